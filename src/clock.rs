@@ -1,0 +1,96 @@
+//! Where time comes from: the machine's own clock, or one that a test moves.
+
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use tokio::sync::watch;
+
+use crate::time::Timestamp;
+
+/// A boxed future, as object-safe traits here return them.
+pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+/// The source of time for a runtime.
+///
+/// Two kinds of time are asked of it: wall-clock time for what is durable (delays, deadlines, backoff), and elapsed
+/// time for what lives with the process (a running attempt's timeout).
+pub trait Clock: Send + Sync + 'static {
+    /// The wall-clock time.
+    fn now(&self) -> Timestamp;
+
+    /// Resolves when this much time has elapsed, whatever the wall clock was set to meanwhile.
+    fn sleep(&self, duration: Duration) -> BoxFuture<'static, ()>;
+}
+
+/// The machine's own clock.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct SystemClock;
+
+impl Clock for SystemClock {
+    fn now(&self) -> Timestamp {
+        let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        Timestamp::from_micros(u64::try_from(since_epoch.as_micros()).unwrap_or(u64::MAX))
+    }
+
+    fn sleep(&self, duration: Duration) -> BoxFuture<'static, ()> {
+        Box::pin(tokio::time::sleep(duration))
+    }
+}
+
+/// A clock that stands still until it is moved: for tests of workflows with delays and timeouts.
+///
+/// Clones share the same time.
+#[derive(Clone, Debug)]
+pub struct ManualClock {
+    inner: Arc<ManualInner>,
+}
+
+#[derive(Debug)]
+struct ManualInner {
+    /// Wall-clock offset; changed alone by [`ManualClock::set_wall`].
+    wall_base_micros: Mutex<u64>,
+    /// Microseconds elapsed since the clock was made: what sleepers watch.
+    elapsed_micros: watch::Sender<u64>,
+}
+
+impl ManualClock {
+    /// A clock that stands at `start`.
+    pub fn new(start: Timestamp) -> Self {
+        let (elapsed_micros, _) = watch::channel(0);
+        let wall_base_micros = Mutex::new(start.as_micros());
+        Self { inner: Arc::new(ManualInner { wall_base_micros, elapsed_micros }) }
+    }
+
+    /// Moves both kinds of time forward and wakes who sleeps no longer than that.
+    pub fn advance(&self, by: Duration) {
+        let micros = u64::try_from(by.as_micros()).unwrap_or(u64::MAX);
+        self.inner.elapsed_micros.send_modify(|elapsed| *elapsed = elapsed.saturating_add(micros));
+    }
+
+    /// Sets the wall clock, forward or back, without letting time elapse.
+    pub fn set_wall(&self, to: Timestamp) {
+        let elapsed = *self.inner.elapsed_micros.borrow();
+        *self.inner.wall_base_micros.lock().unwrap_or_else(PoisonError::into_inner) =
+            to.as_micros().saturating_sub(elapsed);
+    }
+}
+
+impl Clock for ManualClock {
+    fn now(&self) -> Timestamp {
+        let base = *self.inner.wall_base_micros.lock().unwrap_or_else(PoisonError::into_inner);
+        Timestamp::from_micros(base.saturating_add(*self.inner.elapsed_micros.borrow()))
+    }
+
+    fn sleep(&self, duration: Duration) -> BoxFuture<'static, ()> {
+        let mut elapsed = self.inner.elapsed_micros.subscribe();
+        let micros = u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
+        let until = elapsed.borrow_and_update().saturating_add(micros);
+        Box::pin(async move {
+            // An error means that the clock is gone: nothing will ever move it again.
+            if elapsed.wait_for(|now| *now >= until).await.is_err() {
+                std::future::pending::<()>().await;
+            }
+        })
+    }
+}

@@ -1,0 +1,191 @@
+//! Payloads: typed values to bytes and back.
+//!
+//! * [`Codec`]: MessagePack by default, JSON by choice, or a user's own by [`CustomCodec`].
+//! * [`Value`]: what flows from node to node: a codec's bytes, or a structure of ours around them (received or timed
+//!   out, pair). The machine builds and takes apart the structure without a codec.
+//! * [`Decode`]: the typed side; made by the builder, which knows what shape reaches a node.
+//!
+//! No error here repeats a payload: messages name the type, the codec and the size only.
+
+mod custom;
+mod decode;
+mod value;
+
+use std::fmt;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+pub use custom::{CustomCodec, ReadWith};
+pub use decode::SignalOutcome;
+pub(crate) use decode::Decode;
+pub use value::{Home, Leaf, Token, Value};
+
+/// What turns payloads into bytes. Its id is stored with each instance, which goes on with it.
+#[derive(Clone, Default)]
+pub enum Codec {
+    /// MessagePack with field names, so that fields with defaults can be added to types. Id 1.
+    #[default]
+    MessagePack,
+    /// JSON: larger and slower, readable by people and other tools. Id 2.
+    Json,
+    /// A user's own, ids from 128.
+    Custom(Arc<dyn CustomCodec>),
+}
+
+/// The lowest id a [`CustomCodec`] may have.
+pub const CUSTOM_CODEC_ID_MIN: u8 = 128;
+
+/// Why a payload could not be encoded or decoded. Never holds any of the payload.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum CodecError {
+    /// The value's `Serialize` or the codec refused.
+    #[error("a value of type `{type_name}` does not encode as {codec}")]
+    Encode {
+        /// The Rust type.
+        type_name: &'static str,
+        /// The codec's name.
+        codec: &'static str,
+    },
+    /// The bytes are not a value of the type.
+    #[error("{bytes} bytes of {codec} do not decode as `{type_name}`: was the type changed without a default?")]
+    Decode {
+        /// The Rust type.
+        type_name: &'static str,
+        /// The codec's name.
+        codec: &'static str,
+        /// How many bytes there were.
+        bytes: usize,
+    },
+    /// The value has another structure than the node expects.
+    #[error("the value is not the structure that `{type_name}` is read from")]
+    Structure {
+        /// The Rust type.
+        type_name: &'static str,
+    },
+    /// The encoded value is over the payload limit.
+    #[error("a value of type `{type_name}` has {bytes} bytes encoded: the limit is {bytes_max} (Limits::payload_bytes_max)")]
+    TooLarge {
+        /// The Rust type.
+        type_name: &'static str,
+        /// Its encoded size.
+        bytes: usize,
+        /// The limit.
+        bytes_max: usize,
+    },
+}
+
+impl Codec {
+    /// The id stored with each instance.
+    pub fn id(&self) -> u8 {
+        match self {
+            Self::MessagePack => 1,
+            Self::Json => 2,
+            Self::Custom(codec) => codec.id(),
+        }
+    }
+
+    /// The name used in errors.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::MessagePack => "MessagePack",
+            Self::Json => "JSON",
+            Self::Custom(codec) => codec.name(),
+        }
+    }
+
+    /// Encodes a value.
+    ///
+    /// # Errors
+    /// [`CodecError::Encode`], or [`CodecError::TooLarge`] over `bytes_max`.
+    pub fn encode<T: Serialize>(&self, value: &T, bytes_max: usize) -> Result<Bytes, CodecError> {
+        let type_name = std::any::type_name::<T>();
+        let encoded = match self {
+            Self::MessagePack => rmp_serde::to_vec_named(value).ok(),
+            Self::Json => serde_json::to_vec(value).ok(),
+            Self::Custom(codec) => codec.encode(value).ok(),
+        };
+        let bytes = encoded.ok_or(CodecError::Encode { type_name, codec: self.name() })?;
+        if bytes.len() > bytes_max {
+            return Err(CodecError::TooLarge { type_name, bytes: bytes.len(), bytes_max });
+        }
+        Ok(bytes.into())
+    }
+
+    /// Decodes a value; bytes left over are an error.
+    ///
+    /// # Errors
+    /// [`CodecError::Decode`].
+    pub fn decode<T: DeserializeOwned>(&self, bytes: &[u8]) -> Result<T, CodecError> {
+        let decoded = match self {
+            Self::MessagePack => decode_message_pack(bytes),
+            Self::Json => serde_json::from_slice(bytes).ok(),
+            Self::Custom(codec) => custom::decode(codec.as_ref(), bytes),
+        };
+        decoded.ok_or(CodecError::Decode {
+            type_name: std::any::type_name::<T>(),
+            codec: self.name(),
+            bytes: bytes.len(),
+        })
+    }
+}
+
+/// rmp-serde accepts trailing bytes; we do not.
+fn decode_message_pack<T: DeserializeOwned>(bytes: &[u8]) -> Option<T> {
+    let mut deserializer = rmp_serde::Deserializer::new(bytes);
+    let value = T::deserialize(&mut deserializer).ok()?;
+    deserializer.get_ref().is_empty().then_some(value)
+}
+
+impl fmt::Debug for Codec {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn codecs() -> [Codec; 3] {
+        [Codec::MessagePack, Codec::Json, Codec::Custom(Arc::new(custom::tests::Reversed))]
+    }
+
+    #[test]
+    fn a_value_decodes_to_itself_with_every_codec() {
+        for codec in codecs() {
+            let value = (7_u32, "seven".to_owned(), Some(vec![1_u8, 2]));
+            let bytes = codec.encode(&value, 1_000).unwrap();
+            assert_eq!(codec.decode::<(u32, String, Option<Vec<u8>>)>(&bytes), Ok(value), "{codec:?}");
+        }
+    }
+
+    #[test]
+    fn bytes_left_over_are_refused_by_every_codec() {
+        for codec in [Codec::MessagePack, Codec::Json] {
+            let mut bytes = codec.encode(&7_u32, 1_000).unwrap().to_vec();
+            bytes.push(b'1');
+            bytes.push(b' ');
+            bytes.push(b'2');
+            assert!(codec.decode::<u32>(&bytes).is_err(), "{codec:?}");
+        }
+    }
+
+    #[test]
+    fn an_error_never_repeats_the_payload() {
+        for codec in codecs() {
+            let bytes = codec.encode(&"a secret", 1_000).unwrap();
+            let error = codec.decode::<u32>(&bytes).unwrap_err();
+            assert!(!format!("{error} {error:?}").contains("secret"), "{error:?}");
+        }
+    }
+
+    #[test]
+    fn a_payload_over_its_limit_is_refused() {
+        let error = Codec::MessagePack.encode(&vec![0_u8; 100], 50).unwrap_err();
+        assert!(matches!(error, CodecError::TooLarge { bytes_max: 50, .. }), "{error:?}");
+    }
+}

@@ -1,0 +1,103 @@
+//! What a task can ask about the attempt it is in.
+
+use std::sync::Arc;
+
+use sha2::{Digest, Sha256};
+use tokio_util::sync::CancellationToken;
+
+use super::handler::{Extract, TaskScope};
+use super::{MissingDep, TaskOptions, WorkflowInfo};
+use crate::id::{InstanceId, NodePath, RunId};
+use crate::time::Timestamp;
+
+/// The attempt a task is in: add it as a parameter behind the input. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct TaskContext {
+    parts: Arc<ContextParts>,
+}
+
+#[derive(Debug)]
+pub(crate) struct ContextParts {
+    pub(crate) workflow: Arc<WorkflowInfo>,
+    pub(crate) instance: InstanceId,
+    pub(crate) run: RunId,
+    pub(crate) node: NodePath,
+    pub(crate) attempt: u32,
+    pub(crate) deadline: Option<Timestamp>,
+    pub(crate) options: Arc<TaskOptions>,
+    pub(crate) cancellation: CancellationToken,
+    pub(crate) indices: Arc<[u64]>,
+}
+
+impl TaskContext {
+    pub(crate) fn new(parts: ContextParts) -> Self {
+        Self { parts: Arc::new(parts) }
+    }
+
+    /// The workflow's name, version, description and metadata.
+    pub fn workflow(&self) -> &WorkflowInfo {
+        &self.parts.workflow
+    }
+
+    /// The instance's id.
+    pub fn instance(&self) -> &InstanceId {
+        &self.parts.instance
+    }
+
+    /// The execution of that id.
+    pub fn run(&self) -> RunId {
+        self.parts.run
+    }
+
+    /// The task's place in the workflow.
+    pub fn node(&self) -> &NodePath {
+        &self.parts.node
+    }
+
+    /// The number of this attempt, from 1.
+    pub fn attempt(&self) -> u32 {
+        self.parts.attempt
+    }
+
+    /// When this attempt times out, if it does.
+    pub fn deadline(&self) -> Option<Timestamp> {
+        self.parts.deadline
+    }
+
+    /// The task's options.
+    pub fn options(&self) -> &TaskOptions {
+        &self.parts.options
+    }
+
+    /// Cancelled when the attempt times out or its instance is cancelled. The task's future is dropped then as well, so
+    /// only work handed elsewhere (threads, other tasks) needs this.
+    pub fn cancellation(&self) -> &CancellationToken {
+        &self.parts.cancellation
+    }
+
+    /// A key for making an outside effect once: the same in every attempt at this position, also after a crash and a
+    /// manual retry, and different at every other position. 64 hexadecimal digits.
+    pub fn idempotency_key(&self) -> String {
+        idempotency_key(&self.parts.instance, self.parts.run, &self.parts.node, &self.parts.indices)
+    }
+}
+
+/// SHA-256 over instance id, run id, node path, and the iteration of each enclosing loop and index of each enclosing map.
+pub(crate) fn idempotency_key(instance: &InstanceId, run: RunId, node: &NodePath, indices: &[u64]) -> String {
+    let mut hasher = Sha256::new();
+    for text in [instance.as_str(), node.as_str()] {
+        hasher.update(text.len().to_be_bytes());
+        hasher.update(text);
+    }
+    hasher.update(run.to_bytes());
+    for index in indices {
+        hasher.update(index.to_be_bytes());
+    }
+    format!("{:x}", hasher.finalize())
+}
+
+impl Extract for TaskContext {
+    fn extract(scope: &TaskScope) -> Result<Self, MissingDep> {
+        Ok(scope.context.clone())
+    }
+}

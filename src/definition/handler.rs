@@ -1,0 +1,180 @@
+//! How an async function becomes a task.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use serde::Serialize;
+
+use super::deps::Requirement;
+use super::{AttemptFailure, BoxError, Deps, FailureKind, MissingDep, Task, TaskContext, TaskOptions};
+use crate::clock::BoxFuture;
+use crate::codec::{Codec, Decode, Value};
+
+/// What one attempt is given.
+#[derive(Clone, Debug)]
+pub struct TaskScope {
+    /// The attempt.
+    pub context: TaskContext,
+    /// The services provided.
+    pub deps: Arc<Deps>,
+    /// The instance's codec.
+    pub codec: Codec,
+    /// The payload limit, in bytes.
+    pub payload_bytes_max: usize,
+}
+
+/// A parameter that a task takes from the runtime: [`Dep<T>`](crate::Dep) or [`TaskContext`].
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` cannot be a parameter of a task",
+    label = "not something the runtime can hand to a task",
+    note = "the first parameter is the input; behind it come `Dep<T>` and `TaskContext`, in any order"
+)]
+pub trait Extract: Sized {
+    /// Adds what must have been provided.
+    #[doc(hidden)]
+    fn require(_requirements: &mut Vec<Requirement>) {}
+
+    /// Takes the parameter from the scope.
+    ///
+    /// # Errors
+    /// [`MissingDep`] for a service nobody provided; the runtime refuses to start before that can happen.
+    fn extract(scope: &TaskScope) -> Result<Self, MissingDep>;
+}
+
+/// An async function that can be a task: `async fn(I) -> Result<O, E>`, with up to six further parameters that
+/// implement [`Extract`]; or such a function with options, made by [`task`](crate::task).
+///
+/// `I` is what flows in, `O` what flows on; `M` tells the arities apart and is always inferred.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is not a task that takes `{I}`",
+    label = "expected an async function from `{I}` to a `Result`",
+    note = "a task is an `async fn(I) -> Result<O, E>`, where `I` is what the node before it gives",
+    note = "further parameters may be `Dep<T>` and `TaskContext`; `E` must convert into a boxed error"
+)]
+pub trait Handler<M, I>: Send + Sync + 'static {
+    /// What the task gives.
+    type Output: Serialize + Send + 'static;
+
+    /// Starts one attempt.
+    fn call(&self, input: I, scope: &TaskScope) -> BoxFuture<'static, Result<Self::Output, BoxError>>;
+
+    /// The services the task asks for.
+    #[doc(hidden)]
+    fn requirements(&self) -> Vec<Requirement>;
+
+    /// The options it was given.
+    #[doc(hidden)]
+    fn options(&self) -> TaskOptions {
+        TaskOptions::default()
+    }
+}
+
+macro_rules! impl_handler {
+    ($($param:ident),*) => {
+        impl<F, Fut, I, O, E, $($param,)*> Handler<fn(I, $($param,)*), I> for F
+        where
+            F: Fn(I, $($param,)*) -> Fut + Send + Sync + 'static,
+            Fut: Future<Output = Result<O, E>> + Send + 'static,
+            O: Serialize + Send + 'static,
+            E: Into<BoxError> + 'static,
+            I: Send + 'static,
+            $($param: Extract,)*
+        {
+            type Output = O;
+
+            #[allow(unused_variables, reason = "a task without further parameters does not look at the scope")]
+            fn call(&self, input: I, scope: &TaskScope) -> BoxFuture<'static, Result<O, BoxError>> {
+                let start = || Ok::<_, MissingDep>(self(input, $($param::extract(scope)?,)*));
+                match start() {
+                    Ok(future) => Box::pin(async move { future.await.map_err(Into::into) }),
+                    Err(missing) => {
+                        let error = format!("nobody provided {missing}");
+                        Box::pin(async move { Err(error.into()) })
+                    }
+                }
+            }
+
+            fn requirements(&self) -> Vec<Requirement> {
+                #[allow(unused_mut, reason = "as above")]
+                let mut requirements = Vec::new();
+                $($param::require(&mut requirements);)*
+                requirements
+            }
+        }
+    };
+}
+
+impl_handler!();
+impl_handler!(A);
+impl_handler!(A, B);
+impl_handler!(A, B, C);
+impl_handler!(A, B, C, D);
+impl_handler!(A, B, C, D, E1);
+impl_handler!(A, B, C, D, E1, F1);
+
+/// Tells a function with options from a plain one.
+#[doc(hidden)]
+pub struct WithOptions<M>(std::marker::PhantomData<fn(M)>);
+
+impl<M, I, H> Handler<WithOptions<M>, I> for Task<H>
+where
+    H: Handler<M, I>,
+    M: 'static,
+{
+    type Output = H::Output;
+
+    fn call(&self, input: I, scope: &TaskScope) -> BoxFuture<'static, Result<Self::Output, BoxError>> {
+        self.function.call(input, scope)
+    }
+
+    fn requirements(&self) -> Vec<Requirement> {
+        self.function.requirements()
+    }
+
+    fn options(&self) -> TaskOptions {
+        self.options.clone()
+    }
+}
+
+/// A task without its types: value in, bytes out. User code, serde's included, runs when the future is polled.
+type Run = dyn Fn(Value, TaskScope) -> BoxFuture<'static, Result<Bytes, AttemptFailure>> + Send + Sync;
+
+/// A task of a definition.
+pub(crate) struct ErasedTask {
+    run: Box<Run>,
+    pub(crate) options: Arc<TaskOptions>,
+    pub(crate) requirements: Vec<Requirement>,
+}
+
+impl ErasedTask {
+    pub(crate) fn new<M, I, H>(handler: H, decode: Decode<I>) -> Self
+    where
+        H: Handler<M, I>,
+        I: Send + 'static,
+    {
+        let options = Arc::new(handler.options());
+        let requirements = handler.requirements();
+        let handler = Arc::new(handler);
+        let run = move |value: Value, scope: TaskScope| -> BoxFuture<'static, Result<Bytes, AttemptFailure>> {
+            let handler = Arc::clone(&handler);
+            let decode = decode.clone();
+            Box::pin(async move {
+                let input = decode.decode(&value, &scope.codec).map_err(|error| codec_failure(&error))?;
+                drop(value);
+                let output = handler.call(input, &scope).await;
+                let output = output.map_err(|error| AttemptFailure::from_error(&error))?;
+                scope.codec.encode(&output, scope.payload_bytes_max).map_err(|error| codec_failure(&error))
+            })
+        };
+        Self { run: Box::new(run), options, requirements }
+    }
+
+    /// One attempt.
+    pub(crate) fn run(&self, value: Value, scope: TaskScope) -> BoxFuture<'static, Result<Bytes, AttemptFailure>> {
+        (self.run)(value, scope)
+    }
+}
+
+fn codec_failure(error: &crate::codec::CodecError) -> AttemptFailure {
+    AttemptFailure::new(FailureKind::Codec, error.to_string())
+}

@@ -1,0 +1,157 @@
+//! How a task is run.
+
+use std::time::Duration;
+
+use super::RetryPolicy;
+
+/// How urgent a task is when more are ready than may run at once. A waiting task rises by one per
+/// [`priority_aging_seconds`](crate::Limits::priority_aging_seconds).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(u8)]
+pub enum Priority {
+    /// Before everything else.
+    Critical = 1,
+    /// Before the usual.
+    High = 2,
+    /// The usual.
+    #[default]
+    Normal = 3,
+    /// After the usual.
+    Low = 4,
+    /// When there is nothing else.
+    Minimal = 5,
+}
+
+/// Everything about a task besides its code.
+#[derive(Clone, Debug, Default)]
+pub struct TaskOptions {
+    pub(crate) timeout: Option<Duration>,
+    pub(crate) retry: RetryPolicy,
+    pub(crate) priority: Priority,
+    pub(crate) tags: Vec<String>,
+    pub(crate) version: String,
+    pub(crate) display_name: Option<String>,
+    pub(crate) description: Option<String>,
+    pub(crate) blocking: bool,
+}
+
+impl TaskOptions {
+    /// How long one attempt may run.
+    pub fn timeout(&self) -> Option<Duration> {
+        self.timeout
+    }
+
+    /// When a failed attempt is tried again.
+    pub fn retry(&self) -> &RetryPolicy {
+        &self.retry
+    }
+
+    /// How urgent it is.
+    pub fn priority(&self) -> Priority {
+        self.priority
+    }
+
+    /// Free labels.
+    pub fn tags(&self) -> &[String] {
+        &self.tags
+    }
+
+    /// The version that is part of the definition hash; empty by default.
+    pub fn version(&self) -> &str {
+        &self.version
+    }
+
+    /// A name for people.
+    pub fn display_name(&self) -> Option<&str> {
+        self.display_name.as_deref()
+    }
+
+    /// A text for people.
+    pub fn description(&self) -> Option<&str> {
+        self.description.as_deref()
+    }
+
+    /// Whether it runs on the pool for blocking work.
+    pub fn is_blocking(&self) -> bool {
+        self.blocking
+    }
+}
+
+/// A task function with options; made by [`task`].
+#[derive(Clone, Debug)]
+pub struct Task<F> {
+    pub(crate) function: F,
+    pub(crate) options: TaskOptions,
+}
+
+/// Takes a task function to give it options.
+///
+/// ```
+/// use std::time::Duration;
+/// use everstep::{RetryPolicy, Workflow, task};
+///
+/// async fn charge(cents: u64) -> Result<String, std::io::Error> {
+///     Ok(format!("charged {cents}"))
+/// }
+///
+/// let workflow = Workflow::builder("checkout")
+///     .then("charge", task(charge).retry(RetryPolicy::exponential(5)).timeout(Duration::from_secs(30)))
+///     .build()?;
+/// # Ok::<(), everstep::BuildErrors>(())
+/// ```
+pub fn task<F>(function: F) -> Task<F> {
+    Task { function, options: TaskOptions::default() }
+}
+
+impl<F> Task<F> {
+    /// Ends an attempt that runs longer as failed; it is retried by policy. Counted from the moment the attempt gets
+    /// its slot, and after a crash goes on from what is left of it. Not part of the definition hash.
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.options.timeout = Some(timeout);
+        self
+    }
+
+    /// When a failed attempt is tried again. The default is never. Not part of the definition hash.
+    pub fn retry(mut self, policy: RetryPolicy) -> Self {
+        self.options.retry = policy;
+        self
+    }
+
+    /// How urgent the task is. Not part of the definition hash.
+    pub fn priority(mut self, priority: Priority) -> Self {
+        self.options.priority = priority;
+        self
+    }
+
+    /// Adds a free label. Not part of the definition hash.
+    pub fn tag(mut self, tag: impl Into<String>) -> Self {
+        self.options.tags.push(tag.into());
+        self
+    }
+
+    /// A version that **is** part of the definition hash: change it when running instances must not go on with the new
+    /// code.
+    pub fn version(mut self, version: impl Into<String>) -> Self {
+        self.options.version = version.into();
+        self
+    }
+
+    /// A name for people.
+    pub fn display_name(mut self, name: impl Into<String>) -> Self {
+        self.options.display_name = Some(name.into());
+        self
+    }
+
+    /// A text for people.
+    pub fn description(mut self, text: impl Into<String>) -> Self {
+        self.options.description = Some(text.into());
+        self
+    }
+
+    /// Runs the task on the pool for blocking work, because it blocks its thread (file system, computation). When such
+    /// an attempt is cancelled or timed out, it counts as ended at once, though its thread stays busy to its next await.
+    pub fn blocking(mut self) -> Self {
+        self.options.blocking = true;
+        self
+    }
+}

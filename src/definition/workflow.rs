@@ -1,0 +1,202 @@
+//! A finished definition.
+
+use std::any::TypeId;
+use std::collections::{BTreeMap, HashMap};
+use std::fmt;
+use std::marker::PhantomData;
+use std::sync::Arc;
+
+use super::handler::ErasedTask;
+use super::program::Names as _;
+use super::{Builder, Deps, EmptyBuilder, Manifest, MissingDep, Program};
+use crate::codec::{Codec, CodecError, Decode, Value};
+use crate::id::DefinitionHash;
+
+/// The name of a workflow and what its author says about it.
+#[derive(Clone, Debug)]
+pub struct WorkflowInfo {
+    pub(super) name: String,
+    pub(super) version: String,
+    pub(super) description: Option<String>,
+    pub(super) metadata: BTreeMap<String, String>,
+}
+
+impl WorkflowInfo {
+    /// The workflow's name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The workflow's version; `"1"` by default. Part of the definition hash.
+    pub fn version(&self) -> &str {
+        &self.version
+    }
+
+    /// A text for people.
+    pub fn description(&self) -> Option<&str> {
+        self.description.as_deref()
+    }
+
+    /// Free key-value pairs for the author's own use.
+    pub fn metadata(&self) -> &BTreeMap<String, String> {
+        &self.metadata
+    }
+}
+
+/// Why a signal cannot be meant for a workflow.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum SignalError {
+    /// No node waits for a signal of this name.
+    #[error("workflow `{workflow}` waits for no signal named `{signal}`: is the name right?")]
+    UnknownSignal {
+        /// The workflow.
+        workflow: String,
+        /// The name.
+        signal: String,
+    },
+    /// The payload has another type than the workflow declares.
+    #[error("signal `{signal}` carries `{expected}`, not `{found}`: send that type")]
+    PayloadType {
+        /// The name.
+        signal: String,
+        /// The type declared in the workflow.
+        expected: &'static str,
+        /// The type that was to be sent.
+        found: &'static str,
+    },
+}
+
+/// The type a signal carries.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct SignalType {
+    pub(super) type_id: TypeId,
+    pub(super) type_name: &'static str,
+}
+
+/// A definition without its types: the program, and the user's code behind its tasks.
+pub struct Definition {
+    pub(super) info: Arc<WorkflowInfo>,
+    pub(super) program: Program,
+    pub(super) tasks: Vec<ErasedTask>,
+    pub(super) signals: HashMap<Arc<str>, SignalType>,
+    pub(super) manifest: Manifest,
+}
+
+impl Definition {
+    /// Name, version, description and metadata.
+    pub fn info(&self) -> &Arc<WorkflowInfo> {
+        &self.info
+    }
+
+    /// What the definition is recognised by.
+    pub fn hash(&self) -> DefinitionHash {
+        self.program.hash
+    }
+
+    /// The program that the machine interprets.
+    pub fn program(&self) -> &Program {
+        &self.program
+    }
+
+    /// Names, kinds and edges.
+    pub fn manifest(&self) -> &Manifest {
+        &self.manifest
+    }
+
+    pub(crate) fn task(&self, index: u32) -> Option<&ErasedTask> {
+        self.tasks.get(index as usize)
+    }
+
+    /// The services its tasks ask for that `deps` lacks.
+    pub fn missing_deps(&self, deps: &Deps) -> Vec<MissingDep> {
+        let mut missing = Vec::new();
+        for op in &self.program.ops {
+            let super::Op::Task(op) = op else { continue };
+            let requirements = self.task(op.task).map_or(&[][..], |task| &task.requirements);
+            let node = self.program.path(op.node).map_or("", |path| path.as_str());
+            missing.extend(deps.missing(requirements).map(|type_name| MissingDep {
+                type_name,
+                asked_by: format!("task `{node}` of workflow `{}`", self.info.name),
+            }));
+        }
+        missing
+    }
+
+    /// Checks that a signal of this name carries a `T`.
+    pub(crate) fn check_signal<T: 'static>(&self, signal: &str) -> Result<(), SignalError> {
+        let declared = self.signals.get(signal).ok_or_else(|| self.unknown_signal(signal))?;
+        if declared.type_id == TypeId::of::<T>() {
+            return Ok(());
+        }
+        Err(SignalError::PayloadType {
+            signal: signal.to_owned(),
+            expected: declared.type_name,
+            found: std::any::type_name::<T>(),
+        })
+    }
+
+    pub(crate) fn unknown_signal(&self, signal: &str) -> SignalError {
+        SignalError::UnknownSignal { workflow: self.info.name.clone(), signal: signal.to_owned() }
+    }
+}
+
+impl fmt::Debug for Definition {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Definition({} version {}, {:?})", self.info.name, self.info.version, self.program.hash)
+    }
+}
+
+/// A workflow from an `I` to an `O`: what [`Builder::build`] gives. Cheap to clone.
+pub struct Workflow<I, O> {
+    pub(super) definition: Arc<Definition>,
+    pub(super) output: Decode<O>,
+    pub(super) input: PhantomData<fn(I)>,
+}
+
+impl Workflow<(), ()> {
+    /// Starts a workflow whose input is that of its first task.
+    pub fn builder(name: impl Into<String>) -> EmptyBuilder {
+        EmptyBuilder::new(name.into())
+    }
+
+    /// Starts a workflow whose input is an `I`: needed where the first node is a delay or a wait, which leaves it open.
+    pub fn builder_for<I>(name: impl Into<String>) -> Builder<I, I>
+    where
+        I: serde::de::DeserializeOwned + Send + 'static,
+    {
+        EmptyBuilder::new(name.into()).taking()
+    }
+}
+
+impl<I, O: 'static> Workflow<I, O> {
+    /// The definition without its types.
+    pub fn definition(&self) -> &Arc<Definition> {
+        &self.definition
+    }
+
+    /// What the definition is recognised by.
+    pub fn hash(&self) -> DefinitionHash {
+        self.definition.hash()
+    }
+
+    /// Reads an output.
+    ///
+    /// # Errors
+    /// [`CodecError`] if the value is not this workflow's output.
+    pub fn decode_output(&self, value: &Value, codec: &Codec) -> Result<O, CodecError> {
+        self.output.decode(value, codec)
+    }
+}
+
+impl<I, O> Clone for Workflow<I, O> {
+    fn clone(&self) -> Self {
+        Self { definition: Arc::clone(&self.definition), output: self.output.clone(), input: PhantomData }
+    }
+}
+
+impl<I, O> fmt::Debug for Workflow<I, O> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.definition.fmt(f)
+    }
+}

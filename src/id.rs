@@ -1,0 +1,215 @@
+//! Names and identities, each a type of its own, checked where it enters.
+
+use std::fmt;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use crate::limits::{INSTANCE_ID_BYTES_MAX, NAME_BYTES_MAX, SIGNAL_ID_BYTES_MAX};
+use crate::time::Timestamp;
+
+/// Why a name was refused.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum IdError {
+    /// The text is empty.
+    #[error("{what} is empty: give it at least one character")]
+    Empty {
+        /// Which name it was to be.
+        what: &'static str,
+    },
+    /// The text is too long.
+    #[error("{what} has {bytes} bytes: at most {bytes_max} are allowed")]
+    TooLong {
+        /// Which name it was to be.
+        what: &'static str,
+        /// Bytes found.
+        bytes: usize,
+        /// Bytes allowed.
+        bytes_max: usize,
+    },
+    /// The text has a control character, or for a node id or signal name a `/`.
+    #[error("{what} has the character {found:?} at byte {at}: it must be printable{}", if *found == '/' { " and without '/'" } else { "" })]
+    BadCharacter {
+        /// Which name it was to be.
+        what: &'static str,
+        /// The character.
+        found: char,
+        /// Its byte offset.
+        at: usize,
+    },
+}
+
+fn check(what: &'static str, text: &str, bytes_max: usize, slash_allowed: bool) -> Result<(), IdError> {
+    if text.is_empty() {
+        return Err(IdError::Empty { what });
+    }
+    if text.len() > bytes_max {
+        return Err(IdError::TooLong { what, bytes: text.len(), bytes_max });
+    }
+    let bad = text.char_indices().find(|(_, c)| c.is_control() || (*c == '/' && !slash_allowed));
+    match bad {
+        Some((at, found)) => Err(IdError::BadCharacter { what, found, at }),
+        None => Ok(()),
+    }
+}
+
+/// Checks a node id or a signal name: 1 to 128 bytes of printable UTF-8 without `/`.
+pub(crate) fn check_name(what: &'static str, text: &str) -> Result<(), IdError> {
+    check(what, text, NAME_BYTES_MAX, false)
+}
+
+/// Checks a signal id: 1 to 128 bytes of printable UTF-8.
+pub(crate) fn check_signal_id(text: &str) -> Result<(), IdError> {
+    check("signal id", text, SIGNAL_ID_BYTES_MAX, true)
+}
+
+/// The name of an instance: 1 to 256 bytes of printable UTF-8, chosen by the caller.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct InstanceId(Arc<str>);
+
+impl InstanceId {
+    /// Checks and takes the text.
+    ///
+    /// # Errors
+    /// [`IdError`] if the text is empty, longer than 256 bytes or not printable.
+    pub fn new(text: &str) -> Result<Self, IdError> {
+        check("instance id", text, INSTANCE_ID_BYTES_MAX, true)?;
+        Ok(Self(text.into()))
+    }
+
+    /// The id as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for InstanceId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl AsRef<str> for InstanceId {
+    fn as_ref(&self) -> &str {
+        &self.0
+    }
+}
+
+/// One execution of an instance id; an id that is started again gets a new one.
+///
+/// 48 bits of milliseconds and 80 random bits, so that ids made later sort later.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct RunId(pub(crate) u128);
+
+impl RunId {
+    /// A new id, made of the time and the system's random source.
+    pub fn generate(now: Timestamp) -> Self {
+        let millis = u128::from(now.as_micros() / 1_000) & ((1 << 48) - 1);
+        Self(millis << 80 | random_u128() >> 48)
+    }
+
+    /// The id as 16 bytes, big-endian.
+    pub const fn to_bytes(self) -> [u8; 16] {
+        self.0.to_be_bytes()
+    }
+
+    /// The id from its 16 bytes.
+    pub const fn from_bytes(bytes: [u8; 16]) -> Self {
+        Self(u128::from_be_bytes(bytes))
+    }
+}
+
+impl fmt::Display for RunId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:032x}", self.0)
+    }
+}
+
+/// A signal id for a caller who gave none; unique, so that the handle may repeat the message safely.
+pub(crate) fn generate_signal_id() -> Arc<str> {
+    format!("{:032x}", random_u128()).into()
+}
+
+fn random_u128() -> u128 {
+    let mut bytes = [0; 16];
+    // Without a random source ids could collide and overwrite each other's rows: there is no safe way on.
+    if let Err(error) = getrandom::fill(&mut bytes) {
+        panic!("the operating system gives no random bytes: {error}");
+    }
+    u128::from_be_bytes(bytes)
+}
+
+/// The place of a node in its definition: ids from the root, joined by `/`, as in `refine/draft`.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct NodePath(Arc<str>);
+
+impl NodePath {
+    pub(crate) fn new(text: &str) -> Self {
+        Self(text.into())
+    }
+
+    /// The path as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for NodePath {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// What a definition is recognised by: SHA-256 over its name, version and structure.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct DefinitionHash(pub(crate) [u8; 32]);
+
+impl DefinitionHash {
+    /// The hash as bytes.
+    pub const fn as_bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+}
+
+impl fmt::Display for DefinitionHash {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+impl fmt::Debug for DefinitionHash {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "DefinitionHash({self})")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn instance_ids_are_checked_for_length_and_print() {
+        assert!(InstanceId::new("order/42 ✓").is_ok());
+        assert!(InstanceId::new(&"x".repeat(256)).is_ok());
+        assert_eq!(InstanceId::new(""), Err(IdError::Empty { what: "instance id" }));
+        assert!(matches!(InstanceId::new(&"x".repeat(257)), Err(IdError::TooLong { bytes: 257, .. })));
+        assert!(matches!(InstanceId::new("a\nb"), Err(IdError::BadCharacter { at: 1, .. })));
+    }
+
+    #[test]
+    fn node_ids_may_not_hold_the_path_separator() {
+        assert!(check_name("node id", "reserve stock").is_ok());
+        assert!(matches!(check_name("node id", "a/b"), Err(IdError::BadCharacter { found: '/', .. })));
+    }
+
+    #[test]
+    fn run_ids_made_later_sort_later() {
+        let early = RunId::generate(Timestamp::from_micros(1_000_000));
+        let late = RunId::generate(Timestamp::from_micros(2_000_000));
+        assert!(early < late);
+        assert_eq!(RunId::from_bytes(late.to_bytes()), late);
+    }
+}

@@ -1,0 +1,72 @@
+//! Every bound in one place, each with its unit in its name.
+//!
+//! The constants are bounds of the format or of a definition; [`Limits`] holds those a service may tune.
+
+/// Longest instance id, in bytes of UTF-8.
+pub const INSTANCE_ID_BYTES_MAX: usize = 256;
+/// Longest node id or signal name, in bytes of UTF-8.
+pub const NAME_BYTES_MAX: usize = 128;
+/// Longest signal id, in bytes of UTF-8.
+pub const SIGNAL_ID_BYTES_MAX: usize = 128;
+/// Most nodes in one workflow.
+pub const NODES_MAX: usize = 100_000;
+/// Deepest nesting of nodes in a definition.
+pub const DEPTH_MAX: usize = 64;
+/// Longest task failure message that is kept, in bytes; a longer one is cut.
+pub const FAILURE_MESSAGE_BYTES_MAX: usize = 2_048;
+/// Longest reason or name of an actor given with cancel and pause, in bytes; a longer one is refused.
+pub const REASON_BYTES_MAX: usize = 1_024;
+/// A value up to this size, in bytes, rides in the snapshot; a larger one is written once, as a row of its own.
+pub const INLINE_BYTES_MAX: usize = 128;
+/// Signal ids remembered per run, so that a repeated one is ignored.
+pub const SIGNAL_IDS_REMEMBERED: u64 = 10_000;
+/// Deaths of the process in a row at one position after which the instance is quarantined.
+pub const DEATHS_MAX: u32 = 5;
+
+/// Bounds a service may tune, given to [`RuntimeBuilder::limits`](crate::RuntimeBuilder::limits).
+///
+/// Each has a typed error or a stated wait where it is reached; nothing acknowledged is dropped to make room.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Limits {
+    /// Largest payload (input, task output, signal), in encoded bytes. Default 1 MiB.
+    pub payload_bytes_max: usize,
+    /// Signals one instance buffers. Default 10,000.
+    pub signals_buffered_max: u32,
+    /// Payload bytes one instance buffers in signals. Default 64 MiB.
+    pub signal_buffer_bytes_max: u64,
+    /// Instances awake (with an actor in memory) at once. Default 20,000.
+    pub resident_max: usize,
+    /// Tasks that run at once. Default 1,024.
+    pub tasks_running_max: usize,
+    /// Messages of callers queued at one instance; further callers wait. Default 64.
+    pub instance_messages_max: usize,
+    /// Writes of callers (starts) queued at the store; further callers wait. Default 4,096.
+    pub writes_queued_max: usize,
+    /// Wake-ups held in memory; later ones stay in the store's due index. Default 10,000.
+    pub timer_window_max: usize,
+    /// Seconds of waiting in the task queue that raise a task by one priority; at least 1. Default 300.
+    pub priority_aging_seconds: u64,
+    /// Actor panics of one instance within [`Limits::panic_window_seconds`] after which it is quarantined. Default 5.
+    pub panics_max: u32,
+    /// The window in which actor panics are counted, in seconds. Default 60.
+    pub panic_window_seconds: u64,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            payload_bytes_max: 1 << 20,
+            signals_buffered_max: 10_000,
+            signal_buffer_bytes_max: 64 << 20,
+            resident_max: 20_000,
+            tasks_running_max: 1_024,
+            instance_messages_max: 64,
+            writes_queued_max: 4_096,
+            timer_window_max: 10_000,
+            priority_aging_seconds: 300,
+            panics_max: 5,
+            panic_window_seconds: 60,
+        }
+    }
+}

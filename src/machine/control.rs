@@ -1,0 +1,57 @@
+//! Cancel, pause and unpause.
+
+use std::sync::Arc;
+
+use super::mover::Mover;
+use super::snapshot::{Phase, Request, Stage};
+use super::{Effect, End, Refusal};
+use crate::limits::REASON_BYTES_MAX;
+
+impl Mover<'_> {
+    pub(super) fn cancel(&mut self, reason: Arc<str>, by: Arc<str>) -> Result<(), Refusal> {
+        self.refuse_if_ended()?;
+        check_length(&reason, &by)?;
+        self.end(End::Cancelled { reason, by });
+        Ok(())
+    }
+
+    /// Pausing twice is fine: the first reason stays.
+    pub(super) fn pause(&mut self, reason: Arc<str>, by: Arc<str>) -> Result<(), Refusal> {
+        self.refuse_if_ended()?;
+        check_length(&reason, &by)?;
+        if self.snapshot.pause.is_some() {
+            return Ok(());
+        }
+        self.snapshot.pause = Some(Request { reason, by });
+        self.changed = true;
+        let running: Vec<_> = self.snapshot.running().collect();
+        for (frame, attempt) in running {
+            self.effects.push(Effect::Withdraw { frame, attempt });
+        }
+        Ok(())
+    }
+
+    /// Signals that came meanwhile are consumed before timeouts that passed, since only those that came in time were
+    /// kept for this.
+    pub(super) fn unpause(&mut self) -> Result<(), Refusal> {
+        self.refuse_if_ended()?;
+        if self.snapshot.pause.take().is_none() {
+            return Err(Refusal::NotPaused);
+        }
+        self.changed = true;
+        for id in self.frame_ids() {
+            match self.snapshot.frames.get(&id).map(|frame| &frame.phase) {
+                Some(Phase::Signal { .. }) => self.consume_buffered(id),
+                Some(Phase::Task { stage: Stage::Ready, .. }) => self.start_attempt(id),
+                _ => {}
+            }
+        }
+        self.wake();
+        Ok(())
+    }
+}
+
+fn check_length(reason: &str, by: &str) -> Result<(), Refusal> {
+    let bytes = reason.len().max(by.len());
+    if bytes > REASON_BYTES_MAX { Err(Refusal::ReasonTooLong { bytes }) } else { Ok(()) }
+}

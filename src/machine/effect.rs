@@ -1,0 +1,89 @@
+//! What a transition writes, and what it asks the runtime to do once that is durable.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use super::{FrameId, Refusal, RowKey};
+use crate::codec::Value;
+use crate::time::Timestamp;
+
+/// What one event did.
+#[derive(Clone, Debug, Default)]
+pub struct Transition {
+    /// Whether the snapshot changed, and so must be committed.
+    pub changed: bool,
+    /// Rows to write beside the head, in the same commit.
+    pub rows: Vec<RowChange>,
+    /// The event itself was refused, although time that had passed moved the instance.
+    pub refused: Option<Refusal>,
+    /// What to do once the commit returned; with nothing to commit, once everything before it is durable.
+    pub effects: Vec<Effect>,
+}
+
+/// One row written or deleted.
+#[derive(Clone, Debug)]
+pub struct RowChange {
+    /// Which row of the run.
+    pub key: RowKey,
+    /// What it holds from now on; `None` deletes it.
+    pub value: Option<Bytes>,
+}
+
+/// What the runtime is to do.
+#[derive(Clone, Debug)]
+pub enum Effect {
+    /// Run an attempt.
+    Run(Run),
+    /// The recorded start of an attempt is durable: it may go ahead.
+    Proceed {
+        /// The frame.
+        frame: FrameId,
+        /// The attempt.
+        attempt: u32,
+    },
+    /// Take an attempt back if it still waits for its slot, and say so by
+    /// [`Event::AttemptWithdrawn`](super::Event::AttemptWithdrawn).
+    Withdraw {
+        /// The frame.
+        frame: FrameId,
+        /// The attempt.
+        attempt: u32,
+    },
+    /// Cancel an attempt's token and drop its future.
+    Stop {
+        /// The frame.
+        frame: FrameId,
+        /// The attempt.
+        attempt: u32,
+    },
+    /// Wake the instance at this time, instead of the time asked for before; `None` for not at all.
+    WakeAt(Option<Timestamp>),
+    /// The run has ended.
+    Ended,
+    /// Going on would do harm: set the instance aside. The head stays as it is.
+    Quarantine {
+        /// Why.
+        reason: Arc<str>,
+    },
+}
+
+/// An attempt to run.
+#[derive(Clone, Debug)]
+pub struct Run {
+    /// The frame.
+    pub frame: FrameId,
+    /// The attempt, from 1.
+    pub attempt: u32,
+    /// The task's node.
+    pub node: u32,
+    /// The task's index in the definition.
+    pub task: u32,
+    /// The value that flows in.
+    pub value: Value,
+    /// What is left of the attempt's timeout.
+    pub timeout: Option<Duration>,
+    /// Wait for [`Effect::Proceed`] after reporting the start: the process died when this task may have been running.
+    pub announce: bool,
+}

@@ -1,0 +1,114 @@
+//! What can happen to an instance.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::FrameId;
+use crate::definition::AttemptFailure;
+use crate::limits::REASON_BYTES_MAX;
+use crate::time::Timestamp;
+
+/// What happens to an instance.
+#[derive(Clone, Debug)]
+pub enum Event {
+    /// The instance was taken up, by a process or by the successor of an actor: tasks that were handed out are handed
+    /// out again, except those in `alive`.
+    Resumed {
+        /// Frames and attempts that this process still runs.
+        alive: Vec<(FrameId, u32)>,
+        /// Whether the process that handed them out died, as against its actor only.
+        process_died: bool,
+    },
+    /// An attempt got its slot.
+    AttemptStarted {
+        /// The frame.
+        frame: FrameId,
+        /// The attempt.
+        attempt: u32,
+        /// When.
+        at: Timestamp,
+    },
+    /// An attempt that still waited for its slot was taken back, because the instance was paused.
+    AttemptWithdrawn {
+        /// The frame.
+        frame: FrameId,
+        /// The attempt.
+        attempt: u32,
+    },
+    /// An attempt ended.
+    AttemptFinished {
+        /// The frame.
+        frame: FrameId,
+        /// The attempt.
+        attempt: u32,
+        /// How.
+        outcome: Outcome,
+    },
+    /// A signal came.
+    Signal {
+        /// Its name.
+        name: Arc<str>,
+        /// Its id; one that is remembered is ignored.
+        id: Arc<str>,
+        /// Its payload, in the instance's codec.
+        payload: Bytes,
+    },
+    /// Some time passed: delays, timeouts and backoffs that are due end.
+    Wake,
+    /// Somebody cancels the instance.
+    Cancel {
+        /// Why.
+        reason: Arc<str>,
+        /// Who.
+        by: Arc<str>,
+    },
+    /// Somebody pauses the instance.
+    Pause {
+        /// Why.
+        reason: Arc<str>,
+        /// Who.
+        by: Arc<str>,
+    },
+    /// Somebody ends the pause.
+    Unpause,
+}
+
+/// How an attempt ended: the output's bytes, or a failure.
+pub type Outcome = Result<Bytes, AttemptFailure>;
+
+/// Why an event was refused. The snapshot is as it was.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Refusal {
+    /// The run has ended.
+    #[error("the instance has ended")]
+    Ended,
+    /// The instance is not paused.
+    #[error("the instance is not paused")]
+    NotPaused,
+    /// No node of the instance's definition waits for a signal of this name.
+    #[error("no node waits for a signal named `{name}`")]
+    UnknownSignal {
+        /// The name.
+        name: Arc<str>,
+    },
+    /// The instance's signal buffer is full.
+    #[error("the instance buffers {count} signals of {bytes} bytes: its limits are {count_max} and {bytes_max}")]
+    SignalBufferFull {
+        /// Signals buffered.
+        count: u32,
+        /// Their payload bytes.
+        bytes: u64,
+        /// [`Limits::signals_buffered_max`](crate::Limits::signals_buffered_max).
+        count_max: u32,
+        /// [`Limits::signal_buffer_bytes_max`](crate::Limits::signal_buffer_bytes_max).
+        bytes_max: u64,
+    },
+    /// A reason or a name is too long.
+    #[error("a reason or name of {bytes} bytes: at most {REASON_BYTES_MAX} are kept")]
+    ReasonTooLong {
+        /// Its size.
+        bytes: usize,
+    },
+}

@@ -1,0 +1,156 @@
+//! Signals: accepted once per id, buffered in order, consumed in the commit of the move they cause.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::advance::received;
+use super::mover::Mover;
+use super::record::encode_signal;
+use super::snapshot::{Buffered, Phase};
+use super::{FrameId, Kind, Refusal, RowKey};
+use crate::codec::Value;
+use crate::definition::{Op, Program, WaitOp};
+use crate::limits::SIGNAL_IDS_REMEMBERED;
+use crate::time::Timestamp;
+
+impl<'a> Mover<'a> {
+    pub(super) fn signal(&mut self, name: &str, id: Arc<str>, payload: Bytes) -> Result<(), Refusal> {
+        if self.snapshot.signals.numbers.contains_key(&id) {
+            return Ok(());
+        }
+        self.refuse_if_ended()?;
+        let Some(name) = self.program.signal_named(name).cloned() else {
+            return Err(Refusal::UnknownSignal { name: name.into() });
+        };
+        // What is due ends before what comes now: a wait whose timeout has passed does not get this signal. That stands
+        // even if the signal is then refused.
+        self.wake();
+        if let Err(refusal) = self.refuse_if_ended().and_then(|()| self.refuse_if_full(&name, payload.len())) {
+            self.refused = Some(refusal);
+            return Ok(());
+        }
+        let number = self.remember(Arc::clone(&id));
+        match self.waiting_frame(&name) {
+            Some((frame, op)) => {
+                self.put(RowKey::Signal(number), Kind::Signal, &encode_signal(&id, None));
+                self.deliver(frame, op, payload);
+            }
+            None => self.buffer(name, Buffered { number, id, payload, arrived_at: self.now }),
+        }
+        Ok(())
+    }
+
+    /// The limits hold for what must be buffered; a signal that is waited for is not.
+    fn refuse_if_full(&self, name: &str, payload_bytes: usize) -> Result<(), Refusal> {
+        let signals = &self.snapshot.signals;
+        let (count_max, bytes_max) = (self.limits.signals_buffered_max, self.limits.signal_buffer_bytes_max);
+        let full = signals.buffered_count >= count_max || signals.buffered_bytes + payload_bytes as u64 > bytes_max;
+        if !full || self.waiting_frame(name).is_some() {
+            return Ok(());
+        }
+        let (count, bytes) = (signals.buffered_count, signals.buffered_bytes);
+        Err(Refusal::SignalBufferFull { count, bytes, count_max, bytes_max })
+    }
+
+    /// Takes a number for the signal and forgets the oldest id past the bound.
+    fn remember(&mut self, id: Arc<str>) -> u64 {
+        let signals = &mut self.snapshot.signals;
+        let number = signals.accepted;
+        signals.accepted += 1;
+        signals.numbers.insert(Arc::clone(&id), number);
+        signals.remembered.insert(number, id);
+        self.changed = true;
+        if let Some(forgotten) = number.checked_sub(SIGNAL_IDS_REMEMBERED)
+            && let Some(id) = signals.remembered.remove(&forgotten)
+        {
+            signals.numbers.remove(&id);
+            let buffered = signals.buffered.values().any(|queue| queue.iter().any(|one| one.number == forgotten));
+            if !buffered {
+                self.delete(RowKey::Signal(forgotten));
+            }
+        }
+        number
+    }
+
+    /// The first frame that waits for this signal and may take one.
+    fn waiting_frame(&self, name: &str) -> Option<(FrameId, &'a WaitOp)> {
+        let program: &'a Program = self.program;
+        if self.snapshot.is_paused() {
+            return None;
+        }
+        self.snapshot.frames.iter().find_map(|(id, frame)| match (&frame.phase, program.op(frame.position)) {
+            (Phase::Signal { .. }, Some(Op::Wait(op))) if &*op.signal == name => Some((*id, op)),
+            _ => None,
+        })
+    }
+
+    fn deliver(&mut self, id: FrameId, op: &WaitOp, payload: Bytes) {
+        let payload = self.payload_value(op.node, payload);
+        if let Some(frame) = self.snapshot.frames.remove(&id) {
+            self.enter(id, frame.position + 1, received(op, frame.value, payload));
+        }
+    }
+
+    fn buffer(&mut self, name: Arc<str>, signal: Buffered) {
+        let body = encode_signal(&signal.id, Some((&name, &signal.payload, signal.arrived_at)));
+        self.put(RowKey::Signal(signal.number), Kind::Signal, &body);
+        self.snapshot.signals.push(name, signal);
+    }
+
+    /// Takes the first buffered signal a wait may have: one that came before the wait's timeout.
+    pub(super) fn take_buffered(&mut self, op: &WaitOp, until: Option<Timestamp>) -> Option<Value> {
+        let signals = &mut self.snapshot.signals;
+        let first = signals.buffered.get(&op.signal)?.front()?;
+        if until.is_some_and(|until| first.arrived_at >= until) {
+            return None;
+        }
+        let signal = signals.pop(&op.signal)?;
+        let key = RowKey::Signal(signal.number);
+        if self.snapshot.signals.remembered.contains_key(&signal.number) {
+            self.put(key, Kind::Signal, &encode_signal(&signal.id, None));
+        } else {
+            self.delete(key);
+        }
+        self.changed = true;
+        Some(self.payload_value(op.node, signal.payload))
+    }
+
+    /// After a pause: a frame that waits takes what came meanwhile.
+    pub(super) fn consume_buffered(&mut self, id: FrameId) {
+        let program: &Program = self.program;
+        let Some(frame) = self.snapshot.frames.get(&id) else { return };
+        let (Phase::Signal { until, .. }, Some(Op::Wait(op))) = (&frame.phase, program.op(frame.position)) else { return };
+        let until = *until;
+        if let Some(payload) = self.take_buffered(op, until)
+            && let Some(frame) = self.snapshot.frames.remove(&id)
+        {
+            self.enter(id, frame.position + 1, received(op, frame.value, payload));
+        }
+    }
+}
+
+impl super::snapshot::Signals {
+    /// Adds a buffered signal behind the others of its name.
+    pub(super) fn push(&mut self, name: Arc<str>, signal: Buffered) {
+        self.buffered_count += 1;
+        self.buffered_bytes += signal.payload.len() as u64;
+        self.buffered.entry(name).or_default().push_back(signal);
+    }
+
+    fn pop(&mut self, name: &str) -> Option<Buffered> {
+        let queue = self.buffered.get_mut(name)?;
+        let signal = queue.pop_front()?;
+        if queue.is_empty() {
+            self.buffered.remove(name);
+        }
+        self.buffered_count -= 1;
+        self.buffered_bytes -= signal.payload.len() as u64;
+        Some(signal)
+    }
+
+    /// When the first buffered signal of this name came.
+    pub(super) fn first_arrival(&self, name: &str) -> Option<Timestamp> {
+        self.buffered.get(name)?.front().map(|signal| signal.arrived_at)
+    }
+}

@@ -1,0 +1,162 @@
+//! Where an instance stands, in names its author gave.
+
+use std::fmt;
+use std::sync::Arc;
+
+use crate::definition::FailureKind;
+use crate::id::NodePath;
+use crate::time::Timestamp;
+
+/// Where an instance stands, as of its last commit.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Status {
+    /// A task runs, waits for its slot, or waits for its next attempt.
+    InProgress,
+    /// Parked in a delay.
+    Waiting {
+        /// When it goes on.
+        wake_at: Timestamp,
+        /// The delay's node.
+        delay: NodePath,
+    },
+    /// Parked until a signal comes.
+    AwaitingSignal {
+        /// The node that waits.
+        node: NodePath,
+        /// The signal's name.
+        signal: String,
+        /// When it stops waiting, if ever.
+        wake_at: Option<Timestamp>,
+    },
+    /// Paused: running tasks finish, none start.
+    Paused {
+        /// Why.
+        reason: Arc<str>,
+        /// Who paused it.
+        by: Arc<str>,
+    },
+    /// Ended with an output.
+    Completed,
+    /// Ended by a failure; every finished result is kept.
+    Failed {
+        /// What failed.
+        failure: Failure,
+    },
+    /// Ended by a request.
+    Cancelled {
+        /// Why.
+        reason: Arc<str>,
+        /// Who cancelled it.
+        by: Arc<str>,
+    },
+    /// Set aside because going on would do harm; its bytes are left as they are.
+    Quarantined {
+        /// Why.
+        reason: Arc<str>,
+    },
+}
+
+impl Status {
+    /// Whether the run has ended.
+    pub fn is_terminal(&self) -> bool {
+        matches!(self, Self::Completed | Self::Failed { .. } | Self::Cancelled { .. })
+    }
+
+    /// The status without its details, as stores index it.
+    pub fn code(&self) -> StatusCode {
+        match self {
+            Self::InProgress => StatusCode::InProgress,
+            Self::Waiting { .. } => StatusCode::Waiting,
+            Self::AwaitingSignal { .. } => StatusCode::AwaitingSignal,
+            Self::Paused { .. } => StatusCode::Paused,
+            Self::Completed => StatusCode::Completed,
+            Self::Failed { .. } => StatusCode::Failed,
+            Self::Cancelled { .. } => StatusCode::Cancelled,
+            Self::Quarantined { .. } => StatusCode::Quarantined,
+        }
+    }
+}
+
+impl fmt::Display for Status {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::InProgress => f.write_str("in progress"),
+            Self::Waiting { delay, .. } => write!(f, "waiting in delay `{delay}`"),
+            Self::AwaitingSignal { node, signal, .. } => write!(f, "awaiting signal `{signal}` at `{node}`"),
+            Self::Paused { reason, by } => write!(f, "paused by {by}: {reason}"),
+            Self::Completed => f.write_str("completed"),
+            Self::Failed { failure } => write!(f, "failed: {failure}"),
+            Self::Cancelled { reason, by } => write!(f, "cancelled by {by}: {reason}"),
+            Self::Quarantined { reason } => write!(f, "quarantined: {reason}"),
+        }
+    }
+}
+
+/// A status without its details.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(u8)]
+#[non_exhaustive]
+pub enum StatusCode {
+    /// See [`Status::InProgress`].
+    InProgress = 0,
+    /// See [`Status::Waiting`].
+    Waiting = 1,
+    /// See [`Status::AwaitingSignal`].
+    AwaitingSignal = 2,
+    /// See [`Status::Paused`].
+    Paused = 3,
+    /// See [`Status::Completed`].
+    Completed = 4,
+    /// See [`Status::Failed`].
+    Failed = 5,
+    /// See [`Status::Cancelled`].
+    Cancelled = 6,
+    /// See [`Status::Quarantined`].
+    Quarantined = 7,
+}
+
+impl StatusCode {
+    /// Every code, in the order of its number.
+    pub const ALL: [Self; 8] = [
+        Self::InProgress,
+        Self::Waiting,
+        Self::AwaitingSignal,
+        Self::Paused,
+        Self::Completed,
+        Self::Failed,
+        Self::Cancelled,
+        Self::Quarantined,
+    ];
+
+    /// From its number.
+    pub fn from_u8(number: u8) -> Option<Self> {
+        Self::ALL.get(usize::from(number)).copied()
+    }
+}
+
+/// Why an instance failed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Failure {
+    /// A task failed in its last attempt.
+    #[error(transparent)]
+    Task(TaskFailure),
+    /// The workflow's deadline passed.
+    #[error("the workflow's deadline passed")]
+    DeadlineExceeded,
+}
+
+/// A task's final failure.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("task `{task}` failed in attempt {attempt}: {message}")]
+pub struct TaskFailure {
+    /// The task's node.
+    pub task: NodePath,
+    /// The attempt that was its last.
+    pub attempt: u32,
+    /// What made it fail.
+    pub kind: FailureKind,
+    /// The error's text.
+    pub message: String,
+}

@@ -1,0 +1,227 @@
+//! A store over any ordered map of bytes that can write several keys as one.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+
+use super::fold::{Present, fold};
+use super::{Answers, Durability, Loaded, Store, StoreError, Write, keys};
+use crate::clock::BoxFuture;
+use crate::id::{DefinitionHash, InstanceId, RunId};
+use crate::machine::RowKey;
+use crate::status::StatusCode;
+use crate::time::Timestamp;
+
+/// Keys to set, or to delete where there is no value.
+pub type Ops = BTreeMap<Vec<u8>, Option<Bytes>>;
+
+/// An ordered map of bytes. Reads are point reads and short scans, and may block their thread that long.
+pub trait Kv: Send + Sync + 'static {
+    /// The value of a key.
+    ///
+    /// # Errors
+    /// [`StoreError`], as for every call here.
+    fn get(&self, key: &[u8]) -> Result<Option<Bytes>, StoreError>;
+
+    /// Up to `limit` entries from `from` on whose keys start with `prefix`, in order.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    fn scan(&self, prefix: &[u8], from: &[u8], limit: usize) -> Result<Vec<(Bytes, Bytes)>, StoreError>;
+
+    /// Writes all keys or none, durably.
+    ///
+    /// # Errors
+    /// [`StoreError`]; whether the keys were written is unknown then.
+    fn write(&self, ops: Ops) -> Result<(), StoreError>;
+
+    /// See [`Store::reopen`].
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    fn reopen(&self) -> Result<(), StoreError>;
+
+    /// See [`Store::close`].
+    fn close(&self);
+
+    /// See [`Store::durability`].
+    fn durability(&self) -> Durability;
+}
+
+/// A [`Store`] over a [`Kv`].
+#[derive(Debug)]
+pub struct KvStore<K> {
+    pub(super) kv: K,
+}
+
+impl<K: Kv> KvStore<K> {
+    /// Marks a new map as ours, and refuses one with another layout.
+    pub(super) fn check_layout(&self, at: &str) -> Result<(), StoreError> {
+        let unreadable = |why: String| StoreError::Unreadable { at: at.to_owned(), why };
+        match self.kv.get(keys::VERSION)? {
+            Some(layout) if &*layout == keys::LAYOUT => Ok(()),
+            Some(_) => Err(unreadable("it was written by another version of this crate".into())),
+            None if self.kv.scan(&[], &[], 1)?.is_empty() => {
+                self.kv.write(Ops::from([(keys::VERSION.to_vec(), Some(Bytes::from_static(keys::LAYOUT)))]))
+            }
+            None => Err(unreadable("it holds something that is not ours".into())),
+        }
+    }
+
+    fn present(&self, id: &InstanceId) -> Result<Present, StoreError> {
+        let head = self.kv.get(&keys::head(id))?;
+        let quarantined = head.is_some() && self.kv.get(&keys::quarantine(id))?.is_some();
+        Ok(Present { head, quarantined })
+    }
+
+    fn commit_batch(&self, batch: &[Write]) -> Result<Answers, StoreError> {
+        let (ops, answers) = fold(batch, |id| self.present(id))?;
+        if !ops.is_empty() {
+            self.kv.write(ops)?;
+        }
+        Ok(answers)
+    }
+
+    fn load_instance(&self, id: &InstanceId) -> Result<Option<Loaded>, StoreError> {
+        let Some(head) = self.kv.get(&keys::head(id))? else { return Ok(None) };
+        let quarantine = self.kv.get(&keys::quarantine(id))?;
+        Ok(Some(Loaded { head, quarantine }))
+    }
+
+    /// Instance ids behind a prefix.
+    fn page(&self, prefix: &[u8], after: Option<&InstanceId>, limit: usize) -> Result<Vec<InstanceId>, StoreError> {
+        let from = match after {
+            // The next possible key: ids hold no control characters.
+            Some(id) => [prefix, id.as_str().as_bytes(), &[0]].concat(),
+            None => prefix.to_vec(),
+        };
+        let found = self.kv.scan(prefix, &from, limit)?;
+        Ok(found.iter().filter_map(|(key, _)| keys::instance(key, prefix.len())).collect())
+    }
+
+    fn due_page(
+        &self,
+        after: Option<&(Timestamp, InstanceId)>,
+        limit: usize,
+    ) -> Result<Vec<(Timestamp, InstanceId)>, StoreError> {
+        let mut from = after.map_or_else(|| keys::DUES.to_vec(), |(at, id)| keys::due(*at, id));
+        if after.is_some() {
+            from.push(0);
+        }
+        let found = self.kv.scan(keys::DUES, &from, limit)?;
+        Ok(found.iter().filter_map(|(key, _)| keys::parse_due(key)).collect())
+    }
+
+    /// One seek for each definition, however many instances it has.
+    fn listed_definitions(&self) -> Result<Vec<DefinitionHash>, StoreError> {
+        let mut definitions = Vec::new();
+        let mut from = keys::STATUSES.to_vec();
+        while let Some((key, _)) = self.kv.scan(keys::STATUSES, &from, 1)?.pop() {
+            let Some(definition) = keys::parse_definition(&key) else { break };
+            definitions.push(definition);
+            let Some(next) = key.get(..33).and_then(keys::after_prefix) else { break };
+            from = next;
+        }
+        Ok(definitions)
+    }
+
+    fn sweep_some(&self, limit: usize) -> Result<usize, StoreError> {
+        let Some((marker, _)) = self.kv.scan(keys::SUPERSEDED, keys::SUPERSEDED, 1)?.pop() else { return Ok(0) };
+        let Some(run) = keys::parse_superseded(&marker) else { return Ok(0) };
+        let rows = keys::rows(run);
+        let found = self.kv.scan(&rows, &rows, limit)?;
+        let mut ops: Ops = found.iter().map(|(key, _)| (key.to_vec(), None)).collect();
+        if found.len() < limit {
+            ops.insert(marker.to_vec(), None);
+        }
+        let swept = ops.len();
+        self.kv.write(ops)?;
+        Ok(swept)
+    }
+}
+
+impl<K: Kv> Store for KvStore<K> {
+    fn commit<'a>(&'a self, batch: &'a [Write]) -> BoxFuture<'a, Result<Answers, StoreError>> {
+        Box::pin(async move { self.commit_batch(batch) })
+    }
+
+    fn load<'a>(&'a self, instance: &'a InstanceId) -> BoxFuture<'a, Result<Option<Loaded>, StoreError>> {
+        Box::pin(async move { self.load_instance(instance) })
+    }
+
+    fn row<'a>(&'a self, run: RunId, key: &'a RowKey) -> BoxFuture<'a, Result<Option<Bytes>, StoreError>> {
+        Box::pin(async move { self.kv.get(&keys::row(run, key)) })
+    }
+
+    fn signal_rows(&self, run: RunId) -> BoxFuture<'_, Result<Vec<(u64, Bytes)>, StoreError>> {
+        Box::pin(async move {
+            let prefix = keys::signal_rows(run);
+            let found = self.kv.scan(&prefix, &prefix, usize::MAX)?;
+            Ok(found.into_iter().filter_map(|(key, row)| Some((keys::parse_signal(&key)?, row))).collect())
+        })
+    }
+
+    fn due<'a>(
+        &'a self,
+        after: Option<&'a (Timestamp, InstanceId)>,
+        limit: usize,
+    ) -> BoxFuture<'a, Result<Vec<(Timestamp, InstanceId)>, StoreError>> {
+        Box::pin(async move { self.due_page(after, limit) })
+    }
+
+    fn instances<'a>(
+        &'a self,
+        definition: &'a DefinitionHash,
+        status: StatusCode,
+        after: Option<&'a InstanceId>,
+        limit: usize,
+    ) -> BoxFuture<'a, Result<Vec<InstanceId>, StoreError>> {
+        Box::pin(async move { self.page(&keys::status_prefix(definition, status), after, limit) })
+    }
+
+    fn quarantined<'a>(
+        &'a self,
+        after: Option<&'a InstanceId>,
+        limit: usize,
+    ) -> BoxFuture<'a, Result<Vec<InstanceId>, StoreError>> {
+        Box::pin(async move { self.page(keys::QUARANTINES, after, limit) })
+    }
+
+    fn definitions(&self) -> BoxFuture<'_, Result<Vec<DefinitionHash>, StoreError>> {
+        Box::pin(async move { self.listed_definitions() })
+    }
+
+    fn save_manifest<'a>(
+        &'a self,
+        definition: &'a DefinitionHash,
+        manifest: Bytes,
+    ) -> BoxFuture<'a, Result<(), StoreError>> {
+        Box::pin(async move {
+            let key = keys::manifest(definition);
+            if self.kv.get(&key)?.as_ref() == Some(&manifest) {
+                return Ok(());
+            }
+            self.kv.write(Ops::from([(key, Some(manifest))]))
+        })
+    }
+
+    fn manifest<'a>(&'a self, definition: &'a DefinitionHash) -> BoxFuture<'a, Result<Option<Bytes>, StoreError>> {
+        Box::pin(async move { self.kv.get(&keys::manifest(definition)) })
+    }
+
+    fn sweep(&self, limit: usize) -> BoxFuture<'_, Result<usize, StoreError>> {
+        Box::pin(async move { self.sweep_some(limit) })
+    }
+
+    fn reopen(&self) -> BoxFuture<'_, Result<(), StoreError>> {
+        Box::pin(async move { self.kv.reopen() })
+    }
+
+    fn close(&self) -> BoxFuture<'_, ()> {
+        Box::pin(async move { self.kv.close() })
+    }
+
+    fn durability(&self) -> Durability {
+        self.kv.durability()
+    }
+}

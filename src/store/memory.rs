@@ -1,0 +1,73 @@
+//! A store that lives with the process.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, PoisonError, RwLock};
+
+use bytes::Bytes;
+
+use super::kv::{Kv, KvStore, Ops};
+use super::{Durability, StoreError};
+
+/// A store in memory, for tests and trying out: it survives a stop of the runtime, not of the process. Clones share
+/// their contents, so that a test can stop a runtime and start another on the same store.
+pub type MemoryStore = KvStore<Memory>;
+
+/// The map behind a [`MemoryStore`].
+#[derive(Clone, Debug, Default)]
+pub struct Memory {
+    map: Arc<RwLock<BTreeMap<Vec<u8>, Bytes>>>,
+}
+
+impl MemoryStore {
+    /// An empty store.
+    pub fn new() -> Self {
+        Self { kv: Memory::default() }
+    }
+}
+
+impl Default for MemoryStore {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Clone for MemoryStore {
+    fn clone(&self) -> Self {
+        Self { kv: self.kv.clone() }
+    }
+}
+
+impl Kv for Memory {
+    fn get(&self, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
+        Ok(self.map.read().unwrap_or_else(PoisonError::into_inner).get(key).cloned())
+    }
+
+    fn scan(&self, prefix: &[u8], from: &[u8], limit: usize) -> Result<Vec<(Bytes, Bytes)>, StoreError> {
+        let map = self.map.read().unwrap_or_else(PoisonError::into_inner);
+        let behind = map.range(from.to_vec()..);
+        let found = behind.take_while(|(key, _)| key.starts_with(prefix)).take(limit);
+        Ok(found.map(|(key, value)| (key.clone().into(), value.clone())).collect())
+    }
+
+    fn write(&self, ops: Ops) -> Result<(), StoreError> {
+        let mut map = self.map.write().unwrap_or_else(PoisonError::into_inner);
+        for (key, value) in ops {
+            match value {
+                Some(value) => map.insert(key, value),
+                None => map.remove(&key),
+            };
+        }
+        Ok(())
+    }
+
+    fn reopen(&self) -> Result<(), StoreError> {
+        Ok(())
+    }
+
+    fn close(&self) {}
+
+    /// It survives what the process survives.
+    fn durability(&self) -> Durability {
+        Durability::ProcessCrash
+    }
+}

@@ -1,0 +1,196 @@
+//! Where instances are kept: the port that every store implements, and the stores that come with the crate.
+//!
+//! * [`Store`]: a batch of conditional writes is committed as one; each write has its own answer.
+//! * [`MemoryStore`], for tests; `FileStore`, an embedded directory, the default. Both are one key-value layout
+//!   ([`keys`]) over different maps ([`kv`]).
+//! * `conformance` (feature `testing`): a suite that any store can run.
+//!
+//! A store decides nothing about workflows: it compares run and sequence number, keeps the indexes, and stores bytes.
+
+#[cfg(feature = "testing")]
+pub mod conformance;
+#[cfg(feature = "file-store")]
+mod file;
+mod fold;
+mod keys;
+mod kv;
+mod memory;
+
+use bytes::Bytes;
+
+use crate::clock::BoxFuture;
+use crate::id::{DefinitionHash, InstanceId, RunId};
+use crate::machine::{RowChange, RowKey};
+use crate::status::StatusCode;
+use crate::time::Timestamp;
+
+#[cfg(feature = "file-store")]
+pub use file::{FileStore, Files};
+pub use kv::{Kv, KvStore, Ops};
+pub use memory::{Memory, MemoryStore};
+
+/// What a commit survives.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Durability {
+    /// Power loss and a crash of the operating system: every batch is synced to the disk before it is acknowledged.
+    #[default]
+    Fsync,
+    /// A crash or kill of the process only: batches are handed to the operating system. Power loss may take back what
+    /// was acknowledged.
+    ProcessCrash,
+}
+
+/// Why a store could not do what it was asked.
+///
+/// A failed commit may yet have become durable: it is an unknown outcome, never "did not happen".
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum StoreError {
+    /// It may work when tried again, with the same batch.
+    #[error("the store is not available just now: {0}")]
+    Transient(String),
+    /// The store must be reopened before anything else is written.
+    #[error("the store failed: {0}")]
+    Fatal(String),
+    /// Another process, or another store in this one, has the directory open.
+    #[error("{0} is open in another process: only one may use a data directory at a time")]
+    Locked(String),
+    /// What is on disk is not a store of ours, or cannot be read.
+    #[error("the store at {at} cannot be opened: {why}")]
+    Unreadable {
+        /// Where.
+        at: String,
+        /// What is wrong.
+        why: String,
+    },
+}
+
+/// One conditional write of one instance: everything a transition changes, or nothing.
+#[derive(Clone, Debug)]
+pub struct Write {
+    /// The instance.
+    pub instance: InstanceId,
+    /// What must be so for the write to happen.
+    pub condition: Condition,
+    /// What is written.
+    pub change: Change,
+    /// Rows written beside it, under the run in [`Write::run`].
+    pub rows: Vec<RowChange>,
+    /// The run the rows belong to.
+    pub run: RunId,
+    /// A run that this write ends: its rows are swept later, see [`Store::sweep`].
+    pub superseded: Option<RunId>,
+}
+
+/// What must be so for a write to happen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Condition {
+    /// There is no such instance.
+    Absent,
+    /// The instance is at this transition and not quarantined.
+    At {
+        /// The run.
+        run: RunId,
+        /// Its last transition.
+        seq: u64,
+    },
+    /// The instance is there, in whatever state: for quarantine itself, and for what replaces a quarantined one.
+    Present,
+}
+
+/// What a write does to the instance.
+#[derive(Clone, Debug)]
+pub enum Change {
+    /// Replaces the head, which ends a quarantine.
+    Head(Bytes),
+    /// Sets the instance aside: its head stays byte for byte, the indexes no longer list it.
+    Quarantine(Bytes),
+}
+
+/// A write that did not happen because its condition did not hold.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the instance is not where its writer thought it was: another one has moved it")]
+pub struct Conflict {
+    /// The run and transition found; none if there is no instance or its head cannot be read.
+    pub found: Option<(RunId, u64)>,
+}
+
+/// An instance's head and quarantine record.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Loaded {
+    /// The head.
+    pub head: Bytes,
+    /// The quarantine record, if it is quarantined.
+    pub quarantine: Option<Bytes>,
+}
+
+/// The answers to a batch, one for each write, in order.
+pub type Answers = Vec<Result<(), Conflict>>;
+
+/// Where instances are kept. Object-safe; every read sees what is committed, and only that.
+pub trait Store: Send + Sync + 'static {
+    /// Commits a batch as one: when this returns, the writes whose conditions held are durable and visible, and the
+    /// others did not happen. Writes of one instance see those before them in the batch. Called from one place at a
+    /// time; may block its thread.
+    ///
+    /// A batch that is repeated after an error answers as if it were new: what is already stored counts as success.
+    fn commit<'a>(&'a self, batch: &'a [Write]) -> BoxFuture<'a, Result<Answers, StoreError>>;
+
+    /// An instance's head and quarantine record.
+    fn load<'a>(&'a self, instance: &'a InstanceId) -> BoxFuture<'a, Result<Option<Loaded>, StoreError>>;
+
+    /// One row of a run.
+    fn row<'a>(&'a self, run: RunId, key: &'a RowKey) -> BoxFuture<'a, Result<Option<Bytes>, StoreError>>;
+
+    /// A run's signal rows, in the order of their numbers.
+    fn signal_rows(&self, run: RunId) -> BoxFuture<'_, Result<Vec<(u64, Bytes)>, StoreError>>;
+
+    /// The instances due next behind `after`, in order, at most `limit`.
+    fn due<'a>(
+        &'a self,
+        after: Option<&'a (Timestamp, InstanceId)>,
+        limit: usize,
+    ) -> BoxFuture<'a, Result<Vec<(Timestamp, InstanceId)>, StoreError>>;
+
+    /// The instances of a definition in a status, behind `after` by id, at most `limit`. Quarantined ones are listed by
+    /// [`Store::quarantined`].
+    fn instances<'a>(
+        &'a self,
+        definition: &'a DefinitionHash,
+        status: StatusCode,
+        after: Option<&'a InstanceId>,
+        limit: usize,
+    ) -> BoxFuture<'a, Result<Vec<InstanceId>, StoreError>>;
+
+    /// The quarantined instances, behind `after` by id, at most `limit`.
+    fn quarantined<'a>(
+        &'a self,
+        after: Option<&'a InstanceId>,
+        limit: usize,
+    ) -> BoxFuture<'a, Result<Vec<InstanceId>, StoreError>>;
+
+    /// The definitions that have instances.
+    fn definitions(&self) -> BoxFuture<'_, Result<Vec<DefinitionHash>, StoreError>>;
+
+    /// Keeps a definition's manifest.
+    fn save_manifest<'a>(
+        &'a self,
+        definition: &'a DefinitionHash,
+        manifest: Bytes,
+    ) -> BoxFuture<'a, Result<(), StoreError>>;
+
+    /// A definition's manifest.
+    fn manifest<'a>(&'a self, definition: &'a DefinitionHash) -> BoxFuture<'a, Result<Option<Bytes>, StoreError>>;
+
+    /// Deletes up to `limit` rows of superseded runs; gives how many, so that less than `limit` means done.
+    fn sweep(&self, limit: usize) -> BoxFuture<'_, Result<usize, StoreError>>;
+
+    /// Opens the store anew after a [`StoreError::Fatal`].
+    fn reopen(&self) -> BoxFuture<'_, Result<(), StoreError>>;
+
+    /// Lets go of files and locks. Everything after this is [`StoreError::Fatal`], until [`Store::reopen`].
+    fn close(&self) -> BoxFuture<'_, ()>;
+
+    /// What a commit survives.
+    fn durability(&self) -> Durability;
+}
