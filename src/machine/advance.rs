@@ -2,7 +2,7 @@
 
 use super::mover::Mover;
 use super::snapshot::{Frame, Phase, Stage};
-use super::{Effect, End, FrameId, Run};
+use super::{Effect, End, FrameId, Run, Ticket};
 use crate::codec::Value;
 use crate::definition::{Op, Program, TaskOp, WaitOp};
 use crate::time::Timestamp;
@@ -13,7 +13,7 @@ impl Mover<'_> {
         let program: &Program = self.program;
         while let Some(op) = program.op(position) {
             let (node, phase) = match op {
-                Op::Task(op) => (op.node, Phase::Task { attempt: 1, stage: Stage::Ready, deaths: 0 }),
+                Op::Task(op) => (op.node, Phase::Task { attempt: 1, issued: self.seq(), stage: Stage::Ready, deaths: 0 }),
                 Op::Delay { node, duration } => {
                     let until = self.now.after(*duration);
                     if until <= self.now {
@@ -67,13 +67,14 @@ impl Mover<'_> {
     pub(super) fn start_attempt(&mut self, id: FrameId) {
         let paused = self.snapshot.is_paused();
         let Some(frame) = self.snapshot.frames.get_mut(&id) else { return };
-        let Phase::Task { attempt, stage, deaths } = &mut frame.phase else { return };
+        let Phase::Task { attempt, issued, stage, deaths } = &mut frame.phase else { return };
         let Some(Op::Task(op)) = self.program.op(frame.position) else { return };
         let next = if paused { Stage::Ready } else { Stage::Running { since: None } };
         self.changed |= *stage != next;
         *stage = next;
         if !paused {
-            let run = run(id, *attempt, op, frame.value.clone(), op.timeout, *deaths > 0);
+            let ticket = Ticket { frame: id, issued: *issued };
+            let run = run(ticket, *attempt, op, frame.value.clone(), op.timeout, *deaths > 0);
             self.effects.push(Effect::Run(run));
         }
     }
@@ -81,14 +82,14 @@ impl Mover<'_> {
 
 /// The attempt to run at a task.
 pub(super) fn run(
-    frame: FrameId,
+    ticket: Ticket,
     attempt: u32,
     op: &TaskOp,
     value: Value,
     timeout: Option<std::time::Duration>,
     announce: bool,
 ) -> Run {
-    Run { frame, attempt, node: op.node, task: op.task, value, timeout, announce }
+    Run { ticket, attempt, node: op.node, task: op.task, value, timeout, announce }
 }
 
 enum Entered {

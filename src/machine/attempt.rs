@@ -5,7 +5,7 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use super::mover::Mover;
 use super::snapshot::{Phase, Stage};
-use super::{Effect, End, FrameId, Outcome};
+use super::{Effect, End, FrameId, Outcome, Ticket};
 use crate::codec::{Home, Value};
 use crate::definition::{AttemptFailure, Names as _, Op};
 use crate::limits::INLINE_BYTES_MAX;
@@ -13,43 +13,41 @@ use crate::time::Timestamp;
 
 impl Mover<'_> {
     /// The stage of this very attempt, if it is handed out. A report of any other attempt is stale.
-    fn running_stage(&mut self, id: FrameId, attempt: u32) -> Option<&mut Stage> {
+    fn running_stage(&mut self, ticket: Ticket) -> Option<&mut Stage> {
         if self.snapshot.end.is_some() {
             return None;
         }
-        match &mut self.snapshot.frames.get_mut(&id)?.phase {
-            Phase::Task { attempt: current, stage: stage @ Stage::Running { .. }, .. } if *current == attempt => {
-                Some(stage)
-            }
+        match &mut self.snapshot.frames.get_mut(&ticket.frame)?.phase {
+            Phase::Task { issued, stage: stage @ Stage::Running { .. }, .. } if *issued == ticket.issued => Some(stage),
             _ => None,
         }
     }
 
     /// Records since when an attempt runs, and lets it go ahead if it waits for that.
-    pub(super) fn attempt_started(&mut self, id: FrameId, attempt: u32, at: Timestamp) {
-        let Some(stage) = self.running_stage(id, attempt) else { return };
+    pub(super) fn attempt_started(&mut self, ticket: Ticket, at: Timestamp) {
+        let Some(stage) = self.running_stage(ticket) else { return };
         if *stage == (Stage::Running { since: None }) {
             *stage = Stage::Running { since: Some(at) };
             self.changed = true;
         }
-        self.effects.push(Effect::Proceed { frame: id, attempt });
+        self.effects.push(Effect::Proceed { ticket });
     }
 
-    pub(super) fn attempt_withdrawn(&mut self, id: FrameId, attempt: u32) {
-        let Some(stage) = self.running_stage(id, attempt) else { return };
+    pub(super) fn attempt_withdrawn(&mut self, ticket: Ticket) {
+        let Some(stage) = self.running_stage(ticket) else { return };
         *stage = Stage::Ready;
         self.changed = true;
         // Meanwhile the pause may have ended.
-        self.start_attempt(id);
+        self.start_attempt(ticket.frame);
     }
 
-    pub(super) fn attempt_finished(&mut self, id: FrameId, attempt: u32, outcome: Outcome) {
-        if self.running_stage(id, attempt).is_none() {
+    pub(super) fn attempt_finished(&mut self, ticket: Ticket, outcome: Outcome) {
+        if self.running_stage(ticket).is_none() {
             return;
         }
         match outcome {
-            Ok(output) => self.succeed(id, output),
-            Err(failure) => self.fail_attempt(id, attempt, failure),
+            Ok(output) => self.succeed(ticket.frame, output),
+            Err(failure) => self.fail_attempt(ticket.frame, failure),
         }
     }
 
@@ -61,8 +59,11 @@ impl Mover<'_> {
     }
 
     /// A failed attempt: the next one, if its policy has one more, else the end.
-    pub(super) fn fail_attempt(&mut self, id: FrameId, attempt: u32, failure: AttemptFailure) {
-        let chance = self.chance(id, attempt);
+    pub(super) fn fail_attempt(&mut self, id: FrameId, failure: AttemptFailure) {
+        let issued = self.seq();
+        let Some(frame) = self.snapshot.frames.get(&id) else { return };
+        let Phase::Task { attempt, .. } = frame.phase else { return };
+        let chance = self.chance(frame.node, attempt);
         let Some(frame) = self.snapshot.frames.get_mut(&id) else { return };
         let Some(Op::Task(op)) = self.program.op(frame.position) else { return };
         let retry = if failure.kind.is_retryable() { op.retry.delay_after(attempt, chance) } else { None };
@@ -71,20 +72,16 @@ impl Mover<'_> {
             return self.end(End::TaskFailed { node, attempt, kind: failure.kind, message: failure.message });
         };
         let until = self.now.after(failure.retry_after.unwrap_or(delay));
-        frame.phase = Phase::Task { attempt: attempt + 1, stage: Stage::Backoff { until }, deaths: 0 };
+        frame.phase = Phase::Task { attempt: attempt + 1, issued, stage: Stage::Backoff { until }, deaths: 0 };
         self.changed = true;
-        self.end_backoff_if_due(id, until);
-    }
-
-    pub(super) fn end_backoff_if_due(&mut self, id: FrameId, until: Timestamp) {
         if until <= self.now {
             self.start_attempt(id);
         }
     }
 
     /// The jitter's chance: no randomness here, but different for every run, node and attempt.
-    fn chance(&self, id: FrameId, attempt: u32) -> u64 {
-        let path = self.snapshot.frames.get(&id).and_then(|frame| self.program.path(frame.node));
+    fn chance(&self, node: u32, attempt: u32) -> u64 {
+        let path = self.program.path(node);
         let mut input = self.snapshot.run.to_bytes().to_vec();
         input.extend_from_slice(path.map_or("", |path| path.as_str()).as_bytes());
         input.extend_from_slice(&attempt.to_be_bytes());

@@ -25,9 +25,7 @@ impl Mover<'_> {
         self.snapshot.pause = Some(Request { reason, by });
         self.changed = true;
         let running: Vec<_> = self.snapshot.running().collect();
-        for (frame, attempt) in running {
-            self.effects.push(Effect::Withdraw { frame, attempt });
-        }
+        self.effects.extend(running.into_iter().map(|ticket| Effect::Withdraw { ticket }));
         Ok(())
     }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::{FrameId, Refusal, RowKey};
+use super::{Refusal, RowKey, Ticket};
 use crate::codec::Value;
 use crate::time::Timestamp;
 
@@ -38,25 +38,19 @@ pub enum Effect {
     Run(Run),
     /// The recorded start of an attempt is durable: it may go ahead.
     Proceed {
-        /// The frame.
-        frame: FrameId,
-        /// The attempt.
-        attempt: u32,
+        /// Which attempt.
+        ticket: Ticket,
     },
     /// Take an attempt back if it still waits for its slot, and say so by
     /// [`Event::AttemptWithdrawn`](super::Event::AttemptWithdrawn).
     Withdraw {
-        /// The frame.
-        frame: FrameId,
-        /// The attempt.
-        attempt: u32,
+        /// Which attempt.
+        ticket: Ticket,
     },
     /// Cancel an attempt's token and drop its future.
     Stop {
-        /// The frame.
-        frame: FrameId,
-        /// The attempt.
-        attempt: u32,
+        /// Which attempt.
+        ticket: Ticket,
     },
     /// Wake the instance at this time, instead of the time asked for before; `None` for not at all.
     WakeAt(Option<Timestamp>),
@@ -72,9 +66,9 @@ pub enum Effect {
 /// An attempt to run.
 #[derive(Clone, Debug)]
 pub struct Run {
-    /// The frame.
-    pub frame: FrameId,
-    /// The attempt, from 1.
+    /// Which attempt, for everything that is said of it later.
+    pub ticket: Ticket,
+    /// Its number at the task, from 1.
     pub attempt: u32,
     /// The task's node.
     pub node: u32,

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::FrameId;
+use super::Ticket;
 use crate::definition::AttemptFailure;
 use crate::limits::REASON_BYTES_MAX;
 use crate::time::Timestamp;
@@ -15,33 +15,27 @@ pub enum Event {
     /// The instance was taken up, by a process or by the successor of an actor: tasks that were handed out are handed
     /// out again, except those in `alive`.
     Resumed {
-        /// Frames and attempts that this process still runs.
-        alive: Vec<(FrameId, u32)>,
+        /// Attempts that this process still runs.
+        alive: Vec<Ticket>,
         /// Whether the process that handed them out died, as against its actor only.
         process_died: bool,
     },
     /// An attempt got its slot.
     AttemptStarted {
-        /// The frame.
-        frame: FrameId,
-        /// The attempt.
-        attempt: u32,
+        /// Which attempt.
+        ticket: Ticket,
         /// When.
         at: Timestamp,
     },
     /// An attempt that still waited for its slot was taken back, because the instance was paused.
     AttemptWithdrawn {
-        /// The frame.
-        frame: FrameId,
-        /// The attempt.
-        attempt: u32,
+        /// Which attempt.
+        ticket: Ticket,
     },
     /// An attempt ended.
     AttemptFinished {
-        /// The frame.
-        frame: FrameId,
-        /// The attempt.
-        attempt: u32,
+        /// Which attempt.
+        ticket: Ticket,
         /// How.
         outcome: Outcome,
     },

@@ -29,4 +29,4 @@ pub use event::{Event, Outcome, Refusal};
 pub use mover::{NewRun, Setting, apply, start};
 pub use record::{decode_head, decode_quarantine, encode_head, encode_quarantine};
 pub use row::RowKey;
-pub use snapshot::{End, Frame, FrameId, Phase, Snapshot, Stage};
+pub use snapshot::{End, Frame, FrameId, Phase, Snapshot, Stage, Ticket};

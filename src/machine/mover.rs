@@ -75,9 +75,9 @@ pub fn apply(setting: &Setting<'_>, snapshot: &mut Snapshot, event: Event) -> Re
     let mut mover = Mover::new(setting, snapshot);
     match event {
         Event::Resumed { alive, process_died } => mover.resume(&alive, process_died),
-        Event::AttemptStarted { frame, attempt, at } => mover.attempt_started(frame, attempt, at),
-        Event::AttemptWithdrawn { frame, attempt } => mover.attempt_withdrawn(frame, attempt),
-        Event::AttemptFinished { frame, attempt, outcome } => mover.attempt_finished(frame, attempt, outcome),
+        Event::AttemptStarted { ticket, at } => mover.attempt_started(ticket, at),
+        Event::AttemptWithdrawn { ticket } => mover.attempt_withdrawn(ticket),
+        Event::AttemptFinished { ticket, outcome } => mover.attempt_finished(ticket, outcome),
         Event::Signal { name, id, payload } => mover.signal(&name, id, payload)?,
         Event::Wake => mover.wake(),
         Event::Cancel { reason, by } => mover.cancel(reason, by)?,
@@ -122,7 +122,7 @@ impl<'a> Mover<'a> {
 
     /// Writes a row of this run, in its envelope.
     pub(super) fn put(&mut self, key: RowKey, kind: Kind, body: &[u8]) {
-        let value = self.snapshot.envelope(kind, self.snapshot.seq + 1).seal(body);
+        let value = self.snapshot.envelope(kind, self.seq()).seal(body);
         self.rows.push(RowChange { key, value: Some(value) });
     }
 
@@ -140,9 +140,7 @@ impl<'a> Mover<'a> {
     /// Ends the run: what still runs is stopped.
     pub(super) fn end(&mut self, end: End) {
         let running: Vec<_> = self.snapshot.running().collect();
-        for (frame, attempt) in running {
-            self.effects.push(Effect::Stop { frame, attempt });
-        }
+        self.effects.extend(running.into_iter().map(|ticket| Effect::Stop { ticket }));
         self.snapshot.end = Some(end);
         self.changed = true;
         self.effects.push(Effect::Ended);
@@ -150,6 +148,11 @@ impl<'a> Mover<'a> {
 
     pub(super) fn refuse_if_ended(&self) -> Result<(), Refusal> {
         if self.snapshot.end.is_some() { Err(Refusal::Ended) } else { Ok(()) }
+    }
+
+    /// The number this transition will have.
+    pub(super) fn seq(&self) -> u64 {
+        self.snapshot.seq + 1
     }
 
     /// The frames there are now; a transition may add or remove some.

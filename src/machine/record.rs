@@ -65,11 +65,13 @@ enum TokenRecord {
 enum PhaseRecord {
     Ready {
         attempt: u32,
+        issued: u64,
         #[serde(default, skip_serializing_if = "is_zero_u32")]
         deaths: u32,
     },
     Run {
         attempt: u32,
+        issued: u64,
         #[serde(default, skip_serializing_if = "Option::is_none")]
         since: Option<Timestamp>,
         #[serde(default, skip_serializing_if = "is_zero_u32")]
@@ -77,6 +79,7 @@ enum PhaseRecord {
     },
     Backoff {
         attempt: u32,
+        issued: u64,
         until: Timestamp,
     },
     Delay {
@@ -152,12 +155,12 @@ pub fn encode_head(program: &Program, snapshot: &Snapshot) -> Bytes {
 
 fn frame_record(program: &Program, frame: &Frame) -> FrameRecord {
     let phase = match &frame.phase {
-        Phase::Task { attempt, stage, deaths } => {
-            let (attempt, deaths) = (*attempt, *deaths);
+        Phase::Task { attempt, issued, stage, deaths } => {
+            let (attempt, issued, deaths) = (*attempt, *issued, *deaths);
             match stage {
-                Stage::Ready => PhaseRecord::Ready { attempt, deaths },
-                Stage::Running { since } => PhaseRecord::Run { attempt, since: *since, deaths },
-                Stage::Backoff { until } => PhaseRecord::Backoff { attempt, until: *until },
+                Stage::Ready => PhaseRecord::Ready { attempt, issued, deaths },
+                Stage::Running { since } => PhaseRecord::Run { attempt, issued, since: *since, deaths },
+                Stage::Backoff { until } => PhaseRecord::Backoff { attempt, issued, until: *until },
             }
         }
         Phase::Delay { until } => PhaseRecord::Delay { until: *until },
@@ -233,11 +236,11 @@ pub fn decode_head(instance: &InstanceId, head: &Bytes) -> Result<Snapshot, Dama
 
 impl FrameRecord {
     fn into_frame(self) -> Frame {
-        let task = |attempt, stage, deaths| Phase::Task { attempt, stage, deaths };
+        let task = |attempt, issued, stage, deaths| Phase::Task { attempt, issued, stage, deaths };
         let phase = match self.phase {
-            PhaseRecord::Ready { attempt, deaths } => task(attempt, Stage::Ready, deaths),
-            PhaseRecord::Run { attempt, since, deaths } => task(attempt, Stage::Running { since }, deaths),
-            PhaseRecord::Backoff { attempt, until } => task(attempt, Stage::Backoff { until }, 0),
+            PhaseRecord::Ready { attempt, issued, deaths } => task(attempt, issued, Stage::Ready, deaths),
+            PhaseRecord::Run { attempt, issued, since, deaths } => task(attempt, issued, Stage::Running { since }, deaths),
+            PhaseRecord::Backoff { attempt, issued, until } => task(attempt, issued, Stage::Backoff { until }, 0),
             PhaseRecord::Delay { until } => Phase::Delay { until },
             PhaseRecord::Signal { name, until } => Phase::Signal { signal: name, until },
         };

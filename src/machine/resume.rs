@@ -3,12 +3,12 @@
 use super::advance::run;
 use super::mover::Mover;
 use super::snapshot::{Phase, Stage};
-use super::{Effect, FrameId};
+use super::{Effect, FrameId, Ticket};
 use crate::definition::{AttemptFailure, FailureKind, Names as _, Op};
 use crate::limits::DEATHS_MAX;
 
 impl Mover<'_> {
-    pub(super) fn resume(&mut self, alive: &[(FrameId, u32)], process_died: bool) {
+    pub(super) fn resume(&mut self, alive: &[Ticket], process_died: bool) {
         if self.snapshot.end.is_some() {
             return;
         }
@@ -23,10 +23,10 @@ impl Mover<'_> {
     }
 
     /// Checked first, so that a quarantined instance's head stays as it is.
-    fn too_many_deaths(&self, alive: &[(FrameId, u32)], process_died: bool) -> Option<String> {
+    fn too_many_deaths(&self, alive: &[Ticket], process_died: bool) -> Option<String> {
         self.snapshot.frames.iter().filter(|_| process_died).find_map(|(id, frame)| match frame.phase {
-            Phase::Task { attempt, stage: Stage::Running { since: Some(_) }, deaths }
-                if deaths + 1 >= DEATHS_MAX && !alive.contains(&(*id, attempt)) =>
+            Phase::Task { issued, stage: Stage::Running { since: Some(_) }, deaths, .. }
+                if deaths + 1 >= DEATHS_MAX && !alive.contains(&Ticket { frame: *id, issued }) =>
             {
                 let task = self.program.path(frame.node).map_or("", |path| path.as_str());
                 Some(format!("the process died {DEATHS_MAX} times in a row while task `{task}` was running"))
@@ -35,15 +35,15 @@ impl Mover<'_> {
         })
     }
 
-    fn resume_frame(&mut self, id: FrameId, alive: &[(FrameId, u32)], process_died: bool) {
+    fn resume_frame(&mut self, id: FrameId, alive: &[Ticket], process_died: bool) {
         let paused = self.snapshot.is_paused();
         let Some(frame) = self.snapshot.frames.get_mut(&id) else { return };
-        let Phase::Task { attempt, stage, deaths } = &mut frame.phase else { return };
-        let attempt = *attempt;
+        let Phase::Task { attempt, issued, stage, deaths } = &mut frame.phase else { return };
+        let (attempt, ticket) = (*attempt, Ticket { frame: id, issued: *issued });
         let since = match stage {
             Stage::Ready => return self.start_attempt(id),
             Stage::Backoff { .. } => return,
-            Stage::Running { .. } if alive.contains(&(id, attempt)) => return,
+            Stage::Running { .. } if alive.contains(&ticket) => return,
             Stage::Running { since } => *since,
         };
         if process_died {
@@ -62,9 +62,9 @@ impl Mover<'_> {
         let timeout = op.timeout.map(|timeout| timeout.saturating_sub(spent.unwrap_or_default()));
         if timeout.is_some_and(|left| left.is_zero()) {
             let message = "timed out: its time had passed when the process was back";
-            return self.fail_attempt(id, attempt, AttemptFailure::new(FailureKind::TimedOut, message));
+            return self.fail_attempt(id, AttemptFailure::new(FailureKind::TimedOut, message));
         }
-        let run = run(id, attempt, op, frame.value.clone(), timeout, *deaths > 0);
+        let run = run(ticket, attempt, op, frame.value.clone(), timeout, *deaths > 0);
         self.effects.push(Effect::Run(run));
     }
 }

@@ -13,6 +13,16 @@ use crate::time::Timestamp;
 /// A frame's number within its run; the main chain's is 0.
 pub type FrameId = u32;
 
+/// Which attempt is meant: its frame, and the transition that issued it, so that a late report of an earlier task or
+/// attempt of the same frame is never taken for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Ticket {
+    /// The frame.
+    pub frame: FrameId,
+    /// The number of the transition that issued the attempt.
+    pub issued: u64,
+}
+
 /// The main chain's frame.
 pub(super) const ROOT: FrameId = 0;
 
@@ -51,6 +61,8 @@ pub enum Phase {
     Task {
         /// The attempt's number, from 1.
         attempt: u32,
+        /// The number of the transition that issued it.
+        issued: u64,
         /// How far the attempt is.
         stage: Stage,
         /// Deaths of the process in a row while this task was running.
@@ -202,10 +214,12 @@ impl Snapshot {
             && self.frames.values().any(|frame| matches!(frame.phase, Phase::Task { stage: Stage::Running { .. }, .. }))
     }
 
-    /// Frames and attempts of the tasks that are with the executor.
-    pub fn running(&self) -> impl Iterator<Item = (FrameId, u32)> {
-        self.frames.iter().filter_map(|(id, frame)| match frame.phase {
-            Phase::Task { attempt, stage: Stage::Running { .. }, .. } if self.end.is_none() => Some((*id, attempt)),
+    /// The attempts that are with the executor.
+    pub fn running(&self) -> impl Iterator<Item = Ticket> {
+        self.frames.iter().filter_map(|(frame, at)| match at.phase {
+            Phase::Task { issued, stage: Stage::Running { .. }, .. } if self.end.is_none() => {
+                Some(Ticket { frame: *frame, issued })
+            }
             _ => None,
         })
     }
