@@ -1,5 +1,99 @@
-//! wip
-#![allow(missing_docs)]
-pub mod limits; mod id; mod time; mod clock; mod codec; mod definition; mod status; pub mod machine; pub mod store;
-pub use definition::*; pub use limits::Limits; pub use status::*; pub use id::*; pub use clock::*; pub use codec::*; pub use time::*;
-pub struct RuntimeBuilder;
+//! Durable workflows for Rust services, as supervised actors.
+//!
+//! A service writes ordinary async functions, composes them into a workflow, and starts instances by id. Each instance
+//! survives crashes, restarts and days of waiting: finished tasks never run again, delays and signals wait at no cost,
+//! and a restarted process picks every instance up by itself. There is no server to run: the default store is an
+//! embedded directory.
+//!
+//! ```
+//! use std::convert::Infallible;
+//! use std::time::Duration;
+//! use everstep::{FileStore, RetryPolicy, Runtime, Workflow, task};
+//!
+//! async fn reserve(order: u32) -> Result<String, Infallible> {
+//!     Ok(format!("order {order} reserved"))
+//! }
+//! async fn ship((reserved, approved_by): (String, String)) -> Result<String, Infallible> {
+//!     Ok(format!("{reserved}, approved by {approved_by}, shipped"))
+//! }
+//!
+//! # #[tokio::main(flavor = "multi_thread", worker_threads = 2)]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # let dir = tempfile::tempdir()?;
+//! # let directory = dir.path().join("data");
+//! let checkout = Workflow::builder("checkout")
+//!     .then("reserve", task(reserve).retry(RetryPolicy::exponential(5)).timeout(Duration::from_secs(30)))
+//!     .wait_for_signal_keeping::<String>("approval", "approved")
+//!     .then("ship", ship)
+//!     .build()?;
+//!
+//! let runtime = Runtime::builder(FileStore::open(directory).await?).register(&checkout).start().await?;
+//!
+//! let order = runtime.start(&checkout, "order-42", 42).await?;
+//! order.signal("approved", &"ana".to_owned()).await?;
+//! assert_eq!(order.result().await?, "order 42 reserved, approved by ana, shipped");
+//! # runtime.shutdown(Duration::from_secs(5)).await;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # What it is not
+//!
+//! * No replay: a snapshot is written after each task, and a restarted instance goes on from it. Tasks may do anything;
+//!   there are no determinism rules. A task that was running when the process died runs again, so outside effects want
+//!   [`TaskContext::idempotency_key`].
+//! * No server and no network protocol: it is a library, and the workflows are the service's own code.
+//! * Not a queue between machines: one process at a time owns a [`FileStore`].
+//!
+//! # Table of contents
+//!
+//! | to | see |
+//! |---|---|
+//! | build a workflow | [`Workflow`], [`Builder`], [`task`], [`RetryPolicy`], [`Handler`] |
+//! | give tasks what they need | [`Dep`], [`TaskContext`], [`Permanent`], [`RetryAfter`] |
+//! | run it | [`Runtime`], [`RuntimeBuilder`], [`StartOptions`], [`RunOnce`] |
+//! | talk to an instance | [`InstanceHandle`], [`Status`], [`StatusWatch`] |
+//! | choose a store | [`FileStore`], [`MemoryStore`], [`Durability`], [`store`] |
+//! | choose a codec | [`Codec`], [`CustomCodec`] |
+//! | tune the bounds | [`Limits`] |
+//! | drive instances with a scheduler of your own | [`lifecycle`], [`machine`] |
+//! | test with time that you move | [`ManualClock`] |
+
+mod actors;
+mod clock;
+mod codec;
+mod definition;
+mod executor;
+mod handle;
+mod id;
+pub mod lifecycle;
+pub mod limits;
+pub mod machine;
+mod panic;
+mod run_once;
+mod runtime;
+mod status;
+pub mod store;
+mod time;
+
+pub use clock::{BoxFuture, Clock, ManualClock, SystemClock};
+pub use codec::{
+    CUSTOM_CODEC_ID_MIN, Codec, CodecError, CustomCodec, Home, Leaf, ReadWith, SignalOutcome, Token, Value,
+};
+pub use definition::{
+    AttemptFailure, BoxError, BuildError, BuildErrors, Builder, Definition, Dep, Deps, EmptyBuilder, Extract,
+    FailureKind, Handler, Manifest, ManifestNode, MissingDep, Names, Node, NodeKind, Op, Permanent, Priority, Program,
+    RetryAfter, RetryPolicy, SignalError, Task, TaskContext, TaskOp, TaskOptions, TaskScope, WaitOp, Workflow,
+    WorkflowInfo, task,
+};
+pub use handle::{HandleError, InstanceHandle, MessageError, ResultError, StatusWatch};
+pub use id::{DefinitionHash, IdError, InstanceId, NodePath, RunId};
+pub use lifecycle::{ConflictPolicy, ExistingInstance, StartError};
+pub use limits::Limits;
+pub use run_once::{RunOnce, RunOnceError};
+pub use runtime::{Health, Runtime, RuntimeBuilder, RuntimeError, StartOptions, StartReport, Started, Unregistered};
+pub use status::{Failure, Status, StatusCode, TaskFailure};
+#[cfg(feature = "file-store")]
+pub use store::FileStore;
+pub use store::{Durability, MemoryStore, Store, StoreError};
+pub use time::Timestamp;

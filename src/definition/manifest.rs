@@ -1,5 +1,6 @@
 //! What the store keeps of a definition, so that tools can name and draw instances without the user's code.
 
+use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use super::WorkflowInfo;
@@ -51,6 +52,19 @@ impl Names for Manifest {
 }
 
 impl Manifest {
+    /// The manifest as stored: MessagePack with field names.
+    pub(crate) fn encode(&self) -> Bytes {
+        match rmp_serde::to_vec_named(self) {
+            Ok(bytes) => bytes.into(),
+            Err(error) => panic!("a manifest of ours does not encode: {error}"),
+        }
+    }
+
+    /// Reads a stored manifest; one that cannot be read names nothing.
+    pub(crate) fn decode(bytes: &[u8]) -> Option<Self> {
+        rmp_serde::from_slice(bytes).ok()
+    }
+
     pub(super) fn new(info: &WorkflowInfo, ops: &[Op], nodes: &[Node]) -> Self {
         let path = |node: u32| nodes.get(node as usize).map_or_else(|| NodePath::new(""), |node| node.path.clone());
         let describe = |op: &Op| match op {

@@ -32,4 +32,4 @@ pub use program::{Names, Node, Op, Program, TaskOp, WaitOp};
 pub use retry::RetryPolicy;
 pub use workflow::{Definition, SignalError, Workflow, WorkflowInfo};
 
-pub(crate) use context::{ContextParts, idempotency_key};
+pub(crate) use context::ContextParts;

@@ -35,7 +35,7 @@ impl RetryPolicy {
             max_retries,
             initial: Duration::from_millis(100),
             multiplier: 2.0,
-            max_delay: Duration::from_secs(60),
+            max_delay: Duration::from_mins(1),
             jitter: 0.2,
         }
     }

@@ -180,6 +180,11 @@ impl<I, O: 'static> Workflow<I, O> {
         self.definition.hash()
     }
 
+    /// The same with its input left open, for handles.
+    pub(crate) fn without_input(&self) -> Workflow<(), O> {
+        Workflow { definition: Arc::clone(&self.definition), output: self.output.clone(), input: PhantomData }
+    }
+
     /// Reads an output.
     ///
     /// # Errors

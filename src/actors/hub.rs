@@ -1,0 +1,237 @@
+//! What the actors share.
+
+use std::collections::HashMap;
+use std::sync::{Arc, OnceLock};
+
+use ractor::ActorRef;
+use tokio::sync::{Notify, Semaphore, watch};
+use tokio_util::sync::CancellationToken;
+
+use super::instance::Activation;
+use super::mail::{Mail, MailError, Reply};
+use super::persistence::PersistenceHandle;
+use super::registry::{Full, Registry};
+use super::timers::TimerMessage;
+use super::waiters::{Subscription, Waiters};
+use crate::clock::Clock;
+use crate::codec::Codec;
+use crate::definition::{Definition, Deps, Names};
+use crate::executor::{AttemptKey, Executor, Sink};
+use crate::id::{DefinitionHash, InstanceId};
+use crate::lifecycle::{LoadError, Stored, load};
+use crate::limits::Limits;
+use crate::machine::{Effect, Outcome, Snapshot};
+use crate::status::Status;
+use crate::store::Store;
+use crate::time::Timestamp;
+
+/// Whether the runtime can make anything durable.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Health {
+    /// All is well.
+    Healthy,
+    /// The store fails; the runtime keeps trying to reopen it, and goes on by itself once it can.
+    Unhealthy {
+        /// What the store said last.
+        reason: String,
+    },
+}
+
+/// What the actors are made with.
+pub(crate) struct HubParts {
+    pub(crate) limits: Limits,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) store: Arc<dyn Store>,
+    pub(crate) definitions: HashMap<DefinitionHash, Arc<Definition>>,
+    pub(crate) deps: Arc<Deps>,
+    pub(crate) codecs: HashMap<u8, Codec>,
+}
+
+pub(crate) struct Hub {
+    pub(crate) limits: Limits,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) store: Arc<dyn Store>,
+    pub(crate) definitions: HashMap<DefinitionHash, Arc<Definition>>,
+    pub(crate) deps: Arc<Deps>,
+    pub(crate) codecs: HashMap<u8, Codec>,
+    pub(super) registry: Registry,
+    pub(super) waiters: Waiters,
+    pub(super) recover: Notify,
+    pub(super) health: watch::Sender<Health>,
+    /// Cancelled when the runtime shuts down.
+    closing: CancellationToken,
+    /// Set once by the root, before anything is sent.
+    pub(super) parts: OnceLock<Running>,
+}
+
+/// What exists once the actors do.
+pub(super) struct Running {
+    pub(super) executor: Arc<Executor>,
+    pub(super) persistence: PersistenceHandle,
+    pub(super) timers: ActorRef<TimerMessage>,
+}
+
+/// An instance as read from the store, with its status in names.
+pub(crate) struct Read {
+    pub(crate) stored: Stored,
+    pub(crate) status: Status,
+}
+
+impl Hub {
+    pub(super) fn new(parts: HubParts) -> Arc<Self> {
+        let registry = Registry::new(parts.limits.resident_max, parts.limits.instance_messages_max);
+        Arc::new(Self {
+            limits: parts.limits,
+            clock: parts.clock,
+            store: parts.store,
+            definitions: parts.definitions,
+            deps: parts.deps,
+            codecs: parts.codecs,
+            registry,
+            waiters: Waiters::default(),
+            recover: Notify::new(),
+            health: watch::channel(Health::Healthy).0,
+            closing: CancellationToken::new(),
+            parts: OnceLock::new(),
+        })
+    }
+
+    pub(super) fn running(&self) -> &Running {
+        match self.parts.get() {
+            Some(running) => running,
+            None => unreachable!("the root sets this before it starts anything"),
+        }
+    }
+
+    pub(crate) fn persistence(&self) -> &PersistenceHandle {
+        &self.running().persistence
+    }
+
+    pub(crate) fn health(&self) -> Health {
+        self.health.borrow().clone()
+    }
+
+    pub(crate) fn is_closing(&self) -> bool {
+        self.closing.is_cancelled()
+    }
+
+    pub(super) fn set_closing(&self) {
+        self.closing.cancel();
+    }
+
+    /// Resolves when the runtime shuts down.
+    pub(crate) async fn closed(&self) {
+        self.closing.cancelled().await;
+    }
+
+    pub(crate) fn subscribe(&self, instance: &InstanceId) -> Subscription {
+        self.waiters.subscribe(instance)
+    }
+
+    /// Takes up what is in progress and not awake, when there is room.
+    pub(crate) fn recover(&self) {
+        self.recover.notify_one();
+    }
+
+    /// Starts the actor of a run that was just committed. Without room it stays in the store until there is.
+    pub(crate) fn activate_fresh(self: &Arc<Self>, snapshot: Box<Snapshot>, effects: Vec<Effect>) {
+        let id = snapshot.instance().clone();
+        if !snapshot.is_running() && !effects.iter().any(|effect| matches!(effect, Effect::Run(_))) {
+            // Parked at once: it needs no actor, only its wake-up.
+            self.arm(&id, snapshot.next_wake(), true);
+            return;
+        }
+        let activation = Activation::Fresh(snapshot, effects);
+        if self.registry.send_with(self, &id, Mail::Nudge, None, activation).is_err() {
+            self.recover();
+        }
+    }
+
+    pub(super) fn arm(&self, instance: &InstanceId, at: Option<Timestamp>, stored: bool) {
+        let message = TimerMessage::Arm { instance: instance.clone(), at, stored };
+        // Refused only while the runtime goes down; the row in the store is what counts.
+        let _ = self.running().timers.cast(message);
+    }
+
+    /// Takes mail to an instance, waiting for room to wake it.
+    pub(crate) async fn send(self: &Arc<Self>, instance: &InstanceId, mail: Mail) {
+        if let Err(Full(mail)) = self.registry.send(self, instance, mail) {
+            let resident = self.registry.resident().await;
+            // With a place in hand there is room.
+            let _ = self.registry.send_with(self, instance, mail, resident, Activation::Load);
+        }
+    }
+
+    /// Asks an instance something: waits for a place in its queue, for room to wake it, and for the answer. `None` means
+    /// that the answer was lost with an actor: an unknown outcome.
+    pub(crate) async fn ask(
+        self: &Arc<Self>,
+        instance: &InstanceId,
+        mail: impl FnOnce(Reply) -> Mail,
+    ) -> Option<Result<(), MailError>> {
+        let places = match self.registry.places(instance) {
+            Some(places) => places,
+            // Asleep: the first message has a place.
+            None => Arc::new(Semaphore::new(1)),
+        };
+        let place = places.acquire_owned().await.ok()?;
+        let (sender, answer) = tokio::sync::oneshot::channel();
+        self.send(instance, mail(Reply { sender, _place: place })).await;
+        answer.await.ok()
+    }
+
+    /// Reads an instance from the store.
+    pub(crate) async fn read(&self, instance: &InstanceId) -> Result<Option<Read>, LoadError> {
+        let Some(stored) = load(&*self.store, instance).await? else { return Ok(None) };
+        let hash = stored.snapshot.definition();
+        let status = match self.definitions.get(&hash) {
+            Some(definition) => stored.status(definition.program()),
+            None => stored.status(&*self.stored_names(&hash).await?),
+        };
+        Ok(Some(Read { stored, status }))
+    }
+
+    async fn stored_names(&self, hash: &DefinitionHash) -> Result<Box<dyn Names + Send>, LoadError> {
+        let manifest = self.store.manifest(hash).await?;
+        let manifest = manifest.and_then(|bytes| crate::definition::Manifest::decode(&bytes));
+        Ok(manifest.map_or_else(|| Box::new(NoNames) as Box<dyn Names + Send>, |manifest| Box::new(manifest)))
+    }
+}
+
+/// For a definition that left no manifest.
+struct NoNames;
+
+impl Names for NoNames {
+    fn path(&self, _node: u32) -> Option<&crate::id::NodePath> {
+        None
+    }
+}
+
+/// The executor reports to instances by id, so that a successor gets what its predecessor started.
+pub(super) struct ToInstances(pub(super) std::sync::Weak<Hub>);
+
+impl ToInstances {
+    fn send(&self, key: &AttemptKey, mail: Mail) {
+        let Some(hub) = self.0.upgrade() else { return };
+        if let Err(Full(mail)) = hub.registry.send(&hub, &key.instance, mail) {
+            // Its actor is gone although its task ran, and there is no room: waits in line like everyone.
+            let instance = key.instance.clone();
+            tokio::spawn(async move { hub.send(&instance, mail).await });
+        }
+    }
+}
+
+impl Sink for ToInstances {
+    fn started(&self, key: &AttemptKey, at: Timestamp) {
+        self.send(key, Mail::Started { run: key.run, ticket: key.ticket, at });
+    }
+
+    fn withdrawn(&self, key: &AttemptKey) {
+        self.send(key, Mail::Withdrawn { run: key.run, ticket: key.ticket });
+    }
+
+    fn finished(&self, key: &AttemptKey, outcome: Outcome) {
+        self.send(key, Mail::Finished { run: key.run, ticket: key.ticket, outcome });
+    }
+}

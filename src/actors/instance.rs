@@ -1,0 +1,321 @@
+//! The actor of one awake instance: the shell around [`Live`].
+//!
+//! ```text
+//!   Load ──> Live ──(nothing written, nothing running, nothing queued)──> leaves, parked
+//!     \        \──(not committed)──> Gone: answers what is queued, leaves; a successor reloads
+//!      \──> Gone (not found, quarantined, damaged, definition not registered)
+//! ```
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use ractor::{Actor, ActorCell, ActorProcessingErr, ActorRef, ActorRuntime};
+
+use super::hub::Hub;
+use super::live::Live;
+use super::mail::{InstanceMessage, Mail, MailError, Reply};
+use crate::codec::Codec;
+use crate::id::InstanceId;
+use crate::lifecycle::{
+    CommitError, ConflictPolicy, LoadError, Port as _, PrepareRunOutcome, check_existing_instance, fill, load, prepare_run,
+};
+use crate::machine::{Effect, Event, Setting, Snapshot, encode_quarantine};
+use crate::panic::caught;
+use crate::status::Status;
+use crate::store::{Change, Condition, StoreError, Write};
+
+/// How an actor comes by its instance.
+pub(super) enum Activation {
+    /// It was just started: its first snapshot is durable, these are the effects.
+    Fresh(Box<Snapshot>, Vec<Effect>),
+    /// From the store.
+    Load,
+    /// From the store, after an actor that died: what that one submitted is settled first.
+    Successor,
+}
+
+/// What an actor fails with, so that its shard knows which instance it was.
+#[derive(Debug, thiserror::Error)]
+#[error("the actor of instance `{instance}` {panic}")]
+pub(super) struct ActorPanicked {
+    pub(super) instance: InstanceId,
+    pub(super) panic: String,
+}
+
+pub(super) struct InstanceActor;
+
+pub(super) struct State {
+    hub: Arc<Hub>,
+    id: InstanceId,
+    queued: Arc<AtomicUsize>,
+    being: Being,
+    stopping: bool,
+}
+
+enum Being {
+    New(Activation),
+    Live(Box<Live>),
+    /// There is nothing to talk to, for this reason.
+    Gone(MailError),
+}
+
+/// Starts an actor for an instance, as a child of its shard. It takes messages at once; the first it handles is `Load`.
+pub(super) fn spawn(
+    hub: &Arc<Hub>,
+    id: InstanceId,
+    queued: Arc<AtomicUsize>,
+    activation: Activation,
+    shard: ActorCell,
+) -> ActorRef<InstanceMessage> {
+    let state = State { hub: Arc::clone(hub), id, queued, being: Being::New(activation), stopping: false };
+    match ActorRuntime::spawn_linked_instant(None, InstanceActor, state, shard) {
+        Ok((actor, _started)) => {
+            // An actor that does not start takes no messages; its senders notice.
+            let _ = actor.cast(InstanceMessage::Load);
+            actor
+        }
+        // Only a name that is taken can make this fail, and instances have none.
+        Err(error) => unreachable!("an actor without a name was refused: {error}"),
+    }
+}
+
+impl Actor for InstanceActor {
+    type Msg = InstanceMessage;
+    type State = State;
+    type Arguments = State;
+
+    /// Does nothing: a failure here would not be reported to the shard.
+    async fn pre_start(&self, _: ActorRef<Self::Msg>, state: State) -> Result<State, ActorProcessingErr> {
+        Ok(state)
+    }
+
+    async fn handle(
+        &self,
+        myself: ActorRef<Self::Msg>,
+        message: InstanceMessage,
+        state: &mut State,
+    ) -> Result<(), ActorProcessingErr> {
+        if let Err(panic) = caught(state.handle(&myself, message)).await {
+            return Err(Box::new(ActorPanicked { instance: state.id.clone(), panic }));
+        }
+        if state.may_leave() && state.hub.registry.leave(&state.id, myself.get_id()) {
+            myself.stop(None);
+        }
+        Ok(())
+    }
+}
+
+impl State {
+    async fn handle(&mut self, myself: &ActorRef<InstanceMessage>, message: InstanceMessage) {
+        match message {
+            InstanceMessage::Load => self.load(myself).await,
+            InstanceMessage::Mail(mail) => {
+                self.queued.fetch_sub(1, Ordering::AcqRel);
+                self.mail(mail).await;
+            }
+            InstanceMessage::Committed { run, seq } => {
+                if let Being::Live(live) = &mut self.being {
+                    live.committed(run, seq);
+                }
+            }
+            InstanceMessage::NotCommitted { run, error } => self.not_committed(run, error),
+        }
+        self.follow_up().await;
+    }
+
+    fn may_leave(&self) -> bool {
+        match &self.being {
+            Being::New(_) => false,
+            Being::Live(live) => live.is_settled() && (self.stopping || !live.is_running()),
+            Being::Gone(_) => true,
+        }
+    }
+
+    async fn load(&mut self, myself: &ActorRef<InstanceMessage>) {
+        let Being::New(activation) = std::mem::replace(&mut self.being, Being::Gone(MailError::NotFound)) else { return };
+        let process_died = match activation {
+            Activation::Fresh(snapshot, effects) => {
+                self.being = self.live(myself, *snapshot).map_or_else(Being::Gone, |mut live| {
+                    live.perform(effects);
+                    Being::Live(live)
+                });
+                return;
+            }
+            Activation::Load => true,
+            Activation::Successor => {
+                self.hub.persistence().barrier().await;
+                false
+            }
+        };
+        self.being = match self.take_up(myself, process_died).await {
+            Ok(live) => Being::Live(live),
+            Err(reason) => Being::Gone(reason),
+        };
+    }
+
+    /// Reads the instance and lets it go on.
+    async fn take_up(&self, myself: &ActorRef<InstanceMessage>, process_died: bool) -> Result<Box<Live>, MailError> {
+        let hub = &self.hub;
+        let stored = match load(&*hub.store, &self.id).await {
+            Ok(Some(stored)) => stored,
+            Ok(None) => return Err(MailError::NotFound),
+            Err(error) => return Err(self.unreadable(error).await),
+        };
+        if let Some(reason) = stored.quarantine {
+            return Err(MailError::Quarantined(Status::Quarantined { reason }));
+        }
+        let mut snapshot = stored.snapshot;
+        let hash = snapshot.definition();
+        let definition = hub.definitions.get(&hash).ok_or(MailError::NotRegistered(hash))?;
+        if let Err(error) = fill(&*hub.store, definition.program(), &mut snapshot).await {
+            return Err(self.unreadable(error).await);
+        }
+        let mut live = self.live(myself, snapshot)?;
+        let alive = live.alive();
+        live.apply(Event::Resumed { alive, process_died }, None).await;
+        Ok(live)
+    }
+
+    fn live(&self, myself: &ActorRef<InstanceMessage>, snapshot: Snapshot) -> Result<Box<Live>, MailError> {
+        let hash = snapshot.definition();
+        let definition = self.hub.definitions.get(&hash).ok_or(MailError::NotRegistered(hash))?;
+        let codec: &Codec = self.hub.codecs.get(&snapshot.codec()).ok_or(MailError::UnknownCodec(snapshot.codec()))?;
+        Ok(Box::new(Live::new(Arc::clone(&self.hub), myself.clone(), Arc::clone(definition), codec.clone(), snapshot)))
+    }
+
+    /// A damaged instance is set aside; a store that fails is not the instance's fault.
+    async fn unreadable(&self, error: LoadError) -> MailError {
+        match error {
+            LoadError::Store(error) => MailError::Store(error),
+            LoadError::Damaged(damaged) => {
+                tracing::error!(instance = %self.id, error = %damaged, "an instance is damaged");
+                self.quarantine(&damaged.to_string()).await
+            }
+        }
+    }
+
+    /// Sets the instance aside; its head stays as it is.
+    async fn quarantine(&self, reason: &str) -> MailError {
+        match quarantine(&self.hub, &self.id, reason).await {
+            Ok(()) => MailError::Quarantined(Status::Quarantined { reason: reason.into() }),
+            Err(CommitError::Store(error)) => MailError::Store(error),
+            Err(CommitError::Conflict(_)) => MailError::NotFound,
+        }
+    }
+
+    async fn mail(&mut self, mail: Mail) {
+        if let Mail::Stop = mail {
+            self.stopping = true;
+            return;
+        }
+        match &mut self.being {
+            Being::Live(live) => live.mail(mail).await,
+            Being::Gone(reason) => match mail {
+                Mail::Replace(replacement) if !matches!(reason, MailError::Store(_)) => {
+                    let hub = Arc::clone(&self.hub);
+                    let started = replace(&hub, &replacement).await;
+                    // The new run is taken up by an actor of its own.
+                    let _ = replacement.reply.send(started);
+                }
+                mail => {
+                    if let Some(reply) = mail.into_reply() {
+                        reply.send(Err(reason.clone()));
+                    }
+                }
+            },
+            Being::New(_) => unreachable!("Load is the first message an actor handles"),
+        }
+    }
+
+    fn not_committed(&mut self, run: crate::id::RunId, error: CommitError) {
+        let Being::Live(live) = &mut self.being else { return };
+        if live.run() != run {
+            return;
+        }
+        let reason = MailError::from(&error);
+        live.abandon(&reason);
+        self.being = Being::Gone(reason);
+    }
+
+    /// What a handled message leaves to be done here: leaving a state that cannot go on, or a replacement.
+    async fn follow_up(&mut self) {
+        let Being::Live(live) = &mut self.being else { return };
+        if let Some(error) = live.broken.take() {
+            let run = live.run();
+            return self.not_committed(run, error);
+        }
+        if !live.is_settled() {
+            return;
+        }
+        if let Some(reason) = live.to_quarantine.take() {
+            tracing::error!(instance = %self.id, reason = &*reason, "an instance is quarantined");
+            let gone = self.quarantine(&reason).await;
+            self.being = Being::Gone(gone);
+        } else if let Some(replacement) = live.replacement.take() {
+            // Settled: what is stored is what is in memory, and nobody else writes to it.
+            live.stop_tasks();
+            let hub = Arc::clone(&self.hub);
+            let started = replace(&hub, &replacement).await;
+            self.being = Being::Gone(MailError::Fenced);
+            let _ = replacement.reply.send(started);
+        }
+    }
+}
+
+/// Starts the new run in place of the old one. Whoever asked takes the new run up.
+async fn replace(
+    hub: &Arc<Hub>,
+    replacement: &super::mail::Replacement,
+) -> Result<PrepareRunOutcome, crate::lifecycle::StartError> {
+    let super::mail::Replacement { definition, new, policy, .. } = replacement;
+    debug_assert_eq!(*policy, ConflictPolicy::TerminateExisting, "the other policies replace nothing");
+    let port = hub.persistence();
+    let setting = Setting { program: definition.program(), limits: &hub.limits, now: hub.clock.now() };
+    let existing = check_existing_instance(port, definition, &new.instance, *policy).await?;
+    let outcome = prepare_run(port, &setting, definition, new.clone(), *policy, existing).await?;
+    hub.waiters.publish(&new.instance, || super::Published { run: new.run, status: Status::InProgress });
+    port.sweep();
+    Ok(outcome)
+}
+
+/// Writes the quarantine record beside the head.
+pub(super) async fn quarantine(hub: &Arc<Hub>, id: &InstanceId, reason: &str) -> Result<(), CommitError> {
+    let run = crate::id::RunId::from_bytes([0; 16]);
+    let write = Write {
+        instance: id.clone(),
+        condition: Condition::Present,
+        change: Change::Quarantine(encode_quarantine(id, reason)),
+        rows: Vec::new(),
+        run,
+        superseded: None,
+    };
+    hub.persistence().commit(write).await?;
+    let status = Status::Quarantined { reason: reason.into() };
+    if let Ok(Some(read)) = hub.read(id).await {
+        hub.waiters.publish(id, || super::Published { run: read.stored.snapshot.run(), status });
+    }
+    Ok(())
+}
+
+impl Mail {
+    /// Where to answer that there is nothing to talk to.
+    fn into_reply(self) -> Option<Reply> {
+        match self {
+            Self::Signal { reply, .. }
+            | Self::Cancel { reply, .. }
+            | Self::Pause { reply, .. }
+            | Self::Unpause { reply } => Some(reply),
+            Self::Replace(replacement) => {
+                let error = StoreError::Fatal("the store failed while the instance was loaded".into());
+                let _ = replacement.reply.send(Err(crate::lifecycle::StartError::OutcomeUnknown(error)));
+                None
+            }
+            Self::Nudge
+            | Self::Wake
+            | Self::Started { .. }
+            | Self::Withdrawn { .. }
+            | Self::Finished { .. }
+            | Self::Stop => None,
+        }
+    }
+}

@@ -1,0 +1,285 @@
+//! An awake instance: its snapshot, ahead of the store by what is being written, and what waits for that.
+//!
+//! ```text
+//! message -> event -> step ──write──> persistence ──Committed──> effects, answers
+//!                        └─ pending: seq, effects, answers ──────────┘
+//! ```
+//!
+//! Nothing is performed or answered before the write it was computed from is durable: refusals and "already done" too.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use ractor::ActorRef;
+
+use super::hub::Hub;
+use super::mail::{InstanceMessage, Mail, MailError, Replacement, Reply};
+use super::waiters::Published;
+use crate::codec::Codec;
+use crate::definition::{Definition, Op};
+use crate::executor::{AttemptKey, Job};
+use crate::id::RunId;
+use crate::lifecycle::{Caller, CommitError, Ending, FinalizeError, finalize_execution, step};
+use crate::machine::{Effect, Event, Refusal, Setting, Snapshot, Ticket};
+use crate::status::Status;
+
+pub(super) struct Live {
+    hub: Arc<Hub>,
+    actor: ActorRef<InstanceMessage>,
+    definition: Arc<Definition>,
+    codec: Codec,
+    snapshot: Snapshot,
+    /// What waits for a commit, oldest first.
+    pending: VecDeque<Pending>,
+    /// The last status published, so that only changes are.
+    published: Status,
+    /// Set aside as soon as everything is written.
+    pub(super) to_quarantine: Option<Arc<str>>,
+    /// Replaced as soon as everything is written.
+    pub(super) replacement: Option<Box<Replacement>>,
+    /// A write of this handler failed.
+    pub(super) broken: Option<CommitError>,
+}
+
+/// A transition that is being written.
+struct Pending {
+    seq: u64,
+    effects: Vec<Effect>,
+    answers: Vec<(Reply, Result<(), MailError>)>,
+    status: Status,
+}
+
+impl Live {
+    pub(super) fn new(
+        hub: Arc<Hub>,
+        actor: ActorRef<InstanceMessage>,
+        definition: Arc<Definition>,
+        codec: Codec,
+        snapshot: Snapshot,
+    ) -> Self {
+        let published = snapshot.status(definition.program());
+        Self {
+            hub,
+            actor,
+            definition,
+            codec,
+            snapshot,
+            pending: VecDeque::new(),
+            published,
+            to_quarantine: None,
+            replacement: None,
+            broken: None,
+        }
+    }
+
+    pub(super) fn run(&self) -> RunId {
+        self.snapshot.run()
+    }
+
+    /// Whether everything is written, and answered.
+    pub(super) fn is_settled(&self) -> bool {
+        self.pending.is_empty()
+    }
+
+    pub(super) fn is_running(&self) -> bool {
+        self.snapshot.is_running()
+    }
+
+    /// The attempts of this instance that the executor still has, from a predecessor.
+    pub(super) fn alive(&self) -> Vec<Ticket> {
+        let executor = &self.hub.running().executor;
+        self.snapshot.running().filter(|ticket| executor.knows(&self.key(*ticket))).collect()
+    }
+
+    pub(super) async fn mail(&mut self, mail: Mail) {
+        match mail {
+            Mail::Wake => self.apply(Event::Wake, None).await,
+            Mail::Signal { name, id, codec, payload, reply } => {
+                if codec == self.codec.id() {
+                    self.apply(Event::Signal { name, id, payload }, Some(reply)).await;
+                } else {
+                    reply.send(Err(MailError::OtherCodec(self.codec.id())));
+                }
+            }
+            Mail::Cancel { reason, by, reply } => self.apply(Event::Cancel { reason, by }, Some(reply)).await,
+            Mail::Pause { reason, by, reply } => self.apply(Event::Pause { reason, by }, Some(reply)).await,
+            Mail::Unpause { reply } => self.apply(Event::Unpause, Some(reply)).await,
+            Mail::Replace(replacement) => self.replacement = Some(replacement),
+            // Reports of a run that was replaced are stale.
+            Mail::Started { run, ticket, at } if run == self.run() => {
+                self.apply(Event::AttemptStarted { ticket, at }, None).await;
+            }
+            Mail::Withdrawn { run, ticket } if run == self.run() => {
+                self.apply(Event::AttemptWithdrawn { ticket }, None).await;
+            }
+            Mail::Finished { run, ticket, outcome } if run == self.run() => {
+                self.apply(Event::AttemptFinished { ticket, outcome }, None).await;
+            }
+            Mail::Started { .. } | Mail::Withdrawn { .. } | Mail::Finished { .. } | Mail::Nudge | Mail::Stop => {}
+        }
+    }
+
+    /// Moves the instance by one event. What ends the run is written at once, since nothing can follow it; anything else
+    /// goes into the batch now forming, and the next event is applied on top meanwhile.
+    pub(super) async fn apply(&mut self, event: Event, reply: Option<Reply>) {
+        match self.as_ending(event) {
+            Ok(ending) => self.finalize(ending, reply).await,
+            Err(event) => self.step(event, reply),
+        }
+    }
+
+    /// An event that is known to end the run, if it can.
+    fn as_ending(&self, event: Event) -> Result<Ending, Event> {
+        match event {
+            Event::Cancel { reason, by } => Ok(Ending::Cancelled { reason, by }),
+            Event::AttemptFinished { ticket, outcome } if self.is_last(ticket) => Ok(Ending::Task { ticket, outcome }),
+            event => Err(event),
+        }
+    }
+
+    fn is_last(&self, ticket: Ticket) -> bool {
+        let position = self.snapshot.frames.get(&ticket.frame).map(|frame| frame.position + 1);
+        let next = position.and_then(|next| self.definition.program().op(next));
+        matches!(next, Some(Op::End))
+    }
+
+    fn step(&mut self, event: Event, reply: Option<Reply>) {
+        let setting = setting(&self.hub, &self.definition);
+        let done = match step(&setting, &mut self.snapshot, event) {
+            Ok(done) => done,
+            Err(refusal) => return self.answer(reply, Some(refusal)),
+        };
+        match done.write {
+            Some(write) => {
+                let (run, seq) = (self.snapshot.run(), self.snapshot.seq());
+                self.hub.persistence().submit(write, run, seq, self.actor.clone());
+                let status = self.snapshot.status(self.definition.program());
+                self.pending.push_back(Pending { seq, effects: done.effects, answers: Vec::new(), status });
+            }
+            // Nothing to write; the effects still wait for what they were computed from.
+            None => match self.pending.back_mut() {
+                Some(pending) => pending.effects.extend(done.effects),
+                None => self.perform(done.effects),
+            },
+        }
+        self.answer(reply, done.refused);
+    }
+
+    async fn finalize(&mut self, ending: Ending, reply: Option<Reply>) {
+        let ended = self.snapshot.end().is_some();
+        if ended {
+            // Only a caller's request comes here for a run that has ended: results of its tasks are stale.
+            return self.answer(reply, Some(Refusal::Ended));
+        }
+        let setting = setting(&self.hub, &self.definition);
+        match finalize_execution(self.hub.persistence(), &setting, &mut self.snapshot, ending).await {
+            Ok(finalized) => {
+                // Writes are committed in order: everything before this one is durable as well.
+                self.committed(self.snapshot.run(), self.snapshot.seq());
+                self.publish(finalized.status);
+                self.perform(finalized.effects);
+                self.answer(reply, None);
+            }
+            Err(FinalizeError::Refused(refusal)) => self.answer(reply, Some(refusal)),
+            Err(FinalizeError::Commit(error)) => {
+                if let Some(reply) = reply {
+                    reply.send(Err(MailError::from(&error)));
+                }
+                self.broken = Some(error);
+            }
+        }
+    }
+
+    /// Answers once everything applied so far is durable.
+    fn answer(&mut self, reply: Option<Reply>, refusal: Option<Refusal>) {
+        let Some(reply) = reply else { return };
+        let answer = match refusal {
+            None => Ok(()),
+            Some(refusal) => {
+                let status = self.snapshot.status(self.definition.program());
+                Err(MailError::Refused { refusal, status })
+            }
+        };
+        match self.pending.back_mut() {
+            Some(pending) => pending.answers.push((reply, answer)),
+            None => reply.send(answer),
+        }
+    }
+
+    /// Everything up to `seq` is durable: its effects are performed, its answers given.
+    pub(super) fn committed(&mut self, run: RunId, seq: u64) {
+        if run != self.run() {
+            return;
+        }
+        while let Some(pending) = self.pending.pop_front_if(|pending| pending.seq <= seq) {
+            self.publish(pending.status);
+            self.perform(pending.effects);
+            for (reply, answer) in pending.answers {
+                reply.send(answer);
+            }
+        }
+    }
+
+    /// Ends what waits: nobody is told "done". Tasks go on; whoever takes the instance up next finds them.
+    pub(super) fn abandon(&mut self, reason: &MailError) {
+        for (reply, _) in self.pending.drain(..).flat_map(|pending| pending.answers) {
+            reply.send(Err(reason.clone()));
+        }
+        if let Some(replacement) = self.replacement.take() {
+            // Not tried yet: its sender sees the dropped answer and repeats it.
+            drop(replacement);
+        }
+        if *reason == MailError::Fenced {
+            self.stop_tasks();
+        }
+    }
+
+    pub(super) fn stop_tasks(&self) {
+        for ticket in self.snapshot.running() {
+            self.hub.running().executor.stop(&self.key(ticket));
+        }
+    }
+
+    fn publish(&mut self, status: Status) {
+        if self.published == status {
+            return;
+        }
+        let run = self.run();
+        self.hub.waiters.publish(self.snapshot.instance(), || Published { run, status: status.clone() });
+        self.published = status;
+    }
+
+    pub(super) fn perform(&mut self, effects: Vec<Effect>) {
+        for effect in effects {
+            let executor = &self.hub.running().executor;
+            match effect {
+                Effect::Run(run) => {
+                    let caller = Caller {
+                        definition: Arc::clone(&self.definition),
+                        deps: Arc::clone(&self.hub.deps),
+                        codec: self.codec.clone(),
+                        payload_bytes_max: self.hub.limits.payload_bytes_max,
+                    };
+                    executor.submit(Job { key: self.key(run.ticket), run, caller });
+                }
+                Effect::Proceed { ticket } => executor.proceed(&self.key(ticket)),
+                Effect::Withdraw { ticket } => executor.withdraw(&self.key(ticket)),
+                Effect::Stop { ticket } => executor.stop(&self.key(ticket)),
+                Effect::WakeAt(at) => {
+                    let stored = !self.snapshot.is_running();
+                    self.hub.arm(self.snapshot.instance(), at, stored);
+                }
+                Effect::Ended => tracing::debug!(instance = %self.snapshot.instance(), "an instance has ended"),
+                Effect::Quarantine { reason } => self.to_quarantine = Some(reason),
+            }
+        }
+    }
+
+    fn key(&self, ticket: Ticket) -> AttemptKey {
+        AttemptKey { instance: self.snapshot.instance().clone(), run: self.snapshot.run(), ticket }
+    }
+}
+
+fn setting<'a>(hub: &'a Hub, definition: &'a Definition) -> Setting<'a> {
+    Setting { program: definition.program(), limits: &hub.limits, now: hub.clock.now() }
+}

@@ -1,0 +1,98 @@
+//! What is sent to instances, and what they answer.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use tokio::sync::{OwnedSemaphorePermit, oneshot};
+
+use crate::definition::Definition;
+use crate::id::{DefinitionHash, RunId};
+use crate::lifecycle::{CommitError, ConflictPolicy, PrepareRunOutcome, StartError};
+use crate::machine::{NewRun, Outcome, Refusal, Ticket};
+use crate::status::Status;
+use crate::store::StoreError;
+use crate::time::Timestamp;
+
+/// Everything an instance actor handles.
+pub(super) enum InstanceMessage {
+    /// The first message: take up the instance.
+    Load,
+    /// Sent through the registry, which counts it.
+    Mail(Mail),
+    /// Every write of this run up to this transition is durable.
+    Committed { run: RunId, seq: u64 },
+    /// A write was not committed, or may not have been: nothing in memory is to be trusted.
+    NotCommitted { run: RunId, error: CommitError },
+}
+
+/// What the registry takes to an instance, awake or not.
+pub(crate) enum Mail {
+    /// Only be awake.
+    Nudge,
+    /// Some time is up.
+    Wake,
+    /// A signal, its payload in the codec with this id.
+    Signal { name: Arc<str>, id: Arc<str>, codec: u8, payload: Bytes, reply: Reply },
+    /// Cancel the instance.
+    Cancel { reason: Arc<str>, by: Arc<str>, reply: Reply },
+    /// Pause the instance.
+    Pause { reason: Arc<str>, by: Arc<str>, reply: Reply },
+    /// End the pause.
+    Unpause { reply: Reply },
+    /// Start a new run in place of what is there.
+    Replace(Box<Replacement>),
+    /// An attempt got its slot.
+    Started { run: RunId, ticket: Ticket, at: Timestamp },
+    /// An attempt was taken back.
+    Withdrawn { run: RunId, ticket: Ticket },
+    /// An attempt ended.
+    Finished { run: RunId, ticket: Ticket, outcome: Outcome },
+    /// The runtime shuts down: finish what is being written, and go.
+    Stop,
+}
+
+/// A start with [`ConflictPolicy::TerminateExisting`] where something is there.
+pub(crate) struct Replacement {
+    pub(crate) definition: Arc<Definition>,
+    pub(crate) new: NewRun,
+    pub(crate) policy: ConflictPolicy,
+    pub(crate) reply: oneshot::Sender<Result<PrepareRunOutcome, StartError>>,
+}
+
+/// Where an answer goes, and the caller's place in the instance's bounded queue until then.
+pub(crate) struct Reply {
+    pub(crate) sender: oneshot::Sender<Result<(), MailError>>,
+    pub(crate) _place: OwnedSemaphorePermit,
+}
+
+impl Reply {
+    pub(super) fn send(self, answer: Result<(), MailError>) {
+        // Whoever asked may have gone; the answer is durable all the same.
+        let _ = self.sender.send(answer);
+    }
+}
+
+/// Why an instance did not do what it was asked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum MailError {
+    NotFound,
+    Refused { refusal: Refusal, status: Status },
+    Quarantined(Status),
+    NotRegistered(DefinitionHash),
+    UnknownCodec(u8),
+    /// The payload must be in the codec with this id.
+    OtherCodec(u8),
+    /// Whether it was done is unknown.
+    Store(StoreError),
+    /// Something else wrote to the instance: nothing was done, and it may be asked again.
+    Fenced,
+}
+
+impl From<&CommitError> for MailError {
+    fn from(error: &CommitError) -> Self {
+        match error {
+            CommitError::Store(error) => Self::Store(error.clone()),
+            CommitError::Conflict(_) => Self::Fenced,
+        }
+    }
+}

@@ -1,0 +1,33 @@
+//! The only code that names ractor: every awake instance is a supervised actor.
+//!
+//! ```text
+//! root                 supervises the three below; a child that ends is noticed, never ignored
+//!  +- persistence  1   batches writes, commits them on a thread of its own, answers
+//!  +- timers       1   a window of the nearest wake-ups over the store's due index; wakes, never decides
+//!  +- shard        16  parents only: spawn instances, count their panics
+//!      +- instance     one per awake instance: its snapshot, and what waits for its commits
+//! ```
+//!
+//! Beside them, not actors: [`registry`] (who is awake), [`waiters`] (who waits for a result or watches),
+//! [`recovery`] (takes up what is in progress), [`hub`] (what they all share).
+//!
+//! Calls point down only (instance to persistence); everything sideways or up is a cast. User code never runs in a
+//! handler.
+
+mod hub;
+mod instance;
+mod live;
+mod mail;
+mod persistence;
+mod recovery;
+mod registry;
+mod root;
+mod shard;
+mod timers;
+mod waiters;
+
+pub use hub::Health;
+pub(crate) use hub::{Hub, HubParts, Read};
+pub(crate) use mail::{Mail, MailError, Replacement, Reply};
+pub(crate) use root::Actors;
+pub(crate) use waiters::{Published, Subscription};

@@ -1,0 +1,297 @@
+//! Makes transitions durable, many in one commit, on a thread of its own.
+//!
+//! The actor runs alone on a tokio runtime of one thread, so a commit may block it. The first write that arrives casts
+//! `Flush` to the actor itself; that is handled behind everything queued by then, so a batch is exactly what arrived
+//! while the last one was being committed: group commit without a timer.
+//!
+//! ```text
+//!  Healthy --transient error--> the same batch again, with backoff
+//!     ^  \--fatal error--> Poisoned: everything not answered ends as an unknown outcome
+//!     \------ reopened --------/     (reopens with backoff, then asks for recovery)
+//! ```
+
+use std::collections::HashMap;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use ractor::{Actor, ActorCell, ActorProcessingErr, ActorRef};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
+
+use super::hub::{Hub, Health};
+use super::mail::InstanceMessage;
+use crate::clock::BoxFuture;
+use crate::id::{InstanceId, RunId};
+use crate::lifecycle::{CommitError, Port};
+use crate::store::{Answers, Change, Store, StoreError, Write};
+
+/// Most writes in one commit.
+const BATCH_WRITES_MAX: usize = 4_096;
+/// Rows of superseded runs deleted between two commits.
+const SWEEP_ROWS: usize = 256;
+/// The first and the longest wait before the store is tried again.
+const BACKOFF: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(1));
+
+pub(super) enum PersistenceMessage {
+    /// Commit a write.
+    Submit(Submission),
+    /// Commit what has arrived.
+    Flush,
+    /// Answer once everything submitted before is settled.
+    Barrier(oneshot::Sender<()>),
+    /// Delete some rows of superseded runs, if there is nothing else to do.
+    Sweep,
+}
+
+pub(super) struct Submission {
+    write: Write,
+    reply: ReplyTo,
+}
+
+/// Who is told what became of a write.
+enum ReplyTo {
+    /// An instance's actor: only of the last of its writes in a batch.
+    Instance { actor: ActorRef<InstanceMessage>, run: RunId, seq: u64 },
+    /// A caller, with its place in the queue.
+    Caller { sender: oneshot::Sender<Result<(), CommitError>>, _place: OwnedSemaphorePermit },
+}
+
+/// How others reach the actor.
+#[derive(Clone)]
+pub(crate) struct PersistenceHandle {
+    actor: ActorRef<PersistenceMessage>,
+    store: Arc<dyn Store>,
+    /// Bounds what callers queue; what instances queue is bounded by their number.
+    places: Arc<Semaphore>,
+}
+
+impl PersistenceHandle {
+    /// Commits a write of an instance, which is told by a message. It does not wait, so that it can go on meanwhile.
+    pub(super) fn submit(&self, write: Write, run: RunId, seq: u64, actor: ActorRef<InstanceMessage>) {
+        let reply = ReplyTo::Instance { actor, run, seq };
+        // Refused only while the runtime goes down, with the instances.
+        let _ = self.actor.cast(PersistenceMessage::Submit(Submission { write, reply }));
+    }
+
+    /// Waits until everything submitted before is settled.
+    pub(super) async fn barrier(&self) {
+        let (sender, settled) = oneshot::channel();
+        let _ = self.actor.cast(PersistenceMessage::Barrier(sender));
+        let _ = settled.await;
+    }
+
+    pub(super) fn sweep(&self) {
+        let _ = self.actor.cast(PersistenceMessage::Sweep);
+    }
+}
+
+impl Port for PersistenceHandle {
+    fn commit(&self, write: Write) -> BoxFuture<'_, Result<(), CommitError>> {
+        let gone = || CommitError::Store(StoreError::Fatal("the runtime has shut down".into()));
+        Box::pin(async move {
+            let place = Arc::clone(&self.places).acquire_owned().await.map_err(|_| gone())?;
+            let (sender, answer) = oneshot::channel();
+            let reply = ReplyTo::Caller { sender, _place: place };
+            let submission = Submission { write, reply };
+            self.actor.cast(PersistenceMessage::Submit(submission)).map_err(|_| gone())?;
+            answer.await.unwrap_or_else(|_| Err(gone()))
+        })
+    }
+
+    fn store(&self) -> &dyn Store {
+        &*self.store
+    }
+}
+
+struct Persistence;
+
+struct State {
+    hub: Weak<Hub>,
+    store: Arc<dyn Store>,
+    queue: Vec<Submission>,
+    flush_is_due: bool,
+}
+
+/// Starts the actor on its own thread, as a child of `root`.
+pub(super) fn spawn(hub: &Arc<Hub>, root: ActorCell) -> std::io::Result<(PersistenceHandle, Thread)> {
+    let (ready, started) = std::sync::mpsc::sync_channel(1);
+    let store = Arc::clone(&hub.store);
+    let state = State { hub: Arc::downgrade(hub), store, queue: Vec::new(), flush_is_due: false };
+    let tokio = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
+    let thread = std::thread::Builder::new().name("everstep-persistence".into()).spawn(move || {
+        tokio.block_on(async move {
+            match Actor::spawn_linked(None, Persistence, state, root).await {
+                Ok((actor, ended)) => {
+                    let _ = ready.send(Ok(actor));
+                    let _ = ended.await;
+                }
+                Err(error) => {
+                    let _ = ready.send(Err(std::io::Error::other(error.to_string())));
+                }
+            }
+        });
+    })?;
+    let actor = started.recv().map_err(std::io::Error::other)??;
+    let places = Arc::new(Semaphore::new(hub.limits.writes_queued_max.max(1)));
+    Ok((PersistenceHandle { actor, store: Arc::clone(&hub.store), places }, thread))
+}
+
+pub(super) type Thread = std::thread::JoinHandle<()>;
+
+impl Actor for Persistence {
+    type Msg = PersistenceMessage;
+    type State = State;
+    type Arguments = State;
+
+    async fn pre_start(&self, _: ActorRef<Self::Msg>, state: State) -> Result<State, ActorProcessingErr> {
+        Ok(state)
+    }
+
+    async fn handle(
+        &self,
+        myself: ActorRef<Self::Msg>,
+        message: PersistenceMessage,
+        state: &mut State,
+    ) -> Result<(), ActorProcessingErr> {
+        match message {
+            PersistenceMessage::Submit(submission) => {
+                state.queue.push(submission);
+                if !state.flush_is_due {
+                    state.flush_is_due = true;
+                    myself.cast(PersistenceMessage::Flush)?;
+                }
+            }
+            PersistenceMessage::Flush => {
+                state.flush_is_due = false;
+                state.flush().await;
+            }
+            PersistenceMessage::Barrier(settled) => {
+                state.flush().await;
+                let _ = settled.send(());
+            }
+            PersistenceMessage::Sweep => {
+                if state.sweep().await {
+                    myself.cast(PersistenceMessage::Sweep)?;
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+impl State {
+    async fn flush(&mut self) {
+        while !self.queue.is_empty() {
+            let rest = self.queue.split_off(self.queue.len().min(BATCH_WRITES_MAX));
+            let batch = std::mem::replace(&mut self.queue, rest);
+            let (writes, replies): (Vec<_>, Vec<_>) = batch.into_iter().map(|one| (one.write, one.reply)).unzip();
+            match self.commit(&writes).await {
+                Ok(answers) => answer(&writes, replies, answers),
+                Err(error) => {
+                    let rest = std::mem::take(&mut self.queue).into_iter().map(|one| one.reply);
+                    replies.into_iter().chain(rest).for_each(|reply| reply.send(Err(error.clone().into())));
+                    self.recover(&error).await;
+                }
+            }
+        }
+    }
+
+    /// Repeats a batch until it is committed or the store is poisoned.
+    async fn commit(&self, writes: &[Write]) -> Result<Answers, StoreError> {
+        let mut backoff = BACKOFF.0;
+        loop {
+            match self.store.commit(writes).await {
+                Err(StoreError::Transient(reason)) if !self.is_closing() => {
+                    tracing::warn!(reason, "the store is not available; trying the same batch again");
+                    self.set_health(Health::Unhealthy { reason });
+                    tokio::time::sleep(backoff).await;
+                    backoff = (backoff * 2).min(BACKOFF.1);
+                }
+                Ok(answers) => {
+                    self.set_health(Health::Healthy);
+                    return Ok(answers);
+                }
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// After a fatal error nothing in memory is trusted: the store is opened anew, however long that takes, and what was
+    /// in progress is taken up again.
+    async fn recover(&self, error: &StoreError) {
+        tracing::error!(%error, "the store failed; reopening it");
+        self.set_health(Health::Unhealthy { reason: error.to_string() });
+        let mut backoff = BACKOFF.0;
+        while !self.is_closing() {
+            tokio::time::sleep(backoff).await;
+            backoff = (backoff * 2).min(BACKOFF.1);
+            match self.store.reopen().await {
+                Ok(()) => {
+                    tracing::info!("the store is open again");
+                    self.set_health(Health::Healthy);
+                    if let Some(hub) = self.hub.upgrade() {
+                        hub.recover();
+                    }
+                    return;
+                }
+                Err(error) => self.set_health(Health::Unhealthy { reason: error.to_string() }),
+            }
+        }
+    }
+
+    /// Whether there is more to sweep.
+    async fn sweep(&self) -> bool {
+        match self.store.sweep(SWEEP_ROWS).await {
+            Ok(swept) => swept > 0,
+            Err(error) => {
+                // The next write notices too, and does what must be done.
+                tracing::warn!(%error, "rows of superseded runs could not be deleted");
+                false
+            }
+        }
+    }
+
+    fn is_closing(&self) -> bool {
+        self.hub.upgrade().is_none_or(|hub| hub.is_closing())
+    }
+
+    fn set_health(&self, health: Health) {
+        if let Some(hub) = self.hub.upgrade() {
+            hub.health.send_if_modified(|now| {
+                let changed = *now != health;
+                *now = health;
+                changed
+            });
+        }
+    }
+}
+
+/// Tells everyone what became of their write; an instance only of the last of its writes, unless one failed.
+fn answer(writes: &[Write], replies: Vec<ReplyTo>, answers: Answers) {
+    let mut last: HashMap<&InstanceId, usize> = HashMap::with_capacity(writes.len());
+    last.extend(writes.iter().enumerate().filter(|(_, write)| matches!(write.change, Change::Head(_))).map(
+        |(index, write)| (&write.instance, index),
+    ));
+    for (index, ((write, reply), answer)) in writes.iter().zip(replies).zip(answers).enumerate() {
+        let superseded = last.get(&write.instance).is_some_and(|last| *last > index);
+        if matches!(reply, ReplyTo::Instance { .. }) && superseded && answer.is_ok() {
+            continue;
+        }
+        reply.send(answer.map_err(CommitError::from));
+    }
+}
+
+impl ReplyTo {
+    fn send(self, answer: Result<(), CommitError>) {
+        match self {
+            // An actor or a caller that is gone meanwhile needs no answer: what is durable stays so.
+            Self::Caller { sender, .. } => drop(sender.send(answer)),
+            Self::Instance { actor, run, seq } => {
+                let message = match answer {
+                    Ok(()) => InstanceMessage::Committed { run, seq },
+                    Err(error) => InstanceMessage::NotCommitted { run, error },
+                };
+                let _ = actor.cast(message);
+            }
+        }
+    }
+}

@@ -1,0 +1,200 @@
+//! Who is awake. Not an actor: a sharded map, so that a message takes no detour.
+//!
+//! Every message to an instance is cast under the lock of its entry, and counted there; an actor leaves under the same
+//! lock, and only if nothing it has not handled was sent to it. So no message is lost to an actor that is leaving, and
+//! an instance never has two actors at work.
+
+use std::hash::BuildHasher as _;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
+
+use dashmap::DashMap;
+use dashmap::mapref::entry::Entry as MapEntry;
+use ractor::{ActorCell, ActorId, ActorRef, MessagingErr};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
+
+use super::hub::Hub;
+use super::instance::{self, Activation};
+use super::mail::{InstanceMessage, Mail};
+use crate::id::InstanceId;
+
+pub(super) struct Registry {
+    awake: DashMap<InstanceId, Entry>,
+    shards: OnceLock<Vec<ActorCell>>,
+    /// One for each actor there may be.
+    residents: Arc<Semaphore>,
+    messages_max: usize,
+    /// Told when an instance has left.
+    left: Notify,
+}
+
+struct Entry {
+    actor: ActorRef<InstanceMessage>,
+    /// Mail cast and not handled yet.
+    queued: Arc<AtomicUsize>,
+    /// Places for callers' messages.
+    places: Arc<Semaphore>,
+    _resident: OwnedSemaphorePermit,
+}
+
+/// Mail that was not sent, because no more instances may be awake.
+pub(super) struct Full(pub(super) Mail);
+
+impl Registry {
+    pub(super) fn new(residents_max: usize, messages_max: usize) -> Self {
+        Self {
+            awake: DashMap::new(),
+            shards: OnceLock::new(),
+            residents: Arc::new(Semaphore::new(residents_max.max(1))),
+            messages_max: messages_max.max(1),
+            left: Notify::new(),
+        }
+    }
+
+    pub(super) fn set_shards(&self, shards: Vec<ActorCell>) {
+        // Set once, by the root, before anything is sent.
+        let _ = self.shards.set(shards);
+    }
+
+    pub(super) fn is_awake(&self, id: &InstanceId) -> bool {
+        self.awake.contains_key(id)
+    }
+
+    /// A place for one more actor, as soon as there is one.
+    pub(super) async fn resident(&self) -> Option<OwnedSemaphorePermit> {
+        Arc::clone(&self.residents).acquire_owned().await.ok()
+    }
+
+    /// The places for callers' messages of an instance, if it is awake.
+    pub(super) fn places(&self, id: &InstanceId) -> Option<Arc<Semaphore>> {
+        self.awake.get(id).map(|entry| Arc::clone(&entry.places))
+    }
+
+    /// Takes mail to an instance, waking it if there is room.
+    pub(super) fn send(&self, hub: &Arc<Hub>, id: &InstanceId, mail: Mail) -> Result<(), Full> {
+        self.send_with(hub, id, mail, None, Activation::Load)
+    }
+
+    /// Takes mail to an instance. `resident` is used if it must be woken, and `activation` says how.
+    pub(super) fn send_with(
+        &self,
+        hub: &Arc<Hub>,
+        id: &InstanceId,
+        mail: Mail,
+        resident: Option<OwnedSemaphorePermit>,
+        activation: Activation,
+    ) -> Result<(), Full> {
+        match self.awake.entry(id.clone()) {
+            MapEntry::Occupied(mut entry) => {
+                if let Err(mail) = entry.get().cast(mail) {
+                    // It died, and its shard has not been told yet.
+                    let successor = self.spawn(hub, id, Activation::Successor);
+                    entry.get_mut().renew(successor);
+                    entry.get().cast_to_new(mail);
+                }
+            }
+            MapEntry::Vacant(vacant) => {
+                let resident = resident.or_else(|| Arc::clone(&self.residents).try_acquire_owned().ok());
+                let Some(resident) = resident else { return Err(Full(mail)) };
+                let (actor, queued) = self.spawn(hub, id, activation);
+                let places = Arc::new(Semaphore::new(self.messages_max));
+                let entry = Entry { actor, queued, places, _resident: resident };
+                entry.cast_to_new(mail);
+                vacant.insert(entry);
+            }
+        }
+        Ok(())
+    }
+
+    fn spawn(&self, hub: &Arc<Hub>, id: &InstanceId, activation: Activation) -> Spawned {
+        let queued = Arc::new(AtomicUsize::new(0));
+        let actor = instance::spawn(hub, id.clone(), Arc::clone(&queued), activation, self.shard(id));
+        (actor, queued)
+    }
+
+    fn shard(&self, id: &InstanceId) -> ActorCell {
+        let shards = self.shards.get().map_or(&[][..], Vec::as_slice);
+        let hash = usize::try_from(self.awake.hasher().hash_one(id) >> 7).unwrap_or_default();
+        match shards.get(hash % shards.len().max(1)) {
+            Some(shard) => shard.clone(),
+            None => unreachable!("the root sets the shards before anything is sent"),
+        }
+    }
+
+    /// Lets an actor leave, if nothing was sent to it that it has not handled.
+    pub(super) fn leave(&self, id: &InstanceId, actor: ActorId) -> bool {
+        let idle = |entry: &Entry| entry.actor.get_id() == actor && entry.queued.load(Ordering::Acquire) == 0;
+        let gone = self.awake.remove_if(id, |_, entry| idle(entry)).is_some();
+        if gone {
+            self.left.notify_waiters();
+        }
+        gone
+    }
+
+    /// Removes an actor whatever was sent to it; senders notice and repeat.
+    pub(super) fn remove(&self, id: &InstanceId, actor: ActorId) {
+        if self.awake.remove_if(id, |_, entry| entry.actor.get_id() == actor).is_some() {
+            self.left.notify_waiters();
+        }
+    }
+
+    /// Replaces an actor that died by a successor, which reloads; false if that was done already.
+    pub(super) fn succeed(&self, hub: &Arc<Hub>, id: &InstanceId, dead: ActorId) -> bool {
+        let MapEntry::Occupied(mut entry) = self.awake.entry(id.clone()) else { return false };
+        let died = entry.get().actor.get_id() == dead;
+        if died {
+            entry.get_mut().renew(self.spawn(hub, id, Activation::Successor));
+        }
+        died
+    }
+
+    /// Tells everyone to stop, and waits until they have.
+    pub(super) async fn stop_all(&self, hub: &Arc<Hub>) {
+        loop {
+            let left = self.left.notified();
+            let ids: Vec<_> = self.awake.iter().map(|entry| entry.key().clone()).collect();
+            if ids.is_empty() {
+                return;
+            }
+            for id in ids {
+                // Awake or on its way; one that has just left needs no telling and is not woken.
+                if let Some(entry) = self.awake.get(&id)
+                    && entry.cast(Mail::Stop).is_err()
+                {
+                    let actor = entry.actor.get_id();
+                    drop(entry);
+                    self.remove(&id, actor);
+                }
+            }
+            // Whoever left before `left` was polled is seen in the next round.
+            tokio::select! {
+                () = left => {}
+                () = hub.clock.sleep(std::time::Duration::from_millis(20)) => {}
+            }
+        }
+    }
+}
+
+type Spawned = (ActorRef<InstanceMessage>, Arc<AtomicUsize>);
+
+impl Entry {
+    fn cast(&self, mail: Mail) -> Result<(), Mail> {
+        self.queued.fetch_add(1, Ordering::AcqRel);
+        match self.actor.cast(InstanceMessage::Mail(mail)) {
+            Err(MessagingErr::SendErr(InstanceMessage::Mail(mail))) => Err(mail),
+            // The other errors do not occur for a typed local reference, and have lost the message: its sender sees
+            // the dropped reply.
+            Ok(()) | Err(_) => Ok(()),
+        }
+    }
+
+    /// A new actor takes messages; if it does not even start, senders see the dropped reply.
+    fn cast_to_new(&self, mail: Mail) {
+        let _ = self.cast(mail);
+    }
+
+    fn renew(&mut self, (actor, queued): Spawned) {
+        self.actor = actor;
+        self.queued = queued;
+    }
+}

@@ -1,0 +1,116 @@
+//! Starts and stops the actors.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use ractor::{Actor, ActorProcessingErr, ActorRef, SupervisionEvent};
+
+use super::hub::{Health, Hub, HubParts, Running, ToInstances};
+use super::{persistence, recovery, shard, timers};
+use crate::executor::Executor;
+use crate::lifecycle::Port as _;
+
+/// Parents of instances. Linking takes a lock of the parent, so there are several.
+const SHARDS: usize = 16;
+
+struct Root;
+
+impl Actor for Root {
+    type Msg = ();
+    type State = std::sync::Weak<Hub>;
+    type Arguments = std::sync::Weak<Hub>;
+
+    async fn pre_start(&self, _: ActorRef<()>, hub: Self::State) -> Result<Self::State, ActorProcessingErr> {
+        Ok(hub)
+    }
+
+    /// Persistence, timers and shards are not expected to end before the root; without one of them the runtime cannot go
+    /// on, and says so.
+    async fn handle_supervisor_evt(
+        &self,
+        _: ActorRef<()>,
+        event: SupervisionEvent,
+        hub: &mut Self::State,
+    ) -> Result<(), ActorProcessingErr> {
+        let ended = match event {
+            SupervisionEvent::ActorFailed(_, error) => error.to_string(),
+            SupervisionEvent::ActorTerminated(..) => "it stopped".to_owned(),
+            _ => return Ok(()),
+        };
+        if let Some(hub) = hub.upgrade()
+            && !hub.is_closing()
+        {
+            let reason = format!("an actor of the runtime ended, restart the service: {ended}");
+            tracing::error!(reason);
+            hub.health.send_replace(Health::Unhealthy { reason });
+        }
+        Ok(())
+    }
+}
+
+/// The running actors; stopped when this is dropped.
+pub(crate) struct Actors {
+    hub: Arc<Hub>,
+    root: ActorRef<()>,
+    persistence: std::sync::Mutex<Option<persistence::Thread>>,
+}
+
+impl Actors {
+    /// Starts everything; recovery goes on in the background.
+    pub(crate) async fn start(parts: HubParts) -> Result<Self, String> {
+        let hub = Hub::new(parts);
+        let text = |error: &dyn std::fmt::Display| error.to_string();
+        let (root, _) = Actor::spawn(None, Root, Arc::downgrade(&hub)).await.map_err(|error| text(&error))?;
+        let mut shards = Vec::with_capacity(SHARDS);
+        for _ in 0..SHARDS {
+            shards.push(shard::spawn(&hub, root.get_cell()).await.map_err(|error| text(&error))?);
+        }
+        hub.registry.set_shards(shards);
+        let executor = Executor::new(&hub.limits, Arc::clone(&hub.clock), Arc::new(ToInstances(Arc::downgrade(&hub))));
+        let (handle, thread) = persistence::spawn(&hub, root.get_cell()).map_err(|error| text(&error))?;
+        let timers = timers::spawn(&hub, root.get_cell()).await.map_err(|error| text(&error))?;
+        handle.sweep();
+        let running = Running { executor, persistence: handle, timers };
+        // Set here only; nothing has looked yet, since nothing has been sent.
+        let _ = hub.parts.set(running);
+        tokio::spawn(recovery::run(Arc::downgrade(&hub)));
+        Ok(Self { hub, root, persistence: std::sync::Mutex::new(Some(thread)) })
+    }
+
+    pub(crate) fn hub(&self) -> &Arc<Hub> {
+        &self.hub
+    }
+
+    /// Stops in the order that loses nothing: tasks end or are cancelled, instances write what they have, then the store
+    /// is closed.
+    pub(crate) async fn shutdown(&self, grace: Duration) {
+        self.hub.set_closing();
+        self.hub.recover();
+        self.hub.running().executor.close(grace).await;
+        self.hub.registry.stop_all(&self.hub).await;
+        self.hub.persistence().barrier().await;
+        self.stop_actors();
+        let thread = self.persistence.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take();
+        if let Some(thread) = thread {
+            // A panic of the thread was reported to the root already.
+            let _ = tokio::task::spawn_blocking(move || thread.join()).await;
+        }
+        self.hub.persistence().store().close().await;
+    }
+
+    fn stop_actors(&self) {
+        self.hub.running().timers.stop(None);
+        self.root.stop_children(None);
+        self.root.stop(None);
+    }
+}
+
+impl Drop for Actors {
+    /// Without a shutdown everything stops where it is, as after a crash: what was acknowledged is durable.
+    fn drop(&mut self) {
+        self.hub.set_closing();
+        self.hub.recover();
+        self.hub.running().executor.stop_all();
+        self.stop_actors();
+    }
+}

@@ -1,0 +1,78 @@
+//! A parent of instances: spawns nothing itself, but notices when one of its children dies, and lets a successor reload,
+//! or sets the instance aside when that happens too often.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use ractor::{Actor, ActorCell, ActorProcessingErr, ActorRef, SpawnErr, SupervisionEvent};
+
+use super::hub::Hub;
+use super::instance::{ActorPanicked, quarantine};
+use crate::id::InstanceId;
+use crate::time::Timestamp;
+
+struct Shard;
+
+struct State {
+    hub: Weak<Hub>,
+    /// When actors of an instance died, within the window.
+    panics: HashMap<InstanceId, VecDeque<Timestamp>>,
+}
+
+pub(super) async fn spawn(hub: &Arc<Hub>, root: ActorCell) -> Result<ActorCell, SpawnErr> {
+    let state = State { hub: Arc::downgrade(hub), panics: HashMap::new() };
+    Ok(Actor::spawn_linked(None, Shard, state, root).await?.0.get_cell())
+}
+
+impl Actor for Shard {
+    type Msg = ();
+    type State = State;
+    type Arguments = State;
+
+    async fn pre_start(&self, _: ActorRef<Self::Msg>, state: State) -> Result<State, ActorProcessingErr> {
+        Ok(state)
+    }
+
+    /// The default would stop the shard, and with it all its children.
+    async fn handle_supervisor_evt(
+        &self,
+        _: ActorRef<Self::Msg>,
+        event: SupervisionEvent,
+        state: &mut State,
+    ) -> Result<(), ActorProcessingErr> {
+        if let SupervisionEvent::ActorFailed(dead, error) = event
+            && let Some(ActorPanicked { instance, panic }) = error.downcast_ref()
+            && let Some(hub) = state.hub.upgrade()
+        {
+            tracing::error!(%instance, panic, "the actor of an instance died");
+            if state.too_often(&hub, instance) {
+                hub.registry.remove(instance, dead.get_id());
+                let (instance, panics) = (instance.clone(), hub.limits.panics_max);
+                let reason = format!("its actor died {panics} times in a short while: {panic}");
+                tokio::spawn(async move {
+                    if let Err(error) = quarantine(&hub, &instance, &reason).await {
+                        tracing::error!(%instance, %error, "the instance could not be quarantined");
+                    }
+                });
+            } else {
+                hub.registry.succeed(&hub, instance, dead.get_id());
+            }
+        }
+        Ok(())
+    }
+}
+
+impl State {
+    fn too_often(&mut self, hub: &Hub, instance: &InstanceId) -> bool {
+        let now = hub.clock.now();
+        let window = Duration::from_secs(hub.limits.panic_window_seconds);
+        self.panics.retain(|_, panics| panics.back().is_some_and(|last| now.since(*last) <= window));
+        let panics = self.panics.entry(instance.clone()).or_default();
+        panics.push_back(now);
+        while panics.front().is_some_and(|first| now.since(*first) > window) {
+            panics.pop_front();
+        }
+        panics.len() >= hub.limits.panics_max as usize
+    }
+}

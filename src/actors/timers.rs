@@ -1,0 +1,235 @@
+//! Wakes instances when they are due. Wakes only: what is due is decided by the machine, by the clock.
+//!
+//! In memory is a window of the nearest wake-ups; those behind the horizon are in the store's due index and read when
+//! the window runs low. So a hundred thousand parked instances cost no memory here, and nothing is lost with the process.
+//!
+//! ```text
+//!        now            horizon
+//!   ------|---armed------|---in the store only------->
+//! ```
+//!
+//! A wake-up of an instance whose tasks run has no row in the store, and stays in memory wherever it lies.
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use ractor::{Actor, ActorCell, ActorProcessingErr, ActorRef, SpawnErr};
+use tokio::sync::watch;
+
+use super::hub::Hub;
+use super::mail::Mail;
+use crate::clock::Clock;
+use crate::id::InstanceId;
+use crate::time::Timestamp;
+
+/// The longest sleep: the wall clock may be set meanwhile.
+const SLEEP_MAX: Duration = Duration::from_secs(1);
+/// Wake-ups handled before other messages get their turn.
+const FIRED_AT_ONCE_MAX: usize = 1_000;
+/// How long a wake-up waits when no more instances may be awake, or the store could not be read.
+const RETRY_AFTER: Duration = Duration::from_millis(20);
+
+pub(super) enum TimerMessage {
+    /// Wake an instance at this time instead of the one before; `stored` says that the due index lists it too.
+    Arm { instance: InstanceId, at: Option<Timestamp>, stored: bool },
+    /// Something may be due, or the window be low.
+    Tick,
+}
+
+type Due = (Timestamp, InstanceId);
+
+struct Timers;
+
+pub(super) struct State {
+    hub: Weak<Hub>,
+    clock: Arc<dyn Clock>,
+    window_max: usize,
+    armed: BTreeSet<Due>,
+    /// The same by instance, and whether the due index lists it.
+    times: HashMap<InstanceId, (Timestamp, bool)>,
+    /// Rows of the due index up to here were read; `None` is before the first.
+    read_to: Option<Due>,
+    /// Whether there may be rows behind that.
+    more: bool,
+    /// When to tick next, for the sleeper.
+    alarm: watch::Sender<Option<Timestamp>>,
+}
+
+pub(super) async fn spawn(hub: &Arc<Hub>, root: ActorCell) -> Result<ActorRef<TimerMessage>, SpawnErr> {
+    let (alarm, _) = watch::channel(None);
+    let state = State {
+        hub: Arc::downgrade(hub),
+        clock: Arc::clone(&hub.clock),
+        window_max: hub.limits.timer_window_max.max(2),
+        armed: BTreeSet::new(),
+        times: HashMap::new(),
+        read_to: None,
+        more: true,
+        alarm,
+    };
+    Ok(Actor::spawn_linked(None, Timers, state, root).await?.0)
+}
+
+/// Sleeps until the alarm and ticks; ends with the actor.
+async fn sleeper(clock: Arc<dyn Clock>, mut alarm: watch::Receiver<Option<Timestamp>>, timers: ActorRef<TimerMessage>) {
+    loop {
+        let next = *alarm.borrow_and_update();
+        let now = clock.now();
+        let changed = match next {
+            Some(at) if at <= now => {
+                if timers.cast(TimerMessage::Tick).is_err() {
+                    return;
+                }
+                alarm.changed().await
+            }
+            Some(at) => tokio::select! {
+                changed = alarm.changed() => changed,
+                () = clock.sleep(at.since(now).min(SLEEP_MAX)) => Ok(()),
+            },
+            None => alarm.changed().await,
+        };
+        if changed.is_err() {
+            return;
+        }
+    }
+}
+
+impl Actor for Timers {
+    type Msg = TimerMessage;
+    type State = State;
+    type Arguments = State;
+
+    async fn pre_start(&self, myself: ActorRef<Self::Msg>, state: State) -> Result<State, ActorProcessingErr> {
+        tokio::spawn(sleeper(Arc::clone(&state.clock), state.alarm.subscribe(), myself.clone()));
+        myself.cast(TimerMessage::Tick)?;
+        Ok(state)
+    }
+
+    async fn handle(
+        &self,
+        myself: ActorRef<Self::Msg>,
+        message: TimerMessage,
+        state: &mut State,
+    ) -> Result<(), ActorProcessingErr> {
+        let ticked = matches!(message, TimerMessage::Tick);
+        let alarm = match message {
+            TimerMessage::Arm { instance, at, stored } => {
+                state.arm(instance, at, stored);
+                state.first()
+            }
+            TimerMessage::Tick => {
+                let Some(hub) = state.hub.upgrade() else { return Ok(()) };
+                let read = state.refill(&hub).await;
+                match state.fire(&hub) {
+                    Fired::All if read => state.first(),
+                    Fired::Some => {
+                        myself.cast(TimerMessage::Tick)?;
+                        return Ok(());
+                    }
+                    Fired::All | Fired::NoRoom => Some(state.clock.now().after(RETRY_AFTER)),
+                }
+            }
+        };
+        state.alarm.send_if_modified(|set| {
+            let changed = *set != alarm;
+            *set = alarm;
+            // After a tick the sleeper waits for this, even if it is the same.
+            changed || ticked
+        });
+        Ok(())
+    }
+}
+
+enum Fired {
+    All,
+    Some,
+    NoRoom,
+}
+
+impl State {
+    fn first(&self) -> Option<Timestamp> {
+        self.armed.first().map(|(at, _)| *at)
+    }
+
+    fn is_behind_horizon(&self, due: &Due) -> bool {
+        self.more && self.read_to.as_ref().is_none_or(|read_to| due > read_to)
+    }
+
+    fn arm(&mut self, instance: InstanceId, at: Option<Timestamp>, stored: bool) {
+        self.disarm(&instance);
+        let Some(at) = at else { return };
+        let due = (at, instance);
+        if stored && self.is_behind_horizon(&due) {
+            return;
+        }
+        self.times.insert(due.1.clone(), (at, stored));
+        self.armed.insert(due);
+        if self.armed.len() > 2 * self.window_max {
+            self.shrink();
+        }
+    }
+
+    fn disarm(&mut self, instance: &InstanceId) {
+        if let Some((at, _)) = self.times.remove(instance) {
+            self.armed.remove(&(at, instance.clone()));
+        }
+    }
+
+    /// Forgets the farthest wake-ups that the store lists, and draws the horizon in before them.
+    fn shrink(&mut self) {
+        let Some(horizon) = self.armed.iter().nth(self.window_max).cloned() else { return };
+        let behind = self.armed.split_off(&horizon);
+        for (at, instance) in behind {
+            if self.times.get(&instance).is_some_and(|(_, stored)| *stored) {
+                self.times.remove(&instance);
+            } else {
+                self.armed.insert((at, instance));
+            }
+        }
+        let kept_to = self.armed.range(..&horizon).next_back().cloned();
+        // Never forward: rows between the two were not read.
+        self.read_to = if self.more { kept_to.min(self.read_to.take()) } else { kept_to };
+        self.more = true;
+    }
+
+    /// Reads on in the due index when the window is low; false if that failed and must be tried again.
+    async fn refill(&mut self, hub: &Hub) -> bool {
+        while self.more && self.armed.len() < self.window_max / 2 {
+            let page = match hub.store.due(self.read_to.as_ref(), self.window_max).await {
+                Ok(page) => page,
+                Err(error) => {
+                    tracing::warn!(%error, "the due index could not be read; trying again");
+                    return false;
+                }
+            };
+            self.more = page.len() == self.window_max;
+            if let Some(last) = page.last() {
+                self.read_to = Some(last.clone());
+            }
+            for (at, instance) in page {
+                // What was armed since is newer than the page.
+                if !self.times.contains_key(&instance) {
+                    self.times.insert(instance.clone(), (at, true));
+                    self.armed.insert((at, instance));
+                }
+            }
+        }
+        true
+    }
+
+    fn fire(&mut self, hub: &Arc<Hub>) -> Fired {
+        let now = self.clock.now();
+        for _ in 0..FIRED_AT_ONCE_MAX {
+            let Some((at, instance)) = self.armed.first().cloned().filter(|(at, _)| *at <= now) else {
+                return Fired::All;
+            };
+            if hub.registry.send(hub, &instance, Mail::Wake).is_err() {
+                return Fired::NoRoom;
+            }
+            self.armed.remove(&(at, instance.clone()));
+            self.times.remove(&instance);
+        }
+        Fired::Some
+    }
+}

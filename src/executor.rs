@@ -1,0 +1,327 @@
+//! Runs user code: so many attempts at once, the most urgent first, each with its timeout, each cancellable.
+//!
+//! Not an actor: a table behind a lock and spawned tasks. It reports to a [`Sink`] and knows nothing of who listens.
+
+use std::collections::{BTreeMap, HashMap};
+use std::pin::pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
+
+use tokio::sync::{Notify, oneshot};
+use tokio_util::sync::CancellationToken;
+
+use crate::clock::{BoxFuture, Clock};
+use crate::definition::{AttemptFailure, FailureKind, Priority};
+use crate::id::{InstanceId, RunId};
+use crate::lifecycle::Caller;
+use crate::limits::Limits;
+use crate::machine::{Outcome, Run, Ticket};
+use crate::time::Timestamp;
+
+/// How long an attempt with a timeout may run before its start is recorded. A shorter one is not worth a commit: lost
+/// with the process, it starts anew with its whole timeout, at most this much too long.
+const RECORD_START_AFTER: Duration = Duration::from_millis(50);
+
+/// An attempt, in the whole runtime.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct AttemptKey {
+    pub(crate) instance: InstanceId,
+    pub(crate) run: RunId,
+    pub(crate) ticket: Ticket,
+}
+
+/// Who is told what becomes of an attempt.
+pub(crate) trait Sink: Send + Sync + 'static {
+    /// It got its slot.
+    fn started(&self, key: &AttemptKey, at: Timestamp);
+    /// It was taken back before it got its slot.
+    fn withdrawn(&self, key: &AttemptKey);
+    /// It ended.
+    fn finished(&self, key: &AttemptKey, outcome: Outcome);
+}
+
+/// An attempt to run.
+pub(crate) struct Job {
+    pub(crate) key: AttemptKey,
+    pub(crate) run: Run,
+    pub(crate) caller: Caller,
+}
+
+pub(crate) struct Executor {
+    clock: Arc<dyn Clock>,
+    sink: Arc<dyn Sink>,
+    slots: usize,
+    aging: Duration,
+    table: Mutex<Table>,
+    /// Told when the last attempt has ended.
+    idle: Notify,
+    /// For the tasks it spawns.
+    myself: Weak<Self>,
+    tokio: tokio::runtime::Handle,
+}
+
+#[derive(Default)]
+struct Table {
+    running: usize,
+    /// By urgency, then in order of arrival.
+    queue: BTreeMap<(Timestamp, u64), Job>,
+    arrivals: u64,
+    known: HashMap<AttemptKey, Known>,
+    closed: bool,
+}
+
+enum Known {
+    Queued((Timestamp, u64)),
+    Running { token: CancellationToken, go_ahead: Option<oneshot::Sender<()>> },
+}
+
+impl Executor {
+    pub(crate) fn new(limits: &Limits, clock: Arc<dyn Clock>, sink: Arc<dyn Sink>) -> Arc<Self> {
+        Arc::new_cyclic(|myself| Self {
+            clock,
+            sink,
+            slots: limits.tasks_running_max.max(1),
+            aging: Duration::from_secs(limits.priority_aging_seconds.max(1)),
+            table: Mutex::default(),
+            idle: Notify::new(),
+            myself: myself.clone(),
+            tokio: tokio::runtime::Handle::current(),
+        })
+    }
+
+    fn table(&self) -> MutexGuard<'_, Table> {
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Runs an attempt when there is a slot for it. One that is here already is not run a second time.
+    pub(crate) fn submit(&self, job: Job) {
+        let mut table = self.table();
+        if table.closed || table.known.contains_key(&job.key) {
+            return;
+        }
+        if table.running < self.slots {
+            self.spawn(&mut table, job);
+            return;
+        }
+        // Waiting raises by one priority per `aging`: the same order as that of these points in time.
+        let priority = job.caller.options(&job.run).map_or(Priority::default(), |options| options.priority);
+        let place = (self.clock.now().after(self.aging * u32::from(priority as u8)), table.arrivals);
+        table.arrivals += 1;
+        table.known.insert(job.key.clone(), Known::Queued(place));
+        table.queue.insert(place, job);
+    }
+
+    /// Whether an attempt is queued or running here.
+    pub(crate) fn knows(&self, key: &AttemptKey) -> bool {
+        self.table().known.contains_key(key)
+    }
+
+    /// Lets an attempt that announced its start go ahead.
+    pub(crate) fn proceed(&self, key: &AttemptKey) {
+        if let Some(Known::Running { go_ahead, .. }) = self.table().known.get_mut(key)
+            && let Some(go_ahead) = go_ahead.take()
+        {
+            // It may have been cancelled meanwhile.
+            let _ = go_ahead.send(());
+        }
+    }
+
+    /// Takes an attempt back if it still waits for its slot.
+    pub(crate) fn withdraw(&self, key: &AttemptKey) {
+        let withdrawn = self.table().unqueue(key);
+        if withdrawn {
+            self.sink.withdrawn(key);
+        }
+    }
+
+    /// Cancels an attempt: its token is cancelled, its future dropped, and nothing is reported.
+    pub(crate) fn stop(&self, key: &AttemptKey) {
+        let mut table = self.table();
+        if table.unqueue(key) {
+            return;
+        }
+        if let Some(Known::Running { token, .. }) = table.known.get(key) {
+            token.cancel();
+        }
+    }
+
+    /// Starts nothing more, waits until what runs has ended or `grace` is over, and cancels the rest. What is cancelled
+    /// runs again when the instance is taken up the next time.
+    pub(crate) async fn close(&self, grace: Duration) {
+        {
+            let mut table = self.table();
+            table.closed = true;
+            let queued: Vec<_> = std::mem::take(&mut table.queue).into_values().collect();
+            for job in queued {
+                table.known.remove(&job.key);
+            }
+        }
+        let done = async {
+            loop {
+                let idle = self.idle.notified();
+                if self.table().running == 0 {
+                    return;
+                }
+                idle.await;
+            }
+        };
+        tokio::select! {
+            () = done => {}
+            () = self.clock.sleep(grace) => self.stop_all(),
+        }
+    }
+
+    /// Cancels everything.
+    pub(crate) fn stop_all(&self) {
+        let mut table = self.table();
+        table.closed = true;
+        table.queue.clear();
+        for known in table.known.values() {
+            if let Known::Running { token, .. } = known {
+                token.cancel();
+            }
+        }
+    }
+
+    fn spawn(&self, table: &mut Table, job: Job) {
+        let Some(executor) = self.myself.upgrade() else { return };
+        let token = CancellationToken::new();
+        let (go_ahead, gate) = job.run.announce.then(oneshot::channel).unzip();
+        table.running += 1;
+        table.known.insert(job.key.clone(), Known::Running { token: token.clone(), go_ahead });
+        let slot = Slot { executor, key: job.key.clone(), ended: false };
+        self.tokio.spawn(slot.run(job, token, gate));
+    }
+
+    fn release(&self, key: &AttemptKey, ended: bool) {
+        let mut table = self.table();
+        table.known.remove(key);
+        if !ended {
+            // The tokio runtime drops its tasks: what was started now would be dropped as well.
+            table.closed = true;
+            table.queue.clear();
+        }
+        table.running -= 1;
+        if let Some((_, job)) = table.queue.pop_first() {
+            self.spawn(&mut table, job);
+        } else if table.running == 0 {
+            self.idle.notify_waiters();
+        }
+    }
+}
+
+impl Table {
+    fn unqueue(&mut self, key: &AttemptKey) -> bool {
+        let Some(Known::Queued(place)) = self.known.get(key) else { return false };
+        self.queue.remove(place);
+        self.known.remove(key);
+        true
+    }
+}
+
+/// The right to run, given back however the attempt ends.
+struct Slot {
+    executor: Arc<Executor>,
+    key: AttemptKey,
+    /// Whether it ran to its end, as against being dropped.
+    ended: bool,
+}
+
+impl Slot {
+    async fn run(mut self, job: Job, token: CancellationToken, gate: Option<oneshot::Receiver<()>>) {
+        self.run_to_end(job, token, gate).await;
+        self.ended = true;
+    }
+
+    async fn run_to_end(&self, job: Job, token: CancellationToken, gate: Option<oneshot::Receiver<()>>) {
+        let executor = &self.executor;
+        if let Some(gate) = gate {
+            executor.sink.started(&self.key, executor.clock.now());
+            tokio::select! {
+                gone = gate => if gone.is_err() { return },
+                () = token.cancelled() => return,
+            }
+        }
+        let finished = self.attempt(job, &token).await;
+        if let Some(outcome) = finished {
+            // Told before the key is forgotten: whoever asks meanwhile must not run it a second time.
+            executor.sink.finished(&self.key, outcome);
+        }
+    }
+
+    /// The outcome, or nothing if the attempt was cancelled. The start of one that has a timeout and takes a while is
+    /// reported meanwhile.
+    async fn attempt(&self, job: Job, token: &CancellationToken) -> Option<Outcome> {
+        let clock = &*self.executor.clock;
+        let started_at = clock.now();
+        let (timeout, announced) = (job.run.timeout, job.run.announce);
+        let blocking = job.caller.options(&job.run).is_some_and(|options| options.blocking);
+        let call = job.caller.call(&job.key.instance, job.key.run, job.run, started_at, token.clone());
+        let ended = attempt(clock, call, timeout, blocking, token);
+        if announced || timeout.is_none_or(|timeout| timeout <= RECORD_START_AFTER) {
+            return ended.await;
+        }
+        let mut ended = pin!(ended);
+        tokio::select! {
+            biased;
+            outcome = &mut ended => return outcome,
+            () = clock.sleep(RECORD_START_AFTER) => self.executor.sink.started(&self.key, started_at),
+        }
+        ended.await
+    }
+}
+
+/// Runs an attempt to its end, its timeout, or its cancellation, for which there is no outcome.
+pub(crate) async fn attempt(
+    clock: &dyn Clock,
+    call: BoxFuture<'static, Outcome>,
+    timeout: Option<Duration>,
+    blocking: bool,
+    token: &CancellationToken,
+) -> Option<Outcome> {
+    let call = if blocking { on_blocking_pool(call, token.clone()) } else { call };
+    let timed_out = async {
+        match timeout {
+            Some(timeout) => clock.sleep(timeout).await,
+            None => std::future::pending().await,
+        }
+    };
+    tokio::select! {
+        biased;
+        () = token.cancelled() => None,
+        outcome = call => Some(outcome),
+        () = timed_out => {
+            token.cancel();
+            let message = format!("timed out after {:?}", timeout.unwrap_or_default());
+            Some(Err(AttemptFailure::new(FailureKind::TimedOut, message)))
+        }
+    }
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        self.executor.release(&self.key, self.ended);
+    }
+}
+
+/// Moves an attempt to the pool for blocking work. Dropping the future it gives does not stop a thread, so the token is
+/// watched there too.
+fn on_blocking_pool(call: BoxFuture<'static, Outcome>, token: CancellationToken) -> BoxFuture<'static, Outcome> {
+    let handle = tokio::runtime::Handle::current();
+    let outcome = tokio::task::spawn_blocking(move || {
+        handle.block_on(async {
+            tokio::select! {
+                biased;
+                () = token.cancelled() => None,
+                outcome = call => Some(outcome),
+            }
+        })
+    });
+    Box::pin(async move {
+        match outcome.await {
+            Ok(Some(outcome)) => outcome,
+            // Cancelled: whoever cancelled it has dropped this future. Or the pool is shutting down with the process.
+            Ok(None) | Err(_) => std::future::pending().await,
+        }
+    })
+}

@@ -1,0 +1,437 @@
+//! Talking to one instance.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::actors::{Actors, Hub, Mail, MailError, Read, Reply, Subscription};
+use crate::codec::{Codec, CodecError};
+use crate::definition::{SignalError, Workflow};
+use crate::id::{DefinitionHash, IdError, InstanceId, RunId, check_signal_id, generate_signal_id};
+use crate::lifecycle::{LoadError, fill};
+use crate::machine::{Damaged, Kind, Refusal, RowKey};
+use crate::status::{Failure, Status};
+use crate::store::StoreError;
+
+/// How often a message whose outcome is unknown is repeated where that is harmless.
+const REPEATS: u32 = 5;
+
+/// One instance, as its starter or anyone else sees it. Cheap to clone; keeps no instance awake, but its runtime alive.
+///
+/// Messages go to the instance's current run; [`result`](Self::result) and [`watch`](Self::watch) follow the run the
+/// handle was made for. Every answer waits for the commit of what it says.
+pub struct InstanceHandle<O> {
+    actors: Arc<Actors>,
+    workflow: Workflow<(), O>,
+    instance: InstanceId,
+    run: RunId,
+    codec: u8,
+}
+
+/// Why an instance could not be read.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum HandleError {
+    /// The instance id is not valid.
+    #[error(transparent)]
+    Id(#[from] IdError),
+    /// There is no such instance.
+    #[error("there is no such instance")]
+    NotFound,
+    /// The instance runs on another definition.
+    #[error("the instance runs on definition {found}, not {expected}: use that workflow for its handle")]
+    DefinitionMismatch {
+        /// The definition given.
+        expected: DefinitionHash,
+        /// The definition it runs on.
+        found: DefinitionHash,
+    },
+    /// A record of it is damaged.
+    #[error(transparent)]
+    Damaged(#[from] Damaged),
+    /// A value does not decode.
+    #[error(transparent)]
+    Codec(#[from] CodecError),
+    /// Its codec is not registered with this runtime.
+    #[error("the instance's codec {0} is not registered: add it with RuntimeBuilder::also_codec")]
+    UnknownCodec(u8),
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+impl From<LoadError> for HandleError {
+    fn from(error: LoadError) -> Self {
+        match error {
+            LoadError::Damaged(damaged) => Self::Damaged(damaged),
+            LoadError::Store(store) => Self::Store(store),
+        }
+    }
+}
+
+/// Why an instance did not take a message.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum MessageError {
+    /// There is no such instance.
+    #[error("there is no such instance")]
+    NotFound,
+    /// The instance has ended.
+    #[error("the instance has ended already ({0})")]
+    AlreadyTerminal(Status),
+    /// Unpause of an instance that is not paused.
+    #[error("the instance is not paused ({0})")]
+    NotPaused(Status),
+    /// The instance is set aside.
+    #[error("the instance is set aside ({0})")]
+    Quarantined(Status),
+    /// The signal's name or payload type is not what the workflow declares.
+    #[error(transparent)]
+    Signal(#[from] SignalError),
+    /// The signal id is not valid.
+    #[error(transparent)]
+    SignalId(#[from] IdError),
+    /// The payload does not encode, or is too large.
+    #[error(transparent)]
+    Payload(#[from] CodecError),
+    /// The instance's signal buffer is full, or a text is too long.
+    #[error(transparent)]
+    Refused(Refusal),
+    /// The instance's definition or codec is not registered in this process.
+    #[error("the instance's definition or codec is not registered in this process: it is left alone")]
+    NotRegistered,
+    /// The runtime is shutting down.
+    #[error("the runtime is shutting down")]
+    ShuttingDown,
+    /// Whether the message took effect is unknown: look at the status, or send it again where that is harmless.
+    #[error("whether the message took effect is unknown: {0}")]
+    OutcomeUnknown(String),
+}
+
+/// Why there is no result.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ResultError {
+    /// The run failed.
+    #[error(transparent)]
+    Failed(Failure),
+    /// The run was cancelled.
+    #[error("cancelled by {by}: {reason}")]
+    Cancelled {
+        /// Why.
+        reason: Arc<str>,
+        /// By whom.
+        by: Arc<str>,
+    },
+    /// The instance is set aside. It may yet be released; ask again then.
+    #[error("the instance is set aside: {reason}")]
+    Quarantined {
+        /// Why.
+        reason: Arc<str>,
+    },
+    /// Another run has taken the place of this one.
+    #[error("another run has taken the place of this one")]
+    Superseded,
+    /// The runtime has shut down; the instance goes on at the next start.
+    #[error("the runtime has shut down before the instance ended")]
+    ShuttingDown,
+    /// The instance cannot be read.
+    #[error(transparent)]
+    Handle(#[from] HandleError),
+}
+
+impl<O: 'static> InstanceHandle<O> {
+    pub(crate) fn new<I>(
+        actors: &Arc<Actors>,
+        workflow: &Workflow<I, O>,
+        instance: InstanceId,
+        run: RunId,
+        codec: u8,
+    ) -> Self {
+        Self { actors: Arc::clone(actors), workflow: workflow.without_input(), instance, run, codec }
+    }
+
+    /// The instance's id.
+    pub fn id(&self) -> &InstanceId {
+        &self.instance
+    }
+
+    /// The run this handle was made for.
+    pub fn run_id(&self) -> RunId {
+        self.run
+    }
+
+    fn hub(&self) -> &Arc<Hub> {
+        self.actors.hub()
+    }
+
+    /// Sends a signal. Buffered durably if the instance does not wait for it yet; first in, first out per name, in the
+    /// order of commits. Repeated by itself while its outcome is unknown, which a generated id makes harmless.
+    ///
+    /// # Errors
+    /// [`MessageError`].
+    pub async fn signal<T: Serialize + 'static>(&self, name: &str, payload: &T) -> Result<(), MessageError> {
+        self.send_signal(name, payload, generate_signal_id()).await
+    }
+
+    /// Sends a signal with an id of the caller's: a repeated one is acknowledged and ignored. The last 10,000 ids of a run
+    /// are remembered.
+    ///
+    /// # Errors
+    /// [`MessageError`].
+    pub async fn signal_with_id<T: Serialize + 'static>(
+        &self,
+        name: &str,
+        payload: &T,
+        id: &str,
+    ) -> Result<(), MessageError> {
+        check_signal_id(id)?;
+        self.send_signal(name, payload, id.into()).await
+    }
+
+    async fn send_signal<T>(&self, name: &str, payload: &T, id: Arc<str>) -> Result<(), MessageError>
+    where
+        T: Serialize + 'static,
+    {
+        self.workflow.definition().check_signal::<T>(name)?;
+        let name: Arc<str> = name.into();
+        let mut codec_id = self.codec;
+        let mut repeats = 0;
+        loop {
+            let codec = self.hub().codecs.get(&codec_id).ok_or(MessageError::NotRegistered)?;
+            let payload = codec.encode(payload, self.hub().limits.payload_bytes_max)?;
+            let mail = |reply| Mail::Signal {
+                name: Arc::clone(&name),
+                id: Arc::clone(&id),
+                codec: codec_id,
+                payload,
+                reply,
+            };
+            match self.ask(mail).await {
+                // The current run was started with another codec than the handle's.
+                Some(Err(MailError::OtherCodec(other))) if other != codec_id => codec_id = other,
+                answer => match self.explain(answer) {
+                    Err(MessageError::OutcomeUnknown(_)) if repeats < REPEATS => {
+                        repeats += 1;
+                        self.hub().clock.sleep(Duration::from_millis(50) * repeats).await;
+                    }
+                    answer => return answer,
+                },
+            }
+        }
+    }
+
+    /// Cancels the instance, in whatever unfinished state it is: running tasks have their token cancelled and their
+    /// futures dropped. Racing completion has one winner.
+    ///
+    /// # Errors
+    /// [`MessageError`].
+    pub async fn cancel(&self, reason: &str, by: &str) -> Result<(), MessageError> {
+        let (reason, by) = (reason.into(), by.into());
+        let answer = self.ask(|reply| Mail::Cancel { reason, by, reply }).await;
+        self.explain(answer)
+    }
+
+    /// Pauses the instance: running tasks finish and are recorded, but no task starts and no signal is consumed; delays
+    /// and deadlines run on. Pausing twice is fine.
+    ///
+    /// # Errors
+    /// [`MessageError`].
+    pub async fn pause(&self, reason: &str, by: &str) -> Result<(), MessageError> {
+        let (reason, by) = (reason.into(), by.into());
+        let answer = self.ask(|reply| Mail::Pause { reason, by, reply }).await;
+        self.explain(answer)
+    }
+
+    /// Ends the pause. A signal that came before its wait's timeout wins over the timeout.
+    ///
+    /// # Errors
+    /// [`MessageError::NotPaused`] among others.
+    pub async fn unpause(&self) -> Result<(), MessageError> {
+        let answer = self.ask(|reply| Mail::Unpause { reply }).await;
+        self.explain(answer)
+    }
+
+    async fn ask(&self, mail: impl FnOnce(Reply) -> Mail) -> Option<Result<(), MailError>> {
+        if self.hub().is_closing() {
+            return Some(Err(MailError::Store(StoreError::Fatal("the runtime is shutting down".into()))));
+        }
+        self.hub().ask(&self.instance, mail).await
+    }
+
+    fn explain(&self, answer: Option<Result<(), MailError>>) -> Result<(), MessageError> {
+        let Some(answer) = answer else {
+            return Err(MessageError::OutcomeUnknown("the answer was lost with an actor".into()));
+        };
+        answer.map_err(|error| match error {
+            MailError::NotFound => MessageError::NotFound,
+            MailError::Refused { refusal, status } => match refusal {
+                Refusal::Ended => MessageError::AlreadyTerminal(status),
+                Refusal::NotPaused => MessageError::NotPaused(status),
+                Refusal::UnknownSignal { name } => {
+                    MessageError::Signal(self.workflow.definition().unknown_signal(&name))
+                }
+                refusal => MessageError::Refused(refusal),
+            },
+            MailError::Quarantined(status) => MessageError::Quarantined(status),
+            MailError::NotRegistered(_) | MailError::UnknownCodec(_) | MailError::OtherCodec(_) => {
+                MessageError::NotRegistered
+            }
+            MailError::Store(_) if self.hub().is_closing() => MessageError::ShuttingDown,
+            MailError::Store(error) => MessageError::OutcomeUnknown(error.to_string()),
+            MailError::Fenced => MessageError::OutcomeUnknown("another writer has moved the instance".into()),
+        })
+    }
+
+    async fn read(&self) -> Result<Read, HandleError> {
+        self.hub().read(&self.instance).await?.ok_or(HandleError::NotFound)
+    }
+
+    /// The status as of the last commit.
+    ///
+    /// # Errors
+    /// [`HandleError`].
+    pub async fn status(&self) -> Result<Status, HandleError> {
+        Ok(self.read().await?.status)
+    }
+
+    /// Waits until the run has ended and gives its output.
+    ///
+    /// # Errors
+    /// [`ResultError`]: a typed failure if it ended otherwise.
+    pub async fn result(&self) -> Result<O, ResultError> {
+        let mut watch = StatusWatch::new(self);
+        loop {
+            let read = self.read().await?;
+            let mut snapshot = read.stored.snapshot;
+            if snapshot.run() != self.run {
+                return Err(ResultError::Superseded);
+            }
+            match read.status {
+                Status::Completed => {
+                    let definition = self.workflow.definition();
+                    let store = &*self.hub().store;
+                    fill(store, definition.program(), &mut snapshot).await.map_err(HandleError::from)?;
+                    let codec = self.codec_of(snapshot.codec())?;
+                    let output = snapshot.output().cloned().unwrap_or_default();
+                    return Ok(self.workflow.decode_output(&output, codec).map_err(HandleError::from)?);
+                }
+                Status::Failed { failure } => return Err(ResultError::Failed(failure)),
+                Status::Cancelled { reason, by } => return Err(ResultError::Cancelled { reason, by }),
+                Status::Quarantined { reason } => return Err(ResultError::Quarantined { reason }),
+                _ if self.hub().is_closing() => return Err(ResultError::ShuttingDown),
+                _ => watch.changed().await,
+            }
+        }
+    }
+
+    /// Watches the status: a stream of changes, beginning with the present one. A slow reader sees the latest; what came
+    /// and went meanwhile is not kept.
+    ///
+    /// # Errors
+    /// [`HandleError`].
+    pub async fn watch(&self) -> Result<StatusWatch, HandleError> {
+        let mut watch = StatusWatch::new(self);
+        let read = self.read().await?;
+        if read.stored.snapshot.run() == self.run {
+            watch.first = Some(read.status);
+        } else {
+            watch.ended = true;
+        }
+        Ok(watch)
+    }
+
+    /// A task's recorded result, during and after the run; none if it has not finished yet.
+    ///
+    /// # Errors
+    /// [`HandleError`], also if the result is not a `T`.
+    pub async fn task_result<T: DeserializeOwned>(&self, path: &str) -> Result<Option<T>, HandleError> {
+        let snapshot = self.read().await?.stored.snapshot;
+        let key = RowKey::Result(crate::id::NodePath::new(path));
+        let Some(row) = self.hub().store.row(snapshot.run(), &key).await? else { return Ok(None) };
+        let bytes = snapshot.open_row(Kind::Result, &row)?;
+        Ok(Some(self.codec_of(snapshot.codec())?.decode(&bytes)?))
+    }
+
+    fn codec_of(&self, id: u8) -> Result<&Codec, HandleError> {
+        self.hub().codecs.get(&id).ok_or(HandleError::UnknownCodec(id))
+    }
+}
+
+impl<O> Clone for InstanceHandle<O> {
+    fn clone(&self) -> Self {
+        Self {
+            actors: Arc::clone(&self.actors),
+            workflow: self.workflow.clone(),
+            instance: self.instance.clone(),
+            run: self.run,
+            codec: self.codec,
+        }
+    }
+}
+
+impl<O> std::fmt::Debug for InstanceHandle<O> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "InstanceHandle({}, run {})", self.instance, self.run)
+    }
+}
+
+/// The status changes of one run, from [`InstanceHandle::watch`].
+pub struct StatusWatch {
+    subscription: Subscription,
+    hub: Arc<Hub>,
+    run: RunId,
+    first: Option<Status>,
+    ended: bool,
+}
+
+impl StatusWatch {
+    fn new<O: 'static>(handle: &InstanceHandle<O>) -> Self {
+        Self {
+            subscription: handle.hub().subscribe(&handle.instance),
+            hub: Arc::clone(handle.hub()),
+            run: handle.run,
+            first: None,
+            ended: false,
+        }
+    }
+
+    /// The next status; none once the run has ended and that was given, or another run has taken its place, or the
+    /// runtime has shut down.
+    pub async fn next(&mut self) -> Option<Status> {
+        if self.ended {
+            return None;
+        }
+        let status = match self.first.take() {
+            Some(status) => status,
+            None => self.published().await?,
+        };
+        self.ended = status.is_terminal();
+        Some(status)
+    }
+
+    async fn published(&mut self) -> Option<Status> {
+        tokio::select! {
+            published = self.subscription.changed() => {
+                published.filter(|published| published.run == self.run).map(|published| published.status)
+            }
+            () = self.hub.closed() => None,
+        }
+    }
+
+    /// Waits until something may have changed.
+    async fn changed(&mut self) {
+        tokio::select! {
+            _ = self.subscription.changed() => {}
+            () = self.hub.closed() => {}
+        }
+    }
+}
+
+impl std::fmt::Debug for StatusWatch {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "StatusWatch(run {})", self.run)
+    }
+}

@@ -1,0 +1,86 @@
+//! One attempt of a task, as a future.
+
+use std::sync::Arc;
+
+use tokio_util::sync::CancellationToken;
+use tracing::Instrument as _;
+
+use crate::clock::BoxFuture;
+use crate::codec::Codec;
+use crate::definition::{
+    AttemptFailure, ContextParts, Definition, Deps, FailureKind, Names as _, TaskContext, TaskOptions, TaskScope,
+};
+use crate::id::{InstanceId, NodePath, RunId};
+use crate::machine::{Outcome, Run};
+use crate::panic::caught;
+use crate::time::Timestamp;
+
+/// Calls tasks of a definition by their node.
+#[derive(Clone, Debug)]
+pub struct Caller {
+    /// The definition.
+    pub definition: Arc<Definition>,
+    /// The services its tasks ask for.
+    pub deps: Arc<Deps>,
+    /// The instance's codec.
+    pub codec: Codec,
+    /// The payload limit, in bytes.
+    pub payload_bytes_max: usize,
+}
+
+impl Caller {
+    /// The options of the task to run.
+    pub fn options(&self, run: &Run) -> Option<&Arc<TaskOptions>> {
+        self.definition.task(run.task).map(|task| &task.options)
+    }
+
+    /// One attempt. The future ends with the outcome, also when user code panics; decoding the input and encoding the
+    /// output are part of it. The timeout is the caller's to keep: drop the future when it has passed.
+    pub fn call(
+        &self,
+        instance: &InstanceId,
+        run_id: RunId,
+        run: Run,
+        now: Timestamp,
+        cancellation: CancellationToken,
+    ) -> BoxFuture<'static, Outcome> {
+        let Some(task) = self.definition.task(run.task) else {
+            let failure = AttemptFailure::new(FailureKind::Codec, "the definition has no such task");
+            return Box::pin(std::future::ready(Err(failure)));
+        };
+        let node = self.definition.program().path(run.node).cloned().unwrap_or_else(|| NodePath::new(""));
+        let span = tracing::info_span!(
+            "task",
+            workflow = self.definition.info().name(),
+            instance = instance.as_str(),
+            task = node.as_str(),
+            attempt = run.attempt,
+        );
+        let context = TaskContext::new(ContextParts {
+            workflow: Arc::clone(self.definition.info()),
+            instance: instance.clone(),
+            run: run_id,
+            node,
+            attempt: run.attempt,
+            deadline: run.timeout.map(|left| now.after(left)),
+            options: Arc::clone(&task.options),
+            cancellation,
+            indices: Arc::new([]),
+        });
+        let scope = TaskScope {
+            context,
+            deps: Arc::clone(&self.deps),
+            codec: self.codec.clone(),
+            payload_bytes_max: self.payload_bytes_max,
+        };
+        Box::pin(catch_panic(task.run(run.value, scope)).instrument(span))
+    }
+}
+
+/// Turns a panic into a failed attempt.
+async fn catch_panic(attempt: BoxFuture<'static, Outcome>) -> Outcome {
+    match caught(attempt).await {
+        Ok(outcome) => outcome,
+        Err(panic) => Err(AttemptFailure::new(FailureKind::Panicked, panic)),
+    }
+}

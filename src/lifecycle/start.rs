@@ -1,0 +1,206 @@
+//! Starting an instance: one insert-only write behind every policy.
+
+use crate::codec::Value;
+use crate::definition::{Definition, Names};
+use crate::id::{DefinitionHash, IdError, InstanceId, RunId};
+use crate::lifecycle::{CommitError, LoadError, Port, Step, Stored, fill, load};
+use crate::machine::{Damaged, Effect, NewRun, Setting, Snapshot, start};
+use crate::status::Status;
+use crate::store::{Condition, StoreError, Write};
+
+/// What a start does when the instance id is taken.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ConflictPolicy {
+    /// It is refused.
+    #[default]
+    Fail,
+    /// The instance that is there is given, with its status and, if it has completed, its output. Nothing runs.
+    UseExisting,
+    /// The old run ends and a new one takes its place, in one write. Late writes of the old run are refused, its running
+    /// tasks are cancelled, its buffered signals and requests go, and whoever waits for its result is told.
+    TerminateExisting,
+}
+
+/// Why an instance was not started.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum StartError {
+    /// The instance id is not valid.
+    #[error(transparent)]
+    Id(#[from] IdError),
+    /// The input does not encode, or is too large.
+    #[error(transparent)]
+    Input(#[from] crate::codec::CodecError),
+    /// The id is taken, and the policy is [`ConflictPolicy::Fail`].
+    #[error("instance `{instance}` exists already ({status}): use another id or another conflict policy")]
+    InstanceAlreadyExists {
+        /// The id.
+        instance: InstanceId,
+        /// Where it stands.
+        status: Status,
+    },
+    /// The id is taken by an instance of another definition.
+    #[error(
+        "instance `{instance}` runs on another definition ({found}, not {expected}): use another id, or TerminateExisting"
+    )]
+    DefinitionMismatch {
+        /// The id.
+        instance: InstanceId,
+        /// The definition that was to be started.
+        expected: DefinitionHash,
+        /// The definition it runs on.
+        found: DefinitionHash,
+    },
+    /// The workflow was not given to [`RuntimeBuilder::register`](crate::RuntimeBuilder::register).
+    #[error("workflow `{workflow}` is not registered with this runtime: pass it to RuntimeBuilder::register")]
+    NotRegistered {
+        /// The workflow.
+        workflow: String,
+    },
+    /// The runtime is shutting down.
+    #[error("the runtime is shutting down")]
+    ShuttingDown,
+    /// The instance that is there cannot be read.
+    #[error(transparent)]
+    Damaged(#[from] Damaged),
+    /// The store failed; whether the instance was started is unknown. Start it again: a second start of the same run does
+    /// no harm with [`ConflictPolicy::UseExisting`].
+    #[error("whether the instance was started is unknown: {0}")]
+    OutcomeUnknown(StoreError),
+}
+
+impl From<LoadError> for StartError {
+    fn from(error: LoadError) -> Self {
+        match error {
+            LoadError::Damaged(damaged) => Self::Damaged(damaged),
+            LoadError::Store(store) => Self::OutcomeUnknown(store),
+        }
+    }
+}
+
+/// What stands where an instance is to be started.
+#[derive(Clone, Debug)]
+pub enum Existing {
+    /// Nothing: the id is free.
+    Free,
+    /// An instance to be used as it is.
+    Use(ExistingInstance<Value>),
+    /// An instance whose run is to be ended by the new one.
+    Terminate(Box<Stored>),
+}
+
+/// An instance that was there already.
+#[derive(Clone, Debug)]
+pub struct ExistingInstance<O> {
+    /// Its run.
+    pub run: RunId,
+    /// The id of its codec.
+    pub codec: u8,
+    /// Where it stands.
+    pub status: Status,
+    /// Its output, if it has completed.
+    pub output: Option<O>,
+}
+
+/// What came of a start.
+#[derive(Clone, Debug)]
+pub enum PrepareRunOutcome {
+    /// A new run is durable; what is to be done for it is in the effects.
+    Fresh {
+        /// Its first snapshot.
+        snapshot: Box<Snapshot>,
+        /// What to do now.
+        effects: Vec<Effect>,
+    },
+    /// The instance was there, and the policy is to use it.
+    ExistingStatus(ExistingInstance<Value>),
+}
+
+/// Applies the policy to what is stored under the id. The input is not needed for this.
+///
+/// # Errors
+/// [`StartError`].
+pub async fn check_existing_instance(
+    port: &dyn Port,
+    definition: &Definition,
+    instance: &InstanceId,
+    policy: ConflictPolicy,
+) -> Result<Existing, StartError> {
+    let Some(stored) = load(port.store(), instance).await? else { return Ok(Existing::Free) };
+    if policy == ConflictPolicy::TerminateExisting {
+        return Ok(Existing::Terminate(Box::new(stored)));
+    }
+    let (expected, found) = (definition.hash(), stored.snapshot.definition());
+    if expected != found {
+        return Err(StartError::DefinitionMismatch { instance: instance.clone(), expected, found });
+    }
+    if policy == ConflictPolicy::Fail {
+        let status = stored.status(definition.program());
+        return Err(StartError::InstanceAlreadyExists { instance: instance.clone(), status });
+    }
+    Ok(Existing::Use(existing_instance(port, definition, stored).await?))
+}
+
+async fn existing_instance(
+    port: &dyn Port,
+    definition: &Definition,
+    mut stored: Stored,
+) -> Result<ExistingInstance<Value>, StartError> {
+    let names: &dyn Names = definition.program();
+    let status = stored.status(names);
+    if status == Status::Completed {
+        fill(port.store(), definition.program(), &mut stored.snapshot).await?;
+    }
+    let snapshot = stored.snapshot;
+    let output = if status == Status::Completed { snapshot.output().cloned() } else { None };
+    Ok(ExistingInstance { run: snapshot.run(), codec: snapshot.codec(), status, output })
+}
+
+/// Starts a run in one write, or gives the instance that is there, as `existing` and the policy say. When the write loses
+/// a race the policy is applied again.
+///
+/// # Errors
+/// [`StartError`].
+pub async fn prepare_run(
+    port: &dyn Port,
+    setting: &Setting<'_>,
+    definition: &Definition,
+    new: NewRun,
+    policy: ConflictPolicy,
+    mut existing: Existing,
+) -> Result<PrepareRunOutcome, StartError> {
+    loop {
+        let old = match existing {
+            Existing::Free => None,
+            Existing::Use(found) => return Ok(PrepareRunOutcome::ExistingStatus(found)),
+            Existing::Terminate(stored) => Some(stored),
+        };
+        let (write, snapshot, effects) = first_write(setting, new.clone(), old.as_deref());
+        match port.commit(write).await {
+            Ok(()) => return Ok(PrepareRunOutcome::Fresh { snapshot, effects }),
+            Err(CommitError::Store(error)) => return Err(StartError::OutcomeUnknown(error)),
+            // An earlier try of this very start went through, although its answer was lost.
+            Err(CommitError::Conflict(conflict)) if conflict.found.is_some_and(|(run, _)| run == new.run) => {
+                return Ok(PrepareRunOutcome::Fresh { snapshot, effects: Vec::new() });
+            }
+            Err(CommitError::Conflict(_)) => {
+                existing = check_existing_instance(port, definition, &new.instance, policy).await?;
+            }
+        }
+    }
+}
+
+/// The one write that starts a run, ending the one that is there, if any.
+fn first_write(setting: &Setting<'_>, new: NewRun, old: Option<&Stored>) -> (Write, Box<Snapshot>, Vec<Effect>) {
+    let condition = match old {
+        None => Condition::Absent,
+        Some(stored) if stored.quarantine.is_some() => Condition::Present,
+        Some(stored) => Condition::At { run: stored.snapshot.run(), seq: stored.snapshot.seq() },
+    };
+    let (snapshot, transition) = start(setting, new);
+    let Step { write, effects, .. } = Step::new(setting.program, &snapshot, transition, condition);
+    // A start always changes something: its write is always there.
+    let mut write = write.unwrap_or_else(|| unreachable!("a start is a change"));
+    write.superseded = old.map(|stored| stored.snapshot.run());
+    (write, Box::new(snapshot), effects)
+}

@@ -1,0 +1,190 @@
+//! Running a workflow in memory, through the same machine: no store, no actors, nothing survives.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use serde::Serialize;
+use tokio_util::sync::CancellationToken;
+
+use crate::clock::{Clock, SystemClock};
+use crate::codec::{Codec, CodecError};
+use crate::definition::{Deps, MissingDep, Workflow};
+use crate::executor::attempt;
+use crate::id::{InstanceId, NodePath, RunId};
+use crate::lifecycle::Caller;
+use crate::limits::Limits;
+use crate::machine::{Effect, End, Event, NewRun, Run, Setting, Snapshot, apply, start};
+use crate::status::{Failure, Status};
+
+/// Why a run in memory gave no output.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum RunOnceError {
+    /// It failed.
+    #[error(transparent)]
+    Failed(Failure),
+    /// It waits for a signal without a timeout, and nobody can send one.
+    #[error("the workflow waits for a signal at `{node}`, and a run in memory takes none: use a Runtime")]
+    NeedsSignal {
+        /// The node that waits.
+        node: NodePath,
+    },
+    /// Tasks ask for services that were not provided.
+    #[error("{} services are missing: provide them with RunOnce::provide", .0.len())]
+    MissingDeps(Vec<MissingDep>),
+    /// The input does not encode, or the output does not decode.
+    #[error(transparent)]
+    Codec(#[from] CodecError),
+}
+
+/// A run in memory, with services and a clock.
+pub struct RunOnce<'a, I, O> {
+    workflow: &'a Workflow<I, O>,
+    deps: Deps,
+    clock: Arc<dyn Clock>,
+    codec: Codec,
+    limits: Limits,
+}
+
+impl<I: Serialize, O: 'static> Workflow<I, O> {
+    /// Runs the workflow in memory: for tests, scripts, and where durability is not wanted. Delays and backoffs are
+    /// waited for; tasks run in the calling task, so dropping the future stops everything.
+    ///
+    /// ```
+    /// use everstep::Workflow;
+    ///
+    /// async fn double(n: u32) -> Result<u32, std::convert::Infallible> {
+    ///     Ok(2 * n)
+    /// }
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let workflow = Workflow::builder("four times").then("first", double).then("second", double).build()?;
+    /// assert_eq!(workflow.run_once(3).await?, 12);
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// [`RunOnceError`].
+    pub async fn run_once(&self, input: I) -> Result<O, RunOnceError> {
+        RunOnce::new(self).run(input).await
+    }
+}
+
+impl<'a, I: Serialize, O: 'static> RunOnce<'a, I, O> {
+    /// With no services and the machine's clock.
+    pub fn new(workflow: &'a Workflow<I, O>) -> Self {
+        Self {
+            workflow,
+            deps: Deps::new(),
+            clock: Arc::new(SystemClock),
+            codec: Codec::MessagePack,
+            limits: Limits::default(),
+        }
+    }
+
+    /// Provides a service.
+    pub fn provide<T: Send + Sync + 'static>(self, service: T) -> Self {
+        self.provide_arc(Arc::new(service))
+    }
+
+    /// Provides a service that is shared already, or a trait object.
+    pub fn provide_arc<T: ?Sized + Send + Sync + 'static>(mut self, service: Arc<T>) -> Self {
+        self.deps.provide(service);
+        self
+    }
+
+    /// Sets the clock.
+    pub fn clock(mut self, clock: impl Clock) -> Self {
+        self.clock = Arc::new(clock);
+        self
+    }
+
+    /// Runs it.
+    ///
+    /// # Errors
+    /// [`RunOnceError`].
+    pub async fn run(self, input: I) -> Result<O, RunOnceError> {
+        let definition = self.workflow.definition();
+        let missing = definition.missing_deps(&self.deps);
+        if !missing.is_empty() {
+            return Err(RunOnceError::MissingDeps(missing));
+        }
+        let caller = Caller {
+            definition: Arc::clone(definition),
+            deps: Arc::new(self.deps),
+            codec: self.codec.clone(),
+            payload_bytes_max: self.limits.payload_bytes_max,
+        };
+        let now = self.clock.now();
+        let new = NewRun {
+            instance: InstanceId::new("run once").unwrap_or_else(|_| unreachable!("the id is valid")),
+            run: RunId::generate(now),
+            codec: self.codec.id(),
+            input: self.codec.encode(&input, self.limits.payload_bytes_max)?,
+            traceparent: None,
+        };
+        let driver = Driver { caller, clock: self.clock, limits: self.limits };
+        let snapshot = driver.drive(new).await?;
+        let names = definition.program();
+        match (snapshot.end(), snapshot.status(names)) {
+            (Some(End::Completed { output }), _) => Ok(self.workflow.decode_output(output, &self.codec)?),
+            (_, Status::Failed { failure }) => Err(RunOnceError::Failed(failure)),
+            (_, Status::AwaitingSignal { node, .. }) => Err(RunOnceError::NeedsSignal { node }),
+            (_, status) => unreachable!("nobody cancels or pauses a run in memory: {status}"),
+        }
+    }
+}
+
+struct Driver {
+    caller: Caller,
+    clock: Arc<dyn Clock>,
+    limits: Limits,
+}
+
+impl Driver {
+    fn setting(&self) -> Setting<'_> {
+        Setting { program: self.caller.definition.program(), limits: &self.limits, now: self.clock.now() }
+    }
+
+    /// Runs until the end, or until nothing but a signal could move it.
+    async fn drive(&self, new: NewRun) -> Result<Snapshot, RunOnceError> {
+        let (mut snapshot, transition) = start(&self.setting(), new);
+        let mut effects: VecDeque<Effect> = transition.effects.into();
+        loop {
+            let event = match effects.pop_front() {
+                Some(Effect::Run(run)) => self.run(&snapshot, run).await,
+                // A wake-up is asked of the snapshot below; the others do not occur, or need nothing here.
+                Some(_) => continue,
+                None => match snapshot.next_wake() {
+                    Some(at) => {
+                        self.clock.sleep(at.since(self.clock.now())).await;
+                        Event::Wake
+                    }
+                    None => return Ok(snapshot),
+                },
+            };
+            let applied = apply(&self.setting(), &mut snapshot, event);
+            let transition = applied.unwrap_or_else(|refusal| unreachable!("a run in memory is not refused: {refusal}"));
+            effects.extend(transition.effects);
+        }
+    }
+
+    async fn run(&self, snapshot: &Snapshot, run: Run) -> Event {
+        let (ticket, timeout, token) = (run.ticket, run.timeout, CancellationToken::new());
+        let blocking = self.caller.options(&run).is_some_and(|options| options.is_blocking());
+        let call = self.caller.call(snapshot.instance(), snapshot.run(), run, self.clock.now(), token.clone());
+        let outcome = attempt(&*self.clock, call, timeout, blocking, &token).await;
+        match outcome {
+            Some(outcome) => Event::AttemptFinished { ticket, outcome },
+            None => unreachable!("nobody cancels a run in memory"),
+        }
+    }
+}
+
+impl<I, O: 'static> std::fmt::Debug for RunOnce<'_, I, O> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "RunOnce({:?})", self.workflow)
+    }
+}

@@ -1,0 +1,154 @@
+//! Putting a runtime together.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::sync::Arc;
+
+use super::report::{StartReport, find_unregistered};
+use super::Runtime;
+use crate::actors::{Actors, HubParts};
+use crate::clock::{Clock, SystemClock};
+use crate::codec::{CUSTOM_CODEC_ID_MIN, Codec};
+use crate::definition::{Definition, Deps, MissingDep, Workflow};
+use crate::id::DefinitionHash;
+use crate::limits::Limits;
+use crate::store::{Store, StoreError};
+
+/// Why a runtime did not start.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum RuntimeError {
+    /// Tasks ask for services that were not provided. All of them are listed.
+    #[error("provide these with RuntimeBuilder::provide: {}", join(.0))]
+    MissingDeps(Vec<MissingDep>),
+    /// Two codecs have the same id, or one has an id below 128.
+    #[error("codec id {0} is taken or below {CUSTOM_CODEC_ID_MIN}: give each codec of yours an id of its own from there")]
+    CodecId(u8),
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The actors could not be started.
+    #[error("the actors could not be started: {0}")]
+    Actors(String),
+}
+
+fn join(missing: &[MissingDep]) -> String {
+    missing.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+}
+
+/// Puts a [`Runtime`] together.
+pub struct RuntimeBuilder {
+    store: Arc<dyn Store>,
+    definitions: HashMap<DefinitionHash, Arc<Definition>>,
+    deps: Deps,
+    limits: Limits,
+    codec: Codec,
+    more_codecs: Vec<Codec>,
+    clock: Arc<dyn Clock>,
+}
+
+impl RuntimeBuilder {
+    pub(super) fn new(store: Arc<dyn Store>) -> Self {
+        Self {
+            store,
+            definitions: HashMap::new(),
+            deps: Deps::new(),
+            limits: Limits::default(),
+            codec: Codec::MessagePack,
+            more_codecs: Vec::new(),
+            clock: Arc::new(SystemClock),
+        }
+    }
+
+    /// Registers a workflow: its instances can be started, and those in the store go on. Several versions side by side
+    /// are fine; each instance runs on its own.
+    pub fn register<I, O: 'static>(mut self, workflow: &Workflow<I, O>) -> Self {
+        self.definitions.insert(workflow.hash(), Arc::clone(workflow.definition()));
+        self
+    }
+
+    /// Provides a service for tasks that ask for a [`Dep<T>`](crate::Dep).
+    pub fn provide<T: Send + Sync + 'static>(self, service: T) -> Self {
+        self.provide_arc(Arc::new(service))
+    }
+
+    /// Provides a service that is shared already, or a trait object: `provide_arc::<dyn Mailer>(mailer)`.
+    pub fn provide_arc<T: ?Sized + Send + Sync + 'static>(mut self, service: Arc<T>) -> Self {
+        self.deps.provide(service);
+        self
+    }
+
+    /// Sets the bounds.
+    pub fn limits(mut self, limits: Limits) -> Self {
+        self.limits = limits;
+        self
+    }
+
+    /// Sets the codec of instances started from now on. Those that are there go on with theirs.
+    pub fn codec(mut self, codec: Codec) -> Self {
+        self.codec = codec;
+        self
+    }
+
+    /// Adds a codec that instances were started with earlier. MessagePack and JSON are always there.
+    pub fn also_codec(mut self, codec: Codec) -> Self {
+        self.more_codecs.push(codec);
+        self
+    }
+
+    /// Sets the clock: [`ManualClock`](crate::ManualClock) for tests.
+    pub fn clock(mut self, clock: impl Clock) -> Self {
+        self.clock = Arc::new(clock);
+        self
+    }
+
+    /// Starts the runtime. What a crash left in progress goes on by itself, in the background.
+    ///
+    /// # Errors
+    /// [`RuntimeError`]; nothing runs then.
+    pub async fn start(self) -> Result<Runtime, RuntimeError> {
+        let missing: Vec<_> = self.definitions.values().flat_map(|one| one.missing_deps(&self.deps)).collect();
+        if !missing.is_empty() {
+            return Err(RuntimeError::MissingDeps(missing));
+        }
+        let codecs = codecs(&self.codec, self.more_codecs)?;
+        for (hash, definition) in &self.definitions {
+            self.store.save_manifest(hash, definition.manifest().encode()).await?;
+        }
+        let unregistered = find_unregistered(&*self.store, &self.definitions).await?;
+        for one in &unregistered {
+            let (workflow, count) = (one.workflow.as_deref().unwrap_or("?"), one.instances.len());
+            tracing::warn!(definition = %one.definition, workflow, count, more = one.more,
+                "instances of a workflow that is not registered are left alone");
+        }
+        let parts = HubParts {
+            limits: self.limits,
+            clock: self.clock,
+            store: self.store,
+            definitions: self.definitions,
+            deps: Arc::new(self.deps),
+            codecs,
+        };
+        let actors = Actors::start(parts).await.map_err(RuntimeError::Actors)?;
+        Ok(Runtime::new(actors, self.codec, StartReport { unregistered }))
+    }
+}
+
+fn codecs(default: &Codec, more: Vec<Codec>) -> Result<HashMap<u8, Codec>, RuntimeError> {
+    let mut codecs = HashMap::from([(1, Codec::MessagePack), (2, Codec::Json)]);
+    let given = std::iter::once(default.clone()).chain(more);
+    for codec in given.filter(|codec| matches!(codec, Codec::Custom(_))) {
+        let id = codec.id();
+        match codecs.entry(id) {
+            Entry::Vacant(entry) if id >= CUSTOM_CODEC_ID_MIN => entry.insert(codec),
+            _ => return Err(RuntimeError::CodecId(id)),
+        };
+    }
+    Ok(codecs)
+}
+
+impl std::fmt::Debug for RuntimeBuilder {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "RuntimeBuilder({} workflows)", self.definitions.len())
+    }
+}

@@ -1,0 +1,90 @@
+//! The runtime a service embeds: builder, starts, health, shutdown.
+
+mod builder;
+mod report;
+mod start;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::actors::Actors;
+use crate::codec::Codec;
+use crate::definition::Workflow;
+use crate::handle::{HandleError, InstanceHandle};
+use crate::id::InstanceId;
+use crate::store::Store;
+
+pub use crate::actors::Health;
+pub use builder::{RuntimeBuilder, RuntimeError};
+pub use report::{StartReport, Unregistered};
+pub use start::{StartOptions, Started};
+
+/// A running Everstep: starts instances, keeps them going, and picks up by itself what a crash left behind.
+///
+/// Cheap to clone; it stops when the last clone is dropped, at once and without losing anything that was acknowledged.
+/// [`Runtime::shutdown`] stops it gently.
+#[derive(Clone)]
+pub struct Runtime {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    actors: Arc<Actors>,
+    codec: Codec,
+    report: StartReport,
+}
+
+impl Runtime {
+    /// Begins a runtime on a store.
+    pub fn builder(store: impl Store) -> RuntimeBuilder {
+        RuntimeBuilder::new(Arc::new(store))
+    }
+
+    fn new(actors: Actors, codec: Codec, report: StartReport) -> Self {
+        Self { inner: Arc::new(Inner { actors: Arc::new(actors), codec, report }) }
+    }
+
+    /// What was found at the start.
+    pub fn report(&self) -> &StartReport {
+        &self.inner.report
+    }
+
+    /// Whether anything can be made durable at present.
+    pub fn health(&self) -> Health {
+        self.inner.actors.hub().health()
+    }
+
+    /// A handle of an instance that exists.
+    ///
+    /// # Errors
+    /// [`HandleError::NotFound`] if there is none, [`HandleError::DefinitionMismatch`] if it runs on another definition
+    /// than this workflow's.
+    pub async fn handle<I, O: 'static>(
+        &self,
+        workflow: &Workflow<I, O>,
+        instance: impl AsRef<str>,
+    ) -> Result<InstanceHandle<O>, HandleError> {
+        let instance = InstanceId::new(instance.as_ref())?;
+        let read = self.inner.actors.hub().read(&instance).await?.ok_or(HandleError::NotFound)?;
+        let snapshot = &read.stored.snapshot;
+        let (expected, found) = (workflow.hash(), snapshot.definition());
+        if expected != found {
+            return Err(HandleError::DefinitionMismatch { expected, found });
+        }
+        Ok(InstanceHandle::new(&self.inner.actors, workflow, instance, snapshot.run(), snapshot.codec()))
+    }
+
+    /// Stops gently: new work is refused, running tasks may finish until `grace` is over, then they are cancelled and run
+    /// again at the next start. When this returns, everything is written and the store is closed.
+    ///
+    /// Callers who wait for a result stay without one: [`ResultError::ShuttingDown`](crate::ResultError::ShuttingDown).
+    pub async fn shutdown(&self, grace: Duration) {
+        self.inner.actors.shutdown(grace).await;
+    }
+}
+
+impl std::fmt::Debug for Runtime {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Runtime({:?})", self.health())
+    }
+}
