@@ -147,7 +147,8 @@ fn random_u128() -> u128 {
 pub struct NodePath(Arc<str>);
 
 impl NodePath {
-    pub(crate) fn new(text: &str) -> Self {
+    /// A path to look something up by; whether there is such a node is another question.
+    pub fn new(text: &str) -> Self {
         Self(text.into())
     }
 

@@ -20,7 +20,7 @@ use crate::executor::{AttemptKey, Executor, Sink};
 use crate::id::{DefinitionHash, InstanceId};
 use crate::lifecycle::{LoadError, Stored, load};
 use crate::limits::Limits;
-use crate::machine::{Effect, Outcome, Snapshot};
+use crate::machine::{Effect, Outcome, Snapshot, Wake};
 use crate::status::Status;
 use crate::store::Store;
 use crate::time::Timestamp;
@@ -139,7 +139,7 @@ impl Hub {
         let id = snapshot.instance().clone();
         if !snapshot.is_running() && !effects.iter().any(|effect| matches!(effect, Effect::Run(_))) {
             // Parked at once: it needs no actor, only its wake-up.
-            self.arm(&id, snapshot.next_wake(), true);
+            self.arm(&id, snapshot.wake());
             return;
         }
         let activation = Activation::Fresh(snapshot, effects);
@@ -148,8 +148,8 @@ impl Hub {
         }
     }
 
-    pub(super) fn arm(&self, instance: &InstanceId, at: Option<Timestamp>, stored: bool) {
-        let message = TimerMessage::Arm { instance: instance.clone(), at, stored };
+    pub(super) fn arm(&self, instance: &InstanceId, wake: Wake) {
+        let message = TimerMessage::Arm { instance: instance.clone(), wake };
         // Refused only while the runtime goes down; the row in the store is what counts.
         let _ = self.running().timers.cast(message);
     }

@@ -19,7 +19,7 @@ use crate::id::InstanceId;
 use crate::lifecycle::{
     CommitError, ConflictPolicy, LoadError, Port as _, PrepareRunOutcome, check_existing_instance, fill, load, prepare_run,
 };
-use crate::machine::{Effect, Event, Setting, Snapshot, encode_quarantine};
+use crate::machine::{Effect, Event, HeadIndex, Setting, Snapshot, encode_quarantine};
 use crate::panic::caught;
 use crate::status::Status;
 use crate::store::{Change, Condition, StoreError, Write};
@@ -118,7 +118,7 @@ impl State {
                     live.committed(run, seq);
                 }
             }
-            InstanceMessage::NotCommitted { run, error } => self.not_committed(run, error),
+            InstanceMessage::NotCommitted { run, error } => self.not_committed(run, &error),
         }
         self.follow_up().await;
     }
@@ -134,6 +134,8 @@ impl State {
     async fn load(&mut self, myself: &ActorRef<InstanceMessage>) {
         let Being::New(activation) = std::mem::replace(&mut self.being, Being::Gone(MailError::NotFound)) else { return };
         let process_died = match activation {
+            // Somebody else may have taken it up and moved it since it was committed.
+            Activation::Fresh(snapshot, _) if !self.is_stored(&snapshot).await => true,
             Activation::Fresh(snapshot, effects) => {
                 self.being = self.live(myself, *snapshot).map_or_else(Being::Gone, |mut live| {
                     live.perform(effects);
@@ -151,6 +153,12 @@ impl State {
             Ok(live) => Being::Live(live),
             Err(reason) => Being::Gone(reason),
         };
+    }
+
+    async fn is_stored(&self, snapshot: &Snapshot) -> bool {
+        let Ok(Some(loaded)) = self.hub.store.load(&self.id).await else { return false };
+        let index = HeadIndex::of_head(&self.id, &loaded.head);
+        index.is_ok_and(|index| (index.run, index.seq) == (snapshot.run(), snapshot.seq()))
     }
 
     /// Reads the instance and lets it go on.
@@ -227,12 +235,12 @@ impl State {
         }
     }
 
-    fn not_committed(&mut self, run: crate::id::RunId, error: CommitError) {
+    fn not_committed(&mut self, run: crate::id::RunId, error: &CommitError) {
         let Being::Live(live) = &mut self.being else { return };
         if live.run() != run {
             return;
         }
-        let reason = MailError::from(&error);
+        let reason = MailError::from(error);
         live.abandon(&reason);
         self.being = Being::Gone(reason);
     }
@@ -242,7 +250,7 @@ impl State {
         let Being::Live(live) = &mut self.being else { return };
         if let Some(error) = live.broken.take() {
             let run = live.run();
-            return self.not_committed(run, error);
+            return self.not_committed(run, &error);
         }
         if !live.is_settled() {
             return;

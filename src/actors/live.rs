@@ -265,10 +265,7 @@ impl Live {
                 Effect::Proceed { ticket } => executor.proceed(&self.key(ticket)),
                 Effect::Withdraw { ticket } => executor.withdraw(&self.key(ticket)),
                 Effect::Stop { ticket } => executor.stop(&self.key(ticket)),
-                Effect::WakeAt(at) => {
-                    let stored = !self.snapshot.is_running();
-                    self.hub.arm(self.snapshot.instance(), at, stored);
-                }
+                Effect::WakeAt(wake) => self.hub.arm(self.snapshot.instance(), wake),
                 Effect::Ended => tracing::debug!(instance = %self.snapshot.instance(), "an instance has ended"),
                 Effect::Quarantine { reason } => self.to_quarantine = Some(reason),
             }

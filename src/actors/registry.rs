@@ -37,7 +37,7 @@ struct Entry {
     _resident: OwnedSemaphorePermit,
 }
 
-/// Mail that was not sent, because no more instances may be awake.
+/// Mail that was not sent, because no more instances may be awake, or the runtime shuts down.
 pub(super) struct Full(pub(super) Mail);
 
 impl Registry {
@@ -94,6 +94,9 @@ impl Registry {
                 }
             }
             MapEntry::Vacant(vacant) => {
+                if hub.is_closing() {
+                    return Err(Full(mail));
+                }
                 let resident = resident.or_else(|| Arc::clone(&self.residents).try_acquire_owned().ok());
                 let Some(resident) = resident else { return Err(Full(mail)) };
                 let (actor, queued) = self.spawn(hub, id, activation);

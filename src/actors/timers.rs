@@ -21,6 +21,7 @@ use super::hub::Hub;
 use super::mail::Mail;
 use crate::clock::Clock;
 use crate::id::InstanceId;
+use crate::machine::Wake;
 use crate::time::Timestamp;
 
 /// The longest sleep: the wall clock may be set meanwhile.
@@ -31,8 +32,8 @@ const FIRED_AT_ONCE_MAX: usize = 1_000;
 const RETRY_AFTER: Duration = Duration::from_millis(20);
 
 pub(super) enum TimerMessage {
-    /// Wake an instance at this time instead of the one before; `stored` says that the due index lists it too.
-    Arm { instance: InstanceId, at: Option<Timestamp>, stored: bool },
+    /// Wake an instance at this time instead of the one before.
+    Arm { instance: InstanceId, wake: Wake },
     /// Something may be due, or the window be low.
     Tick,
 }
@@ -114,8 +115,8 @@ impl Actor for Timers {
     ) -> Result<(), ActorProcessingErr> {
         let ticked = matches!(message, TimerMessage::Tick);
         let alarm = match message {
-            TimerMessage::Arm { instance, at, stored } => {
-                state.arm(instance, at, stored);
+            TimerMessage::Arm { instance, wake } => {
+                state.arm(instance, wake);
                 state.first()
             }
             TimerMessage::Tick => {
@@ -156,7 +157,7 @@ impl State {
         self.more && self.read_to.as_ref().is_none_or(|read_to| due > read_to)
     }
 
-    fn arm(&mut self, instance: InstanceId, at: Option<Timestamp>, stored: bool) {
+    fn arm(&mut self, instance: InstanceId, Wake { at, stored }: Wake) {
         self.disarm(&instance);
         let Some(at) = at else { return };
         let due = (at, instance);

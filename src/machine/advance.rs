@@ -65,7 +65,7 @@ impl Mover<'_> {
 
     /// Hands the attempt of a frame that is at a task to the executor, unless the instance is paused.
     pub(super) fn start_attempt(&mut self, id: FrameId) {
-        let paused = self.snapshot.is_paused();
+        let (paused, seq) = (self.snapshot.is_paused(), self.seq());
         let Some(frame) = self.snapshot.frames.get_mut(&id) else { return };
         let Phase::Task { attempt, issued, stage, deaths } = &mut frame.phase else { return };
         let Some(Op::Task(op)) = self.program.op(frame.position) else { return };
@@ -73,7 +73,9 @@ impl Mover<'_> {
         self.changed |= *stage != next;
         *stage = next;
         if !paused {
-            let ticket = Ticket { frame: id, issued: *issued };
+            // A ticket of its own each time: the executor may still be busy forgetting one that was stopped.
+            *issued = seq;
+            let ticket = Ticket { frame: id, issued: seq };
             let run = run(ticket, *attempt, op, frame.value.clone(), op.timeout, *deaths > 0);
             self.effects.push(Effect::Run(run));
         }

@@ -13,19 +13,29 @@ use crate::time::Timestamp;
 
 impl Mover<'_> {
     /// The stage of this very attempt, if it is handed out. A report of any other attempt is stale.
-    fn running_stage(&mut self, ticket: Ticket) -> Option<&mut Stage> {
+    fn running_stage(&mut self, ticket: Ticket) -> Option<(&mut Stage, u32)> {
         if self.snapshot.end.is_some() {
             return None;
         }
         match &mut self.snapshot.frames.get_mut(&ticket.frame)?.phase {
-            Phase::Task { issued, stage: stage @ Stage::Running { .. }, .. } if *issued == ticket.issued => Some(stage),
+            Phase::Task { issued, stage: stage @ Stage::Running { .. }, deaths, .. } if *issued == ticket.issued => {
+                Some((stage, *deaths))
+            }
             _ => None,
         }
     }
 
     /// Records since when an attempt runs, and lets it go ahead if it waits for that.
     pub(super) fn attempt_started(&mut self, ticket: Ticket, at: Timestamp) {
-        let Some(stage) = self.running_stage(ticket) else { return };
+        let paused = self.snapshot.is_paused();
+        let Some((stage, deaths)) = self.running_stage(ticket) else { return };
+        if paused && deaths > 0 && *stage == (Stage::Running { since: None }) {
+            // It waits to go ahead, and no task starts in a pause.
+            *stage = Stage::Ready;
+            self.changed = true;
+            self.effects.push(Effect::Stop { ticket });
+            return;
+        }
         if *stage == (Stage::Running { since: None }) {
             *stage = Stage::Running { since: Some(at) };
             self.changed = true;
@@ -34,7 +44,7 @@ impl Mover<'_> {
     }
 
     pub(super) fn attempt_withdrawn(&mut self, ticket: Ticket) {
-        let Some(stage) = self.running_stage(ticket) else { return };
+        let Some((stage, _)) = self.running_stage(ticket) else { return };
         *stage = Stage::Ready;
         self.changed = true;
         // Meanwhile the pause may have ended.

@@ -52,8 +52,8 @@ pub enum Effect {
         /// Which attempt.
         ticket: Ticket,
     },
-    /// Wake the instance at this time, instead of the time asked for before; `None` for not at all.
-    WakeAt(Option<Timestamp>),
+    /// Wake the instance at another time than the one asked for before.
+    WakeAt(Wake),
     /// The run has ended.
     Ended,
     /// Going on would do harm: set the instance aside. The head stays as it is.
@@ -61,6 +61,16 @@ pub enum Effect {
         /// Why.
         reason: Arc<str>,
     },
+}
+
+/// When an instance wants to be woken next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Wake {
+    /// The time; none for not at all.
+    pub at: Option<Timestamp>,
+    /// Whether the store's due index lists it. While a task of the instance runs it does not, and who wakes must remember
+    /// the time himself.
+    pub stored: bool,
 }
 
 /// An attempt to run.

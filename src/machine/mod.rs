@@ -23,7 +23,7 @@ mod snapshot;
 mod status;
 mod wake;
 
-pub use effect::{Effect, RowChange, Run, Transition};
+pub use effect::{Effect, RowChange, Run, Transition, Wake};
 pub use envelope::{Damaged, Envelope, HEAD_INDEX_BYTES, HeadIndex, Kind};
 pub use event::{Event, Outcome, Refusal};
 pub use mover::{NewRun, Setting, apply, start};

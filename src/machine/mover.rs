@@ -6,7 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::snapshot::{ROOT, Signals};
-use super::{Effect, End, Event, FrameId, Kind, Refusal, RowChange, RowKey, Snapshot, Transition};
+use super::{Effect, End, Event, FrameId, Kind, Refusal, RowChange, RowKey, Snapshot, Transition, Wake};
 use crate::codec::{Home, Value};
 use crate::definition::{Names as _, Program};
 use crate::id::{InstanceId, RunId};
@@ -71,7 +71,7 @@ pub fn start(setting: &Setting<'_>, new: NewRun) -> (Snapshot, Transition) {
 /// [`Refusal`]: the event is not valid now; the snapshot is as it was.
 pub fn apply(setting: &Setting<'_>, snapshot: &mut Snapshot, event: Event) -> Result<Transition, Refusal> {
     // Whoever takes an instance up does not know what was asked for before.
-    let asked = if matches!(event, Event::Resumed { .. }) { Asked::Unknown } else { Asked::For(snapshot.next_wake()) };
+    let asked = if matches!(event, Event::Resumed { .. }) { Asked::Unknown } else { Asked::For(snapshot.wake()) };
     let mut mover = Mover::new(setting, snapshot);
     match event {
         Event::Resumed { alive, process_died } => mover.resume(&alive, process_died),
@@ -91,7 +91,7 @@ pub fn apply(setting: &Setting<'_>, snapshot: &mut Snapshot, event: Event) -> Re
 #[derive(PartialEq)]
 enum Asked {
     Unknown,
-    For(Option<Timestamp>),
+    For(Wake),
 }
 
 /// A transition in the making.
@@ -164,7 +164,7 @@ impl<'a> Mover<'a> {
         if self.changed {
             self.snapshot.seq += 1;
         }
-        let wake = self.snapshot.next_wake();
+        let wake = self.snapshot.wake();
         if *asked != Asked::For(wake) {
             self.effects.push(Effect::WakeAt(wake));
         }

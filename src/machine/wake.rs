@@ -3,7 +3,7 @@
 use super::advance::timed_out;
 use super::mover::Mover;
 use super::snapshot::{Frame, Phase, Snapshot, Stage};
-use super::{End, FrameId};
+use super::{End, FrameId, Wake};
 use crate::definition::{Op, Program};
 use crate::time::Timestamp;
 
@@ -45,6 +45,13 @@ impl Mover<'_> {
 }
 
 impl Snapshot {
+    /// When the instance wants to be woken next, and whether the store knows.
+    pub fn wake(&self) -> Wake {
+        let at = self.next_wake();
+        // With nothing to be woken for, both are the same.
+        Wake { at, stored: at.is_none() || !self.is_running() }
+    }
+
     /// When the instance wants to be woken next, as it stands.
     pub fn next_wake(&self) -> Option<Timestamp> {
         if self.end.is_some() {
