@@ -23,6 +23,21 @@ pub trait Clock: Send + Sync + 'static {
     fn sleep(&self, duration: Duration) -> BoxFuture<'static, ()>;
 }
 
+/// How far the clock may move between a look at it and the start of a sleep that was measured by that look.
+const LOOK_TOLERANCE: Duration = Duration::from_millis(1);
+
+/// Sleeps until the wall clock shows `at`, or as long as `at_most`: it may be set meanwhile.
+pub(crate) async fn sleep_until(clock: &dyn Clock, at: Timestamp, at_most: Duration) {
+    loop {
+        let now = clock.now();
+        let sleep = clock.sleep(at.since(now).min(at_most));
+        // A clock that was moved in between would make this sleep too long.
+        if clock.now().since(now) <= LOOK_TOLERANCE {
+            return sleep.await;
+        }
+    }
+}
+
 /// The machine's own clock.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct SystemClock;

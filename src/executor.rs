@@ -16,6 +16,7 @@ use crate::id::{InstanceId, RunId};
 use crate::lifecycle::Caller;
 use crate::limits::Limits;
 use crate::machine::{Outcome, Run, Ticket};
+use crate::panic::caught;
 use crate::time::Timestamp;
 
 /// How long an attempt with a timeout may run before its start is recorded. A shorter one is not worth a commit: lost
@@ -70,9 +71,26 @@ struct Table {
     closed: bool,
 }
 
+/// ```text
+/// Queued ──slot──> Running ──> Finished ──forget──> gone
+///    \──withdraw────\──stop───────────────────────^
+/// ```
 enum Known {
     Queued((Timestamp, u64)),
-    Running { token: CancellationToken, go_ahead: Option<oneshot::Sender<()>> },
+    Running {
+        token: CancellationToken,
+        go_ahead: Option<oneshot::Sender<()>>,
+    },
+    /// Kept until the instance has the outcome durable, so that it is not lost with an actor.
+    Finished(Outcome),
+}
+
+/// An attempt that has its slot and is not spawned yet: that happens outside the lock.
+struct Ready {
+    slot: Slot,
+    job: Job,
+    token: CancellationToken,
+    gate: Option<oneshot::Receiver<()>>,
 }
 
 impl Executor {
@@ -95,15 +113,23 @@ impl Executor {
 
     /// Runs an attempt when there is a slot for it. One that is here already is not run a second time.
     pub(crate) fn submit(&self, job: Job) {
-        let mut table = self.table();
-        if table.closed || table.known.contains_key(&job.key) {
-            return;
-        }
-        if table.running < self.slots {
-            self.spawn(&mut table, job);
-            return;
-        }
-        // Waiting raises by one priority per `aging`: the same order as that of these points in time.
+        let ready = {
+            let mut table = self.table();
+            if table.closed || table.known.contains_key(&job.key) {
+                return;
+            }
+            if table.running < self.slots {
+                self.take_slot(&mut table, job)
+            } else {
+                self.enqueue(&mut table, job);
+                None
+            }
+        };
+        self.spawn(ready);
+    }
+
+    /// Waiting raises by one priority per `aging`: the same order as that of these points in time.
+    fn enqueue(&self, table: &mut Table, job: Job) {
         let priority = job.caller.options(&job.run).map_or(Priority::default(), |options| options.priority);
         let place = (self.clock.now().after(self.aging * u32::from(priority as u8)), table.arrivals);
         table.arrivals += 1;
@@ -111,9 +137,47 @@ impl Executor {
         table.queue.insert(place, job);
     }
 
-    /// Whether an attempt is queued or running here.
+    fn take_slot(&self, table: &mut Table, job: Job) -> Option<Ready> {
+        let executor = self.myself.upgrade()?;
+        let token = CancellationToken::new();
+        let (go_ahead, gate) = job.run.announce.then(oneshot::channel).unzip();
+        table.running += 1;
+        table.known.insert(job.key.clone(), Known::Running { token: token.clone(), go_ahead });
+        let slot = Slot { executor, key: job.key.clone(), ended: false };
+        Some(Ready { slot, job, token, gate })
+    }
+
+    /// Outside the lock: a tokio runtime that is going down drops what is spawned on the spot, and with it the slot.
+    fn spawn(&self, ready: Option<Ready>) {
+        if let Some(Ready { slot, job, token, gate }) = ready {
+            self.tokio.spawn(slot.run(job, token, gate));
+        }
+    }
+
+    /// Whether an attempt is queued or running here, or has an outcome that its instance has not recorded.
     pub(crate) fn knows(&self, key: &AttemptKey) -> bool {
-        self.table().known.contains_key(key)
+        match self.table().known.get(key) {
+            Some(Known::Running { token, .. }) => !token.is_cancelled(),
+            Some(Known::Queued(_) | Known::Finished(_)) => true,
+            None => false,
+        }
+    }
+
+    /// Reports an outcome once more, to the successor of an actor that may have lost it.
+    pub(crate) fn report_again(&self, key: &AttemptKey) {
+        let outcome = match self.table().known.get(key) {
+            Some(Known::Finished(outcome)) => outcome.clone(),
+            _ => return,
+        };
+        self.sink.finished(key, outcome);
+    }
+
+    /// The outcome is durable, or nobody wants it.
+    pub(crate) fn forget(&self, key: &AttemptKey) {
+        let mut table = self.table();
+        if let Some(Known::Finished(_)) = table.known.get(key) {
+            table.known.remove(key);
+        }
     }
 
     /// Lets an attempt that announced its start go ahead.
@@ -140,21 +204,24 @@ impl Executor {
         if table.unqueue(key) {
             return;
         }
-        if let Some(Known::Running { token, .. }) = table.known.get(key) {
-            token.cancel();
+        match table.known.get(key) {
+            Some(Known::Running { token, .. }) => token.cancel(),
+            Some(Known::Finished(_)) => drop(table.known.remove(key)),
+            Some(Known::Queued(_)) | None => {}
         }
     }
 
-    /// Starts nothing more, waits until what runs has ended or `grace` is over, and cancels the rest. What is cancelled
-    /// runs again when the instance is taken up the next time.
+    /// Starts nothing more, waits until what runs has ended or `grace` is over, and cancels the rest. What was not run to
+    /// its end is reported as withdrawn: it runs again when the instance is taken up the next time.
     pub(crate) async fn close(&self, grace: Duration) {
-        {
+        let queued = {
             let mut table = self.table();
             table.closed = true;
-            let queued: Vec<_> = std::mem::take(&mut table.queue).into_values().collect();
-            for job in queued {
-                table.known.remove(&job.key);
-            }
+            std::mem::take(&mut table.queue)
+        };
+        for job in queued.into_values() {
+            self.table().known.remove(&job.key);
+            self.sink.withdrawn(&job.key);
         }
         let done = async {
             loop {
@@ -167,46 +234,54 @@ impl Executor {
         };
         tokio::select! {
             () = done => {}
-            () = self.clock.sleep(grace) => self.stop_all(),
-        }
-    }
-
-    /// Cancels everything.
-    pub(crate) fn stop_all(&self) {
-        let mut table = self.table();
-        table.closed = true;
-        table.queue.clear();
-        for known in table.known.values() {
-            if let Known::Running { token, .. } = known {
-                token.cancel();
+            () = self.clock.sleep(grace) => {
+                for key in self.stop_all() {
+                    self.sink.withdrawn(&key);
+                }
             }
         }
     }
 
-    fn spawn(&self, table: &mut Table, job: Job) {
-        let Some(executor) = self.myself.upgrade() else { return };
-        let token = CancellationToken::new();
-        let (go_ahead, gate) = job.run.announce.then(oneshot::channel).unzip();
-        table.running += 1;
-        table.known.insert(job.key.clone(), Known::Running { token: token.clone(), go_ahead });
-        let slot = Slot { executor, key: job.key.clone(), ended: false };
-        self.tokio.spawn(slot.run(job, token, gate));
+    /// Cancels everything; gives what was running.
+    pub(crate) fn stop_all(&self) -> Vec<AttemptKey> {
+        let mut table = self.table();
+        table.closed = true;
+        table.queue.clear();
+        let mut stopped = Vec::new();
+        for (key, known) in &table.known {
+            if let Known::Running { token, .. } = known {
+                token.cancel();
+                stopped.push(key.clone());
+            }
+        }
+        stopped
     }
 
-    fn release(&self, key: &AttemptKey, ended: bool) {
-        let mut table = self.table();
-        table.known.remove(key);
-        if !ended {
-            // The tokio runtime drops its tasks: what was started now would be dropped as well.
-            table.closed = true;
-            table.queue.clear();
-        }
-        table.running -= 1;
-        if let Some((_, job)) = table.queue.pop_first() {
-            self.spawn(&mut table, job);
-        } else if table.running == 0 {
-            self.idle.notify_waiters();
-        }
+    /// Gives a slot back: to the next in the queue, if there is one.
+    fn release(&self, slot: &Slot) {
+        let ready = {
+            let mut table = self.table();
+            if let Some(Known::Running { .. }) = table.known.get(&slot.key) {
+                table.known.remove(&slot.key);
+            }
+            table.running -= 1;
+            if !slot.ended {
+                // The tokio runtime drops its tasks: what was started now would be dropped as well.
+                table.closed = true;
+                table.queue.clear();
+            }
+            if table.running == 0 && table.queue.is_empty() {
+                self.idle.notify_waiters();
+            }
+            table.queue.pop_first().and_then(|(_, job)| self.take_slot(&mut table, job))
+        };
+        self.spawn(ready);
+    }
+
+    /// Keeps an outcome until it is recorded, and reports it.
+    fn finish(&self, key: &AttemptKey, outcome: Outcome) {
+        self.table().known.insert(key.clone(), Known::Finished(outcome.clone()));
+        self.sink.finished(key, outcome);
     }
 }
 
@@ -229,7 +304,10 @@ struct Slot {
 
 impl Slot {
     async fn run(mut self, job: Job, token: CancellationToken, gate: Option<oneshot::Receiver<()>>) {
-        self.run_to_end(job, token, gate).await;
+        // A panic here is one of user code that is dropped: a future, or what it holds.
+        if let Err(panic) = caught(self.run_to_end(job, token, gate)).await {
+            self.executor.finish(&self.key, Err(AttemptFailure::new(FailureKind::Panicked, panic)));
+        }
         self.ended = true;
     }
 
@@ -244,8 +322,7 @@ impl Slot {
         }
         let finished = self.attempt(job, &token).await;
         if let Some(outcome) = finished {
-            // Told before the key is forgotten: whoever asks meanwhile must not run it a second time.
-            executor.sink.finished(&self.key, outcome);
+            executor.finish(&self.key, outcome);
         }
     }
 
@@ -300,7 +377,7 @@ pub(crate) async fn attempt(
 
 impl Drop for Slot {
     fn drop(&mut self) {
-        self.executor.release(&self.key, self.ended);
+        self.executor.release(self);
     }
 }
 

@@ -10,8 +10,8 @@ use crate::actors::{Actors, Hub, Mail, MailError, Read, Reply, Subscription};
 use crate::codec::{Codec, CodecError};
 use crate::definition::{SignalError, Workflow};
 use crate::id::{DefinitionHash, IdError, InstanceId, RunId, check_signal_id, generate_signal_id};
-use crate::lifecycle::{LoadError, fill};
-use crate::machine::{Damaged, Kind, Refusal, RowKey};
+use crate::lifecycle::{LoadError, fill_values};
+use crate::machine::{Damaged, Refusal, RowKey};
 use crate::status::{Failure, Status};
 use crate::store::StoreError;
 
@@ -202,13 +202,8 @@ impl<O: 'static> InstanceHandle<O> {
         loop {
             let codec = self.hub().codecs.get(&codec_id).ok_or(MessageError::NotRegistered)?;
             let payload = codec.encode(payload, self.hub().limits.payload_bytes_max)?;
-            let mail = |reply| Mail::Signal {
-                name: Arc::clone(&name),
-                id: Arc::clone(&id),
-                codec: codec_id,
-                payload,
-                reply,
-            };
+            let mail =
+                |reply| Mail::Signal { name: Arc::clone(&name), id: Arc::clone(&id), codec: codec_id, payload, reply };
             match self.ask(mail).await {
                 // The current run was started with another codec than the handle's.
                 Some(Err(MailError::OtherCodec(other))) if other != codec_id => codec_id = other,
@@ -302,7 +297,7 @@ impl<O: 'static> InstanceHandle<O> {
     /// # Errors
     /// [`ResultError`]: a typed failure if it ended otherwise.
     pub async fn result(&self) -> Result<O, ResultError> {
-        let mut watch = StatusWatch::new(self);
+        let mut changes = self.hub().subscribe(&self.instance);
         loop {
             let read = self.read().await?;
             let mut snapshot = read.stored.snapshot;
@@ -313,7 +308,7 @@ impl<O: 'static> InstanceHandle<O> {
                 Status::Completed => {
                     let definition = self.workflow.definition();
                     let store = &*self.hub().store;
-                    fill(store, definition.program(), &mut snapshot).await.map_err(HandleError::from)?;
+                    fill_values(store, definition.program(), &mut snapshot).await.map_err(HandleError::from)?;
                     let codec = self.codec_of(snapshot.codec())?;
                     let output = snapshot.output().cloned().unwrap_or_default();
                     return Ok(self.workflow.decode_output(&output, codec).map_err(HandleError::from)?);
@@ -322,7 +317,10 @@ impl<O: 'static> InstanceHandle<O> {
                 Status::Cancelled { reason, by } => return Err(ResultError::Cancelled { reason, by }),
                 Status::Quarantined { reason } => return Err(ResultError::Quarantined { reason }),
                 _ if self.hub().is_closing() => return Err(ResultError::ShuttingDown),
-                _ => watch.changed().await,
+                _ => tokio::select! {
+                    () = changes.changed() => {}
+                    () = self.hub().closed() => {}
+                },
             }
         }
     }
@@ -333,14 +331,10 @@ impl<O: 'static> InstanceHandle<O> {
     /// # Errors
     /// [`HandleError`].
     pub async fn watch(&self) -> Result<StatusWatch, HandleError> {
-        let mut watch = StatusWatch::new(self);
-        let read = self.read().await?;
-        if read.stored.snapshot.run() == self.run {
-            watch.first = Some(read.status);
-        } else {
-            watch.ended = true;
-        }
-        Ok(watch)
+        let changes = self.hub().subscribe(&self.instance);
+        self.read().await?;
+        let actors = Arc::clone(&self.actors);
+        Ok(StatusWatch { changes, actors, instance: self.instance.clone(), run: self.run, last: None })
     }
 
     /// A task's recorded result, during and after the run; none if it has not finished yet.
@@ -351,7 +345,7 @@ impl<O: 'static> InstanceHandle<O> {
         let snapshot = self.read().await?.stored.snapshot;
         let key = RowKey::Result(crate::id::NodePath::new(path));
         let Some(row) = self.hub().store.row(snapshot.run(), &key).await? else { return Ok(None) };
-        let bytes = snapshot.open_row(Kind::Result, &row)?;
+        let bytes = snapshot.open_row(&key, &row)?;
         Ok(Some(self.codec_of(snapshot.codec())?.decode(&bytes)?))
     }
 
@@ -380,58 +374,43 @@ impl<O> std::fmt::Debug for InstanceHandle<O> {
 
 /// The status changes of one run, from [`InstanceHandle::watch`].
 pub struct StatusWatch {
-    subscription: Subscription,
-    hub: Arc<Hub>,
+    changes: Subscription,
+    actors: Arc<Actors>,
+    instance: InstanceId,
     run: RunId,
-    first: Option<Status>,
-    ended: bool,
+    last: Option<Status>,
 }
 
 impl StatusWatch {
-    fn new<O: 'static>(handle: &InstanceHandle<O>) -> Self {
-        Self {
-            subscription: handle.hub().subscribe(&handle.instance),
-            hub: Arc::clone(handle.hub()),
-            run: handle.run,
-            first: None,
-            ended: false,
-        }
-    }
-
     /// The next status; none once the run has ended and that was given, or another run has taken its place, or the
     /// runtime has shut down.
     pub async fn next(&mut self) -> Option<Status> {
-        if self.ended {
-            return None;
-        }
-        let status = match self.first.take() {
-            Some(status) => status,
-            None => self.published().await?,
-        };
-        self.ended = status.is_terminal();
-        Some(status)
-    }
-
-    async fn published(&mut self) -> Option<Status> {
-        tokio::select! {
-            published = self.subscription.changed() => {
-                published.filter(|published| published.run == self.run).map(|published| published.status)
+        let hub = Arc::clone(self.actors.hub());
+        loop {
+            if self.last.as_ref().is_some_and(Status::is_terminal) {
+                return None;
             }
-            () = self.hub.closed() => None,
-        }
-    }
-
-    /// Waits until something may have changed.
-    async fn changed(&mut self) {
-        tokio::select! {
-            _ = self.subscription.changed() => {}
-            () = self.hub.closed() => {}
+            match hub.read(&self.instance).await {
+                Ok(Some(read)) if read.stored.snapshot.run() == self.run => {
+                    if self.last.as_ref() != Some(&read.status) {
+                        self.last = Some(read.status.clone());
+                        return Some(read.status);
+                    }
+                }
+                Ok(_) => return None,
+                // Listeners are told when the store is back.
+                Err(error) => tracing::warn!(instance = %self.instance, %error, "a status could not be read"),
+            }
+            tokio::select! {
+                () = self.changes.changed() => {}
+                () = hub.closed() => return None,
+            }
         }
     }
 }
 
 impl std::fmt::Debug for StatusWatch {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "StatusWatch(run {})", self.run)
+        write!(f, "StatusWatch({}, run {})", self.instance, self.run)
     }
 }

@@ -11,9 +11,20 @@ pub(crate) async fn caught<F: Future>(future: F) -> Result<F::Output, String> {
     let mut future = pin!(future);
     std::future::poll_fn(move |context| match catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(context))) {
         Ok(poll) => poll.map(Ok),
-        Err(panic) => Poll::Ready(Err(text(&*panic))),
+        Err(panic) => {
+            let said = text(&*panic);
+            drop_quietly(panic);
+            Poll::Ready(Err(said))
+        }
     })
     .await
+}
+
+/// What was thrown may itself panic when it is dropped; what that throws is not looked at.
+fn drop_quietly(panic: Box<dyn Any + Send>) {
+    if let Err(again) = catch_unwind(AssertUnwindSafe(|| drop(panic))) {
+        std::mem::forget(again);
+    }
 }
 
 fn text(panic: &(dyn Any + Send)) -> String {

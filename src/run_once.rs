@@ -2,11 +2,12 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
-use crate::clock::{Clock, SystemClock};
+use crate::clock::{Clock, SystemClock, sleep_until};
 use crate::codec::{Codec, CodecError};
 use crate::definition::{Deps, MissingDep, Workflow};
 use crate::executor::attempt;
@@ -159,14 +160,15 @@ impl Driver {
                 Some(_) => continue,
                 None => match snapshot.next_wake() {
                     Some(at) => {
-                        self.clock.sleep(at.since(self.clock.now())).await;
+                        sleep_until(&*self.clock, at, Duration::MAX).await;
                         Event::Wake
                     }
                     None => return Ok(snapshot),
                 },
             };
             let applied = apply(&self.setting(), &mut snapshot, event);
-            let transition = applied.unwrap_or_else(|refusal| unreachable!("a run in memory is not refused: {refusal}"));
+            let transition =
+                applied.unwrap_or_else(|refusal| unreachable!("a run in memory is not refused: {refusal}"));
             effects.extend(transition.effects);
         }
     }

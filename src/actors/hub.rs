@@ -1,6 +1,7 @@
 //! What the actors share.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use ractor::ActorRef;
@@ -61,6 +62,12 @@ pub(crate) struct Hub {
     pub(super) health: watch::Sender<Health>,
     /// Cancelled when the runtime shuts down.
     closing: CancellationToken,
+    /// Whether the store has failed since the last round of recovery.
+    failed: AtomicBool,
+    /// Whether it ever has.
+    has_failed: AtomicBool,
+    /// Where actors and tasks are spawned, whoever calls: a caller may be on another tokio runtime, or on none.
+    pub(crate) tokio: tokio::runtime::Handle,
     /// Set once by the root, before anything is sent.
     pub(super) parts: OnceLock<Running>,
 }
@@ -93,6 +100,9 @@ impl Hub {
             recover: Notify::new(),
             health: watch::channel(Health::Healthy).0,
             closing: CancellationToken::new(),
+            failed: AtomicBool::new(false),
+            has_failed: AtomicBool::new(false),
+            tokio: tokio::runtime::Handle::current(),
             parts: OnceLock::new(),
         })
     }
@@ -134,18 +144,42 @@ impl Hub {
         self.recover.notify_one();
     }
 
-    /// Starts the actor of a run that was just committed. Without room it stays in the store until there is.
-    pub(crate) fn activate_fresh(self: &Arc<Self>, snapshot: Box<Snapshot>, effects: Vec<Effect>) {
+    /// The same, when the store has failed: what was on its way may be lost, and is looked for.
+    pub(super) fn recover_after_failure(&self) {
+        self.failed.store(true, Ordering::Release);
+        self.has_failed.store(true, Ordering::Release);
+        self.recover();
+    }
+
+    pub(super) fn take_failure(&self) -> bool {
+        self.failed.swap(false, Ordering::AcqRel)
+    }
+
+    /// Whether a task that was handed out and is not known here was handed out by a process that died, as against this
+    /// one before its store failed.
+    pub(super) fn blames_process(&self) -> bool {
+        !self.has_failed.load(Ordering::Acquire)
+    }
+
+    /// Lets a run that was just committed begin. Without room it stays in the store until there is.
+    pub(crate) fn begin(self: &Arc<Self>, snapshot: Box<Snapshot>, effects: Vec<Effect>) {
         let id = snapshot.instance().clone();
-        if !snapshot.is_running() && !effects.iter().any(|effect| matches!(effect, Effect::Run(_))) {
-            // Parked at once: it needs no actor, only its wake-up.
+        let parked = !snapshot.is_running() && !effects.is_empty();
+        if parked && !self.registry.is_awake(&id) {
+            // It needs no actor, only its wake-up.
             self.arm(&id, snapshot.wake());
             return;
         }
-        let activation = Activation::Fresh(snapshot, effects);
-        if self.registry.send_with(self, &id, Mail::Nudge, None, activation).is_err() {
+        // No effects: an earlier try of the same start had gone through, and it may have moved on.
+        let activation = if effects.is_empty() { Activation::Load } else { Activation::Fresh(snapshot, effects) };
+        if self.registry.send_with(self, &id, Mail::TakeUp, None, activation).is_err() {
             self.recover();
         }
+    }
+
+    pub(super) fn reset_timers(&self) {
+        // Refused only while the runtime goes down.
+        let _ = self.running().timers.cast(TimerMessage::Reset);
     }
 
     pub(super) fn arm(&self, instance: &InstanceId, wake: Wake) {
@@ -217,7 +251,7 @@ impl ToInstances {
         if let Err(Full(mail)) = hub.registry.send(&hub, &key.instance, mail) {
             // Its actor is gone although its task ran, and there is no room: waits in line like everyone.
             let instance = key.instance.clone();
-            tokio::spawn(async move { hub.send(&instance, mail).await });
+            hub.tokio.clone().spawn(async move { hub.send(&instance, mail).await });
         }
     }
 }

@@ -13,16 +13,19 @@ use ractor::{Actor, ActorCell, ActorProcessingErr, ActorRef, ActorRuntime};
 
 use super::hub::Hub;
 use super::live::Live;
-use super::mail::{InstanceMessage, Mail, MailError, Reply};
+use super::mail::{InstanceMessage, Mail, MailError, Replacement, Reply};
 use crate::codec::Codec;
-use crate::id::InstanceId;
+use crate::definition::Definition;
+use crate::executor::AttemptKey;
+use crate::id::{InstanceId, RunId};
 use crate::lifecycle::{
-    CommitError, ConflictPolicy, LoadError, Port as _, PrepareRunOutcome, check_existing_instance, fill, load, prepare_run,
+    CommitError, ConflictPolicy, LoadError, Port as _, PrepareRunOutcome, StartError, check_existing_instance, fill,
+    load, prepare_run,
 };
-use crate::machine::{Effect, Event, HeadIndex, Setting, Snapshot, encode_quarantine};
+use crate::machine::{Effect, HeadIndex, NewRun, Setting, Snapshot, encode_quarantine};
 use crate::panic::caught;
 use crate::status::Status;
-use crate::store::{Change, Condition, StoreError, Write};
+use crate::store::{Change, Condition, Write};
 
 /// How an actor comes by its instance.
 pub(super) enum Activation {
@@ -111,16 +114,16 @@ impl State {
             InstanceMessage::Load => self.load(myself).await,
             InstanceMessage::Mail(mail) => {
                 self.queued.fetch_sub(1, Ordering::AcqRel);
-                self.mail(mail).await;
+                self.mail(myself, mail).await;
             }
             InstanceMessage::Committed { run, seq } => {
                 if let Being::Live(live) = &mut self.being {
                     live.committed(run, seq);
                 }
             }
-            InstanceMessage::NotCommitted { run, error } => self.not_committed(run, &error),
+            InstanceMessage::NotCommitted { run, error } => self.not_committed(run, &error).await,
         }
-        self.follow_up().await;
+        self.follow_up(myself).await;
     }
 
     fn may_leave(&self) -> bool {
@@ -132,10 +135,12 @@ impl State {
     }
 
     async fn load(&mut self, myself: &ActorRef<InstanceMessage>) {
-        let Being::New(activation) = std::mem::replace(&mut self.being, Being::Gone(MailError::NotFound)) else { return };
+        let Being::New(activation) = std::mem::replace(&mut self.being, Being::Gone(MailError::NotFound)) else {
+            return;
+        };
         let process_died = match activation {
             // Somebody else may have taken it up and moved it since it was committed.
-            Activation::Fresh(snapshot, _) if !self.is_stored(&snapshot).await => true,
+            Activation::Fresh(snapshot, _) if !self.is_stored(&snapshot).await => false,
             Activation::Fresh(snapshot, effects) => {
                 self.being = self.live(myself, *snapshot).map_or_else(Being::Gone, |mut live| {
                     live.perform(effects);
@@ -143,16 +148,26 @@ impl State {
                 });
                 return;
             }
-            Activation::Load => true,
+            Activation::Load => self.hub.blames_process(),
             Activation::Successor => {
                 self.hub.persistence().barrier().await;
                 false
             }
         };
-        self.being = match self.take_up(myself, process_died).await {
-            Ok(live) => Being::Live(live),
-            Err(reason) => Being::Gone(reason),
-        };
+        match self.take_up(myself, process_died).await {
+            Ok(live) => self.being = Being::Live(live),
+            Err(reason) => self.go(reason),
+        }
+    }
+
+    /// There is nothing to talk to any more. What the store is to blame for is tried again.
+    fn go(&mut self, reason: MailError) {
+        match reason {
+            MailError::Store(_) => self.hub.recover_after_failure(),
+            MailError::Fenced => self.hub.recover(),
+            _ => {}
+        }
+        self.being = Being::Gone(reason);
     }
 
     async fn is_stored(&self, snapshot: &Snapshot) -> bool {
@@ -179,8 +194,7 @@ impl State {
             return Err(self.unreadable(error).await);
         }
         let mut live = self.live(myself, snapshot)?;
-        let alive = live.alive();
-        live.apply(Event::Resumed { alive, process_died }, None).await;
+        live.resume(process_died);
         Ok(live)
     }
 
@@ -211,46 +225,49 @@ impl State {
         }
     }
 
-    async fn mail(&mut self, mail: Mail) {
-        if let Mail::Stop = mail {
-            self.stopping = true;
-            return;
-        }
-        match &mut self.being {
-            Being::Live(live) => live.mail(mail).await,
-            Being::Gone(reason) => match mail {
-                Mail::Replace(replacement) if !matches!(reason, MailError::Store(_)) => {
-                    let hub = Arc::clone(&self.hub);
-                    let started = replace(&hub, &replacement).await;
-                    // The new run is taken up by an actor of its own.
-                    let _ = replacement.reply.send(started);
+    async fn mail(&mut self, myself: &ActorRef<InstanceMessage>, mail: Mail) {
+        match (&mut self.being, mail) {
+            (_, Mail::Stop) => self.stopping = true,
+            (Being::Live(live), mail) => live.mail(mail).await,
+            (Being::Gone(_), Mail::TakeUp) => {
+                self.being = Being::New(Activation::Load);
+                self.load(myself).await;
+            }
+            (Being::Gone(_), Mail::Replace(replacement)) => self.replace(myself, *replacement).await,
+            (Being::Gone(MailError::Store(_)), Mail::Finished { .. }) => {
+                // Kept by the executor; whoever takes the instance up next is told again.
+            }
+            (Being::Gone(_), Mail::Finished { run, ticket, .. }) => {
+                let key = AttemptKey { instance: self.id.clone(), run, ticket };
+                self.hub.running().executor.forget(&key);
+            }
+            (Being::Gone(reason), mail) => {
+                if let Some(reply) = mail.into_reply() {
+                    reply.send(Err(reason.clone()));
                 }
-                mail => {
-                    if let Some(reply) = mail.into_reply() {
-                        reply.send(Err(reason.clone()));
-                    }
-                }
-            },
-            Being::New(_) => unreachable!("Load is the first message an actor handles"),
+            }
+            (Being::New(_), _) => unreachable!("Load is the first message an actor handles"),
         }
     }
 
-    fn not_committed(&mut self, run: crate::id::RunId, error: &CommitError) {
+    async fn not_committed(&mut self, run: RunId, error: &CommitError) {
         let Being::Live(live) = &mut self.being else { return };
         if live.run() != run {
             return;
         }
         let reason = MailError::from(error);
         live.abandon(&reason);
-        self.being = Being::Gone(reason);
+        // Writes of this actor that are still queued are settled before anybody loads the instance again.
+        self.hub.persistence().barrier().await;
+        self.go(reason);
     }
 
     /// What a handled message leaves to be done here: leaving a state that cannot go on, or a replacement.
-    async fn follow_up(&mut self) {
+    async fn follow_up(&mut self, myself: &ActorRef<InstanceMessage>) {
         let Being::Live(live) = &mut self.being else { return };
         if let Some(error) = live.broken.take() {
             let run = live.run();
-            return self.not_committed(run, &error);
+            return self.not_committed(run, &error).await;
         }
         if !live.is_settled() {
             return;
@@ -258,37 +275,59 @@ impl State {
         if let Some(reason) = live.to_quarantine.take() {
             tracing::error!(instance = %self.id, reason = &*reason, "an instance is quarantined");
             let gone = self.quarantine(&reason).await;
-            self.being = Being::Gone(gone);
+            self.go(gone);
         } else if let Some(replacement) = live.replacement.take() {
             // Settled: what is stored is what is in memory, and nobody else writes to it.
-            live.stop_tasks();
-            let hub = Arc::clone(&self.hub);
-            let started = replace(&hub, &replacement).await;
-            self.being = Being::Gone(MailError::Fenced);
-            let _ = replacement.reply.send(started);
+            self.replace(myself, *replacement).await;
         }
+    }
+
+    /// Starts the new run in place of what is there, and takes it up.
+    async fn replace(&mut self, myself: &ActorRef<InstanceMessage>, replacement: Replacement) {
+        let Replacement { definition, new, reply } = replacement;
+        let started = start_in_place(&self.hub, &definition, new).await;
+        let answer = match started {
+            Ok((snapshot, effects)) => {
+                if let Being::Live(old) = &self.being {
+                    old.stop_tasks();
+                }
+                // Without effects, an earlier try had gone through.
+                let activation =
+                    if effects.is_empty() { Activation::Load } else { Activation::Fresh(snapshot, effects) };
+                self.being = Being::New(activation);
+                self.load(myself).await;
+                self.hub.waiters.tell(&self.id);
+                self.hub.persistence().sweep();
+                Ok(())
+            }
+            Err(StartError::OutcomeUnknown(error)) => {
+                self.go(MailError::Store(error.clone()));
+                Err(StartError::OutcomeUnknown(error))
+            }
+            Err(error) => Err(error),
+        };
+        // Whoever asked may have gone; the new run is durable all the same.
+        let _ = reply.send(answer);
     }
 }
 
-/// Starts the new run in place of the old one. Whoever asked takes the new run up.
-async fn replace(
+async fn start_in_place(
     hub: &Arc<Hub>,
-    replacement: &super::mail::Replacement,
-) -> Result<PrepareRunOutcome, crate::lifecycle::StartError> {
-    let super::mail::Replacement { definition, new, policy, .. } = replacement;
-    debug_assert_eq!(*policy, ConflictPolicy::TerminateExisting, "the other policies replace nothing");
-    let port = hub.persistence();
+    definition: &Definition,
+    new: NewRun,
+) -> Result<(Box<Snapshot>, Vec<Effect>), StartError> {
+    let (port, policy) = (hub.persistence(), ConflictPolicy::TerminateExisting);
     let setting = Setting { program: definition.program(), limits: &hub.limits, now: hub.clock.now() };
-    let existing = check_existing_instance(port, definition, &new.instance, *policy).await?;
-    let outcome = prepare_run(port, &setting, definition, new.clone(), *policy, existing).await?;
-    hub.waiters.publish(&new.instance, || super::Published { run: new.run, status: Status::InProgress });
-    port.sweep();
-    Ok(outcome)
+    let existing = check_existing_instance(port, definition, &new.instance, policy).await?;
+    match prepare_run(port, &setting, definition, new, policy, existing).await? {
+        PrepareRunOutcome::Fresh { snapshot, effects } => Ok((snapshot, effects)),
+        PrepareRunOutcome::ExistingStatus(_) => unreachable!("the policy uses nothing that exists"),
+    }
 }
 
 /// Writes the quarantine record beside the head.
 pub(super) async fn quarantine(hub: &Arc<Hub>, id: &InstanceId, reason: &str) -> Result<(), CommitError> {
-    let run = crate::id::RunId::from_bytes([0; 16]);
+    let run = RunId::from_bytes([0; 16]);
     let write = Write {
         instance: id.clone(),
         condition: Condition::Present,
@@ -298,10 +337,7 @@ pub(super) async fn quarantine(hub: &Arc<Hub>, id: &InstanceId, reason: &str) ->
         superseded: None,
     };
     hub.persistence().commit(write).await?;
-    let status = Status::Quarantined { reason: reason.into() };
-    if let Ok(Some(read)) = hub.read(id).await {
-        hub.waiters.publish(id, || super::Published { run: read.stored.snapshot.run(), status });
-    }
+    hub.waiters.tell(id);
     Ok(())
 }
 
@@ -313,12 +349,8 @@ impl Mail {
             | Self::Cancel { reply, .. }
             | Self::Pause { reply, .. }
             | Self::Unpause { reply } => Some(reply),
-            Self::Replace(replacement) => {
-                let error = StoreError::Fatal("the store failed while the instance was loaded".into());
-                let _ = replacement.reply.send(Err(crate::lifecycle::StartError::OutcomeUnknown(error)));
-                None
-            }
-            Self::Nudge
+            Self::Replace(_)
+            | Self::TakeUp
             | Self::Wake
             | Self::Started { .. }
             | Self::Withdrawn { .. }

@@ -14,7 +14,6 @@ use ractor::ActorRef;
 
 use super::hub::Hub;
 use super::mail::{InstanceMessage, Mail, MailError, Replacement, Reply};
-use super::waiters::Published;
 use crate::codec::Codec;
 use crate::definition::{Definition, Op};
 use crate::executor::{AttemptKey, Job};
@@ -31,8 +30,8 @@ pub(super) struct Live {
     snapshot: Snapshot,
     /// What waits for a commit, oldest first.
     pending: VecDeque<Pending>,
-    /// The last status published, so that only changes are.
-    published: Status,
+    /// The last status that listeners were told of, so that they are told of changes only.
+    told: Status,
     /// Set aside as soon as everything is written.
     pub(super) to_quarantine: Option<Arc<str>>,
     /// Replaced as soon as everything is written.
@@ -47,6 +46,8 @@ struct Pending {
     effects: Vec<Effect>,
     answers: Vec<(Reply, Result<(), MailError>)>,
     status: Status,
+    /// The attempt whose outcome this records.
+    recorded: Option<Ticket>,
 }
 
 impl Live {
@@ -57,7 +58,7 @@ impl Live {
         codec: Codec,
         snapshot: Snapshot,
     ) -> Self {
-        let published = snapshot.status(definition.program());
+        let told = snapshot.status(definition.program());
         Self {
             hub,
             actor,
@@ -65,7 +66,7 @@ impl Live {
             codec,
             snapshot,
             pending: VecDeque::new(),
-            published,
+            told,
             to_quarantine: None,
             replacement: None,
             broken: None,
@@ -85,10 +86,16 @@ impl Live {
         self.snapshot.is_running()
     }
 
-    /// The attempts of this instance that the executor still has, from a predecessor.
-    pub(super) fn alive(&self) -> Vec<Ticket> {
-        let executor = &self.hub.running().executor;
-        self.snapshot.running().filter(|ticket| executor.knows(&self.key(*ticket))).collect()
+    /// Goes on after a predecessor: attempts that the executor still has are adopted, the others handed out again.
+    pub(super) fn resume(&mut self, process_died: bool) {
+        let executor = Arc::clone(&self.hub.running().executor);
+        let running = self.snapshot.running();
+        let alive: Vec<_> = running.filter(|ticket| executor.knows(&self.key(*ticket))).collect();
+        self.step(Event::Resumed { alive: alive.clone(), process_died }, None, None);
+        for ticket in alive {
+            executor.report_again(&self.key(ticket));
+        }
+        self.hub.waiters.tell(self.snapshot.instance());
     }
 
     pub(super) async fn mail(&mut self, mail: Mail) {
@@ -115,16 +122,21 @@ impl Live {
             Mail::Finished { run, ticket, outcome } if run == self.run() => {
                 self.apply(Event::AttemptFinished { ticket, outcome }, None).await;
             }
-            Mail::Started { .. } | Mail::Withdrawn { .. } | Mail::Finished { .. } | Mail::Nudge | Mail::Stop => {}
+            Mail::Finished { run, ticket, .. } => self.forget(run, ticket),
+            Mail::Started { .. } | Mail::Withdrawn { .. } | Mail::TakeUp | Mail::Stop => {}
         }
     }
 
     /// Moves the instance by one event. What ends the run is written at once, since nothing can follow it; anything else
     /// goes into the batch now forming, and the next event is applied on top meanwhile.
-    pub(super) async fn apply(&mut self, event: Event, reply: Option<Reply>) {
+    async fn apply(&mut self, event: Event, reply: Option<Reply>) {
+        let recorded = match &event {
+            Event::AttemptFinished { ticket, .. } => Some(*ticket),
+            _ => None,
+        };
         match self.as_ending(event) {
-            Ok(ending) => self.finalize(ending, reply).await,
-            Err(event) => self.step(event, reply),
+            Ok(ending) => self.finalize(ending, reply, recorded).await,
+            Err(event) => self.step(event, reply, recorded),
         }
     }
 
@@ -138,46 +150,54 @@ impl Live {
     }
 
     fn is_last(&self, ticket: Ticket) -> bool {
+        if !self.snapshot.running().any(|running| running == ticket) {
+            return false;
+        }
         let position = self.snapshot.frames.get(&ticket.frame).map(|frame| frame.position + 1);
         let next = position.and_then(|next| self.definition.program().op(next));
         matches!(next, Some(Op::End))
     }
 
-    fn step(&mut self, event: Event, reply: Option<Reply>) {
+    fn step(&mut self, event: Event, reply: Option<Reply>, recorded: Option<Ticket>) {
         let setting = setting(&self.hub, &self.definition);
         let done = match step(&setting, &mut self.snapshot, event) {
             Ok(done) => done,
             Err(refusal) => return self.answer(reply, Some(refusal)),
         };
-        match done.write {
-            Some(write) => {
-                let (run, seq) = (self.snapshot.run(), self.snapshot.seq());
-                self.hub.persistence().submit(write, run, seq, self.actor.clone());
-                let status = self.snapshot.status(self.definition.program());
-                self.pending.push_back(Pending { seq, effects: done.effects, answers: Vec::new(), status });
+        if let Some(write) = done.write {
+            let (run, seq) = (self.snapshot.run(), self.snapshot.seq());
+            self.hub.persistence().submit(write, run, seq, self.actor.clone());
+            let (status, answers) = (self.snapshot.status(self.definition.program()), Vec::new());
+            self.pending.push_back(Pending { seq, effects: done.effects, answers, status, recorded });
+        } else {
+            if let Some(ticket) = recorded {
+                self.forget(self.run(), ticket);
             }
             // Nothing to write; the effects still wait for what they were computed from.
-            None => match self.pending.back_mut() {
+            match self.pending.back_mut() {
                 Some(pending) => pending.effects.extend(done.effects),
                 None => self.perform(done.effects),
-            },
+            }
         }
         self.answer(reply, done.refused);
     }
 
-    async fn finalize(&mut self, ending: Ending, reply: Option<Reply>) {
-        let ended = self.snapshot.end().is_some();
-        if ended {
-            // Only a caller's request comes here for a run that has ended: results of its tasks are stale.
+    async fn finalize(&mut self, ending: Ending, reply: Option<Reply>, recorded: Option<Ticket>) {
+        if self.snapshot.end().is_some() {
+            // Only a caller's request comes here for a run that has ended.
             return self.answer(reply, Some(Refusal::Ended));
         }
         let setting = setting(&self.hub, &self.definition);
         match finalize_execution(self.hub.persistence(), &setting, &mut self.snapshot, ending).await {
             Ok(finalized) => {
-                // Writes are committed in order: everything before this one is durable as well.
+                // An ending of a run that had not ended is a write, and writes are committed in order: everything before
+                // this one is durable as well.
                 self.committed(self.snapshot.run(), self.snapshot.seq());
-                self.publish(finalized.status);
+                self.tell(finalized.status);
                 self.perform(finalized.effects);
+                if let Some(ticket) = recorded {
+                    self.forget(self.run(), ticket);
+                }
                 self.answer(reply, None);
             }
             Err(FinalizeError::Refused(refusal)) => self.answer(reply, Some(refusal)),
@@ -212,7 +232,10 @@ impl Live {
             return;
         }
         while let Some(pending) = self.pending.pop_front_if(|pending| pending.seq <= seq) {
-            self.publish(pending.status);
+            if let Some(ticket) = pending.recorded {
+                self.forget(run, ticket);
+            }
+            self.tell(pending.status);
             self.perform(pending.effects);
             for (reply, answer) in pending.answers {
                 reply.send(answer);
@@ -240,19 +263,24 @@ impl Live {
         }
     }
 
-    fn publish(&mut self, status: Status) {
-        if self.published == status {
-            return;
+    fn tell(&mut self, status: Status) {
+        if self.told != status {
+            self.hub.waiters.tell(self.snapshot.instance());
+            self.told = status;
         }
-        let run = self.run();
-        self.hub.waiters.publish(self.snapshot.instance(), || Published { run, status: status.clone() });
-        self.published = status;
+    }
+
+    /// The outcome of an attempt need not be kept any more.
+    fn forget(&self, run: RunId, ticket: Ticket) {
+        self.hub.running().executor.forget(&AttemptKey { run, ..self.key(ticket) });
     }
 
     pub(super) fn perform(&mut self, effects: Vec<Effect>) {
         for effect in effects {
             let executor = &self.hub.running().executor;
             match effect {
+                // The instance may have moved on while this was being written.
+                Effect::Run(run) if !self.snapshot.running().any(|ticket| ticket == run.ticket) => {}
                 Effect::Run(run) => {
                     let caller = Caller {
                         definition: Arc::clone(&self.definition),

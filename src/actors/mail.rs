@@ -7,7 +7,7 @@ use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use crate::definition::Definition;
 use crate::id::{DefinitionHash, RunId};
-use crate::lifecycle::{CommitError, ConflictPolicy, PrepareRunOutcome, StartError};
+use crate::lifecycle::{CommitError, StartError};
 use crate::machine::{NewRun, Outcome, Refusal, Ticket};
 use crate::status::Status;
 use crate::store::StoreError;
@@ -27,8 +27,8 @@ pub(super) enum InstanceMessage {
 
 /// What the registry takes to an instance, awake or not.
 pub(crate) enum Mail {
-    /// Only be awake.
-    Nudge,
+    /// Be awake; if there was nothing to talk to before, look again.
+    TakeUp,
     /// Some time is up.
     Wake,
     /// A signal, its payload in the codec with this id.
@@ -51,12 +51,11 @@ pub(crate) enum Mail {
     Stop,
 }
 
-/// A start with [`ConflictPolicy::TerminateExisting`] where something is there.
+/// A start that terminates what is there. The actor that made the new run durable takes it up.
 pub(crate) struct Replacement {
     pub(crate) definition: Arc<Definition>,
     pub(crate) new: NewRun,
-    pub(crate) policy: ConflictPolicy,
-    pub(crate) reply: oneshot::Sender<Result<PrepareRunOutcome, StartError>>,
+    pub(crate) reply: oneshot::Sender<Result<(), StartError>>,
 }
 
 /// Where an answer goes, and the caller's place in the instance's bounded queue until then.
@@ -76,7 +75,10 @@ impl Reply {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum MailError {
     NotFound,
-    Refused { refusal: Refusal, status: Status },
+    Refused {
+        refusal: Refusal,
+        status: Status,
+    },
     Quarantined(Status),
     NotRegistered(DefinitionHash),
     UnknownCodec(u8),

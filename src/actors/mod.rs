@@ -30,4 +30,4 @@ pub use hub::Health;
 pub(crate) use hub::{Hub, HubParts, Read};
 pub(crate) use mail::{Mail, MailError, Replacement, Reply};
 pub(crate) use root::Actors;
-pub(crate) use waiters::{Published, Subscription};
+pub(crate) use waiters::Subscription;

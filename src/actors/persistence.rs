@@ -14,15 +14,15 @@ use std::collections::HashMap;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use ractor::{Actor, ActorCell, ActorProcessingErr, ActorRef};
+use ractor::{Actor, ActorCell, ActorId, ActorProcessingErr, ActorRef};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
-use super::hub::{Hub, Health};
+use super::hub::{Health, Hub};
 use super::mail::InstanceMessage;
 use crate::clock::BoxFuture;
-use crate::id::{InstanceId, RunId};
+use crate::id::RunId;
 use crate::lifecycle::{CommitError, Port};
-use crate::store::{Answers, Change, Store, StoreError, Write};
+use crate::store::{Answers, Store, StoreError, Write};
 
 /// Most writes in one commit.
 const BATCH_WRITES_MAX: usize = 4_096;
@@ -109,13 +109,15 @@ struct State {
     store: Arc<dyn Store>,
     queue: Vec<Submission>,
     flush_is_due: bool,
+    /// The wait before the store is tried again; short again once a commit has succeeded.
+    backoff: Duration,
 }
 
 /// Starts the actor on its own thread, as a child of `root`.
 pub(super) fn spawn(hub: &Arc<Hub>, root: ActorCell) -> std::io::Result<(PersistenceHandle, Thread)> {
     let (ready, started) = std::sync::mpsc::sync_channel(1);
     let store = Arc::clone(&hub.store);
-    let state = State { hub: Arc::downgrade(hub), store, queue: Vec::new(), flush_is_due: false };
+    let state = State { hub: Arc::downgrade(hub), store, queue: Vec::new(), flush_is_due: false, backoff: BACKOFF.0 };
     let tokio = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
     let thread = std::thread::Builder::new().name("everstep-persistence".into()).spawn(move || {
         tokio.block_on(async move {
@@ -185,7 +187,7 @@ impl State {
             let batch = std::mem::replace(&mut self.queue, rest);
             let (writes, replies): (Vec<_>, Vec<_>) = batch.into_iter().map(|one| (one.write, one.reply)).unzip();
             match self.commit(&writes).await {
-                Ok(answers) => answer(&writes, replies, answers),
+                Ok(answers) => answer(replies, answers),
                 Err(error) => {
                     let rest = std::mem::take(&mut self.queue).into_iter().map(|one| one.reply);
                     replies.into_iter().chain(rest).for_each(|reply| reply.send(Err(error.clone().into())));
@@ -196,18 +198,17 @@ impl State {
     }
 
     /// Repeats a batch until it is committed or the store is poisoned.
-    async fn commit(&self, writes: &[Write]) -> Result<Answers, StoreError> {
-        let mut backoff = BACKOFF.0;
+    async fn commit(&mut self, writes: &[Write]) -> Result<Answers, StoreError> {
         loop {
             match self.store.commit(writes).await {
                 Err(StoreError::Transient(reason)) if !self.is_closing() => {
                     tracing::warn!(reason, "the store is not available; trying the same batch again");
                     self.set_health(Health::Unhealthy { reason });
-                    tokio::time::sleep(backoff).await;
-                    backoff = (backoff * 2).min(BACKOFF.1);
+                    self.back_off().await;
                 }
                 Ok(answers) => {
                     self.set_health(Health::Healthy);
+                    self.backoff = BACKOFF.0;
                     return Ok(answers);
                 }
                 Err(error) => return Err(error),
@@ -217,25 +218,28 @@ impl State {
 
     /// After a fatal error nothing in memory is trusted: the store is opened anew, however long that takes, and what was
     /// in progress is taken up again.
-    async fn recover(&self, error: &StoreError) {
+    async fn recover(&mut self, error: &StoreError) {
         tracing::error!(%error, "the store failed; reopening it");
         self.set_health(Health::Unhealthy { reason: error.to_string() });
-        let mut backoff = BACKOFF.0;
         while !self.is_closing() {
-            tokio::time::sleep(backoff).await;
-            backoff = (backoff * 2).min(BACKOFF.1);
+            self.back_off().await;
             match self.store.reopen().await {
                 Ok(()) => {
                     tracing::info!("the store is open again");
                     self.set_health(Health::Healthy);
                     if let Some(hub) = self.hub.upgrade() {
-                        hub.recover();
+                        hub.recover_after_failure();
                     }
                     return;
                 }
                 Err(error) => self.set_health(Health::Unhealthy { reason: error.to_string() }),
             }
         }
+    }
+
+    async fn back_off(&mut self) {
+        tokio::time::sleep(self.backoff).await;
+        self.backoff = (self.backoff * 2).min(BACKOFF.1);
     }
 
     /// Whether there is more to sweep.
@@ -265,18 +269,20 @@ impl State {
     }
 }
 
-/// Tells everyone what became of their write; an instance only of the last of its writes, unless one failed.
-fn answer(writes: &[Write], replies: Vec<ReplyTo>, answers: Answers) {
-    let mut last: HashMap<&InstanceId, usize> = HashMap::with_capacity(writes.len());
-    last.extend(writes.iter().enumerate().filter(|(_, write)| matches!(write.change, Change::Head(_))).map(
-        |(index, write)| (&write.instance, index),
-    ));
-    for (index, ((write, reply), answer)) in writes.iter().zip(replies).zip(answers).enumerate() {
-        let superseded = last.get(&write.instance).is_some_and(|last| *last > index);
-        if matches!(reply, ReplyTo::Instance { .. }) && superseded && answer.is_ok() {
-            continue;
+/// Tells everyone what became of their write; an instance's actor of the last one that was committed, and of each that
+/// was not.
+fn answer(replies: Vec<ReplyTo>, answers: Answers) {
+    let mut committed: HashMap<ActorId, ReplyTo> = HashMap::new();
+    for (reply, answer) in replies.into_iter().zip(answers) {
+        match &reply {
+            ReplyTo::Instance { actor, .. } if answer.is_ok() => {
+                committed.insert(actor.get_id(), reply);
+            }
+            _ => reply.send(answer.map_err(CommitError::from)),
         }
-        reply.send(answer.map_err(CommitError::from));
+    }
+    for reply in committed.into_values() {
+        reply.send(Ok(()));
     }
 }
 

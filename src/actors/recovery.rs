@@ -1,7 +1,8 @@
-//! Takes up what is in progress and not awake: after a crash, after the store was reopened, and when starts or wake-ups
-//! found no room. Instances are durable rows until there is room for them.
+//! Takes up what is in progress and not awake: after a crash, when starts or wake-ups found no room, and after a failure
+//! of the store. Instances are durable rows until there is room for them.
 
 use std::sync::{Arc, Weak};
+use std::time::Duration;
 
 use super::hub::Hub;
 use super::instance::Activation;
@@ -12,6 +13,8 @@ use crate::store::StoreError;
 
 /// Instances read from the status index at once.
 const PAGE: usize = 1_000;
+/// The shortest time between two rounds, so that a store that fails again and again is not asked without pause.
+const PAUSE: Duration = Duration::from_millis(50);
 
 /// Runs until the runtime is gone. The first round is at once.
 pub(super) async fn run(hub: Weak<Hub>) {
@@ -20,10 +23,24 @@ pub(super) async fn run(hub: Weak<Hub>) {
         if alive.is_closing() {
             return;
         }
-        if let Err(error) = take_up_all(&alive).await {
-            tracing::warn!(%error, "instances in progress could not be listed; trying again when the store is back");
+        let failed = alive.take_failure();
+        let listed = take_up_all(&alive).await;
+        if failed {
+            // Wake-ups that were on their way may be lost, and listeners not told.
+            alive.reset_timers();
+            alive.waiters.tell_all();
         }
-        alive.recover.notified().await;
+        match listed {
+            Ok(()) => tokio::select! {
+                () = alive.recover.notified() => {}
+                () = alive.closed() => return,
+            },
+            Err(error) => {
+                tracing::warn!(%error, "instances in progress could not be listed; trying again");
+                alive.recover_after_failure();
+            }
+        }
+        tokio::time::sleep(PAUSE).await;
     }
 }
 
@@ -46,8 +63,8 @@ async fn take_up(hub: &Arc<Hub>, definition: &DefinitionHash) -> Result<(), Stor
                 continue;
             }
             let resident = hub.registry.resident().await;
-            // With a place in hand there is room.
-            let _ = hub.registry.send_with(hub, instance, Mail::Nudge, resident, Activation::Load);
+            // With a place in hand there is room, unless the runtime is shutting down.
+            let _ = hub.registry.send_with(hub, instance, Mail::TakeUp, resident, Activation::Load);
         }
         if page.len() < PAGE {
             return Ok(());

@@ -110,6 +110,7 @@ impl Registry {
     }
 
     fn spawn(&self, hub: &Arc<Hub>, id: &InstanceId, activation: Activation) -> Spawned {
+        let _tokio = hub.tokio.enter();
         let queued = Arc::new(AtomicUsize::new(0));
         let actor = instance::spawn(hub, id.clone(), Arc::clone(&queued), activation, self.shard(id));
         (actor, queued)

@@ -6,6 +6,7 @@ use std::time::Duration;
 use ractor::{Actor, ActorProcessingErr, ActorRef, SupervisionEvent};
 
 use super::hub::{Health, Hub, HubParts, Running, ToInstances};
+use super::timers::TimerMessage;
 use super::{persistence, recovery, shard, timers};
 use crate::executor::Executor;
 use crate::lifecycle::Port as _;
@@ -71,8 +72,10 @@ impl Actors {
         let timers = timers::spawn(&hub, root.get_cell()).await.map_err(|error| text(&error))?;
         handle.sweep();
         let running = Running { executor, persistence: handle, timers };
-        // Set here only; nothing has looked yet, since nothing has been sent.
+        // Set here only, and before anything is sent that looks at it.
+        let first_tick = running.timers.clone();
         let _ = hub.parts.set(running);
+        first_tick.cast(TimerMessage::Tick).map_err(|error| text(&error))?;
         tokio::spawn(recovery::run(Arc::downgrade(&hub)));
         Ok(Self { hub, root, persistence: std::sync::Mutex::new(Some(thread)) })
     }

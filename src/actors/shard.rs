@@ -50,7 +50,7 @@ impl Actor for Shard {
                 hub.registry.remove(instance, dead.get_id());
                 let (instance, panics) = (instance.clone(), hub.limits.panics_max);
                 let reason = format!("its actor died {panics} times in a short while: {panic}");
-                tokio::spawn(async move {
+                hub.tokio.clone().spawn(async move {
                     if let Err(error) = quarantine(&hub, &instance, &reason).await {
                         tracing::error!(%instance, %error, "the instance could not be quarantined");
                     }

@@ -19,7 +19,7 @@ use tokio::sync::watch;
 
 use super::hub::Hub;
 use super::mail::Mail;
-use crate::clock::Clock;
+use crate::clock::{Clock, sleep_until};
 use crate::id::InstanceId;
 use crate::machine::Wake;
 use crate::time::Timestamp;
@@ -34,8 +34,10 @@ const RETRY_AFTER: Duration = Duration::from_millis(20);
 pub(super) enum TimerMessage {
     /// Wake an instance at this time instead of the one before.
     Arm { instance: InstanceId, wake: Wake },
-    /// Something may be due, or the window be low.
+    /// Something may be due, or the window be low. The first comes from the root, when everything is there.
     Tick,
+    /// The store has failed: wake-ups on their way may be lost, so the due index is read from the start again.
+    Reset,
 }
 
 type Due = (Timestamp, InstanceId);
@@ -46,8 +48,11 @@ pub(super) struct State {
     hub: Weak<Hub>,
     clock: Arc<dyn Clock>,
     window_max: usize,
-    armed: BTreeSet<Due>,
-    /// The same by instance, and whether the due index lists it.
+    /// The nearest of those that the due index lists.
+    window: BTreeSet<Due>,
+    /// Those that it does not: of instances whose tasks run.
+    resident: BTreeSet<Due>,
+    /// Both by instance, and which of the two.
     times: HashMap<InstanceId, (Timestamp, bool)>,
     /// Rows of the due index up to here were read; `None` is before the first.
     read_to: Option<Due>,
@@ -63,7 +68,8 @@ pub(super) async fn spawn(hub: &Arc<Hub>, root: ActorCell) -> Result<ActorRef<Ti
         hub: Arc::downgrade(hub),
         clock: Arc::clone(&hub.clock),
         window_max: hub.limits.timer_window_max.max(2),
-        armed: BTreeSet::new(),
+        window: BTreeSet::new(),
+        resident: BTreeSet::new(),
         times: HashMap::new(),
         read_to: None,
         more: true,
@@ -76,9 +82,8 @@ pub(super) async fn spawn(hub: &Arc<Hub>, root: ActorCell) -> Result<ActorRef<Ti
 async fn sleeper(clock: Arc<dyn Clock>, mut alarm: watch::Receiver<Option<Timestamp>>, timers: ActorRef<TimerMessage>) {
     loop {
         let next = *alarm.borrow_and_update();
-        let now = clock.now();
         let changed = match next {
-            Some(at) if at <= now => {
+            Some(at) if at <= clock.now() => {
                 if timers.cast(TimerMessage::Tick).is_err() {
                     return;
                 }
@@ -86,7 +91,7 @@ async fn sleeper(clock: Arc<dyn Clock>, mut alarm: watch::Receiver<Option<Timest
             }
             Some(at) => tokio::select! {
                 changed = alarm.changed() => changed,
-                () = clock.sleep(at.since(now).min(SLEEP_MAX)) => Ok(()),
+                () = sleep_until(&*clock, at, SLEEP_MAX) => Ok(()),
             },
             None => alarm.changed().await,
         };
@@ -102,8 +107,7 @@ impl Actor for Timers {
     type Arguments = State;
 
     async fn pre_start(&self, myself: ActorRef<Self::Msg>, state: State) -> Result<State, ActorProcessingErr> {
-        tokio::spawn(sleeper(Arc::clone(&state.clock), state.alarm.subscribe(), myself.clone()));
-        myself.cast(TimerMessage::Tick)?;
+        tokio::spawn(sleeper(Arc::clone(&state.clock), state.alarm.subscribe(), myself));
         Ok(state)
     }
 
@@ -113,21 +117,23 @@ impl Actor for Timers {
         message: TimerMessage,
         state: &mut State,
     ) -> Result<(), ActorProcessingErr> {
-        let ticked = matches!(message, TimerMessage::Tick);
+        let ticked = !matches!(message, TimerMessage::Arm { .. });
         let alarm = match message {
             TimerMessage::Arm { instance, wake } => {
                 state.arm(instance, wake);
-                state.first()
+                state.next_alarm()
+            }
+            TimerMessage::Reset => {
+                (state.read_to, state.more) = (None, true);
+                myself.cast(TimerMessage::Tick)?;
+                return Ok(());
             }
             TimerMessage::Tick => {
                 let Some(hub) = state.hub.upgrade() else { return Ok(()) };
                 let read = state.refill(&hub).await;
                 match state.fire(&hub) {
-                    Fired::All if read => state.first(),
-                    Fired::Some => {
-                        myself.cast(TimerMessage::Tick)?;
-                        return Ok(());
-                    }
+                    Fired::All if read => state.next_alarm(),
+                    Fired::Some => Some(Timestamp::EPOCH),
                     Fired::All | Fired::NoRoom => Some(state.clock.now().after(RETRY_AFTER)),
                 }
             }
@@ -149,8 +155,18 @@ enum Fired {
 }
 
 impl State {
-    fn first(&self) -> Option<Timestamp> {
-        self.armed.first().map(|(at, _)| *at)
+    /// When to tick next: at once if the window is low, or nothing would ever tick for what is behind the horizon.
+    fn next_alarm(&self) -> Option<Timestamp> {
+        if self.is_low() { Some(Timestamp::EPOCH) } else { self.next().map(|(at, _)| *at) }
+    }
+
+    fn next(&self) -> Option<&Due> {
+        self.window.first().into_iter().chain(self.resident.first()).min()
+    }
+
+    /// Whether the due index should be read on.
+    fn is_low(&self) -> bool {
+        self.more && self.window.len() < self.window_max / 2
     }
 
     fn is_behind_horizon(&self, due: &Due) -> bool {
@@ -164,31 +180,32 @@ impl State {
         if stored && self.is_behind_horizon(&due) {
             return;
         }
-        self.times.insert(due.1.clone(), (at, stored));
-        self.armed.insert(due);
-        if self.armed.len() > 2 * self.window_max {
+        self.insert(due, stored);
+        if self.window.len() > 2 * self.window_max {
             self.shrink();
         }
     }
 
+    fn insert(&mut self, due: Due, stored: bool) {
+        self.times.insert(due.1.clone(), (due.0, stored));
+        let set = if stored { &mut self.window } else { &mut self.resident };
+        set.insert(due);
+    }
+
     fn disarm(&mut self, instance: &InstanceId) {
-        if let Some((at, _)) = self.times.remove(instance) {
-            self.armed.remove(&(at, instance.clone()));
+        if let Some((at, stored)) = self.times.remove(instance) {
+            let set = if stored { &mut self.window } else { &mut self.resident };
+            set.remove(&(at, instance.clone()));
         }
     }
 
     /// Forgets the farthest wake-ups that the store lists, and draws the horizon in before them.
     fn shrink(&mut self) {
-        let Some(horizon) = self.armed.iter().nth(self.window_max).cloned() else { return };
-        let behind = self.armed.split_off(&horizon);
-        for (at, instance) in behind {
-            if self.times.get(&instance).is_some_and(|(_, stored)| *stored) {
-                self.times.remove(&instance);
-            } else {
-                self.armed.insert((at, instance));
-            }
+        let Some(first_behind) = self.window.iter().nth(self.window_max).cloned() else { return };
+        for (_, instance) in self.window.split_off(&first_behind) {
+            self.times.remove(&instance);
         }
-        let kept_to = self.armed.range(..&horizon).next_back().cloned();
+        let kept_to = self.window.last().cloned();
         // Never forward: rows between the two were not read.
         self.read_to = if self.more { kept_to.min(self.read_to.take()) } else { kept_to };
         self.more = true;
@@ -196,7 +213,7 @@ impl State {
 
     /// Reads on in the due index when the window is low; false if that failed and must be tried again.
     async fn refill(&mut self, hub: &Hub) -> bool {
-        while self.more && self.armed.len() < self.window_max / 2 {
+        while self.is_low() {
             let page = match hub.store.due(self.read_to.as_ref(), self.window_max).await {
                 Ok(page) => page,
                 Err(error) => {
@@ -208,11 +225,10 @@ impl State {
             if let Some(last) = page.last() {
                 self.read_to = Some(last.clone());
             }
-            for (at, instance) in page {
+            for due in page {
                 // What was armed since is newer than the page.
-                if !self.times.contains_key(&instance) {
-                    self.times.insert(instance.clone(), (at, true));
-                    self.armed.insert((at, instance));
+                if !self.times.contains_key(&due.1) {
+                    self.insert(due, true);
                 }
             }
         }
@@ -222,14 +238,11 @@ impl State {
     fn fire(&mut self, hub: &Arc<Hub>) -> Fired {
         let now = self.clock.now();
         for _ in 0..FIRED_AT_ONCE_MAX {
-            let Some((at, instance)) = self.armed.first().cloned().filter(|(at, _)| *at <= now) else {
-                return Fired::All;
-            };
+            let Some((_, instance)) = self.next().filter(|(at, _)| *at <= now).cloned() else { return Fired::All };
             if hub.registry.send(hub, &instance, Mail::Wake).is_err() {
                 return Fired::NoRoom;
             }
-            self.armed.remove(&(at, instance.clone()));
-            self.times.remove(&instance);
+            self.disarm(&instance);
         }
         Fired::Some
     }

@@ -27,8 +27,7 @@ pub trait CustomCodec: Send + Sync + 'static {
 }
 
 /// What [`CustomCodec::decode`] calls with its deserializer.
-pub type ReadWith<'a> =
-    dyn FnMut(&mut dyn erased_serde::Deserializer<'_>) -> Result<(), erased_serde::Error> + 'a;
+pub type ReadWith<'a> = dyn FnMut(&mut dyn erased_serde::Deserializer<'_>) -> Result<(), erased_serde::Error> + 'a;
 
 pub(super) fn decode<T: DeserializeOwned>(codec: &dyn CustomCodec, bytes: &[u8]) -> Option<T> {
     let mut value = None;

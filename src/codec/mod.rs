@@ -19,8 +19,8 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 pub use custom::{CustomCodec, ReadWith};
-pub use decode::SignalOutcome;
 pub(crate) use decode::Decode;
+pub use decode::SignalOutcome;
 pub use value::{Home, Leaf, Token, Value};
 
 /// What turns payloads into bytes. Its id is stored with each instance, which goes on with it.
@@ -67,7 +67,9 @@ pub enum CodecError {
         type_name: &'static str,
     },
     /// The encoded value is over the payload limit.
-    #[error("a value of type `{type_name}` has {bytes} bytes encoded: the limit is {bytes_max} (Limits::payload_bytes_max)")]
+    #[error(
+        "a value of type `{type_name}` has {bytes} bytes encoded: the limit is {bytes_max} (Limits::payload_bytes_max)"
+    )]
     TooLarge {
         /// The Rust type.
         type_name: &'static str,

@@ -22,7 +22,8 @@ pub struct EmptyBuilder {
 
 impl EmptyBuilder {
     pub(super) fn new(name: String) -> Self {
-        let info = WorkflowInfo { name, version: "1".into(), description: None, metadata: std::collections::BTreeMap::new() };
+        let info =
+            WorkflowInfo { name, version: "1".into(), description: None, metadata: std::collections::BTreeMap::new() };
         Self { info, deadline: None }
     }
 
@@ -60,7 +61,8 @@ impl EmptyBuilder {
         self.taking::<I>().then(id, task)
     }
 
-    pub(super) fn taking<I: DeserializeOwned + Send + 'static>(self) -> Builder<I, I> {
+    /// Sets the input: needed where the first node is a delay or a wait, which leaves it open.
+    pub fn taking<I: DeserializeOwned + Send + 'static>(self) -> Builder<I, I> {
         Builder {
             info: self.info,
             deadline: self.deadline,

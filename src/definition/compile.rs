@@ -228,7 +228,8 @@ mod tests {
     /// Tuning must not strand instances; structure and versions must be noticed.
     #[test]
     fn the_hash_follows_structure_and_not_tuning() {
-        let base = || Workflow::builder("w").then("a", double).delay("d", Duration::from_secs(1)).build().unwrap().hash();
+        let base =
+            || Workflow::builder("w").then("a", double).delay("d", Duration::from_secs(1)).build().unwrap().hash();
         let tuned = Workflow::builder("w")
             .description("text")
             .then("a", task(double).timeout(Duration::from_secs(1)).tag("t"))

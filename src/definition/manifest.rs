@@ -70,11 +70,9 @@ impl Manifest {
         let describe = |op: &Op| match op {
             Op::Task(op) => Some(ManifestNode { path: path(op.node), kind: NodeKind::Task, signal: None }),
             Op::Delay { node, .. } => Some(ManifestNode { path: path(*node), kind: NodeKind::Delay, signal: None }),
-            Op::Wait(op) => Some(ManifestNode {
-                path: path(op.node),
-                kind: NodeKind::Signal,
-                signal: Some(op.signal.to_string()),
-            }),
+            Op::Wait(op) => {
+                Some(ManifestNode { path: path(op.node), kind: NodeKind::Signal, signal: Some(op.signal.to_string()) })
+            }
             Op::End => None,
         };
         let edges = ops.windows(2).filter_map(|pair| match pair {

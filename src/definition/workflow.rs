@@ -160,7 +160,7 @@ impl Workflow<(), ()> {
         EmptyBuilder::new(name.into())
     }
 
-    /// Starts a workflow whose input is an `I`: needed where the first node is a delay or a wait, which leaves it open.
+    /// Starts a workflow whose input is an `I`: needed where the first node is a delay or a wait, which leaves it open. The same as `Workflow::builder(name).taking::<I>()`.
     pub fn builder_for<I>(name: impl Into<String>) -> Builder<I, I>
     where
         I: serde::de::DeserializeOwned + Send + 'static,

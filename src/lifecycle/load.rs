@@ -6,7 +6,7 @@ use std::sync::Arc;
 use crate::codec::Home;
 use crate::definition::{Names, Program};
 use crate::id::InstanceId;
-use crate::machine::{Damaged, Kind, RowKey, Snapshot, decode_head, decode_quarantine};
+use crate::machine::{Damaged, RowKey, Snapshot, decode_head, decode_quarantine};
 use crate::status::Status;
 use crate::store::{Store, StoreError};
 
@@ -52,29 +52,39 @@ pub async fn load(store: &dyn Store, instance: &InstanceId) -> Result<Option<Sto
     Ok(Some(Stored { snapshot, quarantine }))
 }
 
-/// Reads the payloads and signals of a snapshot that stand in rows of their own.
+/// Reads the payloads and signals of a snapshot that stand in rows of their own, and checks that it stands where its
+/// program says it can.
 ///
 /// # Errors
 /// [`LoadError`].
 pub async fn fill(store: &dyn Store, program: &Program, snapshot: &mut Snapshot) -> Result<(), LoadError> {
-    let mut read = HashMap::new();
-    for home in snapshot.unread() {
-        let (key, kind) = match home {
-            Home::Input => (RowKey::Input, Kind::Input),
-            Home::Node(node) => match program.path(node) {
-                Some(path) => (RowKey::Result(path.clone()), Kind::Result),
-                None => continue,
-            },
-        };
-        if let Some(row) = store.row(snapshot.run(), &key).await? {
-            read.insert(home, snapshot.open_row(kind, &row)?);
-        }
-    }
-    snapshot.fill(&read)?;
-    if snapshot.has_signals() && snapshot.end().is_none() {
+    snapshot.check(program)?;
+    fill_values(store, program, snapshot).await?;
+    if snapshot.has_signals() {
         for (number, row) in store.signal_rows(snapshot.run()).await? {
             snapshot.take_signal_row(number, &row)?;
         }
     }
     Ok(())
+}
+
+/// Reads the payloads of a snapshot that stand in rows of their own.
+///
+/// # Errors
+/// [`LoadError`].
+pub async fn fill_values(store: &dyn Store, program: &Program, snapshot: &mut Snapshot) -> Result<(), LoadError> {
+    let mut read = HashMap::new();
+    for home in snapshot.unread() {
+        let key = match home {
+            Home::Input => RowKey::Input,
+            Home::Node(node) => match program.path(node) {
+                Some(path) => RowKey::Result(path.clone()),
+                None => continue,
+            },
+        };
+        if let Some(row) = store.row(snapshot.run(), &key).await? {
+            read.insert(home, snapshot.open_row(&key, &row)?);
+        }
+    }
+    Ok(snapshot.fill(&read)?)
 }

@@ -23,10 +23,11 @@ mod step;
 
 pub use call::Caller;
 pub use finalize::{Ending, FinalizeError, Finalized, finalize_execution};
-pub use load::{LoadError, Stored, fill, load};
+pub use load::{LoadError, Stored, fill, fill_values, load};
 pub use port::{CommitError, Port};
 pub use resume::{ResumeError, ResumeInputError, ResumeOutcome, get_resume_input, prepare_resume};
 pub use start::{
-    ConflictPolicy, Existing, ExistingInstance, PrepareRunOutcome, StartError, check_existing_instance, prepare_run,
+    ConflictPolicy, Existing, ExistingInstance, Old, PrepareRunOutcome, StartError, check_existing_instance,
+    prepare_run,
 };
 pub use step::{Step, step};

@@ -3,7 +3,7 @@
 use crate::codec::Value;
 use crate::definition::{Definition, Names};
 use crate::id::{DefinitionHash, IdError, InstanceId, RunId};
-use crate::lifecycle::{CommitError, LoadError, Port, Step, Stored, fill, load};
+use crate::lifecycle::{CommitError, LoadError, Port, Step, Stored, fill_values, load};
 use crate::machine::{Damaged, Effect, NewRun, Setting, Snapshot, start};
 use crate::status::Status;
 use crate::store::{Condition, StoreError, Write};
@@ -86,7 +86,16 @@ pub enum Existing {
     /// An instance to be used as it is.
     Use(ExistingInstance<Value>),
     /// An instance whose run is to be ended by the new one.
-    Terminate(Box<Stored>),
+    Terminate(Old),
+}
+
+/// What a new run takes the place of.
+#[derive(Clone, Copy, Debug)]
+pub struct Old {
+    /// Its run and last transition; none if its head cannot be read.
+    pub at: Option<(RunId, u64)>,
+    /// Whether it is set aside, so that nobody else moves it.
+    pub quarantined: bool,
 }
 
 /// An instance that was there already.
@@ -105,11 +114,12 @@ pub struct ExistingInstance<O> {
 /// What came of a start.
 #[derive(Clone, Debug)]
 pub enum PrepareRunOutcome {
-    /// A new run is durable; what is to be done for it is in the effects.
+    /// A new run is durable.
     Fresh {
         /// Its first snapshot.
         snapshot: Box<Snapshot>,
-        /// What to do now.
+        /// What to do now. Empty if an earlier try of this very start had gone through although its answer was lost: take
+        /// the instance up as after a crash then, since it may have moved on.
         effects: Vec<Effect>,
     },
     /// The instance was there, and the policy is to use it.
@@ -126,9 +136,18 @@ pub async fn check_existing_instance(
     instance: &InstanceId,
     policy: ConflictPolicy,
 ) -> Result<Existing, StartError> {
-    let Some(stored) = load(port.store(), instance).await? else { return Ok(Existing::Free) };
-    if policy == ConflictPolicy::TerminateExisting {
-        return Ok(Existing::Terminate(Box::new(stored)));
+    let terminate = policy == ConflictPolicy::TerminateExisting;
+    let stored = match load(port.store(), instance).await {
+        Ok(Some(stored)) => stored,
+        Ok(None) => return Ok(Existing::Free),
+        Err(LoadError::Damaged(_)) if terminate => {
+            return Ok(Existing::Terminate(Old { at: None, quarantined: true }));
+        }
+        Err(error) => return Err(error.into()),
+    };
+    if terminate {
+        let at = Some((stored.snapshot.run(), stored.snapshot.seq()));
+        return Ok(Existing::Terminate(Old { at, quarantined: stored.quarantine.is_some() }));
     }
     let (expected, found) = (definition.hash(), stored.snapshot.definition());
     if expected != found {
@@ -149,7 +168,7 @@ async fn existing_instance(
     let names: &dyn Names = definition.program();
     let status = stored.status(names);
     if status == Status::Completed {
-        fill(port.store(), definition.program(), &mut stored.snapshot).await?;
+        fill_values(port.store(), definition.program(), &mut stored.snapshot).await?;
     }
     let snapshot = stored.snapshot;
     let output = if status == Status::Completed { snapshot.output().cloned() } else { None };
@@ -175,11 +194,14 @@ pub async fn prepare_run(
             Existing::Use(found) => return Ok(PrepareRunOutcome::ExistingStatus(found)),
             Existing::Terminate(stored) => Some(stored),
         };
-        let (write, snapshot, effects) = first_write(setting, new.clone(), old.as_deref());
+        let (write, snapshot, effects) = first_write(setting, new.clone(), old);
+        if old.and_then(|old| old.at).is_some_and(|(run, _)| run == new.run) {
+            // Found by the policy after an answer was lost: it must not end itself.
+            return Ok(PrepareRunOutcome::Fresh { snapshot, effects: Vec::new() });
+        }
         match port.commit(write).await {
             Ok(()) => return Ok(PrepareRunOutcome::Fresh { snapshot, effects }),
             Err(CommitError::Store(error)) => return Err(StartError::OutcomeUnknown(error)),
-            // An earlier try of this very start went through, although its answer was lost.
             Err(CommitError::Conflict(conflict)) if conflict.found.is_some_and(|(run, _)| run == new.run) => {
                 return Ok(PrepareRunOutcome::Fresh { snapshot, effects: Vec::new() });
             }
@@ -191,16 +213,16 @@ pub async fn prepare_run(
 }
 
 /// The one write that starts a run, ending the one that is there, if any.
-fn first_write(setting: &Setting<'_>, new: NewRun, old: Option<&Stored>) -> (Write, Box<Snapshot>, Vec<Effect>) {
+fn first_write(setting: &Setting<'_>, new: NewRun, old: Option<Old>) -> (Write, Box<Snapshot>, Vec<Effect>) {
     let condition = match old {
         None => Condition::Absent,
-        Some(stored) if stored.quarantine.is_some() => Condition::Present,
-        Some(stored) => Condition::At { run: stored.snapshot.run(), seq: stored.snapshot.seq() },
+        Some(Old { at: Some((run, seq)), quarantined: false }) => Condition::At { run, seq },
+        Some(_) => Condition::Present,
     };
     let (snapshot, transition) = start(setting, new);
     let Step { write, effects, .. } = Step::new(setting.program, &snapshot, transition, condition);
     // A start always changes something: its write is always there.
     let mut write = write.unwrap_or_else(|| unreachable!("a start is a change"));
-    write.superseded = old.map(|stored| stored.snapshot.run());
+    write.superseded = old.and_then(|old| old.at).map(|(run, _)| run);
     (write, Box::new(snapshot), effects)
 }

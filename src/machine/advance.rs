@@ -13,7 +13,9 @@ impl Mover<'_> {
         let program: &Program = self.program;
         while let Some(op) = program.op(position) {
             let (node, phase) = match op {
-                Op::Task(op) => (op.node, Phase::Task { attempt: 1, issued: self.seq(), stage: Stage::Ready, deaths: 0 }),
+                Op::Task(op) => {
+                    (op.node, Phase::Task { attempt: 1, issued: self.seq(), stage: Stage::Ready, deaths: 0 })
+                }
                 Op::Delay { node, duration } => {
                     let until = self.now.after(*duration);
                     if until <= self.now {
@@ -48,11 +50,11 @@ impl Mover<'_> {
     fn enter_wait(&mut self, op: &WaitOp, value: Value) -> Entered {
         let until = op.timeout.map(|timeout| self.now.after(timeout));
         if !self.snapshot.is_paused()
-            && let Some(payload) = self.take_buffered(op, until)
+            && let Some(payload) = self.take_buffered(op)
         {
             return Entered::Passed(received(op, value, payload));
         }
-        if until.is_some_and(|until| until <= self.now) {
+        if until.is_some_and(|until| until <= self.now) && !self.snapshot.holds_back(&op.signal) {
             return Entered::Passed(timed_out(op, value));
         }
         Entered::Held { kept: value, until }

@@ -28,7 +28,11 @@ impl Mover<'_> {
     /// Records since when an attempt runs, and lets it go ahead if it waits for that.
     pub(super) fn attempt_started(&mut self, ticket: Ticket, at: Timestamp) {
         let paused = self.snapshot.is_paused();
-        let Some((stage, deaths)) = self.running_stage(ticket) else { return };
+        let Some((stage, deaths)) = self.running_stage(ticket) else {
+            // Nobody waits for what this one does.
+            self.effects.push(Effect::Stop { ticket });
+            return;
+        };
         if paused && deaths > 0 && *stage == (Stage::Running { since: None }) {
             // It waits to go ahead, and no task starts in a pause.
             *stage = Stage::Ready;

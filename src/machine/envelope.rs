@@ -1,7 +1,7 @@
 //! The envelope every stored record is in.
 //!
-//! All numbers are big-endian. The checksum covers everything before it, so a damaged, truncated or misplaced record is
-//! noticed before anything of its body is decoded; no length in it is trusted before that.
+//! All numbers are big-endian. The checksum covers everything before it and the key of the row, so a damaged, truncated or
+//! misplaced record is noticed before anything of its body is decoded; no length in it is trusted before that.
 //!
 //! ```text
 //! offset  bytes
@@ -16,7 +16,7 @@
 //!     34      4  m, length of the body
 //!     38      n  instance id
 //!   38+n      m  body
-//! 38+n+m      8  XXH3-64 of all the bytes before
+//! 38+n+m      8  XXH3-64 of all the bytes before and then the row key, which a head has none of
 //! ```
 //!
 //! A head's body starts with what stores index and compare, so that they need not decode the rest:
@@ -29,7 +29,7 @@
 //! ```
 
 use bytes::Bytes;
-use xxhash_rust::xxh3::xxh3_64;
+use xxhash_rust::xxh3::Xxh3Default;
 
 use super::Snapshot;
 use crate::id::{DefinitionHash, InstanceId, RunId};
@@ -127,8 +127,8 @@ impl Kind {
 }
 
 impl Envelope {
-    /// Puts a body into this envelope.
-    pub fn seal(&self, body: &[u8]) -> Bytes {
+    /// Puts a body into this envelope, for the row of this key; a head and a quarantine record have none.
+    pub fn seal(&self, body: &[u8], row: &[u8]) -> Bytes {
         let id = self.instance.as_str().as_bytes();
         let mut out = Vec::with_capacity(FIXED_BYTES + id.len() + body.len() + CHECKSUM_BYTES);
         out.extend_from_slice(MAGIC);
@@ -140,20 +140,20 @@ impl Envelope {
         out.extend_from_slice(&u32::try_from(body.len()).unwrap_or(u32::MAX).to_be_bytes());
         out.extend_from_slice(id);
         out.extend_from_slice(body);
-        let checksum = xxh3_64(&out);
-        out.extend_from_slice(&checksum.to_be_bytes());
+        let checksum = checksum(&out, row);
+        out.extend_from_slice(&checksum);
         out.into()
     }
 
-    /// Opens a record that must be of this kind and instance.
+    /// Opens a record that must be of this kind, instance and row.
     ///
     /// # Errors
     /// [`Damaged`] if any byte is not as it was written, or the record belongs elsewhere.
-    pub fn open(instance: &InstanceId, kind: Kind, bytes: &Bytes) -> Result<(Self, Bytes), Damaged> {
+    pub fn open(instance: &InstanceId, kind: Kind, row: &[u8], bytes: &Bytes) -> Result<(Self, Bytes), Damaged> {
         let damaged = |what| Damaged::new(instance, kind.name(), what);
         let checked = bytes.len().checked_sub(CHECKSUM_BYTES).ok_or_else(|| damaged("it is too short"))?;
-        let (content, checksum) = bytes.split_at(checked);
-        if xxh3_64(content).to_be_bytes() != checksum {
+        let (content, found) = bytes.split_at(checked);
+        if checksum(content, row) != found {
             return Err(damaged("its checksum does not match"));
         }
         let mut fields = Fields(content);
@@ -168,10 +168,16 @@ impl Envelope {
             return Err(damaged("it belongs to another instance"));
         }
         let body = bytes.slice(checked - parsed.body_bytes..checked);
-        let envelope =
-            Self { kind, codec: parsed.codec, instance: instance.clone(), run: parsed.run, seq: parsed.seq };
+        let envelope = Self { kind, codec: parsed.codec, instance: instance.clone(), run: parsed.run, seq: parsed.seq };
         Ok((envelope, body))
     }
+}
+
+fn checksum(content: &[u8], row: &[u8]) -> [u8; CHECKSUM_BYTES] {
+    let mut hasher = Xxh3Default::new();
+    hasher.update(content);
+    hasher.update(row);
+    hasher.digest().to_be_bytes()
 }
 
 struct Parsed<'a> {
@@ -222,7 +228,7 @@ impl HeadIndex {
     /// # Errors
     /// [`Damaged`], as [`Envelope::open`].
     pub fn of_head(instance: &InstanceId, head: &Bytes) -> Result<Self, Damaged> {
-        let (envelope, body) = Envelope::open(instance, Kind::Head, head)?;
+        let (envelope, body) = Envelope::open(instance, Kind::Head, &[], head)?;
         let index = Fields(&body).head_index(envelope.run, envelope.seq);
         index.ok_or_else(|| Damaged::new(instance, "head", "its index part is malformed"))
     }
@@ -258,13 +264,13 @@ mod tests {
         let instance = InstanceId::new("order-1").unwrap();
         let run = RunId::from_bytes([7; 16]);
         let envelope = Envelope { kind: Kind::Result, codec: 1, instance: instance.clone(), run, seq: 3 };
-        (instance, envelope.seal(b"body"))
+        (instance, envelope.seal(b"body", b"row"))
     }
 
     #[test]
     fn what_is_sealed_opens_to_the_same() {
         let (instance, bytes) = sealed();
-        let (envelope, body) = Envelope::open(&instance, Kind::Result, &bytes).unwrap();
+        let (envelope, body) = Envelope::open(&instance, Kind::Result, b"row", &bytes).unwrap();
         assert_eq!((envelope.codec, envelope.seq, &body[..]), (1, 3, &b"body"[..]));
         assert_eq!(bytes.len(), 38 + 7 + 4 + 8);
     }
@@ -276,10 +282,13 @@ mod tests {
         for bit in 0..bytes.len() * 8 {
             let mut flipped = bytes.to_vec();
             flipped[bit / 8] ^= 1 << (bit % 8);
-            assert!(Envelope::open(&instance, Kind::Result, &flipped.into()).is_err(), "bit {bit}");
+            assert!(Envelope::open(&instance, Kind::Result, b"row", &flipped.into()).is_err(), "bit {bit}");
         }
         for length in 0..bytes.len() {
-            assert!(Envelope::open(&instance, Kind::Result, &bytes.slice(..length)).is_err(), "length {length}");
+            assert!(
+                Envelope::open(&instance, Kind::Result, b"row", &bytes.slice(..length)).is_err(),
+                "length {length}"
+            );
         }
     }
 
@@ -288,9 +297,16 @@ mod tests {
         let (instance, bytes) = sealed();
         let other = InstanceId::new("order-2").unwrap();
         assert_eq!(
-            Envelope::open(&other, Kind::Result, &bytes).unwrap_err().what,
+            Envelope::open(&other, Kind::Result, b"row", &bytes).unwrap_err().what,
             "it belongs to another instance"
         );
-        assert_eq!(Envelope::open(&instance, Kind::Head, &bytes).unwrap_err().what, "it is a record of another kind");
+        assert_eq!(
+            Envelope::open(&instance, Kind::Head, b"row", &bytes).unwrap_err().what,
+            "it is a record of another kind"
+        );
+        assert_eq!(
+            Envelope::open(&instance, Kind::Result, b"other", &bytes).unwrap_err().what,
+            "its checksum does not match"
+        );
     }
 }

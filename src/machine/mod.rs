@@ -1,9 +1,9 @@
 //! HOW an instance moves: one pure function, [`apply`], from a snapshot and an event to the next snapshot, what must be
 //! written, and what the runtime must then do.
 //!
-//! * [`snapshot`]: the whole durable state of an instance, in memory; [`record`] and [`envelope`]: the same as bytes.
-//! * [`event`]: what can happen to it; [`effect`]: what a transition writes and asks for.
-//! * [`mover`] dispatches; [`advance`], [`attempt`], [`signal`], [`wake`], [`control`] and [`resume`] each handle a kind
+//! * `snapshot`: the whole durable state of an instance, in memory; `record` and `envelope`: the same as bytes.
+//! * `event`: what can happen to it; `effect`: what a transition writes and asks for.
+//! * `mover` dispatches; `advance`, `attempt`, `signal`, `wake`, `control` and `resume` each handle a kind
 //!   of event.
 //!
 //! Names neither tokio, the clock, randomness nor a store: the same input gives the same output.
@@ -14,6 +14,8 @@ mod control;
 mod effect;
 mod envelope;
 mod event;
+#[cfg(test)]
+mod golden;
 mod mover;
 mod record;
 mod resume;

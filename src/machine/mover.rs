@@ -6,7 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::snapshot::{ROOT, Signals};
-use super::{Effect, End, Event, FrameId, Kind, Refusal, RowChange, RowKey, Snapshot, Transition, Wake};
+use super::{Effect, End, Event, FrameId, Refusal, RowChange, RowKey, Snapshot, Transition, Wake};
 use crate::codec::{Home, Value};
 use crate::definition::{Names as _, Program};
 use crate::id::{InstanceId, RunId};
@@ -57,7 +57,7 @@ pub fn start(setting: &Setting<'_>, new: NewRun) -> (Snapshot, Transition) {
     };
     let mut mover = Mover::new(setting, &mut snapshot);
     if new.input.len() > INLINE_BYTES_MAX {
-        mover.put(RowKey::Input, Kind::Input, &new.input);
+        mover.put(RowKey::Input, &new.input);
     }
     mover.changed = true;
     mover.enter(ROOT, 0, Value::leaf(new.input, Some(Home::Input)));
@@ -121,8 +121,8 @@ impl<'a> Mover<'a> {
     }
 
     /// Writes a row of this run, in its envelope.
-    pub(super) fn put(&mut self, key: RowKey, kind: Kind, body: &[u8]) {
-        let value = self.snapshot.envelope(kind, self.seq()).seal(body);
+    pub(super) fn put(&mut self, key: RowKey, body: &[u8]) {
+        let value = self.snapshot.envelope(key.kind(), self.seq()).seal(body, &key.to_bytes());
         self.rows.push(RowChange { key, value: Some(value) });
     }
 
@@ -133,7 +133,7 @@ impl<'a> Mover<'a> {
     /// Writes a node's result.
     pub(super) fn put_result(&mut self, node: u32, bytes: &[u8]) {
         if let Some(path) = self.program.path(node) {
-            self.put(RowKey::Result(path.clone()), Kind::Result, bytes);
+            self.put(RowKey::Result(path.clone()), bytes);
         }
     }
 
@@ -152,7 +152,7 @@ impl<'a> Mover<'a> {
 
     /// The number this transition will have.
     pub(super) fn seq(&self) -> u64 {
-        self.snapshot.seq + 1
+        self.snapshot.seq.saturating_add(1)
     }
 
     /// The frames there are now; a transition may add or remove some.
@@ -162,7 +162,7 @@ impl<'a> Mover<'a> {
 
     fn finish(mut self, asked: &Asked) -> Transition {
         if self.changed {
-            self.snapshot.seq += 1;
+            self.snapshot.seq = self.seq();
         }
         let wake = self.snapshot.wake();
         if *asked != Asked::For(wake) {

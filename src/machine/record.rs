@@ -6,6 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
+use super::RowKey;
 use super::envelope::{Damaged, Envelope, HEAD_INDEX_BYTES, HeadIndex, Kind};
 use super::snapshot::{Buffered, End, Frame, Phase, ROOT, Request, Signals, Snapshot, Stage};
 use crate::codec::{Home, Leaf, Token, Value};
@@ -115,8 +116,6 @@ struct SignalRecord<'a> {
     name: Option<&'a str>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     payload: Option<Bytes>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    at: Option<Timestamp>,
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's skip_serializing_if passes a reference")]
@@ -145,12 +144,15 @@ pub fn encode_head(program: &Program, snapshot: &Snapshot) -> Bytes {
         trace: snapshot.traceparent.clone(),
         root: snapshot.frames.get(&ROOT).map(|frame| frame_record(program, frame)),
         signals: snapshot.signals.accepted,
-        pause: snapshot.pause.as_ref().map(|pause| RequestRecord { reason: pause.reason.clone(), by: pause.by.clone() }),
+        pause: snapshot
+            .pause
+            .as_ref()
+            .map(|pause| RequestRecord { reason: pause.reason.clone(), by: pause.by.clone() }),
         end: snapshot.end.as_ref().map(end_record),
     };
     let mut body = Vec::with_capacity(HEAD_INDEX_BYTES + 160);
     snapshot.head_index().write(&mut body);
-    snapshot.envelope(Kind::Head, snapshot.seq).seal(&encode(&record, body))
+    snapshot.envelope(Kind::Head, snapshot.seq).seal(&encode(&record, body), &[])
 }
 
 fn frame_record(program: &Program, frame: &Frame) -> FrameRecord {
@@ -210,7 +212,7 @@ fn end_record(end: &End) -> EndRecord {
 /// [`Damaged`].
 pub fn decode_head(instance: &InstanceId, head: &Bytes) -> Result<Snapshot, Damaged> {
     let index = HeadIndex::of_head(instance, head)?;
-    let (envelope, body) = Envelope::open(instance, Kind::Head, head)?;
+    let (envelope, body) = Envelope::open(instance, Kind::Head, &[], head)?;
     let body = body.get(HEAD_INDEX_BYTES..).unwrap_or_default();
     let record: HeadRecord =
         rmp_serde::from_slice(body).map_err(|_| Damaged::new(instance, "head", "its body does not decode"))?;
@@ -239,7 +241,9 @@ impl FrameRecord {
         let task = |attempt, issued, stage, deaths| Phase::Task { attempt, issued, stage, deaths };
         let phase = match self.phase {
             PhaseRecord::Ready { attempt, issued, deaths } => task(attempt, issued, Stage::Ready, deaths),
-            PhaseRecord::Run { attempt, issued, since, deaths } => task(attempt, issued, Stage::Running { since }, deaths),
+            PhaseRecord::Run { attempt, issued, since, deaths } => {
+                task(attempt, issued, Stage::Running { since }, deaths)
+            }
             PhaseRecord::Backoff { attempt, issued, until } => task(attempt, issued, Stage::Backoff { until }, 0),
             PhaseRecord::Delay { until } => Phase::Delay { until },
             PhaseRecord::Signal { name, until } => Phase::Signal { signal: name, until },
@@ -271,13 +275,12 @@ fn into_value(records: Vec<TokenRecord>) -> Value {
     Value::from_tokens(records.into_iter().map(token).collect())
 }
 
-/// Encodes a signal's row: with name, payload and arrival while it is buffered, its id alone afterwards.
-pub(super) fn encode_signal(id: &str, buffered: Option<(&str, &Bytes, Timestamp)>) -> Vec<u8> {
+/// Encodes a signal's row: with name and payload while it is buffered, its id alone afterwards.
+pub(super) fn encode_signal(id: &str, buffered: Option<(&str, &Bytes)>) -> Vec<u8> {
     let record = SignalRecord {
         id,
-        name: buffered.map(|(name, _, _)| name),
-        payload: buffered.map(|(_, payload, _)| payload.clone()),
-        at: buffered.map(|(_, _, at)| at),
+        name: buffered.map(|(name, _)| name),
+        payload: buffered.map(|(_, payload)| payload.clone()),
     };
     encode(&record, Vec::new())
 }
@@ -307,6 +310,27 @@ impl Snapshot {
         }
     }
 
+    /// Checks that every frame stands where its program says it can.
+    ///
+    /// # Errors
+    /// [`Damaged`].
+    pub fn check(&self, program: &Program) -> Result<(), Damaged> {
+        let fits = |frame: &Frame| {
+            let op = program.op(frame.position)?;
+            let same_kind = matches!(
+                (op, &frame.phase),
+                (Op::Task(_), Phase::Task { .. })
+                    | (Op::Delay { .. }, Phase::Delay { .. })
+                    | (Op::Wait(_), Phase::Signal { .. })
+            );
+            (same_kind && op.node() == Some(frame.node)).then_some(())
+        };
+        if self.frames.values().all(|frame| fits(frame).is_some()) {
+            return Ok(());
+        }
+        Err(Damaged::new(&self.instance, "head", "it is at a place its definition does not have"))
+    }
+
     /// Whether there are signal rows to be read.
     pub fn has_signals(&self) -> bool {
         self.signals.accepted > 0
@@ -317,16 +341,16 @@ impl Snapshot {
     /// # Errors
     /// [`Damaged`].
     pub fn take_signal_row(&mut self, number: u64, row: &Bytes) -> Result<(), Damaged> {
-        let body = self.open_row(Kind::Signal, row)?;
+        let body = self.open_row(&RowKey::Signal(number), row)?;
         let damaged = || Damaged::new(&self.instance, "signal", "its body does not decode");
         let record: SignalRecord<'_> = rmp_serde::from_slice(&body).map_err(|_| damaged())?;
         let id: Arc<str> = record.id.into();
-        if number + SIGNAL_IDS_REMEMBERED >= self.signals.accepted {
+        if number.saturating_add(SIGNAL_IDS_REMEMBERED) >= self.signals.accepted {
             self.signals.numbers.insert(Arc::clone(&id), number);
             self.signals.remembered.insert(number, Arc::clone(&id));
         }
-        if let (Some(name), Some(payload), Some(arrived_at)) = (record.name, record.payload, record.at) {
-            self.signals.push(name.into(), Buffered { number, id, payload, arrived_at });
+        if let (Some(name), Some(payload)) = (record.name, record.payload) {
+            self.signals.push(name.into(), Buffered { number, id, payload });
         }
         Ok(())
     }
@@ -335,8 +359,8 @@ impl Snapshot {
     ///
     /// # Errors
     /// [`Damaged`], also if it is another run's.
-    pub fn open_row(&self, kind: Kind, row: &Bytes) -> Result<Bytes, Damaged> {
-        let (envelope, body) = Envelope::open(&self.instance, kind, row)?;
+    pub fn open_row(&self, key: &RowKey, row: &Bytes) -> Result<Bytes, Damaged> {
+        let (envelope, body) = Envelope::open(&self.instance, key.kind(), &key.to_bytes(), row)?;
         if envelope.run != self.run {
             return Err(Damaged::new(&self.instance, "run's", "it belongs to another run"));
         }
@@ -348,12 +372,12 @@ impl Snapshot {
 pub fn encode_quarantine(instance: &InstanceId, reason: &str) -> Bytes {
     let run = RunId::from_bytes([0; 16]);
     let envelope = Envelope { kind: Kind::Quarantine, codec: 0, instance: instance.clone(), run, seq: 0 };
-    envelope.seal(&encode(&QuarantineRecord { reason: reason.into() }, Vec::new()))
+    envelope.seal(&encode(&QuarantineRecord { reason: reason.into() }, Vec::new()), &[])
 }
 
 /// Reads why an instance is quarantined. It is, even if the record cannot be read.
 pub fn decode_quarantine(instance: &InstanceId, record: &Bytes) -> Arc<str> {
-    let opened = Envelope::open(instance, Kind::Quarantine, record);
+    let opened = Envelope::open(instance, Kind::Quarantine, &[], record);
     let body = opened.ok().and_then(|(_, body)| rmp_serde::from_slice::<QuarantineRecord>(&body).ok());
     body.map_or_else(|| "the quarantine record is damaged".into(), |record| record.reason)
 }

@@ -26,7 +26,7 @@ impl Mover<'_> {
     fn too_many_deaths(&self, alive: &[Ticket], process_died: bool) -> Option<String> {
         self.snapshot.frames.iter().filter(|_| process_died).find_map(|(id, frame)| match frame.phase {
             Phase::Task { issued, stage: Stage::Running { since: Some(_) }, deaths, .. }
-                if deaths + 1 >= DEATHS_MAX && !alive.contains(&Ticket { frame: *id, issued }) =>
+                if deaths.saturating_add(1) >= DEATHS_MAX && !alive.contains(&Ticket { frame: *id, issued }) =>
             {
                 let task = self.program.path(frame.node).map_or("", |path| path.as_str());
                 Some(format!("the process died {DEATHS_MAX} times in a row while task `{task}` was running"))
@@ -36,25 +36,30 @@ impl Mover<'_> {
     }
 
     fn resume_frame(&mut self, id: FrameId, alive: &[Ticket], process_died: bool) {
-        let paused = self.snapshot.is_paused();
+        let (paused, seq) = (self.snapshot.is_paused(), self.seq());
         let Some(frame) = self.snapshot.frames.get_mut(&id) else { return };
         let Phase::Task { attempt, issued, stage, deaths } = &mut frame.phase else { return };
         let (attempt, ticket) = (*attempt, Ticket { frame: id, issued: *issued });
         let since = match stage {
             Stage::Ready => return self.start_attempt(id),
             Stage::Backoff { .. } => return,
-            Stage::Running { .. } if alive.contains(&ticket) => return,
+            // Its announcement may have been lost with the actor it was made to.
+            Stage::Running { since: None } if alive.contains(&ticket) && *deaths > 0 => {
+                return self.attempt_started(ticket, self.now);
+            }
+            Stage::Running { .. } if alive.contains(&ticket) => {
+                self.effects.push(Effect::Proceed { ticket });
+                return;
+            }
             Stage::Running { since } => *since,
         };
         if process_died {
             // Only a recorded start proves that the task was running; without one, once is enough to be careful.
-            let counted = if since.is_some() { *deaths + 1 } else { (*deaths).max(1) };
-            self.changed |= counted != *deaths;
-            *deaths = counted;
+            *deaths = if since.is_some() { deaths.saturating_add(1) } else { (*deaths).max(1) };
         }
+        self.changed = true;
         if paused {
             *stage = Stage::Ready;
-            self.changed = true;
             return;
         }
         let Some(Op::Task(op)) = self.program.op(frame.position) else { return };
@@ -64,6 +69,9 @@ impl Mover<'_> {
             let message = "timed out: its time had passed when the process was back";
             return self.fail_attempt(id, AttemptFailure::new(FailureKind::TimedOut, message));
         }
+        // A ticket of its own: the executor may still be busy forgetting the old one.
+        *issued = seq;
+        let ticket = Ticket { frame: id, issued: seq };
         let run = run(ticket, attempt, op, frame.value.clone(), timeout, *deaths > 0);
         self.effects.push(Effect::Run(run));
     }

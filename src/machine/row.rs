@@ -1,5 +1,6 @@
 //! The rows of a run beside its head.
 
+use super::Kind;
 use crate::id::NodePath;
 
 /// A row of a run.
@@ -22,6 +23,15 @@ pub enum RowKey {
 impl RowKey {
     /// What every signal row's key starts with.
     pub const SIGNALS: &'static [u8] = &[3];
+
+    /// The kind of record the row holds.
+    pub fn kind(&self) -> Kind {
+        match self {
+            Self::Input => Kind::Input,
+            Self::Result(_) => Kind::Result,
+            Self::Signal(_) => Kind::Signal,
+        }
+    }
 
     /// The key's bytes, to be prefixed with the run's.
     pub fn to_bytes(&self) -> Vec<u8> {

@@ -8,11 +8,10 @@ use super::advance::received;
 use super::mover::Mover;
 use super::record::encode_signal;
 use super::snapshot::{Buffered, Phase};
-use super::{FrameId, Kind, Refusal, RowKey};
+use super::{FrameId, Refusal, RowKey};
 use crate::codec::Value;
 use crate::definition::{Op, Program, WaitOp};
 use crate::limits::SIGNAL_IDS_REMEMBERED;
-use crate::time::Timestamp;
 
 impl<'a> Mover<'a> {
     pub(super) fn signal(&mut self, name: &str, id: Arc<str>, payload: Bytes) -> Result<(), Refusal> {
@@ -33,10 +32,10 @@ impl<'a> Mover<'a> {
         let number = self.remember(Arc::clone(&id));
         match self.waiting_frame(&name) {
             Some((frame, op)) => {
-                self.put(RowKey::Signal(number), Kind::Signal, &encode_signal(&id, None));
+                self.put(RowKey::Signal(number), &encode_signal(&id, None));
                 self.deliver(frame, op, payload);
             }
-            None => self.buffer(name, Buffered { number, id, payload, arrived_at: self.now }),
+            None => self.buffer(name, Buffered { number, id, payload }),
         }
         Ok(())
     }
@@ -93,22 +92,18 @@ impl<'a> Mover<'a> {
     }
 
     fn buffer(&mut self, name: Arc<str>, signal: Buffered) {
-        let body = encode_signal(&signal.id, Some((&name, &signal.payload, signal.arrived_at)));
-        self.put(RowKey::Signal(signal.number), Kind::Signal, &body);
+        let body = encode_signal(&signal.id, Some((&name, &signal.payload)));
+        self.put(RowKey::Signal(signal.number), &body);
         self.snapshot.signals.push(name, signal);
     }
 
-    /// Takes the first buffered signal a wait may have: one that came before the wait's timeout.
-    pub(super) fn take_buffered(&mut self, op: &WaitOp, until: Option<Timestamp>) -> Option<Value> {
+    /// Takes the first buffered signal of a wait. It came in time: whatever is due ends before a signal is buffered.
+    pub(super) fn take_buffered(&mut self, op: &WaitOp) -> Option<Value> {
         let signals = &mut self.snapshot.signals;
-        let first = signals.buffered.get(&op.signal)?.front()?;
-        if until.is_some_and(|until| first.arrived_at >= until) {
-            return None;
-        }
         let signal = signals.pop(&op.signal)?;
         let key = RowKey::Signal(signal.number);
         if self.snapshot.signals.remembered.contains_key(&signal.number) {
-            self.put(key, Kind::Signal, &encode_signal(&signal.id, None));
+            self.put(key, &encode_signal(&signal.id, None));
         } else {
             self.delete(key);
         }
@@ -120,9 +115,8 @@ impl<'a> Mover<'a> {
     pub(super) fn consume_buffered(&mut self, id: FrameId) {
         let program: &Program = self.program;
         let Some(frame) = self.snapshot.frames.get(&id) else { return };
-        let (Phase::Signal { until, .. }, Some(Op::Wait(op))) = (&frame.phase, program.op(frame.position)) else { return };
-        let until = *until;
-        if let Some(payload) = self.take_buffered(op, until)
+        let (Phase::Signal { .. }, Some(Op::Wait(op))) = (&frame.phase, program.op(frame.position)) else { return };
+        if let Some(payload) = self.take_buffered(op)
             && let Some(frame) = self.snapshot.frames.remove(&id)
         {
             self.enter(id, frame.position + 1, received(op, frame.value, payload));
@@ -149,8 +143,8 @@ impl super::snapshot::Signals {
         Some(signal)
     }
 
-    /// When the first buffered signal of this name came.
-    pub(super) fn first_arrival(&self, name: &str) -> Option<Timestamp> {
-        self.buffered.get(name)?.front().map(|signal| signal.arrived_at)
+    /// Whether a signal of this name is buffered.
+    pub(super) fn has(&self, name: &str) -> bool {
+        self.buffered.contains_key(name)
     }
 }

@@ -142,7 +142,6 @@ pub(crate) struct Buffered {
     pub(crate) number: u64,
     pub(crate) id: Arc<str>,
     pub(crate) payload: Bytes,
-    pub(crate) arrived_at: Timestamp,
 }
 
 /// The signals of a run: those buffered, and the ids of those remembered.

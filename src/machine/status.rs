@@ -51,9 +51,9 @@ impl Snapshot {
         if self.is_running() { None } else { self.next_wake() }
     }
 
-    /// Whether a signal that came before `until` is buffered although a frame waits for it, because of a pause.
-    pub(super) fn holds_signal_before(&self, signal: &str, until: Timestamp) -> bool {
-        self.is_paused() && self.signals.first_arrival(signal).is_some_and(|arrived| arrived < until)
+    /// Whether a signal that came in time is kept from the frame that waits for it, because of a pause.
+    pub(super) fn holds_back(&self, signal: &str) -> bool {
+        self.is_paused() && self.signals.has(signal)
     }
 }
 
@@ -78,11 +78,9 @@ impl Frame {
         match &self.phase {
             Phase::Task { .. } => Status::InProgress,
             Phase::Delay { until } => Status::Waiting { wake_at: *until, delay: path(names, self.node) },
-            Phase::Signal { signal, until } => Status::AwaitingSignal {
-                node: path(names, self.node),
-                signal: signal.to_string(),
-                wake_at: *until,
-            },
+            Phase::Signal { signal, until } => {
+                Status::AwaitingSignal { node: path(names, self.node), signal: signal.to_string(), wake_at: *until }
+            }
         }
     }
 }

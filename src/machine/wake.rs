@@ -66,7 +66,7 @@ impl Frame {
         match &self.phase {
             Phase::Delay { until } | Phase::Task { stage: Stage::Backoff { until }, .. } => Some(*until),
             // While paused, a signal that came in time waits for the end of the pause, and so does the wait.
-            Phase::Signal { signal, until } => until.filter(|until| !snapshot.holds_signal_before(signal, *until)),
+            Phase::Signal { signal, until } => until.filter(|_| !snapshot.holds_back(signal)),
             Phase::Task { .. } => None,
         }
     }

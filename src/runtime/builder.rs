@@ -4,8 +4,8 @@ use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::sync::Arc;
 
-use super::report::{StartReport, find_unregistered};
 use super::Runtime;
+use super::report::{StartReport, find_unregistered};
 use crate::actors::{Actors, HubParts};
 use crate::clock::{Clock, SystemClock};
 use crate::codec::{CUSTOM_CODEC_ID_MIN, Codec};
@@ -22,7 +22,9 @@ pub enum RuntimeError {
     #[error("provide these with RuntimeBuilder::provide: {}", join(.0))]
     MissingDeps(Vec<MissingDep>),
     /// Two codecs have the same id, or one has an id below 128.
-    #[error("codec id {0} is taken or below {CUSTOM_CODEC_ID_MIN}: give each codec of yours an id of its own from there")]
+    #[error(
+        "codec id {0} is taken or below {CUSTOM_CODEC_ID_MIN}: give each codec of yours an id of its own from there"
+    )]
     CodecId(u8),
     /// The store failed.
     #[error(transparent)]

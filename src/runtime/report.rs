@@ -46,8 +46,7 @@ pub(super) async fn find_unregistered(
             continue;
         }
         let mut instances = Vec::new();
-        let unfinished =
-            [StatusCode::InProgress, StatusCode::Waiting, StatusCode::AwaitingSignal, StatusCode::Paused];
+        let unfinished = [StatusCode::InProgress, StatusCode::Waiting, StatusCode::AwaitingSignal, StatusCode::Paused];
         for status in unfinished {
             let room = LISTED_MAX + 1 - instances.len();
             instances.extend(store.instances(&definition, status, None, room).await?);

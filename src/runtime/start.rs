@@ -5,17 +5,19 @@ use std::time::Duration;
 
 use serde::Serialize;
 use tokio::sync::oneshot;
+use tokio::task::JoinError;
 
 use super::Runtime;
 use crate::actors::{Hub, Mail, Replacement};
-use crate::codec::CodecError;
-use crate::definition::Workflow;
+use crate::codec::{CodecError, Value};
+use crate::definition::{Definition, Workflow};
 use crate::handle::InstanceHandle;
 use crate::id::{InstanceId, RunId};
 use crate::lifecycle::{
     ConflictPolicy, Existing, ExistingInstance, PrepareRunOutcome, StartError, check_existing_instance, prepare_run,
 };
 use crate::machine::{NewRun, Setting};
+use crate::store::StoreError;
 
 /// How often a start whose outcome is unknown is repeated with the same run id, which makes that harmless.
 const REPEATS: u32 = 5;
@@ -110,84 +112,24 @@ impl Runtime {
             input: codec.encode(&input, hub.limits.payload_bytes_max)?,
             traceparent: options.traceparent,
         };
-        match self.run(workflow, new, options.policy, existing).await? {
-            PrepareRunOutcome::ExistingStatus(found) => self.existing(workflow, instance, found),
-            PrepareRunOutcome::Fresh { snapshot, effects } => {
-                let (run, codec) = (snapshot.run(), snapshot.codec());
-                hub.activate_fresh(snapshot, effects);
-                let handle = InstanceHandle::new(&self.inner.actors, workflow, instance, run, codec);
-                Ok(Started { handle, existing: None })
-            }
+        let starting =
+            Starting { hub: Arc::clone(hub), definition: Arc::clone(definition), new, policy: options.policy };
+        let (run, codec) = (starting.new.run, starting.new.codec);
+        // In a task of its own: a caller who gives up does not keep a run that is durable from beginning.
+        let outcome = hub.tokio.spawn(starting.run(existing)).await;
+        let lost = |error: JoinError| Err(StartError::OutcomeUnknown(StoreError::Transient(error.to_string())));
+        if let Some(found) = outcome.unwrap_or_else(lost)? {
+            return self.existing(workflow, instance, found);
         }
-    }
-
-    async fn run<I, O: 'static>(
-        &self,
-        workflow: &Workflow<I, O>,
-        new: NewRun,
-        policy: ConflictPolicy,
-        mut existing: Existing,
-    ) -> Result<PrepareRunOutcome, StartError> {
-        let hub = self.inner.actors.hub();
-        let definition = workflow.definition();
-        let mut repeats = 0;
-        loop {
-            let outcome = match existing {
-                // The instance's actor is the one that writes to it.
-                Existing::Terminate(_) => self.replace(workflow, &new, policy).await,
-                existing => {
-                    let setting = Setting { program: definition.program(), limits: &hub.limits, now: hub.clock.now() };
-                    prepare_run(hub.persistence(), &setting, definition, new.clone(), policy, existing).await
-                }
-            };
-            match outcome {
-                Err(StartError::OutcomeUnknown(error)) if repeats < REPEATS && !hub.is_closing() => {
-                    tracing::warn!(instance = %new.instance, %error, "a start is repeated: its outcome is unknown");
-                    repeats += 1;
-                    hub.clock.sleep(Duration::from_millis(50) * repeats).await;
-                    existing = self.found(workflow, &new, policy).await?;
-                }
-                outcome => return outcome,
-            }
-        }
-    }
-
-    /// What is there after a start with an unknown outcome. Its own run counts as free: the insert then finds it.
-    async fn found<I, O: 'static>(
-        &self,
-        workflow: &Workflow<I, O>,
-        new: &NewRun,
-        policy: ConflictPolicy,
-    ) -> Result<Existing, StartError> {
-        let hub = self.inner.actors.hub();
-        match hub.read(&new.instance).await {
-            Ok(Some(read)) if read.stored.snapshot.run() == new.run => Ok(Existing::Free),
-            _ => check_existing_instance(hub.persistence(), workflow.definition(), &new.instance, policy).await,
-        }
-    }
-
-    async fn replace<I, O: 'static>(
-        &self,
-        workflow: &Workflow<I, O>,
-        new: &NewRun,
-        policy: ConflictPolicy,
-    ) -> Result<PrepareRunOutcome, StartError> {
-        let hub: &Arc<Hub> = self.inner.actors.hub();
-        let (reply, answer) = oneshot::channel();
-        let definition = Arc::clone(workflow.definition());
-        let replacement = Replacement { definition, new: new.clone(), policy, reply };
-        hub.send(&new.instance, Mail::Replace(Box::new(replacement))).await;
-        answer.await.unwrap_or_else(|_| {
-            let lost = crate::store::StoreError::Transient("the answer was lost with an actor".into());
-            Err(StartError::OutcomeUnknown(lost))
-        })
+        let handle = InstanceHandle::new(&self.inner.actors, workflow, instance, run, codec);
+        Ok(Started { handle, existing: None })
     }
 
     fn existing<I, O: 'static>(
         &self,
         workflow: &Workflow<I, O>,
         instance: InstanceId,
-        found: ExistingInstance<crate::codec::Value>,
+        found: ExistingInstance<Value>,
     ) -> Result<Started<O>, StartError> {
         let hub = self.inner.actors.hub();
         let output = match (&found.output, hub.codecs.get(&found.codec)) {
@@ -207,4 +149,84 @@ fn unknown_codec<O>() -> StartError {
         codec: "a codec that is not registered",
         bytes: 0,
     })
+}
+
+/// A start under way.
+struct Starting {
+    hub: Arc<Hub>,
+    definition: Arc<Definition>,
+    new: NewRun,
+    policy: ConflictPolicy,
+}
+
+impl Starting {
+    /// Starts the run, repeating it while its outcome is unknown; gives what was there instead, if that is to be used.
+    async fn run(self, mut existing: Existing) -> Result<Option<ExistingInstance<Value>>, StartError> {
+        let mut repeats = 0;
+        loop {
+            match self.attempt(existing).await {
+                Err(StartError::OutcomeUnknown(error)) if repeats < REPEATS && !self.hub.is_closing() => {
+                    tracing::warn!(instance = %self.new.instance, %error, "a start with an unknown outcome is repeated");
+                    repeats += 1;
+                    tokio::time::sleep(Duration::from_millis(50) * repeats).await;
+                    existing = self.found().await?;
+                }
+                outcome => return outcome,
+            }
+        }
+    }
+
+    async fn attempt(&self, mut existing: Existing) -> Result<Option<ExistingInstance<Value>>, StartError> {
+        loop {
+            if let Existing::Terminate(_) = existing {
+                // The actor of the instance is the one that writes to it.
+                return self.replace().await.map(|()| None);
+            }
+            match self.insert(existing).await {
+                // Somebody else was first: that one is to be terminated.
+                Err(StartError::InstanceAlreadyExists { .. } | StartError::DefinitionMismatch { .. })
+                    if self.policy == ConflictPolicy::TerminateExisting =>
+                {
+                    existing = self.check().await?;
+                }
+                outcome => return outcome,
+            }
+        }
+    }
+
+    async fn insert(&self, existing: Existing) -> Result<Option<ExistingInstance<Value>>, StartError> {
+        let Self { hub, definition, new, policy } = self;
+        let setting = Setting { program: definition.program(), limits: &hub.limits, now: hub.clock.now() };
+        // What is there is never overwritten from here, past its actor.
+        let policy = if *policy == ConflictPolicy::TerminateExisting { ConflictPolicy::Fail } else { *policy };
+        match prepare_run(hub.persistence(), &setting, definition, new.clone(), policy, existing).await? {
+            PrepareRunOutcome::ExistingStatus(found) => Ok(Some(found)),
+            PrepareRunOutcome::Fresh { snapshot, effects } => {
+                hub.begin(snapshot, effects);
+                Ok(None)
+            }
+        }
+    }
+
+    async fn replace(&self) -> Result<(), StartError> {
+        let (reply, answer) = oneshot::channel();
+        let replacement = Replacement { definition: Arc::clone(&self.definition), new: self.new.clone(), reply };
+        self.hub.send(&self.new.instance, Mail::Replace(Box::new(replacement))).await;
+        answer.await.unwrap_or_else(|_| {
+            let lost = StoreError::Transient("the answer was lost with an actor".into());
+            Err(StartError::OutcomeUnknown(lost))
+        })
+    }
+
+    async fn check(&self) -> Result<Existing, StartError> {
+        check_existing_instance(self.hub.persistence(), &self.definition, &self.new.instance, self.policy).await
+    }
+
+    /// What is there after an unknown outcome. This very run counts as free: the insert then finds it.
+    async fn found(&self) -> Result<Existing, StartError> {
+        match self.hub.read(&self.new.instance).await {
+            Ok(Some(read)) if read.stored.snapshot.run() == self.new.run => Ok(Existing::Free),
+            _ => self.check().await,
+        }
+    }
 }

@@ -57,7 +57,7 @@ impl FileStore {
             create_private(&path).map_err(|error| unreadable(&path, &error))?;
             let open = Open::new(&path)?;
             let at = path.display().to_string();
-            let store = Self { kv: Files { path, durability, open: RwLock::new(Some(open)) } };
+            let store = Self::over(Files { path, durability, open: RwLock::new(Some(open)) });
             store.check_layout(&at).map(|()| store)
         });
         opening.await.unwrap_or_else(|error| Err(StoreError::Fatal(error.to_string())))
@@ -68,17 +68,18 @@ fn unreadable(path: &Path, error: &dyn std::fmt::Display) -> StoreError {
     StoreError::Unreadable { at: path.display().to_string(), why: error.to_string() }
 }
 
-/// Creates the directory for its owner only and makes its name durable in its parent.
+/// Creates the directory, and those above it that are missing, for their owner only, and makes each name durable in its
+/// parent.
 fn create_private(path: &Path) -> std::io::Result<()> {
-    if path.exists() {
+    if path.as_os_str().is_empty() || path.exists() {
         return Ok(());
     }
+    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    create_private(parent)?;
     let mut builder = std::fs::DirBuilder::new();
-    builder.recursive(true);
     #[cfg(unix)]
     std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
     builder.create(path)?;
-    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     std::fs::File::open(parent)?.sync_all()
 }
 

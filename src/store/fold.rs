@@ -1,27 +1,20 @@
 //! From a batch of conditional writes to the keys they change: each key once, with its last value.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 
 use bytes::Bytes;
 
 use super::kv::Ops;
 use super::{Answers, Change, Condition, Conflict, StoreError, Write, keys};
-use crate::id::InstanceId;
+use crate::id::{InstanceId, RunId};
 use crate::machine::HeadIndex;
 
-/// An instance as stored, or as the batch has left it so far.
+/// An instance as stored.
 #[derive(Clone, Default)]
 pub(super) struct Present {
     pub(super) head: Option<Bytes>,
     pub(super) quarantined: bool,
-}
-
-struct Folding {
-    /// What the indexes list now; nothing for a quarantined instance or an unreadable head.
-    listed: Option<HeadIndex>,
-    present: Present,
-    /// The last head of this instance in the batch: if it is what is stored, the batch is a repeat.
-    is_repeat: bool,
 }
 
 /// Checks each write against what the ones before it left. `read` gives an instance as stored.
@@ -29,27 +22,36 @@ pub(super) fn fold(
     batch: &[Write],
     mut read: impl FnMut(&InstanceId) -> Result<Present, StoreError>,
 ) -> Result<(Ops, Answers), StoreError> {
-    let mut last_heads = HashMap::with_capacity(batch.len());
-    for write in batch {
-        if let Change::Head(head) = &write.change {
-            last_heads.insert(&write.instance, head);
-        }
-    }
     let mut folding: HashMap<&InstanceId, Folding> = HashMap::with_capacity(batch.len());
     let mut ops = Ops::new();
     let mut answers = Vec::with_capacity(batch.len());
-    for write in batch {
+    for (position, write) in batch.iter().enumerate() {
         let instance = match folding.entry(&write.instance) {
-            std::collections::hash_map::Entry::Occupied(entry) => entry.into_mut(),
-            std::collections::hash_map::Entry::Vacant(entry) => {
-                let present = read(&write.instance)?;
-                let is_repeat = present.head.is_some() && present.head.as_ref() == last_heads.get(&write.instance).copied();
-                entry.insert(Folding { listed: present.listed(&write.instance), present, is_repeat })
+            Entry::Occupied(entry) => entry.into_mut(),
+            Entry::Vacant(entry) => {
+                let rest = batch.get(position..).unwrap_or_default();
+                entry.insert(Folding::new(read(&write.instance)?, write, rest, position))
             }
         };
-        answers.push(instance.fold(write, &mut ops));
+        answers.push(instance.fold(position, write, &mut ops));
     }
     Ok((ops, answers))
+}
+
+/// One instance, as the batch has left it so far.
+struct Folding {
+    present: Present,
+    /// What the indexes list now; nothing for a quarantined instance or an unreadable head.
+    listed: Option<HeadIndex>,
+    repeat: Option<Repeat>,
+}
+
+/// The batch, or one like it, was stored before its answer was lost.
+struct Repeat {
+    /// The write whose head is the one stored.
+    last: usize,
+    /// The writes that led to it, itself included.
+    applied: Vec<usize>,
 }
 
 impl Present {
@@ -63,9 +65,22 @@ impl Present {
 }
 
 impl Folding {
-    fn fold(&mut self, write: &Write, ops: &mut Ops) -> Result<(), Conflict> {
-        if self.is_repeat {
-            return Ok(());
+    /// `rest` is the batch from the instance's first write on, which stands at `offset`.
+    fn new(present: Present, first: &Write, rest: &[Write], offset: usize) -> Self {
+        let id = &first.instance;
+        let mut folding = Self { listed: present.listed(id), present, repeat: None };
+        // Looked for only where it can matter: in a new batch the condition of the first write holds.
+        if folding.check(first).is_err() {
+            folding.repeat = Repeat::find(&folding.present, id, rest, offset);
+        }
+        folding
+    }
+
+    fn fold(&mut self, position: usize, write: &Write, ops: &mut Ops) -> Result<(), Conflict> {
+        if let Some(repeat) = &self.repeat
+            && position <= repeat.last
+        {
+            return if repeat.applied.contains(&position) { Ok(()) } else { Err(self.conflict(&write.instance)) };
         }
         self.check(write)?;
         let id = &write.instance;
@@ -98,11 +113,11 @@ impl Folding {
             Condition::Present => self.present.head.is_some(),
             Condition::At { run, seq } => self.listed.is_some_and(|index| (index.run, index.seq) == (run, seq)),
         };
-        if holds {
-            return Ok(());
-        }
-        let found = self.present.index(&write.instance).map(|index| (index.run, index.seq));
-        Err(Conflict { found })
+        if holds { Ok(()) } else { Err(self.conflict(&write.instance)) }
+    }
+
+    fn conflict(&self, id: &InstanceId) -> Conflict {
+        Conflict { found: self.present.index(id).map(|index| (index.run, index.seq)) }
     }
 
     /// Brings the indexes in line with the head; an entry that stays is not touched.
@@ -118,4 +133,32 @@ impl Folding {
         }
         self.listed = now;
     }
+}
+
+impl Repeat {
+    /// Looks for the stored head in the batch, byte for byte, and walks back along the conditions.
+    fn find(present: &Present, id: &InstanceId, rest: &[Write], offset: usize) -> Option<Self> {
+        let stored = present.head.as_ref()?;
+        let heads = rest.iter().enumerate().filter_map(|(at, write)| match &write.change {
+            Change::Head(head) if write.instance == *id => Some((offset + at, write.condition, head)),
+            _ => None,
+        });
+        let heads = heads.collect::<Vec<_>>();
+        let mut walk = heads.iter().rev().skip_while(|(_, _, head)| *head != stored);
+        let (last, mut condition, _) = *walk.next()?;
+        let mut applied = vec![last];
+        for (at, earlier, head) in walk {
+            if let Condition::At { run, seq } = condition
+                && position_of(id, head) == Some((run, seq))
+            {
+                applied.push(*at);
+                condition = *earlier;
+            }
+        }
+        Some(Self { last, applied })
+    }
+}
+
+fn position_of(id: &InstanceId, head: &Bytes) -> Option<(RunId, u64)> {
+    HeadIndex::of_head(id, head).ok().map(|index| (index.run, index.seq))
 }

@@ -1,15 +1,18 @@
 //! The key layout that the memory store and the file store share. Numbers are big-endian, so that order is meaning.
 //!
 //! ```text
-//! 'v'                                      the layout's version
+//! 'b'  run id 16  row key                  a row of a run, see `RowKey`
 //! 'h'  instance id                         head, in its envelope
-//! 'q'  instance id                         quarantine record, in its envelope
-//! 'r'  run id 16  row key                  a row of a run, see `RowKey`
-//! 's'  definition 32  status 1  id         status index, empty
-//! 'd'  due 8  instance id                  due index, empty
-//! 'x'  run id 16                           a superseded run, to be swept
 //! 'm'  definition 32                       manifest
+//! 'q'  instance id                         quarantine record, in its envelope
+//! 's'  definition 32  status 1  id         status index, empty
+//! 't'  due 8  instance id                  due index, empty
+//! 'v'                                      the layout's version
+//! 'x'  run id 16                           a superseded run, to be swept
 //! ```
+//!
+//! A batch is applied in the order of its keys, and a reader may see it half applied. So rows come before heads, which
+//! refer to them, and heads before the indexes, which lead to them.
 
 use crate::id::{DefinitionHash, InstanceId, RunId};
 use crate::machine::{HeadIndex, RowKey};
@@ -20,7 +23,7 @@ pub(super) const VERSION: &[u8] = b"v";
 pub(super) const LAYOUT: &[u8] = b"everstep 1";
 pub(super) const QUARANTINES: &[u8] = b"q";
 pub(super) const STATUSES: &[u8] = b"s";
-pub(super) const DUES: &[u8] = b"d";
+pub(super) const DUES: &[u8] = b"t";
 pub(super) const SUPERSEDED: &[u8] = b"x";
 
 fn join(parts: &[&[u8]]) -> Vec<u8> {
@@ -36,15 +39,15 @@ pub(super) fn quarantine(id: &InstanceId) -> Vec<u8> {
 }
 
 pub(super) fn rows(run: RunId) -> Vec<u8> {
-    join(&[b"r", &run.to_bytes()])
+    join(&[b"b", &run.to_bytes()])
 }
 
 pub(super) fn row(run: RunId, key: &RowKey) -> Vec<u8> {
-    join(&[b"r", &run.to_bytes(), &key.to_bytes()])
+    join(&[b"b", &run.to_bytes(), &key.to_bytes()])
 }
 
 pub(super) fn signal_rows(run: RunId) -> Vec<u8> {
-    join(&[b"r", &run.to_bytes(), RowKey::SIGNALS])
+    join(&[b"b", &run.to_bytes(), RowKey::SIGNALS])
 }
 
 pub(super) fn status_prefix(definition: &DefinitionHash, status: StatusCode) -> Vec<u8> {

@@ -1,6 +1,7 @@
 //! A store over any ordered map of bytes that can write several keys as one.
 
 use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 
@@ -52,9 +53,15 @@ pub trait Kv: Send + Sync + 'static {
 #[derive(Debug)]
 pub struct KvStore<K> {
     pub(super) kv: K,
+    /// Held from the check of a batch's conditions to its write: clones may be used by two runtimes for a moment.
+    pub(super) committing: Arc<Mutex<()>>,
 }
 
 impl<K: Kv> KvStore<K> {
+    pub(super) fn over(kv: K) -> Self {
+        Self { kv, committing: Arc::default() }
+    }
+
     /// Marks a new map as ours, and refuses one with another layout.
     pub(super) fn check_layout(&self, at: &str) -> Result<(), StoreError> {
         let unreadable = |why: String| StoreError::Unreadable { at: at.to_owned(), why };
@@ -75,6 +82,7 @@ impl<K: Kv> KvStore<K> {
     }
 
     fn commit_batch(&self, batch: &[Write]) -> Result<Answers, StoreError> {
+        let _committing = self.committing.lock().unwrap_or_else(PoisonError::into_inner);
         let (ops, answers) = fold(batch, |id| self.present(id))?;
         if !ops.is_empty() {
             self.kv.write(ops)?;

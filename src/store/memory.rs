@@ -21,7 +21,7 @@ pub struct Memory {
 impl MemoryStore {
     /// An empty store.
     pub fn new() -> Self {
-        Self { kv: Memory::default() }
+        Self::over(Memory::default())
     }
 }
 
@@ -33,7 +33,7 @@ impl Default for MemoryStore {
 
 impl Clone for MemoryStore {
     fn clone(&self) -> Self {
-        Self { kv: self.kv.clone() }
+        Self { kv: self.kv.clone(), committing: Arc::clone(&self.committing) }
     }
 }
 

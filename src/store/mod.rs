@@ -2,7 +2,7 @@
 //!
 //! * [`Store`]: a batch of conditional writes is committed as one; each write has its own answer.
 //! * [`MemoryStore`], for tests; `FileStore`, an embedded directory, the default. Both are one key-value layout
-//!   ([`keys`]) over different maps ([`kv`]).
+//!   (`keys`) over different maps (`kv`).
 //! * `conformance` (feature `testing`): a suite that any store can run.
 //!
 //! A store decides nothing about workflows: it compares run and sequence number, keeps the indexes, and stores bytes.

@@ -1,0 +1,68 @@
+//! The benchmark workloads: `cargo bench --bench workloads -- NAME [options]`.
+//!
+//! Every workload measures, before and after itself, what the disk allows: a bare append-only log with group commit, the
+//! same number of producers, synced like the store. Compare the ratio to it, not absolute figures: machines differ and
+//! drift. Load is driven by spawned tasks, after a warm-up; figures are medians of the rounds.
+
+mod limit;
+mod linear;
+mod report;
+
+use std::time::Duration;
+
+use clap::Parser;
+use everstep::Durability;
+
+/// Measures a workload on the embedded store.
+#[derive(Parser)]
+struct Options {
+    /// linear: many instances in flight; alone: one at a time; limit: the disk by itself.
+    #[arg(value_parser = ["linear", "alone", "limit"])]
+    workload: String,
+    /// Tasks of each instance.
+    #[arg(long, default_value_t = 10)]
+    tasks: usize,
+    /// Instances, or producers, at once.
+    #[arg(long, default_value_t = 64)]
+    in_flight: usize,
+    /// How long a round takes.
+    #[arg(long, default_value_t = 3.0)]
+    seconds: f64,
+    /// How many rounds.
+    #[arg(long, default_value_t = 3)]
+    rounds: usize,
+    /// Bytes of a record of the bare log.
+    #[arg(long, default_value_t = 200)]
+    record_bytes: usize,
+    /// Where the store and the log are put, on the disk to be measured.
+    #[arg(long, default_value = "target")]
+    dir: std::path::PathBuf,
+    /// Hand commits to the operating system only, instead of syncing them.
+    #[arg(long)]
+    process_crash: bool,
+    /// One JSON object per result, and nothing else, on standard output.
+    #[arg(long)]
+    json: bool,
+    /// Given by `cargo bench`.
+    #[arg(long, hide = true)]
+    bench: bool,
+}
+
+impl Options {
+    fn durability(&self) -> Durability {
+        if self.process_crash { Durability::ProcessCrash } else { Durability::Fsync }
+    }
+
+    fn round(&self) -> Duration {
+        Duration::from_secs_f64(self.seconds)
+    }
+}
+
+#[tokio::main]
+async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let options = Options::parse();
+    match options.workload.as_str() {
+        "limit" => limit::run(&options).await,
+        _ => linear::run(&options).await,
+    }
+}

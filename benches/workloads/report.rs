@@ -1,0 +1,116 @@
+//! Figures, for people and for machines.
+
+use std::time::Duration;
+
+use serde::Serialize;
+
+/// One line of results.
+#[derive(Debug, Serialize)]
+pub(crate) struct Figures {
+    pub(crate) workload: String,
+    pub(crate) store: &'static str,
+    pub(crate) durability: String,
+    pub(crate) tasks: usize,
+    pub(crate) in_flight: usize,
+    /// Instances, or records, of the median round.
+    pub(crate) count: usize,
+    pub(crate) rounds: usize,
+    /// Tasks, or records, per second: the median of the rounds.
+    pub(crate) per_s: f64,
+    pub(crate) per_s_min: f64,
+    pub(crate) per_s_max: f64,
+    pub(crate) p50_ms: f64,
+    pub(crate) p99_ms: f64,
+    pub(crate) max_ms: f64,
+    /// What the process wrote to the disk for each task or record.
+    pub(crate) bytes_written: f64,
+    pub(crate) rss_bytes: u64,
+    pub(crate) limit_per_s: f64,
+    pub(crate) ratio_to_limit: f64,
+}
+
+/// What one round came to.
+pub(crate) struct Round {
+    pub(crate) steps: usize,
+    pub(crate) count: usize,
+    pub(crate) elapsed: Duration,
+    pub(crate) latencies: Vec<Duration>,
+    pub(crate) bytes_written: u64,
+}
+
+impl Round {
+    pub(crate) fn per_s(&self) -> f64 {
+        self.steps as f64 / self.elapsed.as_secs_f64()
+    }
+}
+
+/// The median round by throughput, and latencies over all rounds.
+pub(crate) fn figures(workload: String, options: &super::Options, mut rounds: Vec<Round>, limit_per_s: f64) -> Figures {
+    let mut latencies: Vec<f64> =
+        rounds.iter().flat_map(|round| &round.latencies).map(|one| one.as_secs_f64() * 1e3).collect();
+    latencies.sort_by(f64::total_cmp);
+    let at = |part: f64| {
+        let last = latencies.len().saturating_sub(1);
+        latencies.get((last as f64 * part).round() as usize).copied().unwrap_or_default()
+    };
+    rounds.sort_by(|a, b| a.per_s().total_cmp(&b.per_s()));
+    let median = &rounds[rounds.len() / 2];
+    let extreme = |round: Option<&Round>| round.map_or(0.0, Round::per_s);
+    Figures {
+        workload,
+        store: "file",
+        durability: format!("{:?}", options.durability()),
+        tasks: options.tasks,
+        in_flight: options.in_flight,
+        count: median.count,
+        rounds: rounds.len(),
+        per_s: median.per_s(),
+        per_s_min: extreme(rounds.first()),
+        per_s_max: extreme(rounds.last()),
+        p50_ms: at(0.5),
+        p99_ms: at(0.99),
+        max_ms: at(1.0),
+        bytes_written: median.bytes_written as f64 / median.steps.max(1) as f64,
+        rss_bytes: proc_field("/proc/self/status", "VmRSS:") * 1024,
+        limit_per_s,
+        ratio_to_limit: median.per_s() / limit_per_s,
+    }
+}
+
+impl Figures {
+    pub(crate) fn print(&self, json: bool) -> Result<(), serde_json::Error> {
+        if json {
+            println!("{}", serde_json::to_string(self)?);
+            return Ok(());
+        }
+        println!(
+            "{:<8} {:>3} tasks {:>5} in flight  {:>9.0}/s ({:.0} to {:.0})  p50 {:.2} ms  p99 {:.2} ms  \
+             {:.0} B written each  {:.2} of the bare log's {:.0}/s  [{}, {} rounds]",
+            self.workload,
+            self.tasks,
+            self.in_flight,
+            self.per_s,
+            self.per_s_min,
+            self.per_s_max,
+            self.p50_ms,
+            self.p99_ms,
+            self.bytes_written,
+            self.ratio_to_limit,
+            self.limit_per_s,
+            self.durability,
+            self.rounds,
+        );
+        Ok(())
+    }
+}
+
+/// Bytes this process has caused to be written to disks so far.
+pub(crate) fn bytes_written() -> u64 {
+    proc_field("/proc/self/io", "write_bytes:")
+}
+
+fn proc_field(file: &str, name: &str) -> u64 {
+    let text = std::fs::read_to_string(file).unwrap_or_default();
+    let line = text.lines().find_map(|line| line.strip_prefix(name));
+    line.and_then(|rest| rest.split_whitespace().next()?.parse().ok()).unwrap_or_default()
+}

@@ -1,0 +1,181 @@
+//! Records as bytes, kept for ever in `tests/golden`: what any version wrote, every later one reads and writes the same.
+//!
+//! * [`fixtures`]: fixed snapshots of every shape, and the rows beside them.
+//! * [`hostile`]: records that are damaged, or put together to do harm.
+//!
+//! A file that is there is never written again. For a new fixture, or a new format in a directory of its own,
+//! `EVERSTEP_WRITE_GOLDEN=1 cargo test golden` writes the files that are missing; the tests that read them pass from the
+//! next run on.
+
+mod fixtures;
+mod hostile;
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::PathBuf;
+
+use bytes::Bytes;
+
+use self::fixtures::{Fixture, definition, fixtures, instance, row_of};
+use super::snapshot::Signals;
+use super::{
+    Damaged, Envelope, HEAD_INDEX_BYTES, HeadIndex, Kind, RowKey, Snapshot, decode_head, decode_quarantine,
+    encode_head, encode_quarantine,
+};
+use crate::time::Timestamp;
+
+const QUARANTINED: &str = "the process died 5 times in a row while task `charge` was running";
+
+/// One file: its name, and what is written today.
+struct Record {
+    name: String,
+    kind: Kind,
+    /// The row's key; a head and a quarantine record have none.
+    row: Vec<u8>,
+    bytes: Bytes,
+}
+
+fn records() -> Vec<Record> {
+    let alone = |name: &str, kind, bytes| Record { name: name.into(), kind, row: Vec::new(), bytes };
+    let mut records = vec![alone("quarantine", Kind::Quarantine, encode_quarantine(&instance(), QUARANTINED))];
+    for Fixture { name, snapshot, rows } in fixtures() {
+        records.push(alone(name, Kind::Head, encode_head(definition().program(), &snapshot)));
+        for row in rows {
+            let (kind, key) = (row.key.kind(), row.key.to_bytes());
+            let bytes = snapshot.envelope(kind, snapshot.seq).seal(&row.body, &key);
+            records.push(Record { name: row.file(name), kind, row: key, bytes });
+        }
+    }
+    records
+}
+
+fn file(name: &str) -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden/v1").join(format!("{name}.bin"))
+}
+
+fn stored(name: &str) -> Bytes {
+    let path = file(name);
+    std::fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}; see the module's head", path.display())).into()
+}
+
+/// Everything of a snapshot in a form that can be compared: maps in order.
+fn plain(snapshot: &Snapshot) -> String {
+    // By field and without `..`, so that a field that is added is not forgotten here.
+    let Snapshot {
+        instance,
+        run,
+        seq,
+        definition,
+        codec,
+        started_at,
+        deadline,
+        traceparent,
+        frames,
+        signals,
+        pause,
+        end,
+    } = snapshot;
+    let Signals { accepted, buffered, buffered_count, buffered_bytes, remembered, numbers } = signals;
+    let (buffered, numbers) = (BTreeMap::from_iter(buffered), BTreeMap::from_iter(numbers));
+    format!(
+        "{:#?}\n{:#?}\n{:#?}",
+        (instance, run, seq, definition, codec, started_at, deadline, traceparent),
+        (frames, pause, end),
+        (accepted, buffered, buffered_count, buffered_bytes, remembered, numbers),
+    )
+}
+
+/// Loads a fixture from its files as the runtime does: the head, the payloads in rows of their own, the signals.
+fn load(fixture: &Fixture) -> Result<Snapshot, Damaged> {
+    let mut snapshot = decode_head(&instance(), &stored(fixture.name))?;
+    let mut read = HashMap::new();
+    for home in snapshot.unread() {
+        let row = fixture.rows.iter().find(|row| row.key == row_of(home)).unwrap();
+        read.insert(home, snapshot.open_row(&row.key, &stored(&row.file(fixture.name)))?);
+    }
+    snapshot.fill(&read)?;
+    for row in &fixture.rows {
+        if let RowKey::Signal(number) = row.key {
+            snapshot.take_signal_row(number, &stored(&row.file(fixture.name)))?;
+        }
+    }
+    Ok(snapshot)
+}
+
+#[test]
+fn what_is_written_today_is_what_was_always_written() {
+    for Record { name, bytes, .. } in records() {
+        if !file(&name).exists() && std::env::var_os("EVERSTEP_WRITE_GOLDEN").is_some() {
+            std::fs::create_dir_all(file(&name).parent().unwrap()).unwrap();
+            std::fs::write(file(&name), &bytes).unwrap();
+        }
+        assert_eq!(bytes, stored(&name), "{name}: instances stored by an earlier version look otherwise");
+    }
+}
+
+/// Every file belongs to a fixture: who renames or drops one would otherwise stop testing what it holds.
+#[test]
+fn no_golden_file_is_forgotten() {
+    let mut known: Vec<_> = records().iter().map(|record| file(&record.name)).collect();
+    known.sort();
+    let directory = std::fs::read_dir(file("").parent().unwrap()).unwrap();
+    let mut found: Vec<_> = directory.map(|entry| entry.unwrap().path()).collect();
+    found.sort();
+    assert_eq!(found, known);
+}
+
+#[test]
+fn every_stored_snapshot_reads_to_what_it_was_and_is_written_the_same_again() {
+    for fixture in fixtures() {
+        let read = load(&fixture).unwrap();
+        assert_eq!(plain(&read), plain(&fixture.snapshot), "{}", fixture.name);
+        assert_eq!(encode_head(definition().program(), &read), stored(fixture.name), "{}", fixture.name);
+    }
+    assert_eq!(&*decode_quarantine(&instance(), &stored("quarantine")), QUARANTINED);
+}
+
+/// The bytes stand where the drawings in `envelope` say, for whoever reads them without this crate.
+#[test]
+fn every_head_is_as_it_is_drawn() {
+    for Fixture { name, snapshot, .. } in fixtures() {
+        let bytes = stored(name);
+        let id = instance();
+        let body_at = 38 + id.as_str().len();
+        let body_bytes = u32::try_from(bytes.len() - body_at - 8).unwrap();
+        assert_eq!(bytes[..8], [b'E', b'V', b'S', b'T', 1, 1, snapshot.codec, 0], "{name}: magic, format, kind, codec");
+        assert_eq!(bytes[8..24], snapshot.run.to_bytes(), "{name}: run");
+        assert_eq!(bytes[24..32], snapshot.seq.to_be_bytes(), "{name}: seq");
+        assert_eq!(bytes[32..34], u16::try_from(id.as_str().len()).unwrap().to_be_bytes(), "{name}: length of the id");
+        assert_eq!(bytes[34..38], body_bytes.to_be_bytes(), "{name}: length of the body");
+        assert_eq!(&bytes[38..body_at], id.as_str().as_bytes(), "{name}: instance id");
+        let body = &bytes[body_at..];
+        assert_eq!(body[0], snapshot.status_code() as u8, "{name}: status");
+        assert_eq!(&body[1..33], snapshot.definition.as_bytes(), "{name}: definition");
+        let due = snapshot.due().map_or(u64::MAX, Timestamp::as_micros);
+        assert_eq!(body[33..41], due.to_be_bytes(), "{name}: due");
+        let index = HeadIndex::of_head(&id, &bytes).unwrap();
+        assert_eq!(index, snapshot.head_index(), "{name}: as stores read it");
+    }
+}
+
+/// A body put into the envelope of a head, with the right checksum.
+fn resealed(name: &str, change: impl FnOnce(&mut Vec<u8>)) -> Bytes {
+    let (envelope, body) = Envelope::open(&instance(), Kind::Head, &[], &stored(name)).unwrap();
+    let (index, record) = body.split_at(HEAD_INDEX_BYTES);
+    let mut record = record.to_vec();
+    change(&mut record);
+    envelope.seal(&[index, &record].concat(), &[])
+}
+
+/// Fields that a later version adds are passed over, so that a fleet can be updated instance by instance.
+#[test]
+fn a_head_with_fields_of_a_later_version_still_reads() {
+    for fixture in fixtures() {
+        let newer = resealed(fixture.name, |record| {
+            assert_eq!(record[0] & 0xf0, 0x80, "a map of at most 15 fields");
+            record[0] += 1;
+            record.extend_from_slice(b"\xa5later\x92\x81\xa1x\xc4\x02\xff\xff\xc3");
+        });
+        let (newer, older) = (decode_head(&instance(), &newer), decode_head(&instance(), &stored(fixture.name)));
+        assert_eq!(plain(&newer.unwrap()), plain(&older.unwrap()), "{}", fixture.name);
+    }
+}

@@ -1,0 +1,154 @@
+//! Instances are found by when they are due, and by definition and status.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::life::{DAWN, HOUR, Life, Plan, commit, commit_all, done, id, listed, paged};
+use crate::id::InstanceId;
+use crate::status::StatusCode;
+use crate::store::{Store, Write};
+use crate::time::Timestamp;
+
+async fn all_due(store: &Arc<dyn Store>) -> Vec<(Timestamp, InstanceId)> {
+    done(store.due(None, 10_000).await)
+}
+
+fn due(life: &Life) -> (Timestamp, InstanceId) {
+    match life.due() {
+        Some(at) => (at, life.id().clone()),
+        None => panic!("the suite's instance `{}` is not due", life.id()),
+    }
+}
+
+/// The due index is ordered by time, then by id; pages follow each other without a gap or a repeat, also behind an entry
+/// that is gone and behind a point where there never was one.
+pub async fn the_due_index_is_ordered_and_paged(store: &Arc<dyn Store>) {
+    let plan = Plan::new("due");
+    assert_eq!(all_due(store).await, [], "an empty store");
+    // Latest first, three at each time; the times cross byte borders.
+    let at = |n: u64| Timestamp::from_micros(DAWN.as_micros() + 100 * (n / 3));
+    let starts = (0..60).rev().map(|n| plan.start_at(&format!("i{:02}", 59 - n), u8::try_from(n).unwrap_or(0), at(n)));
+    let (lives, inserts): (Vec<Life>, Vec<Write>) = starts.unzip();
+    commit_all(store, &inserts).await;
+    let mut expected: Vec<_> = lives.iter().map(due).collect();
+    expected.sort();
+    assert_eq!(all_due(store).await, expected, "all at once");
+    for limit in [1, 2, 7, 59, 60, 61] {
+        let pages = paged(limit, |after| async move { store.due(after.as_ref(), limit).await }).await;
+        assert_eq!(pages, expected, "in pages of {limit}");
+    }
+
+    let Some(mut cancelled) = lives.get(30).cloned() else { panic!("60 instances were started") };
+    let gone = due(&cancelled);
+    commit_all(store, &[cancelled.cancel()]).await;
+    for point in [(gone.0, id("i")), gone.clone(), (gone.0, id("zz"))] {
+        let behind: Vec<_> =
+            expected.iter().filter(|entry| **entry > point && **entry != gone).take(5).cloned().collect();
+        assert_eq!(done(store.due(Some(&point), 5).await), behind, "behind {point:?}, where there is no entry");
+    }
+}
+
+/// An instance has one due entry, of its last head: it moves when that is due at another time, and goes when it is not
+/// due at all. A refused write does not move it.
+pub async fn a_due_entry_moves_with_its_instance(store: &Arc<dyn Store>) {
+    let plan = Plan::new("due");
+    let (mut life, insert) = plan.start("one", 1);
+    let (beside, insert_beside) = plan.start_at("beside", 2, DAWN.after(Duration::from_mins(1)));
+    commit_all(store, &[insert, insert_beside]).await;
+    assert_eq!(all_due(store).await, [due(&life), due(&beside)]);
+    let mut stale = life.clone();
+    commit_all(store, &[life.pause()]).await;
+    assert_eq!(all_due(store).await, [due(&life), due(&beside)], "a write that leaves the time as it was");
+    commit_all(store, &[life.unpause(), life.wake()]).await;
+    assert_eq!(due(&life).0, DAWN.after(2 * HOUR));
+    assert_eq!(all_due(store).await, [due(&beside), due(&life)], "a write that moves the time");
+    let answers = commit(store, &[stale.wake()]).await;
+    assert!(matches!(*answers, [Err(_)]), "a stale write: {answers:?}");
+    assert_eq!(all_due(store).await, [due(&beside), due(&life)], "a write that was refused");
+    commit_all(store, &[life.wake()]).await;
+    assert_eq!(all_due(store).await, [due(&beside)], "a head that is not due");
+
+    let (mut quick, insert) = plan.start("quick", 3);
+    commit_all(store, &[insert, quick.wake(), quick.wake()]).await;
+    assert_eq!(all_due(store).await, [due(&beside)], "times that a batch only passed through");
+}
+
+/// The status index gives the instances of one definition in one status, by id and in pages.
+pub async fn the_status_index_is_ordered_and_paged(store: &Arc<dyn Store>) {
+    let (plan, other) = (Plan::new("listed"), Plan::new("other"));
+    let names = ["b", "a", "ab", "aa", "a/b", "a b", "ä", "z", "Z", "10", "9", "order-1", "order-10", "order-2"];
+    let mut batch = Vec::new();
+    for (n, name) in (0..).step_by(3).zip(names) {
+        batch.push(plan.start(name, n).1);
+        batch.push(other.start(&format!("{name} of another"), n + 1).1);
+        let (mut paused, insert) = plan.start(&format!("{name} paused"), n + 2);
+        batch.extend([insert, paused.pause()]);
+    }
+    commit_all(store, &batch).await;
+    let mut expected: Vec<InstanceId> = names.map(id).to_vec();
+    expected.sort();
+    assert_eq!(listed(store, &plan, StatusCode::Waiting).await, expected, "all at once");
+    assert_eq!(listed(store, &other, StatusCode::Waiting).await.len(), names.len(), "those of another definition");
+    assert_eq!(listed(store, &plan, StatusCode::Paused).await.len(), names.len(), "those in another status");
+    for limit in [1, 3, 13, 14, 15] {
+        let (hash, waiting) = (plan.hash(), StatusCode::Waiting);
+        let page = |after: Option<_>| async move { store.instances(&hash, waiting, after.as_ref(), limit).await };
+        assert_eq!(paged(limit, page).await, expected, "in pages of {limit}");
+    }
+    let behind = done(store.instances(&plan.hash(), StatusCode::Waiting, Some(&id("order-1x")), 2).await);
+    assert_eq!(behind, [id("order-2"), id("z")], "behind an id that is not listed");
+    for status in StatusCode::ALL {
+        let nobody = listed(store, &Plan::new("nobody's"), status).await;
+        assert_eq!(nobody, [], "a definition without instances");
+    }
+}
+
+/// An instance is listed in the status of its last head and in no other.
+pub async fn a_status_entry_moves_with_its_instance(store: &Arc<dyn Store>) {
+    let plan = Plan::new("listed");
+    let (mut life, insert) = plan.start("one", 1);
+    let steps = [
+        (insert, StatusCode::Waiting),
+        (life.pause(), StatusCode::Paused),
+        (life.unpause(), StatusCode::Waiting),
+        (life.wake(), StatusCode::Waiting),
+        (life.wake(), StatusCode::AwaitingSignal),
+        (life.signal("s1", b"yes"), StatusCode::Completed),
+    ];
+    for (write, now) in steps {
+        commit_all(store, &[write]).await;
+        for status in StatusCode::ALL {
+            let expected = if status == now { vec![id("one")] } else { Vec::new() };
+            assert_eq!(listed(store, &plan, status).await, expected, "{status:?} of an instance that is {now:?}");
+        }
+    }
+}
+
+/// Every definition with instances is listed, once; one whose last instance went on under another definition is not.
+pub async fn definitions_are_listed_once_each(store: &Arc<dyn Store>) {
+    assert_eq!(done(store.definitions().await), [], "an empty store");
+    let plans: Vec<Plan> = (0..20).map(|n| Plan::new(&format!("plan {n}"))).collect();
+    let mut batch = Vec::new();
+    let mut moving = None;
+    for (n, plan) in (0_u8..).step_by(3).zip(&plans) {
+        let (first, insert) = plan.start(&format!("{n}"), n);
+        moving.get_or_insert(first);
+        let (mut second, insert_second) = plan.start(&format!("{n} again"), n + 1);
+        batch.extend([insert, insert_second, second.cancel()]);
+    }
+    commit_all(store, &batch).await;
+    let mut expected: Vec<_> = plans.iter().map(Plan::hash).collect();
+    expected.sort();
+    let mut found = done(store.definitions().await);
+    found.sort();
+    assert_eq!(found, expected, "20 definitions, each with instances in two states");
+
+    let (Some(alone), Some(busy)) = (moving, plans.get(1)) else { panic!("20 definitions were made") };
+    let replaced = [busy.start("0", 200).0.replace(Some(alone.run())), busy.start("0 again", 201).0.replace(None)];
+    commit_all(store, &replaced).await;
+    let gone = plans.first().map(Plan::hash);
+    expected.retain(|definition| Some(*definition) != gone);
+    let mut found = done(store.definitions().await);
+    found.sort();
+    assert_eq!(found, expected, "the first definition has no instance any more");
+}

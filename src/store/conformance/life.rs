@@ -1,0 +1,272 @@
+//! Lives of instances, told by the machine: every head and row here is one that a store meets in earnest.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use crate::definition::{Definition, Names as _, Workflow};
+use crate::id::{DefinitionHash, InstanceId, RunId};
+use crate::limits::Limits;
+use crate::machine::{self, Event, NewRun, RowChange, RowKey, Setting, Snapshot, Transition};
+use crate::status::StatusCode;
+use crate::store::{Answers, Change, Condition, Loaded, Store, StoreError, Write};
+use crate::time::Timestamp;
+
+/// How long each delay of [`Plan`] takes.
+pub(super) const HOUR: Duration = Duration::from_hours(1);
+
+/// When the lives here begin, unless they are told otherwise.
+pub(super) const DAWN: Timestamp = Timestamp::from_micros(1_700_000_000_000_000);
+
+/// A workflow that parks its instances wherever a store must find them.
+///
+/// ```text
+/// start  delay "first"  delay "second"  wait "approval" for "approve"  end
+///        Waiting, due   Waiting, due    AwaitingSignal, not due        Completed
+/// ```
+#[derive(Clone)]
+pub(super) struct Plan(Arc<Definition>);
+
+impl Plan {
+    pub(super) fn new(name: &str) -> Self {
+        let chain = Workflow::builder_for::<Vec<u8>>(name).delay("first", HOUR).delay("second", HOUR);
+        match chain.wait_for_signal::<Vec<u8>>("approval", "approve").build() {
+            Ok(workflow) => Self(Arc::clone(workflow.definition())),
+            Err(errors) => panic!("the suite's workflow does not build: {errors}"),
+        }
+    }
+
+    pub(super) fn hash(&self) -> DefinitionHash {
+        self.0.hash()
+    }
+
+    /// The row of a node's result.
+    pub(super) fn result(&self, node: u32) -> RowKey {
+        match self.0.program().path(node) {
+            Some(path) => RowKey::Result(path.clone()),
+            None => panic!("the suite's workflow has no node {node}"),
+        }
+    }
+
+    /// Starts an instance in its first delay, and the write that inserts it.
+    pub(super) fn start(&self, instance: &str, run_number: u8) -> (Life, Write) {
+        self.start_at(instance, run_number, DAWN)
+    }
+
+    /// The same at another time: it is due an hour later.
+    pub(super) fn start_at(&self, instance: &str, run_number: u8, now: Timestamp) -> (Life, Write) {
+        let limits = Limits::default();
+        let setting = Setting { program: self.0.program(), limits: &limits, now };
+        let (instance, run, input) = (id(instance), run(run_number), Bytes::from_static(b"input"));
+        let new = NewRun { instance, run, codec: 1, input, traceparent: None };
+        let (snapshot, transition) = machine::start(&setting, new);
+        let life = Life { plan: self.clone(), snapshot, now };
+        let insert = life.write(Condition::Absent, transition);
+        (life, insert)
+    }
+}
+
+/// One run of an instance. Each event gives the write of its transition.
+#[derive(Clone)]
+pub(super) struct Life {
+    plan: Plan,
+    snapshot: Snapshot,
+    now: Timestamp,
+}
+
+impl Life {
+    pub(super) fn id(&self) -> &InstanceId {
+        self.snapshot.instance()
+    }
+
+    pub(super) fn run(&self) -> RunId {
+        self.snapshot.run()
+    }
+
+    /// Where it stands, as conditions and conflicts name it.
+    pub(super) fn at(&self) -> (RunId, u64) {
+        (self.snapshot.run(), self.snapshot.seq())
+    }
+
+    pub(super) fn due(&self) -> Option<Timestamp> {
+        self.snapshot.due()
+    }
+
+    pub(super) fn head(&self) -> Bytes {
+        machine::encode_head(self.plan.0.program(), &self.snapshot)
+    }
+
+    /// Time passes until it is due: the delay it is in ends.
+    pub(super) fn wake(&mut self) -> Write {
+        self.now = self.due().unwrap_or(self.now);
+        self.apply(Event::Wake)
+    }
+
+    /// A signal comes; it is buffered, or ends the wait at the end.
+    pub(super) fn signal(&mut self, id: &str, payload: &'static [u8]) -> Write {
+        let payload = Bytes::from_static(payload);
+        self.apply(Event::Signal { name: "approve".into(), id: id.into(), payload })
+    }
+
+    pub(super) fn pause(&mut self) -> Write {
+        self.apply(Event::Pause { reason: "lunch".into(), by: "ana".into() })
+    }
+
+    pub(super) fn unpause(&mut self) -> Write {
+        self.apply(Event::Unpause)
+    }
+
+    pub(super) fn cancel(&mut self) -> Write {
+        self.apply(Event::Cancel { reason: "changed my mind".into(), by: "ana".into() })
+    }
+
+    /// The write that sets it aside.
+    pub(super) fn quarantine(&self, reason: &str) -> Write {
+        let record = machine::encode_quarantine(self.id(), reason);
+        self.bare(Condition::Present, Change::Quarantine(record))
+    }
+
+    /// The write that puts its head in the place of whatever is there, and ends the run that was.
+    pub(super) fn replace(&self, superseded: Option<RunId>) -> Write {
+        Write { superseded, ..self.bare(Condition::Present, Change::Head(self.head())) }
+    }
+
+    fn apply(&mut self, event: Event) -> Write {
+        let (run, seq) = self.at();
+        let limits = Limits::default();
+        let setting = Setting { program: self.plan.0.program(), limits: &limits, now: self.now };
+        match machine::apply(&setting, &mut self.snapshot, event) {
+            Ok(transition) => self.write(Condition::At { run, seq }, transition),
+            Err(refusal) => panic!("the suite's instance refused an event: {refusal}"),
+        }
+    }
+
+    fn write(&self, condition: Condition, transition: Transition) -> Write {
+        Write { rows: transition.rows, ..self.bare(condition, Change::Head(self.head())) }
+    }
+
+    fn bare(&self, condition: Condition, change: Change) -> Write {
+        let instance = self.id().clone();
+        Write { instance, condition, change, rows: Vec::new(), run: self.run(), superseded: None }
+    }
+}
+
+impl Write {
+    /// The same write with one more row put, or deleted.
+    pub(super) fn row(mut self, key: RowKey, value: Option<&'static [u8]>) -> Self {
+        self.rows.push(RowChange { key, value: value.map(Bytes::from_static) });
+        self
+    }
+
+    pub(super) fn under(self, condition: Condition) -> Self {
+        Self { condition, ..self }
+    }
+}
+
+pub(super) fn id(text: &str) -> InstanceId {
+    match InstanceId::new(text) {
+        Ok(id) => id,
+        Err(error) => panic!("the suite's instance id is refused: {error}"),
+    }
+}
+
+/// The n-th run id, in order.
+pub(super) fn run(number: u8) -> RunId {
+    RunId::from_bytes([0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, number])
+}
+
+/// What a call gave; no call of the suite may fail.
+#[track_caller]
+pub(super) fn done<T>(result: Result<T, StoreError>) -> T {
+    match result {
+        Ok(value) => value,
+        Err(error) => panic!("the store could not do what every store must: {error}"),
+    }
+}
+
+/// Commits a batch and gives its answers.
+pub(super) async fn commit(store: &Arc<dyn Store>, batch: &[Write]) -> Answers {
+    let answers = done(store.commit(batch).await);
+    assert_eq!(answers.len(), batch.len(), "a batch has one answer for each of its writes");
+    answers
+}
+
+/// Commits a batch whose conditions all hold.
+pub(super) async fn commit_all(store: &Arc<dyn Store>, batch: &[Write]) {
+    let answers = commit(store, batch).await;
+    assert!(answers.iter().all(Result::is_ok), "every condition held, but the store answered {answers:?}");
+}
+
+/// Commits one write and says what was found if it was refused.
+pub(super) async fn refused(store: &Arc<dyn Store>, write: Write) -> Option<(RunId, u64)> {
+    match commit(store, &[write]).await.pop() {
+        Some(Err(conflict)) => conflict.found,
+        answer => panic!("the condition did not hold, but the store answered {answer:?}"),
+    }
+}
+
+/// Everything that a paged call gives in pages of `limit`, each asked for behind the last entry of the one before.
+pub(super) async fn paged<T: Clone, Page>(limit: usize, page: impl Fn(Option<T>) -> Page) -> Vec<T>
+where
+    Page: Future<Output = Result<Vec<T>, StoreError>>,
+{
+    let mut all: Vec<T> = Vec::new();
+    for _ in 0..1_000 {
+        let next = done(page(all.last().cloned()).await);
+        assert!(next.len() <= limit, "a page of {} where {limit} were asked for", next.len());
+        let is_last = next.len() < limit;
+        all.extend(next);
+        if is_last {
+            return all;
+        }
+    }
+    panic!("pages of {limit} repeat themselves: 1,000 of them and no end");
+}
+
+/// Sweeps until nothing can be left, however little a call does.
+pub(super) async fn sweep_all(store: &Arc<dyn Store>) {
+    for _ in 0..20 {
+        done(store.sweep(1_000).await);
+    }
+}
+
+/// The ids of a status, all of one page.
+pub(super) async fn listed(store: &Arc<dyn Store>, plan: &Plan, status: StatusCode) -> Vec<InstanceId> {
+    done(store.instances(&plan.hash(), status, None, 10_000).await)
+}
+
+/// Everything a store says of some writes: to be compared before and after.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Image {
+    instances: Vec<(InstanceId, Option<Loaded>)>,
+    rows: Vec<(RunId, RowKey, Option<Bytes>)>,
+    signals: Vec<(RunId, Vec<(u64, Bytes)>)>,
+    listed: Vec<(DefinitionHash, StatusCode, Vec<InstanceId>)>,
+    due: Vec<(Timestamp, InstanceId)>,
+    quarantined: Vec<InstanceId>,
+}
+
+impl Image {
+    pub(super) async fn of(store: &Arc<dyn Store>, writes: &[Write]) -> Self {
+        let (mut instances, mut rows, mut signals, mut listed) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        for write in writes {
+            instances.push((write.instance.clone(), done(store.load(&write.instance).await)));
+            signals.push((write.run, done(store.signal_rows(write.run).await)));
+            for RowChange { key, .. } in &write.rows {
+                rows.push((write.run, key.clone(), done(store.row(write.run, key).await)));
+            }
+        }
+        let mut definitions = done(store.definitions().await);
+        definitions.sort();
+        for definition in definitions {
+            for status in StatusCode::ALL {
+                let ids = done(store.instances(&definition, status, None, 10_000).await);
+                listed.push((definition, status, ids));
+            }
+        }
+        let due = done(store.due(None, 10_000).await);
+        let quarantined = done(store.quarantined(None, 10_000).await);
+        Self { instances, rows, signals, listed, due, quarantined }
+    }
+}

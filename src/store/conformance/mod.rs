@@ -1,0 +1,101 @@
+//! A suite of the promises that every [`Store`] keeps, for whoever writes one.
+//!
+//! * [`run`] makes a fresh store for each check of [`CHECKS`] and says which promises were broken.
+//! * [`commit`], [`repeat`]: conditions, batches, and what a batch answers when it comes again.
+//! * [`reads`], [`index`]: what was written is read back, and found where it is due or by its status.
+//! * [`quarantine`], [`sweep`], [`reopen`]: setting aside, clearing up, coming back.
+//!
+//! It does not test what takes a crash, a full disk or a second process: that depends on what a store is made of. Nor
+//! does it look for `close`, which a store in memory may ignore.
+//!
+//! ```
+//! use everstep::store::{MemoryStore, conformance};
+//!
+//! # tokio::runtime::Builder::new_multi_thread().build()?.block_on(async {
+//! conformance::run(|| async { MemoryStore::new() }).await;
+//! # });
+//! # Ok::<(), std::io::Error>(())
+//! ```
+
+#![expect(clippy::missing_panics_doc, reason = "panicking when a promise is broken is what every check here is for")]
+
+mod life;
+
+pub mod commit;
+pub mod index;
+pub mod quarantine;
+pub mod reads;
+pub mod reopen;
+pub mod repeat;
+pub mod sweep;
+
+use std::sync::Arc;
+
+use super::Store;
+use crate::clock::BoxFuture;
+
+/// One promise. Panics if the store breaks it.
+#[derive(Clone, Copy, Debug)]
+pub struct Check {
+    /// The promise, as the name of its function.
+    pub name: &'static str,
+    check: for<'a> fn(&'a Arc<dyn Store>) -> BoxFuture<'a, ()>,
+}
+
+impl Check {
+    /// Tries the promise on a store that is empty.
+    pub async fn run(&self, store: &Arc<dyn Store>) {
+        (self.check)(store).await;
+    }
+}
+
+macro_rules! checks {
+    ($($module:ident: $($check:ident),+;)+) => {
+        /// Every promise, in the order in which [`run`] tries them: those that others build on first.
+        pub const CHECKS: &[Check] =
+            &[$($(Check { name: stringify!($check), check: |store| Box::pin($module::$check(store)) },)+)+];
+    };
+}
+
+checks! {
+    reads: heads_and_rows_read_back_byte_for_byte, signal_rows_come_in_order_and_only_of_their_run,
+        a_manifest_reads_back;
+    commit: answers_come_in_order, of_many_inserts_the_first_wins, an_insert_repeated_in_its_batch_counts_once,
+        an_update_needs_run_and_seq, writes_of_one_instance_see_those_before_them,
+        a_stale_writer_is_refused_and_told_what_was_found, a_refused_write_leaves_nothing_behind,
+        a_batch_leaves_the_last_head_and_every_row, a_reader_sees_a_write_whole_or_not_at_all;
+    repeat: a_repeated_batch_succeeds_and_changes_nothing, a_repeated_batch_tells_winners_from_losers;
+    index: the_due_index_is_ordered_and_paged, a_due_entry_moves_with_its_instance,
+        the_status_index_is_ordered_and_paged, a_status_entry_moves_with_its_instance,
+        definitions_are_listed_once_each;
+    quarantine: quarantine_keeps_the_head_and_unlists_the_instance, the_quarantined_are_ordered_and_paged,
+        a_quarantined_instance_takes_no_update, a_head_that_replaces_a_quarantined_one_lists_it_again,
+        a_release_with_the_same_head_lists_it_again, only_what_is_there_can_be_quarantined,
+        a_head_that_cannot_be_read_is_kept_and_can_be_set_aside;
+    sweep: a_superseded_run_is_swept_in_small_batches, less_than_the_limit_swept_means_done;
+    reopen: a_reopened_store_has_everything, a_batch_is_repeated_after_reopening;
+}
+
+/// Tries every promise, each on a store of its own, which `make` gives fresh and empty.
+///
+/// Runs on tokio; on a runtime with several threads one check reads while it writes.
+///
+/// # Panics
+/// When every promise was tried and some were broken, with their names. What was found is in the panic of each check,
+/// on standard error.
+pub async fn run<S, F, Fut>(make: F)
+where
+    S: Store,
+    F: Fn() -> Fut,
+    Fut: Future<Output = S>,
+{
+    let mut broken = Vec::new();
+    for check in CHECKS {
+        let store: Arc<dyn Store> = Arc::new(make().await);
+        // A task of its own, so that its panic does not hide the checks behind it.
+        if tokio::spawn(async move { check.run(&store).await }).await.is_err() {
+            broken.push(check.name);
+        }
+    }
+    assert!(broken.is_empty(), "the store broke {} of {} promises: {}", broken.len(), CHECKS.len(), broken.join(", "));
+}

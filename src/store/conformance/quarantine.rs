@@ -1,0 +1,168 @@
+//! Instances are set aside and come back.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::life::{Life, Plan, commit, commit_all, done, id, listed, paged, refused, run};
+use crate::id::InstanceId;
+use crate::machine::RowKey;
+use crate::status::StatusCode;
+use crate::store::{Change, Condition, Conflict, Loaded, Store, Write};
+
+async fn load(store: &Arc<dyn Store>, life: &Life) -> Option<Loaded> {
+    done(store.load(life.id()).await)
+}
+
+/// The record of a quarantine write.
+fn record(quarantine: &Write) -> Option<Bytes> {
+    match &quarantine.change {
+        Change::Quarantine(record) => Some(record.clone()),
+        Change::Head(_) => None,
+    }
+}
+
+/// Everywhere a plan's instances are listed: by status, and by when they are due.
+async fn everywhere(store: &Arc<dyn Store>, plan: &Plan) -> Vec<InstanceId> {
+    let mut found: Vec<_> = done(store.due(None, 10_000).await).into_iter().map(|(_, instance)| instance).collect();
+    for status in StatusCode::ALL {
+        found.extend(listed(store, plan, status).await);
+    }
+    found
+}
+
+/// Quarantine leaves the head and the rows byte for byte and keeps its record beside them; the instance is listed among
+/// the quarantined and nowhere else. A later record replaces the first.
+pub async fn quarantine_keeps_the_head_and_unlists_the_instance(store: &Arc<dyn Store>) {
+    let plan = Plan::new("aside");
+    let (life, insert) = plan.start("one", 1);
+    let (_, insert_beside) = plan.start("beside", 2);
+    commit_all(store, &[insert.row(RowKey::Input, Some(b"input")), insert_beside]).await;
+    assert_eq!(everywhere(store, &plan).await, ["beside", "one", "beside", "one"].map(id), "due, then by status");
+    for reason in ["a bug", "another bug"] {
+        let quarantine = life.quarantine(reason);
+        commit_all(store, std::slice::from_ref(&quarantine)).await;
+        let expected = Some(Loaded { head: life.head(), quarantine: record(&quarantine) });
+        assert_eq!(load(store, &life).await, expected, "quarantined for {reason}");
+        assert_eq!(done(store.quarantined(None, 10).await), [id("one")]);
+        assert_eq!(everywhere(store, &plan).await, [id("beside"), id("beside")], "only the other one is listed");
+    }
+    assert_eq!(done(store.row(run(1), &RowKey::Input).await), Some(Bytes::from_static(b"input")), "its rows stay");
+}
+
+/// The quarantined of all definitions are given by id, in pages.
+pub async fn the_quarantined_are_ordered_and_paged(store: &Arc<dyn Store>) {
+    let plans = [Plan::new("aside"), Plan::new("other")];
+    let mut expected = Vec::new();
+    for (n, plan) in (0..20).zip(plans.iter().cycle()) {
+        let (life, insert) = plan.start(&format!("i{}", (n * 7) % 20), n);
+        commit_all(store, &[insert, life.quarantine("a bug")]).await;
+        expected.push(life.id().clone());
+        commit_all(store, &[plan.start(&format!("sound {n}"), 100 + n).1]).await;
+    }
+    expected.sort();
+    for limit in [1, 6, 19, 20, 21] {
+        let pages = paged(limit, |after| async move { store.quarantined(after.as_ref(), limit).await }).await;
+        assert_eq!(pages, expected, "in pages of {limit}");
+    }
+}
+
+/// A quarantined instance takes no insert and no update, not even one that names the transition it stands at, in later
+/// batches or the same one; whoever tries is told where it stands.
+pub async fn a_quarantined_instance_takes_no_update(store: &Arc<dyn Store>) {
+    let plan = Plan::new("aside");
+    let (mut life, insert) = plan.start("one", 1);
+    commit_all(store, &[insert]).await;
+    let moved = life.wake();
+    let kept = life.clone();
+    let quarantine = life.quarantine("a bug");
+    let answers = commit(store, &[moved, quarantine.clone(), life.wake()]).await;
+    let conflict = Conflict { found: Some(kept.at()) };
+    assert_eq!(answers, [Ok(()), Ok(()), Err(conflict)], "an update behind the quarantine, in its batch");
+    let expected = Some(Loaded { head: kept.head(), quarantine: record(&quarantine) });
+    assert_eq!(load(store, &kept).await, expected, "the head that was there at the quarantine");
+    assert_eq!(refused(store, kept.clone().pause()).await, Some(kept.at()), "an update");
+    assert_eq!(refused(store, plan.start("one", 9).1).await, Some(kept.at()), "an insert");
+    assert_eq!(load(store, &kept).await, expected, "after an update and an insert");
+    assert_eq!(everywhere(store, &plan).await, [], "it is still listed nowhere");
+}
+
+/// A head written whatever is there ends a quarantine, in a later batch or the same one: the record is gone, the
+/// instance is listed by its new head and takes updates.
+pub async fn a_head_that_replaces_a_quarantined_one_lists_it_again(store: &Arc<dyn Store>) {
+    for (n, name) in [(1, "in a later batch"), (3, "in the same batch")] {
+        let plan = Plan::new(name);
+        let (old, insert) = plan.start(name, n);
+        let (mut new, _) = plan.start(name, n + 1);
+        let batch = [insert, old.quarantine("a bug"), new.replace(Some(old.run()))];
+        for part in batch.chunks(if n == 1 { 2 } else { 3 }) {
+            commit_all(store, part).await;
+        }
+        assert_eq!(load(store, &new).await, Some(Loaded { head: new.head(), quarantine: None }), "replaced {name}");
+        assert_eq!(done(store.quarantined(None, 10).await), [], "replaced {name}");
+        assert_eq!(everywhere(store, &plan).await, [id(name), id(name)], "replaced {name}: due, and by status");
+        assert_eq!(refused(store, old.clone().pause()).await, Some(new.at()), "an update of the run that was replaced");
+        commit_all(store, &[new.cancel()]).await;
+        assert_eq!(everywhere(store, &plan).await, [id(name)], "replaced {name}: it takes updates");
+    }
+}
+
+/// A quarantine also ends if the head that ends it is, byte for byte, the one that was set aside: that is no repeat.
+pub async fn a_release_with_the_same_head_lists_it_again(store: &Arc<dyn Store>) {
+    let plan = Plan::new("released");
+    let (mut life, insert) = plan.start("one", 1);
+    commit_all(store, &[insert, life.quarantine("a bug")]).await;
+    for time in ["first", "second"] {
+        commit_all(store, &[life.replace(None)]).await;
+        let expected = Some(Loaded { head: life.head(), quarantine: None });
+        assert_eq!(load(store, &life).await, expected, "released for the {time} time");
+        assert_eq!(done(store.quarantined(None, 10).await), [], "released for the {time} time");
+        assert_eq!(everywhere(store, &plan).await, [id("one"), id("one")], "due, and by status");
+    }
+    commit_all(store, &[life.wake()]).await;
+    commit_all(store, &[life.quarantine("a bug"), life.replace(None)]).await;
+    assert_eq!(load(store, &life).await.map(|loaded| loaded.quarantine), Some(None), "set aside and released at once");
+    assert_eq!(everywhere(store, &plan).await, [id("one"), id("one")], "due, and by status");
+}
+
+/// A quarantine of an instance that is not there is refused and leaves no trace: an instance of that name may start.
+pub async fn only_what_is_there_can_be_quarantined(store: &Arc<dyn Store>) {
+    let plan = Plan::new("aside");
+    let (life, insert) = plan.start("one", 1);
+    assert_eq!(refused(store, life.quarantine("a bug")).await, None);
+    assert_eq!(refused(store, life.replace(None)).await, None, "a head for an instance that must be there");
+    assert_eq!(load(store, &life).await, None);
+    commit_all(store, &[insert]).await;
+    assert_eq!(load(store, &life).await, Some(Loaded { head: life.head(), quarantine: None }));
+    assert_eq!(done(store.quarantined(None, 10).await), []);
+}
+
+/// A head that the store cannot read, of a later version of this crate for one, is kept as it is. The instance takes no
+/// insert and no update, since nobody knows where it stands; it can be set aside and replaced.
+pub async fn a_head_that_cannot_be_read_is_kept_and_can_be_set_aside(store: &Arc<dyn Store>) {
+    let plan = Plan::new("unreadable");
+    let (mut life, insert) = plan.start("one", 1);
+    let before = life.clone();
+    commit_all(store, &[insert]).await;
+    let mut damaged = life.wake();
+    let head = Bytes::from([&life.head()[..], b"?"].concat());
+    damaged.change = Change::Head(head.clone());
+    commit_all(store, &[damaged]).await;
+    let mut kept = Loaded { head, quarantine: None };
+    assert_eq!(load(store, &life).await, Some(kept.clone()));
+    assert_eq!(everywhere(store, &plan).await, [], "nobody knows how to list it");
+    for (run, seq) in [before.at(), life.at()] {
+        let update = life.clone().wake().under(Condition::At { run, seq });
+        assert_eq!(refused(store, update).await, None, "nobody knows where it stands");
+    }
+    assert_eq!(refused(store, plan.start("one", 2).1).await, None, "it is there, so it is not inserted");
+    let quarantine = life.quarantine("unreadable");
+    kept.quarantine = record(&quarantine);
+    commit_all(store, &[quarantine]).await;
+    assert_eq!(load(store, &life).await, Some(kept));
+    assert_eq!(done(store.quarantined(None, 10).await), [id("one")]);
+    let (new, _) = plan.start("one", 3);
+    commit_all(store, &[new.replace(Some(life.run()))]).await;
+    assert_eq!(load(store, &new).await, Some(Loaded { head: new.head(), quarantine: None }));
+    assert_eq!(everywhere(store, &plan).await, [id("one"), id("one")], "due, and by status");
+}

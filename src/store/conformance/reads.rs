@@ -1,0 +1,88 @@
+//! What was written is read back.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::life::{Plan, commit_all, done, id, run};
+use crate::machine::{RowChange, RowKey};
+use crate::store::{Change, Condition, Loaded, Store, Write};
+
+/// Heads and rows come back byte for byte, whatever their bytes, their size and the name of their instance; what was
+/// never written is not there.
+pub async fn heads_and_rows_read_back_byte_for_byte(store: &Arc<dyn Store>) {
+    let plan = Plan::new("reads");
+    let longest = "x".repeat(256);
+    let names = ["a", "ab", "abc", "a b", "ä", "order/42 ✓", "h", "%", "'; --", "A", longest.as_str()];
+    let large: Bytes = (0..1_u32 << 20).flat_map(|n| [n.to_le_bytes()[1]]).collect::<Vec<u8>>().into();
+    let every_byte: Bytes = (0..=u8::MAX).collect::<Vec<u8>>().into();
+    let values = [Bytes::new(), every_byte, large, Bytes::from_static(&[0]), Bytes::from_static(&[0xff; 300])];
+    let keys = [RowKey::Input, plan.result(0), plan.result(1), plan.result(2), RowKey::Signal(0)];
+    let mut written = Vec::new();
+    for (number, name) in (1_u8..).zip(names) {
+        let (_, mut insert) = plan.start(name, number);
+        let rows = keys.iter().zip(values.iter().cycle().skip(number.into()));
+        insert.rows = rows.map(|(key, value)| RowChange { key: key.clone(), value: Some(value.clone()) }).collect();
+        written.push(insert);
+    }
+    commit_all(store, &written).await;
+    for Write { instance, change, rows, run, .. } in &written {
+        let Change::Head(head) = change else { continue };
+        let expected = Some(Loaded { head: head.clone(), quarantine: None });
+        assert_eq!(done(store.load(instance).await), expected, "instance `{instance}`");
+        for RowChange { key, value } in rows {
+            let found = done(store.row(*run, key).await);
+            // Not assert_eq, which would print a MiB.
+            assert!(found == *value, "row {key:?} of `{instance}` is not what was written");
+        }
+        assert_eq!(done(store.row(*run, &RowKey::Signal(1)).await), None, "a row that was never written");
+    }
+    for unknown in ["b", "aa", "abcd", "ä ", "a/b"] {
+        assert_eq!(done(store.load(&id(unknown)).await), None, "an instance that was never written");
+    }
+    assert_eq!(done(store.row(run(99), &RowKey::Input).await), None, "a row of a run that was never written");
+}
+
+/// Signal rows are given by number, only those of their run, and no other rows.
+pub async fn signal_rows_come_in_order_and_only_of_their_run(store: &Arc<dyn Store>) {
+    let plan = Plan::new("signals");
+    let numbers = [300, 2, 65_536, 0, 10, 255, 1 << 40, 256, 1, 9, 65_535];
+    let mut sorted = numbers.to_vec();
+    sorted.sort_unstable();
+    for n in [1, 2, 3] {
+        let (_, mut insert) = plan.start(&format!("i{n}"), n);
+        insert = insert.row(RowKey::Input, Some(b"input")).row(plan.result(2), Some(b"result"));
+        let row = |number: u64| Bytes::from(format!("run {n}, signal {number}"));
+        insert.rows.extend(numbers.map(|number| RowChange { key: RowKey::Signal(number), value: Some(row(number)) }));
+        commit_all(store, &[insert]).await;
+        let expected: Vec<_> = sorted.iter().map(|number| (*number, row(*number))).collect();
+        assert_eq!(done(store.signal_rows(run(n)).await), expected, "the signal rows of run {n}");
+    }
+    let (life, _) = plan.start("i2", 2);
+    let update = life.clone().pause().row(RowKey::Signal(10), None).row(RowKey::Signal(0), Some(b"only its id"));
+    commit_all(store, &[update]).await;
+    let rows = done(store.signal_rows(run(2)).await);
+    sorted.retain(|number| *number != 10);
+    assert!(rows.iter().map(|(number, _)| *number).eq(sorted), "a deleted signal row is not given");
+    assert_eq!(rows.first(), Some(&(0, Bytes::from_static(b"only its id"))), "a changed signal row");
+    assert_eq!(done(store.signal_rows(run(9)).await), [], "a run without signals");
+}
+
+/// A definition's manifest is kept as it was last saved, each for itself.
+pub async fn a_manifest_reads_back(store: &Arc<dyn Store>) {
+    let (one, two, other) = (Plan::new("one"), Plan::new("two"), Plan::new("other"));
+    let (first, second) = (Bytes::from_static(b"\x00first\xff"), Bytes::from(vec![7; 100_000]));
+    for _ in 0..2 {
+        done(store.save_manifest(&one.hash(), first.clone()).await);
+        done(store.save_manifest(&two.hash(), second.clone()).await);
+    }
+    assert_eq!(done(store.manifest(&one.hash()).await), Some(first));
+    assert_eq!(done(store.manifest(&two.hash()).await), Some(second.clone()));
+    assert_eq!(done(store.manifest(&other.hash()).await), None, "a manifest that was never saved");
+    done(store.save_manifest(&one.hash(), second.clone()).await);
+    assert_eq!(done(store.manifest(&one.hash()).await), Some(second), "the manifest saved last");
+    assert_eq!(done(store.definitions().await), [], "a definition without instances has none to list");
+    let (_, insert) = one.start("i", 1);
+    commit_all(store, &[insert.under(Condition::Absent)]).await;
+    assert_eq!(done(store.definitions().await), [one.hash()]);
+}

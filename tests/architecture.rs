@@ -1,0 +1,76 @@
+//! The invariants of ARCHITECTURE.md that can be read off the source: who names whom.
+
+use std::path::{Path, PathBuf};
+
+fn rust_files(dir: &Path) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path());
+    let nested = entries.flat_map(|path| if path.is_dir() { rust_files(&path) } else { vec![path] });
+    nested.filter(|path| path.extension().is_some_and(|end| end == "rs")).collect()
+}
+
+/// The lines of code of a place in `src`: a folder, or a file. Comments and the tests at a file's end are left out.
+fn code(place: &str) -> Vec<(String, String)> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("src").join(place);
+    let file = path.with_extension("rs");
+    let files = if path.is_dir() { rust_files(&path) } else { vec![file] };
+    let mut lines = Vec::new();
+    for file in files {
+        let text = std::fs::read_to_string(&file).unwrap_or_else(|error| panic!("{}: {error}", file.display()));
+        let code = text.split("#[cfg(test)]").next().unwrap_or_default();
+        for line in code.lines().filter(|line| !line.trim_start().starts_with("//")) {
+            lines.push((file.display().to_string(), line.to_owned()));
+        }
+    }
+    lines
+}
+
+fn assert_never_names(place: &str, names: &[&str]) {
+    for (file, line) in code(place) {
+        for name in names {
+            assert!(!line.contains(name), "{file} names {name}: {line}");
+        }
+    }
+}
+
+/// Method: read the source. A second crate of actors would need a second set of rules.
+#[test]
+fn only_the_actors_name_ractor() {
+    let places = ["clock", "codec", "definition", "executor", "handle", "lifecycle", "machine", "runtime", "store"];
+    for place in places {
+        assert_never_names(place, &["ractor"]);
+    }
+}
+
+/// Method: read the source. Whatever the machine read besides its input would make the same input give another output.
+#[test]
+fn the_machine_names_no_clock_no_randomness_and_no_store() {
+    assert_never_names(
+        "machine",
+        &["tokio", "crate::clock", "SystemTime", "Instant", "getrandom", "RandomState", "crate::store", "async"],
+    );
+}
+
+/// Method: read the source, place by place, from the bottom up. An arrow that points up makes two places one.
+#[test]
+fn arrows_between_places_point_one_way() {
+    let up_from = [
+        ("limits", "codec definition machine store lifecycle executor actors runtime handle run_once"),
+        ("id", "codec definition machine store lifecycle executor actors runtime handle run_once clock"),
+        ("time", "codec definition machine store lifecycle executor actors runtime handle run_once clock"),
+        ("clock", "codec definition machine store lifecycle executor actors runtime handle run_once"),
+        ("codec", "definition machine store lifecycle executor actors runtime handle run_once clock"),
+        ("definition", "machine store lifecycle executor actors runtime handle run_once"),
+        ("status", "machine store lifecycle executor actors runtime handle run_once clock"),
+        ("machine", "store lifecycle executor actors runtime handle run_once clock"),
+        ("store", "lifecycle executor actors runtime handle run_once"),
+        ("lifecycle", "executor actors runtime handle run_once"),
+        ("executor", "store actors runtime handle run_once"),
+        ("actors", "runtime handle run_once"),
+        ("run_once", "store actors runtime handle"),
+        ("handle", "runtime run_once"),
+    ];
+    for (place, above) in up_from {
+        let names: Vec<String> = above.split(' ').map(|name| format!("crate::{name}::")).collect();
+        assert_never_names(place, &names.iter().map(String::as_str).collect::<Vec<_>>());
+    }
+}

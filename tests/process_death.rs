@@ -1,0 +1,128 @@
+//! What survives when the process dies: each test starts its own binary again as a child, which runs the same test
+//! function in the child's role, and kills it or lets it kill itself.
+#![cfg(all(unix, feature = "file-store"))]
+
+use std::convert::Infallible;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Duration;
+
+use everstep::{ConflictPolicy, FileStore, Runtime, StartOptions, Status, Workflow};
+use tokio::io::{AsyncBufReadExt as _, BufReader};
+use tokio::process::{Child, Command};
+
+const DATA: &str = "EVERSTEP_TEST_DATA";
+
+/// The directory to work in, if this process is a child.
+fn role() -> Option<PathBuf> {
+    std::env::var_os(DATA).map(PathBuf::from)
+}
+
+fn child(test: &str, data: &Path) -> Child {
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command.args(["--exact", test, "--nocapture"]).env(DATA, data).kill_on_drop(true);
+    command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap()
+}
+
+/// Waits until the child says that something was acknowledged.
+async fn acknowledged(child: &mut Child) {
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    while let Some(line) = lines.next_line().await.unwrap() {
+        if line.contains("ACKNOWLEDGED") {
+            return;
+        }
+    }
+    panic!("the child ended before anything was acknowledged");
+}
+
+async fn echo(text: String) -> Result<String, Infallible> {
+    Ok(text)
+}
+
+fn waiting() -> Workflow<String, String> {
+    let first = Workflow::builder("waiting").then("before", echo).delay("for an hour", Duration::from_hours(1));
+    first.wait_for_signal::<String>("wait", "word").then("after", echo).build().unwrap()
+}
+
+/// Method: a child starts an instance that is parked in a delay, sends it a signal, says so once that is acknowledged,
+/// and is killed. The parent opens the directory: the signal is buffered there, so the instance, started anew on a
+/// definition without the delay's length in its hash, has it when it comes to the wait.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_acknowledged_signal_survives_a_kill() {
+    if let Some(data) = role() {
+        let workflow = waiting();
+        let runtime = Runtime::builder(FileStore::open(data).await.unwrap()).register(&workflow).start().await.unwrap();
+        let handle = runtime.start(&workflow, "one", "input".to_owned()).await.unwrap();
+        handle.signal("word", &"payload".repeat(1_000)).await.unwrap();
+        println!("ACKNOWLEDGED");
+        std::future::pending::<()>().await;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().join("data");
+    let mut child = child("an_acknowledged_signal_survives_a_kill", &data);
+    acknowledged(&mut child).await;
+    child.kill().await.unwrap();
+
+    let workflow = waiting();
+    let clock = everstep::ManualClock::new(everstep::Clock::now(&everstep::SystemClock));
+    let store = FileStore::open(data).await.unwrap();
+    let runtime = Runtime::builder(store).register(&workflow).clock(clock.clone()).start().await.unwrap();
+    let handle = runtime.handle(&workflow, "one").await.unwrap();
+    let mut watch = handle.watch().await.unwrap();
+    // Should the kill have come before the first task was recorded, it runs first.
+    while !matches!(watch.next().await.unwrap(), Status::Waiting { .. }) {}
+    clock.advance(Duration::from_hours(1));
+    assert_eq!(handle.result().await.unwrap(), "payload".repeat(1_000));
+}
+
+async fn die(_: String) -> Result<String, Infallible> {
+    std::process::abort()
+}
+
+fn deadly() -> Workflow<String, String> {
+    Workflow::builder("deadly").then("die", die).build().unwrap()
+}
+
+fn healthy() -> Workflow<String, String> {
+    let first = Workflow::builder("healthy").then("first", echo).delay("a moment", Duration::from_millis(1));
+    first.then("second", echo).build().unwrap()
+}
+
+/// Method: a child whose instance aborts the process in its task is started again until it lives. The instance is then
+/// quarantined, visible as such, and another one has completed.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_task_that_kills_the_process_is_quarantined_and_the_rest_goes_on() {
+    if let Some(data) = role() {
+        let (deadly, healthy) = (deadly(), healthy());
+        let store = FileStore::open(data).await.unwrap();
+        let runtime = Runtime::builder(store).register(&deadly).register(&healthy).start().await.unwrap();
+        let policy = || StartOptions::new().policy(ConflictPolicy::UseExisting);
+        let good = runtime.start_with(&healthy, "good", "fine".to_owned(), policy()).await.unwrap().handle;
+        let bad = runtime.start_with(&deadly, "bad", String::new(), policy()).await.unwrap().handle;
+        let mut watch = bad.watch().await.unwrap();
+        while !matches!(watch.next().await.unwrap(), Status::Quarantined { .. }) {}
+        assert_eq!(good.result().await.unwrap(), "fine");
+        println!("ACKNOWLEDGED");
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().join("data");
+    let mut deaths = 0;
+    loop {
+        let child = child("a_task_that_kills_the_process_is_quarantined_and_the_rest_goes_on", &data);
+        if child.wait_with_output().await.unwrap().status.success() {
+            break;
+        }
+        deaths += 1;
+        assert!(deaths <= 6, "the task goes on killing the process");
+    }
+    assert_eq!(deaths, 5);
+
+    let (deadly, healthy) = (deadly(), healthy());
+    let store = FileStore::open(data).await.unwrap();
+    let runtime = Runtime::builder(store).register(&deadly).register(&healthy).start().await.unwrap();
+    let status = runtime.handle(&deadly, "bad").await.unwrap().status().await.unwrap();
+    let Status::Quarantined { reason } = status else { panic!("{status}") };
+    assert!(reason.contains("`die`"), "{reason}");
+    assert_eq!(runtime.handle(&healthy, "good").await.unwrap().result().await.unwrap(), "fine");
+}

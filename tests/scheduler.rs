@@ -1,0 +1,104 @@
+//! A scheduler of our own drives a workflow with `lifecycle` alone: no actors, no runtime; and may die at every call.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, reason = "a test may panic")]
+
+#[path = "scheduler/bench.rs"]
+mod bench;
+#[path = "scheduler/driver.rs"]
+mod driver;
+#[path = "scheduler/races.rs"]
+mod races;
+#[path = "scheduler/resume.rs"]
+mod resume;
+#[path = "scheduler/signals.rs"]
+mod signals;
+#[path = "scheduler/world.rs"]
+mod world;
+
+use std::collections::HashMap;
+use std::sync::atomic::Ordering;
+
+use everstep::Status;
+
+use world::{Cable, Dies, ORDER_OUTPUT, Power, World};
+
+const NODES: [&str; 4] = ["price", "reserve", "charge", "ship"];
+
+/// How a run without any stop goes.
+struct Usual {
+    calls: u64,
+    commits: u64,
+    runs: HashMap<&'static str, usize>,
+}
+
+async fn undisturbed() -> Usual {
+    let (world, power) = (World::new(), Power::of(u64::MAX));
+    let cable = Cable::new(&world.store, Dies::Never);
+    assert_eq!(world.process(&power, &cable).await.unwrap(), Status::Completed);
+    assert_eq!(world.output().await, ORDER_OUTPUT);
+    let runs = NODES.map(|node| (node, world.ledger.runs_of(node))).into();
+    Usual { calls: power.spent(), commits: cable.commits.load(Ordering::Relaxed), runs }
+}
+
+/// Lets a process die for each of `deaths`, then one live to the end.
+async fn with_deaths(usual: &Usual, deaths: &[(u64, Dies)]) {
+    let world = World::new();
+    let mut recorded_at = Vec::new();
+    for (calls, dies) in deaths {
+        let died = world.process(&Power::of(*calls), &Cable::new(&world.store, *dies)).await;
+        assert!(died.is_err(), "{deaths:?}: {died:?}");
+        recorded_at.push((world.recorded().await, world.ledger.entries().len()));
+    }
+    let status = world.process(&Power::of(u64::MAX), &world.store).await.unwrap();
+    assert_eq!((status, world.output().await.as_str()), (Status::Completed, ORDER_OUTPUT), "{deaths:?}");
+    for (node, usual) in &usual.runs {
+        let runs = world.ledger.runs_of(node);
+        assert!((*usual..=usual + deaths.len()).contains(&runs), "{deaths:?}: `{node}` ran {runs} times, not {usual}");
+    }
+    let (attempts, usually) = (world.ledger.entries().len(), usual.runs.values().sum::<usize>());
+    assert!(attempts <= usually + deaths.len(), "{deaths:?}: {attempts} attempts, not {usually}");
+    for (recorded, entries) in recorded_at {
+        let later = &world.ledger.entries()[entries..];
+        assert!(
+            later.iter().all(|(node, _)| !recorded.contains(node)),
+            "{deaths:?}: {recorded:?} ran again: {later:?}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_workflow_runs_to_its_end_with_the_lifecycle_alone() {
+    // Every kind of node, a failing and a hanging task; nothing stops. Counted, so that the tests below stop everywhere.
+    let Usual { calls, commits, runs } = undisturbed().await;
+    assert!(calls > 40 && commits > 12, "{calls} calls, {commits} commits");
+    assert_eq!(runs, HashMap::from([("price", 2), ("reserve", 1), ("charge", 2), ("ship", 1)]));
+}
+
+#[tokio::test]
+async fn stopped_after_any_call_once_it_ends_the_same() {
+    // The process dies after its n-th lifecycle call, for every n; another one goes on with the same store.
+    let usual = undisturbed().await;
+    for n in 1..=usual.calls {
+        with_deaths(&usual, &[(n, Dies::Never)]).await;
+    }
+}
+
+#[tokio::test]
+async fn stopped_before_or_after_any_commit_once_it_ends_the_same() {
+    // The process dies in its n-th commit, for every n: before it is durable, and after it without learning of it.
+    let usual = undisturbed().await;
+    for n in 1..=usual.commits {
+        with_deaths(&usual, &[(u64::MAX, Dies::Before(n))]).await;
+        with_deaths(&usual, &[(u64::MAX, Dies::After(n))]).await;
+    }
+}
+
+#[tokio::test]
+async fn stopped_twice_in_a_row_it_ends_the_same() {
+    // A second process dies soon after the first: at each of its first calls, when it has just taken the instance up.
+    let usual = undisturbed().await;
+    for first in 1..usual.calls {
+        for second in 1..=(usual.calls - first).min(12) {
+            with_deaths(&usual, &[(first, Dies::Never), (second, Dies::Never)]).await;
+        }
+    }
+}

@@ -1,0 +1,240 @@
+//! Two who want the same instance, and commits whose outcome nobody learns.
+
+use std::convert::Infallible;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use everstep::lifecycle::{
+    CommitError, Ending, Existing, FinalizeError, Port, PrepareRunOutcome, ResumeOutcome, StartError,
+    check_existing_instance, finalize_execution, prepare_run, step,
+};
+use everstep::machine::{Effect, Event, NewRun, Setting};
+use everstep::store::{Conflict, Write};
+use everstep::{BoxFuture, Codec, ConflictPolicy, MemoryStore, RunId, Status, Store, StoreError, Workflow};
+
+use crate::bench::{Bench, NOW, encoded, new_run};
+use crate::world::instance;
+
+async fn double(n: u64) -> Result<u64, Infallible> {
+    Ok(2 * n)
+}
+
+fn workflow() -> Workflow<u64, u64> {
+    Workflow::builder("race").then("task", double).build().unwrap()
+}
+
+const MINE: u8 = 2;
+const THEIRS: u8 = 3;
+
+/// A port on which somebody else is quicker: before its first commit it commits `rival`.
+struct Slower {
+    store: MemoryStore,
+    rival: std::sync::Mutex<Option<Write>>,
+}
+
+impl Port for Slower {
+    fn commit(&self, write: Write) -> BoxFuture<'_, Result<(), CommitError>> {
+        Box::pin(async move {
+            let rival = self.rival.lock().unwrap().take();
+            if let Some(rival) = rival {
+                Port::commit(&self.store, rival).await.unwrap();
+            }
+            Port::commit(&self.store, write).await
+        })
+    }
+
+    fn store(&self) -> &dyn Store {
+        &self.store
+    }
+}
+
+/// A port that commits the first time, and then says that it does not know.
+struct Unsure {
+    store: MemoryStore,
+    told: AtomicBool,
+}
+
+impl Unsure {
+    fn new(store: &MemoryStore) -> Self {
+        Self { store: store.clone(), told: AtomicBool::new(false) }
+    }
+}
+
+impl Port for Unsure {
+    fn commit(&self, write: Write) -> BoxFuture<'_, Result<(), CommitError>> {
+        Box::pin(async move {
+            let answer = Port::commit(&self.store, write).await;
+            if self.told.swap(true, Ordering::Relaxed) {
+                return answer;
+            }
+            Err(StoreError::Transient("the answer was lost".into()).into())
+        })
+    }
+
+    fn store(&self) -> &dyn Store {
+        &self.store
+    }
+}
+
+type Prepared = Result<PrepareRunOutcome, StartError>;
+
+async fn prepare(bench: &Bench<u64, u64>, port: &dyn Port, new: NewRun, policy: ConflictPolicy) -> Prepared {
+    let definition = bench.workflow.definition();
+    let existing = check_existing_instance(port, definition, &instance(), policy).await?;
+    prepare_run(port, &bench.setting(), definition, new, policy, existing).await
+}
+
+/// The write by which somebody else starts the instance, taken from a start on a store of its own.
+async fn rival_start(bench: &Bench<u64, u64>) -> Write {
+    struct Copying(MemoryStore, std::sync::Mutex<Option<Write>>);
+    impl Port for Copying {
+        fn commit(&self, write: Write) -> BoxFuture<'_, Result<(), CommitError>> {
+            *self.1.lock().unwrap() = Some(write);
+            Box::pin(async { Ok(()) })
+        }
+        fn store(&self) -> &dyn Store {
+            &self.0
+        }
+    }
+    let copying = Copying(MemoryStore::new(), std::sync::Mutex::default());
+    prepare(bench, &copying, new_run(THEIRS, &1_u64), ConflictPolicy::Fail).await.unwrap();
+    copying.1.into_inner().unwrap().unwrap()
+}
+
+async fn lose_a_race(policy: ConflictPolicy) -> (Bench<u64, u64>, Prepared) {
+    let bench = Bench::new(workflow());
+    let rival = std::sync::Mutex::new(Some(rival_start(&bench).await));
+    let port = Slower { store: bench.store.clone(), rival };
+    let prepared = prepare(&bench, &port, new_run(MINE, &2_u64), policy).await;
+    (bench, prepared)
+}
+
+#[tokio::test]
+async fn a_start_that_loses_a_race_applies_its_policy_again() {
+    // The id is free when it is checked; before the insert somebody else starts it.
+    let (bench, lost) = lose_a_race(ConflictPolicy::Fail).await;
+    assert!(matches!(lost, Err(StartError::InstanceAlreadyExists { status: Status::InProgress, .. })), "{lost:?}");
+    assert_eq!(bench.stored().await.snapshot.run(), RunId::from_bytes([THEIRS; 16]));
+
+    let (bench, lost) = lose_a_race(ConflictPolicy::UseExisting).await;
+    let PrepareRunOutcome::ExistingStatus(found) = lost.unwrap() else { panic!("theirs is used") };
+    assert_eq!((found.run, found.status, found.output), (RunId::from_bytes([THEIRS; 16]), Status::InProgress, None));
+    assert_eq!(bench.stored().await.snapshot.run(), RunId::from_bytes([THEIRS; 16]));
+
+    let (bench, lost) = lose_a_race(ConflictPolicy::TerminateExisting).await;
+    let PrepareRunOutcome::Fresh { effects, .. } = lost.unwrap() else { panic!("mine replaces theirs") };
+    assert!(effects.iter().any(|effect| matches!(effect, Effect::Run(_))));
+    assert_eq!(bench.stored().await.snapshot.run(), RunId::from_bytes([MINE; 16]));
+}
+
+#[tokio::test]
+async fn a_start_that_loses_a_race_to_another_definition_is_a_mismatch() {
+    // As above, but the rival's workflow has another node.
+    let (mine, theirs) = (Bench::new(workflow()), Workflow::builder("race").then("other", double).build().unwrap());
+    let rival = rival_start(&Bench::new(theirs.clone())).await;
+    for policy in [ConflictPolicy::Fail, ConflictPolicy::UseExisting] {
+        let (store, rival) = (MemoryStore::new(), std::sync::Mutex::new(Some(rival.clone())));
+        let lost = prepare(&mine, &Slower { store, rival }, new_run(MINE, &2_u64), policy).await.unwrap_err();
+        let (expected, found) = (mine.workflow.hash(), theirs.hash());
+        assert_eq!(lost, StartError::DefinitionMismatch { instance: instance(), expected, found });
+    }
+}
+
+#[tokio::test]
+async fn the_second_of_two_schedulers_is_fenced() {
+    // Both take the instance up; the first one's commit moves it, so the second one's is a conflict and changes nothing.
+    let bench = Bench::new(workflow());
+    bench.start(3).await;
+    let Ok(ResumeOutcome::Ready { snapshot: mut first, .. }) = bench.resume().await else { panic!("it is ready") };
+    let mut second = first.clone();
+    let mut effects = Vec::new();
+    for snapshot in [&mut first, &mut second] {
+        let event = Event::Resumed { alive: Vec::new(), process_died: true };
+        effects.push(step(&bench.setting(), snapshot, event).unwrap());
+    }
+    let (second_write, first_write) = (effects.pop().unwrap().write.unwrap(), effects.pop().unwrap().write.unwrap());
+    let ticket = first.running().next().unwrap();
+    Port::commit(&bench.store, first_write).await.unwrap();
+    let done = Ending::Task { ticket, outcome: Ok(encoded(&6_u64)) };
+    finalize_execution(&bench.store, &bench.setting(), &mut first, done).await.unwrap();
+    let before = bench.store.load(&instance()).await.unwrap();
+    let conflict = Conflict { found: Some((first.run(), first.seq())) };
+    assert_eq!(Port::commit(&bench.store, second_write).await, Err(conflict.clone().into()));
+    let late = Ending::Cancelled { reason: "late".into(), by: "the second".into() };
+    let refused = finalize_execution(&bench.store, &bench.setting(), &mut second, late).await.unwrap_err();
+    assert_eq!(refused, FinalizeError::Commit(conflict.into()));
+    assert_eq!(bench.store.load(&instance()).await.unwrap(), before);
+}
+
+#[tokio::test]
+async fn a_replaced_run_can_no_longer_write() {
+    // Somebody holds the old run's snapshot while a new run takes the id.
+    let bench = Bench::new(workflow());
+    bench.start(3).await;
+    let mut old = bench.snapshot().await;
+    prepare(&bench, &bench.store, new_run(MINE, &5_u64), ConflictPolicy::TerminateExisting).await.unwrap();
+    let late = Ending::Cancelled { reason: "late".into(), by: "the old run".into() };
+    let refused = finalize_execution(&bench.store, &bench.setting(), &mut old, late).await.unwrap_err();
+    assert!(matches!(refused, FinalizeError::Commit(CommitError::Conflict(_))), "{refused:?}");
+    assert_eq!(bench.stored().await.snapshot.run(), RunId::from_bytes([MINE; 16]));
+}
+
+#[tokio::test]
+async fn a_start_with_unknown_outcome_is_repeated_and_is_fresh() {
+    // The first insert is durable but its answer is lost; the repeat has the same run id. Right away, and a second later,
+    // when the head it would write is no longer the same bytes.
+    for later in [Duration::ZERO, Duration::from_secs(1)] {
+        let mut bench = Bench::new(workflow());
+        let port = Unsure::new(&bench.store);
+        let new = new_run(MINE, &3_u64);
+        let first = prepare(&bench, &port, new.clone(), ConflictPolicy::Fail).await;
+        assert!(matches!(first, Err(StartError::OutcomeUnknown(StoreError::Transient(_)))), "{first:?}");
+        bench.now = NOW.after(later);
+        let (setting, definition) = (bench.setting(), bench.workflow.definition());
+        let again = prepare_run(&port, &setting, definition, new, ConflictPolicy::Fail, Existing::Free).await;
+        let PrepareRunOutcome::Fresh { snapshot, .. } = again.unwrap() else { panic!("it is this very start") };
+        assert_eq!((snapshot.run(), snapshot.seq()), (RunId::from_bytes([MINE; 16]), 1));
+        assert!(matches!(bench.resume().await, Ok(ResumeOutcome::Ready { .. })), "after {later:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_repeated_start_says_by_no_effects_that_the_instance_is_to_be_taken_up() {
+    // As above, a second later: the instance may have moved on, so nothing is to be done but to resume it as after a crash,
+    // which runs the first task that nobody has been told of yet.
+    let mut bench = Bench::new(workflow());
+    let port = Unsure::new(&bench.store);
+    let new = new_run(MINE, &3_u64);
+    prepare(&bench, &port, new.clone(), ConflictPolicy::Fail).await.unwrap_err();
+    bench.now = NOW.after(Duration::from_secs(1));
+    let (setting, definition) = (bench.setting(), bench.workflow.definition());
+    let again = prepare_run(&port, &setting, definition, new, ConflictPolicy::Fail, Existing::Free).await;
+    let PrepareRunOutcome::Fresh { effects, .. } = again.unwrap() else { panic!("it is this very start") };
+    assert!(effects.is_empty(), "{effects:?}");
+    let effects = bench.apply(Event::Resumed { alive: Vec::new(), process_died: true }).await.unwrap();
+    assert!(effects.iter().any(|effect| matches!(effect, Effect::Run(_))), "{effects:?}");
+}
+
+#[tokio::test]
+async fn a_repeated_replacement_does_not_sweep_its_own_rows() {
+    // TerminateExisting, its answer lost, then done again a second later from its check, with the same run id. The input
+    // stands in a row of its own, which the sweep of the replaced run must leave alone.
+    let workflow =
+        Workflow::builder("long").then("task", async |s: String| Ok::<_, Infallible>(s.len())).build().unwrap();
+    let bench = Bench::new(workflow);
+    bench.start("x".repeat(500)).await;
+    let port = Unsure::new(&bench.store);
+    let (definition, policy) = (bench.workflow.definition(), ConflictPolicy::TerminateExisting);
+    for attempt in 1..=2 {
+        let setting = Setting { now: NOW.after(Duration::from_secs(attempt)), ..bench.setting() };
+        let existing = check_existing_instance(&port, definition, &instance(), policy).await.unwrap();
+        let new = new_run(MINE, &"y".repeat(500));
+        let prepared = prepare_run(&port, &setting, definition, new, policy, existing).await;
+        assert_eq!(prepared.is_ok(), attempt == 2, "{prepared:?}");
+    }
+    while bench.store.sweep(100).await.unwrap() > 0 {}
+    let resumed = bench.resume().await;
+    let Ok(ResumeOutcome::Ready { input, .. }) = resumed else { panic!("its own rows are gone: {resumed:?}") };
+    let echo = Workflow::builder("echo").then("t", async |s: String| Ok::<_, Infallible>(s)).build().unwrap();
+    assert_eq!(echo.decode_output(&input, &Codec::MessagePack), Ok("y".repeat(500)));
+}

@@ -1,0 +1,124 @@
+//! Signals at the edges: repeated, forgotten, and buffered for a wait whose time is odd.
+
+use std::convert::Infallible;
+use std::time::Duration;
+
+use everstep::lifecycle::{Port, get_resume_input, step};
+use everstep::machine::Event;
+use everstep::{Codec, SignalOutcome, Status, StatusCode, Workflow};
+
+use crate::bench::{Bench, NOW, encoded};
+
+type Polling = Bench<u64, SignalOutcome<u64>>;
+
+/// A task, then a wait for `go` with a timeout in the last place, where its outcome is the workflow's output.
+fn polling(timeout: Duration) -> Polling {
+    let task = async |n: u64| Ok::<_, Infallible>(n);
+    let workflow = Workflow::builder("poll").then("task", task).wait_for_signal_timeout("wait", "go", timeout);
+    Bench::new(workflow.build().unwrap())
+}
+
+async fn output(bench: &Polling) -> Option<SignalOutcome<u64>> {
+    let snapshot = bench.snapshot().await;
+    Some(bench.workflow.decode_output(snapshot.output()?, &Codec::MessagePack).unwrap())
+}
+
+#[tokio::test]
+async fn the_last_ten_thousand_signal_ids_are_remembered_also_after_a_restart() {
+    // 10,000 signals are buffered; repeats of the first and the last are ignored, read back from the store or not. One more
+    // makes the first forgotten, so that its id is new.
+    let workflow = Workflow::builder_for::<u64>("many").wait_for_signal::<u64>("a", "first");
+    let mut bench = Bench::new(workflow.wait_for_signal::<u64>("b", "go").build().unwrap());
+    bench.limits.signals_buffered_max = 20_000;
+    bench.start(0).await;
+    let signal = |n: u64| Event::Signal { name: "go".into(), id: format!("s{n}").into(), payload: encoded(&n) };
+    let mut snapshot = bench.snapshot().await;
+    for n in 0..10_000 {
+        let write = step(&bench.setting(), &mut snapshot, signal(n)).unwrap().write.unwrap();
+        Port::commit(&bench.store, write).await.unwrap();
+    }
+    let read_back = bench.snapshot().await;
+    for mut snapshot in [snapshot, read_back] {
+        for repeated in [0, 9_999] {
+            assert!(step(&bench.setting(), &mut snapshot, signal(repeated)).unwrap().write.is_none(), "s{repeated}");
+        }
+    }
+    bench.apply(signal(10_000)).await.unwrap();
+    let mut snapshot = bench.snapshot().await;
+    assert!(step(&bench.setting(), &mut snapshot, signal(1)).unwrap().write.is_none(), "s1 is the oldest remembered");
+    assert!(step(&bench.setting(), &mut snapshot, signal(0)).unwrap().write.is_some(), "s0 is forgotten");
+    // Forgotten or not, the first one sent is still the first one taken.
+    bench.apply(Event::Signal { name: "first".into(), id: "f".into(), payload: encoded(&0_u64) }).await.unwrap();
+    let output = bench.snapshot().await.output().cloned().unwrap();
+    assert_eq!(bench.workflow.decode_output(&output, &Codec::MessagePack), Ok(0));
+}
+
+#[tokio::test]
+async fn a_wait_of_no_time_takes_what_is_buffered_and_else_times_out_at_once() {
+    // The signal comes while the task runs, a second before its end; then the same without the signal.
+    for (sent, expected) in [(true, SignalOutcome::Received(5)), (false, SignalOutcome::TimedOut)] {
+        let mut bench = polling(Duration::ZERO);
+        bench.start(1).await;
+        if sent {
+            bench.signal("s1", 5).await;
+        }
+        bench.now = NOW.after(Duration::from_secs(1));
+        bench.finish_task(2).await;
+        assert_eq!(output(&bench).await, Some(expected));
+    }
+}
+
+#[tokio::test]
+async fn a_signal_that_came_in_time_wins_at_unpause_also_for_a_wait_of_no_time() {
+    // As above, but the task ends in a pause: the wait is entered paused, where no signal is consumed. A signal that came
+    // before the wait's deadline must win over its timeout at unpause.
+    for timeout in [Duration::from_secs(1), Duration::ZERO] {
+        let mut bench = polling(timeout);
+        bench.start(1).await;
+        bench.signal("s1", 5).await;
+        bench.now = NOW.after(Duration::from_secs(1));
+        bench.apply(Event::Pause { reason: "why".into(), by: "who".into() }).await.unwrap();
+        bench.finish_task(2).await;
+        bench.now = NOW.after(Duration::from_mins(1));
+        bench.apply(Event::Wake).await.unwrap();
+        // Refused if it has ended, which the output then shows.
+        let _ = bench.apply(Event::Unpause).await;
+        assert_eq!(output(&bench).await, Some(SignalOutcome::Received(5)), "timeout {timeout:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_buffered_signal_is_taken_although_the_wall_clock_was_set_back() {
+    // The signal is buffered, then the clock goes back a minute, then a wait of ten seconds begins: the signal is there
+    // before the wait is, whatever the clock says, and one that is sent now must not overtake it.
+    let mut bench = polling(Duration::from_secs(10));
+    bench.now = NOW.after(Duration::from_mins(1));
+    bench.start(1).await;
+    bench.signal("s1", 5).await;
+    bench.now = NOW;
+    bench.finish_task(2).await;
+    bench.now = NOW.after(Duration::from_secs(1));
+    if bench.stored().await.snapshot.end().is_none() {
+        bench.signal("s2", 6).await;
+    }
+    assert_eq!(output(&bench).await, Some(SignalOutcome::Received(5)), "first in, first out");
+}
+
+#[tokio::test]
+async fn a_kept_value_and_a_large_payload_survive_a_restart_together() {
+    // What flowed in and what came stand in two rows; each step reads the instance back.
+    let task = async |n: usize| Ok::<_, Infallible>("a".repeat(n));
+    let workflow = Workflow::builder("keep").then("task", task).wait_for_signal_keeping::<String>("wait", "go");
+    let bench = Bench::new(workflow.delay("nap", Duration::from_secs(1)).build().unwrap());
+    bench.start(500).await;
+    let ticket = bench.snapshot().await.running().next().unwrap();
+    bench.apply(Event::AttemptFinished { ticket, outcome: Ok(encoded(&"a".repeat(500))) }).await.unwrap();
+    let payload = encoded(&"b".repeat(500));
+    bench.apply(Event::Signal { name: "go".into(), id: "s1".into(), payload }).await.unwrap();
+    let snapshot = bench.snapshot().await;
+    let Status::Waiting { .. } = snapshot.status(bench.workflow.definition().program()) else { panic!("in its delay") };
+    assert_eq!(snapshot.status_code(), StatusCode::Waiting);
+    let input = get_resume_input(&snapshot).unwrap();
+    let both = bench.workflow.decode_output(&input, &Codec::MessagePack);
+    assert_eq!(both, Ok(("a".repeat(500), "b".repeat(500))));
+}
