@@ -234,7 +234,7 @@ impl Executor {
         };
         tokio::select! {
             () = done => {}
-            () = self.clock.sleep(grace) => {
+            () = tokio::time::sleep(grace) => {
                 for key in self.stop_all() {
                     self.sink.withdrawn(&key);
                 }

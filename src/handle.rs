@@ -6,9 +6,9 @@ use std::time::Duration;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::actors::{Actors, Hub, Mail, MailError, Read, Reply, Subscription};
+use crate::actors::{Actors, Hub, Mail, MailError, Read, Reply, SignalMail, Subscription};
 use crate::codec::{Codec, CodecError};
-use crate::definition::{SignalError, Workflow};
+use crate::definition::{SignalError, SignalType, Workflow};
 use crate::id::{DefinitionHash, IdError, InstanceId, RunId, check_signal_id, generate_signal_id};
 use crate::lifecycle::{LoadError, fill_values};
 use crate::machine::{Damaged, Refusal, RowKey};
@@ -195,22 +195,25 @@ impl<O: 'static> InstanceHandle<O> {
     where
         T: Serialize + 'static,
     {
-        self.workflow.definition().check_signal::<T>(name)?;
         let name: Arc<str> = name.into();
         let mut codec_id = self.codec;
         let mut repeats = 0;
         loop {
             let codec = self.hub().codecs.get(&codec_id).ok_or(MessageError::NotRegistered)?;
-            let payload = codec.encode(payload, self.hub().limits.payload_bytes_max)?;
-            let mail =
-                |reply| Mail::Signal { name: Arc::clone(&name), id: Arc::clone(&id), codec: codec_id, payload, reply };
-            match self.ask(mail).await {
+            let signal = Box::new(SignalMail {
+                name: Arc::clone(&name),
+                id: Arc::clone(&id),
+                payload: codec.encode(payload, self.hub().limits.payload_bytes_max)?,
+                codec: codec_id,
+                payload_type: SignalType::of::<T>(),
+            });
+            match self.ask(|reply| Mail::Signal { signal, reply }).await {
                 // The current run was started with another codec than the handle's.
                 Some(Err(MailError::OtherCodec(other))) if other != codec_id => codec_id = other,
                 answer => match self.explain(answer) {
                     Err(MessageError::OutcomeUnknown(_)) if repeats < REPEATS => {
                         repeats += 1;
-                        self.hub().clock.sleep(Duration::from_millis(50) * repeats).await;
+                        tokio::time::sleep(Duration::from_millis(50) * repeats).await;
                     }
                     answer => return answer,
                 },
@@ -262,6 +265,7 @@ impl<O: 'static> InstanceHandle<O> {
         };
         answer.map_err(|error| match error {
             MailError::NotFound => MessageError::NotFound,
+            MailError::Signal(error) => MessageError::Signal(error),
             MailError::Refused { refusal, status } => match refusal {
                 Refusal::Ended => MessageError::AlreadyTerminal(status),
                 Refusal::NotPaused => MessageError::NotPaused(status),
@@ -297,6 +301,16 @@ impl<O: 'static> InstanceHandle<O> {
     /// # Errors
     /// [`ResultError`]: a typed failure if it ended otherwise.
     pub async fn result(&self) -> Result<O, ResultError> {
+        match self.await_end().await {
+            // The store is closed: that is not news about the instance.
+            Err(ResultError::Handle(HandleError::Store(_))) if self.hub().is_closing() => {
+                Err(ResultError::ShuttingDown)
+            }
+            result => result,
+        }
+    }
+
+    async fn await_end(&self) -> Result<O, ResultError> {
         let mut changes = self.hub().subscribe(&self.instance);
         loop {
             let read = self.read().await?;

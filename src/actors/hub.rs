@@ -167,7 +167,9 @@ impl Hub {
         let parked = !snapshot.is_running() && !effects.is_empty();
         if parked && !self.registry.is_awake(&id) {
             // It needs no actor, only its wake-up.
-            self.arm(&id, snapshot.wake());
+            let message = TimerMessage::ArmFresh { instance: id, wake: snapshot.wake() };
+            // Refused only while the runtime goes down.
+            let _ = self.running().timers.cast(message);
             return;
         }
         // No effects: an earlier try of the same start had gone through, and it may have moved on.

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use ractor::ActorRef;
 
 use super::hub::Hub;
-use super::mail::{InstanceMessage, Mail, MailError, Replacement, Reply};
+use super::mail::{InstanceMessage, Mail, MailError, Replacement, Reply, SignalMail};
 use crate::codec::Codec;
 use crate::definition::{Definition, Op};
 use crate::executor::{AttemptKey, Job};
@@ -101,8 +101,11 @@ impl Live {
     pub(super) async fn mail(&mut self, mail: Mail) {
         match mail {
             Mail::Wake => self.apply(Event::Wake, None).await,
-            Mail::Signal { name, id, codec, payload, reply } => {
-                if codec == self.codec.id() {
+            Mail::Signal { signal, reply } => {
+                let SignalMail { name, id, payload, codec, payload_type } = *signal;
+                if let Err(error) = self.definition.check_signal(&name, payload_type) {
+                    reply.send(Err(MailError::Signal(error)));
+                } else if codec == self.codec.id() {
                     self.apply(Event::Signal { name, id, payload }, Some(reply)).await;
                 } else {
                     reply.send(Err(MailError::OtherCodec(self.codec.id())));

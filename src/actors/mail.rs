@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
-use crate::definition::Definition;
+use crate::definition::{Definition, SignalError, SignalType};
 use crate::id::{DefinitionHash, RunId};
 use crate::lifecycle::{CommitError, StartError};
 use crate::machine::{NewRun, Outcome, Refusal, Ticket};
@@ -31,8 +31,8 @@ pub(crate) enum Mail {
     TakeUp,
     /// Some time is up.
     Wake,
-    /// A signal, its payload in the codec with this id.
-    Signal { name: Arc<str>, id: Arc<str>, codec: u8, payload: Bytes, reply: Reply },
+    /// A signal.
+    Signal { signal: Box<SignalMail>, reply: Reply },
     /// Cancel the instance.
     Cancel { reason: Arc<str>, by: Arc<str>, reply: Reply },
     /// Pause the instance.
@@ -49,6 +49,17 @@ pub(crate) enum Mail {
     Finished { run: RunId, ticket: Ticket, outcome: Outcome },
     /// The runtime shuts down: finish what is being written, and go.
     Stop,
+}
+
+/// A signal.
+pub(crate) struct SignalMail {
+    pub(crate) name: Arc<str>,
+    pub(crate) id: Arc<str>,
+    pub(crate) payload: Bytes,
+    /// The id of the codec the payload is in.
+    pub(crate) codec: u8,
+    /// What the definition that runs must agree with.
+    pub(crate) payload_type: SignalType,
 }
 
 /// A start that terminates what is there. The actor that made the new run durable takes it up.
@@ -84,6 +95,8 @@ pub(crate) enum MailError {
     UnknownCodec(u8),
     /// The payload must be in the codec with this id.
     OtherCodec(u8),
+    /// The definition has no such signal, or another type for it.
+    Signal(SignalError),
     /// Whether it was done is unknown.
     Store(StoreError),
     /// Something else wrote to the instance: nothing was done, and it may be asked again.

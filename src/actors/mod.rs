@@ -28,6 +28,6 @@ mod waiters;
 
 pub use hub::Health;
 pub(crate) use hub::{Hub, HubParts, Read};
-pub(crate) use mail::{Mail, MailError, Replacement, Reply};
+pub(crate) use mail::{Mail, MailError, Replacement, Reply, SignalMail};
 pub(crate) use root::Actors;
 pub(crate) use waiters::Subscription;

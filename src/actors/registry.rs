@@ -7,6 +7,7 @@
 use std::hash::BuildHasher as _;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use dashmap::DashMap;
 use dashmap::mapref::entry::Entry as MapEntry;
@@ -153,7 +154,7 @@ impl Registry {
     }
 
     /// Tells everyone to stop, and waits until they have.
-    pub(super) async fn stop_all(&self, hub: &Arc<Hub>) {
+    pub(super) async fn stop_all(&self) {
         loop {
             let left = self.left.notified();
             let ids: Vec<_> = self.awake.iter().map(|entry| entry.key().clone()).collect();
@@ -173,7 +174,7 @@ impl Registry {
             // Whoever left before `left` was polled is seen in the next round.
             tokio::select! {
                 () = left => {}
-                () = hub.clock.sleep(std::time::Duration::from_millis(20)) => {}
+                () = tokio::time::sleep(Duration::from_millis(20)) => {}
             }
         }
     }

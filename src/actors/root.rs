@@ -90,7 +90,7 @@ impl Actors {
         self.hub.set_closing();
         self.hub.recover();
         self.hub.running().executor.close(grace).await;
-        self.hub.registry.stop_all(&self.hub).await;
+        self.hub.registry.stop_all().await;
         self.hub.persistence().barrier().await;
         self.stop_actors();
         let thread = self.persistence.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take();

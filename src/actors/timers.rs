@@ -34,6 +34,8 @@ const RETRY_AFTER: Duration = Duration::from_millis(20);
 pub(super) enum TimerMessage {
     /// Wake an instance at this time instead of the one before.
     Arm { instance: InstanceId, wake: Wake },
+    /// Wake an instance that was just started, if it has not asked for something newer.
+    ArmFresh { instance: InstanceId, wake: Wake },
     /// Something may be due, or the window be low. The first comes from the root, when everything is there.
     Tick,
     /// The store has failed: wake-ups on their way may be lost, so the due index is read from the start again.
@@ -58,6 +60,8 @@ pub(super) struct State {
     read_to: Option<Due>,
     /// Whether there may be rows behind that.
     more: bool,
+    /// Whether a tick is on its way after a pause, because the last one could not do all it should.
+    resting: bool,
     /// When to tick next, for the sleeper.
     alarm: watch::Sender<Option<Timestamp>>,
 }
@@ -73,6 +77,7 @@ pub(super) async fn spawn(hub: &Arc<Hub>, root: ActorCell) -> Result<ActorRef<Ti
         times: HashMap::new(),
         read_to: None,
         more: true,
+        resting: false,
         alarm,
     };
     Ok(Actor::spawn_linked(None, Timers, state, root).await?.0)
@@ -117,10 +122,16 @@ impl Actor for Timers {
         message: TimerMessage,
         state: &mut State,
     ) -> Result<(), ActorProcessingErr> {
-        let ticked = !matches!(message, TimerMessage::Arm { .. });
+        let ticked = matches!(message, TimerMessage::Tick);
         let alarm = match message {
             TimerMessage::Arm { instance, wake } => {
                 state.arm(instance, wake);
+                state.next_alarm()
+            }
+            TimerMessage::ArmFresh { instance, wake } => {
+                if !state.times.contains_key(&instance) {
+                    state.arm(instance, wake);
+                }
                 state.next_alarm()
             }
             TimerMessage::Reset => {
@@ -131,11 +142,19 @@ impl Actor for Timers {
             TimerMessage::Tick => {
                 let Some(hub) = state.hub.upgrade() else { return Ok(()) };
                 let read = state.refill(&hub).await;
-                match state.fire(&hub) {
-                    Fired::All if read => state.next_alarm(),
-                    Fired::Some => Some(Timestamp::EPOCH),
-                    Fired::All | Fired::NoRoom => Some(state.clock.now().after(RETRY_AFTER)),
+                state.resting = match state.fire(&hub) {
+                    Fired::All => !read,
+                    Fired::Some => false,
+                    Fired::NoRoom => true,
+                };
+                if state.resting {
+                    tokio::spawn(async move {
+                        tokio::time::sleep(RETRY_AFTER).await;
+                        // Refused only while the runtime goes down.
+                        let _ = myself.cast(TimerMessage::Tick);
+                    });
                 }
+                state.next_alarm()
             }
         };
         state.alarm.send_if_modified(|set| {
@@ -157,6 +176,9 @@ enum Fired {
 impl State {
     /// When to tick next: at once if the window is low, or nothing would ever tick for what is behind the horizon.
     fn next_alarm(&self) -> Option<Timestamp> {
+        if self.resting {
+            return None;
+        }
         if self.is_low() { Some(Timestamp::EPOCH) } else { self.next().map(|(at, _)| *at) }
     }
 

@@ -1,6 +1,5 @@
 //! Putting a workflow together, node by node.
 
-use std::any::TypeId;
 use std::marker::PhantomData;
 use std::sync::Arc;
 use std::time::Duration;
@@ -171,7 +170,7 @@ impl<I, O: Send + 'static> Builder<I, O> {
         timeout: Option<Duration>,
         keeps_input: bool,
     ) {
-        let payload = SignalType { type_id: TypeId::of::<T>(), type_name: std::any::type_name::<T>() };
+        let payload = SignalType::of::<T>();
         self.add(id, NodeDraftKind::Wait { signal: signal.into(), payload, timeout, keeps_input });
     }
 

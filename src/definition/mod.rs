@@ -33,3 +33,4 @@ pub use retry::RetryPolicy;
 pub use workflow::{Definition, SignalError, Workflow, WorkflowInfo};
 
 pub(crate) use context::ContextParts;
+pub(crate) use workflow::SignalType;

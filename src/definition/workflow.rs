@@ -69,7 +69,7 @@ pub enum SignalError {
 
 /// The type a signal carries.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct SignalType {
+pub(crate) struct SignalType {
     pub(super) type_id: TypeId,
     pub(super) type_name: &'static str,
 }
@@ -81,6 +81,12 @@ pub struct Definition {
     pub(super) tasks: Vec<ErasedTask>,
     pub(super) signals: HashMap<Arc<str>, SignalType>,
     pub(super) manifest: Manifest,
+}
+
+impl SignalType {
+    pub(crate) fn of<T: 'static>() -> Self {
+        Self { type_id: TypeId::of::<T>(), type_name: std::any::type_name::<T>() }
+    }
 }
 
 impl Definition {
@@ -123,16 +129,16 @@ impl Definition {
         missing
     }
 
-    /// Checks that a signal of this name carries a `T`.
-    pub(crate) fn check_signal<T: 'static>(&self, signal: &str) -> Result<(), SignalError> {
+    /// Checks that a signal of this name carries this type.
+    pub(crate) fn check_signal(&self, signal: &str, found: SignalType) -> Result<(), SignalError> {
         let declared = self.signals.get(signal).ok_or_else(|| self.unknown_signal(signal))?;
-        if declared.type_id == TypeId::of::<T>() {
+        if declared.type_id == found.type_id {
             return Ok(());
         }
         Err(SignalError::PayloadType {
             signal: signal.to_owned(),
             expected: declared.type_name,
-            found: std::any::type_name::<T>(),
+            found: found.type_name,
         })
     }
 

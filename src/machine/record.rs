@@ -136,6 +136,15 @@ fn encode<T: Serialize>(record: &T, mut out: Vec<u8>) -> Vec<u8> {
     out
 }
 
+/// Depth.
+const DEPTH_MAX: usize = 32;
+
+fn decode<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Option<T> {
+    let mut deserializer = rmp_serde::Deserializer::from_read_ref(bytes);
+    deserializer.set_max_depth(DEPTH_MAX);
+    T::deserialize(&mut deserializer).ok()
+}
+
 /// Encodes a snapshot's head in its envelope.
 pub fn encode_head(program: &Program, snapshot: &Snapshot) -> Bytes {
     let record = HeadRecord {
@@ -214,8 +223,7 @@ pub fn decode_head(instance: &InstanceId, head: &Bytes) -> Result<Snapshot, Dama
     let index = HeadIndex::of_head(instance, head)?;
     let (envelope, body) = Envelope::open(instance, Kind::Head, &[], head)?;
     let body = body.get(HEAD_INDEX_BYTES..).unwrap_or_default();
-    let record: HeadRecord =
-        rmp_serde::from_slice(body).map_err(|_| Damaged::new(instance, "head", "its body does not decode"))?;
+    let record: HeadRecord = decode(body).ok_or_else(|| Damaged::new(instance, "head", "its body does not decode"))?;
     let mut frames = BTreeMap::new();
     if let Some(root) = record.root {
         frames.insert(ROOT, root.into_frame());
@@ -343,7 +351,7 @@ impl Snapshot {
     pub fn take_signal_row(&mut self, number: u64, row: &Bytes) -> Result<(), Damaged> {
         let body = self.open_row(&RowKey::Signal(number), row)?;
         let damaged = || Damaged::new(&self.instance, "signal", "its body does not decode");
-        let record: SignalRecord<'_> = rmp_serde::from_slice(&body).map_err(|_| damaged())?;
+        let record: SignalRecord<'_> = decode(&body).ok_or_else(damaged)?;
         let id: Arc<str> = record.id.into();
         if number.saturating_add(SIGNAL_IDS_REMEMBERED) >= self.signals.accepted {
             self.signals.numbers.insert(Arc::clone(&id), number);
@@ -378,7 +386,7 @@ pub fn encode_quarantine(instance: &InstanceId, reason: &str) -> Bytes {
 /// Reads why an instance is quarantined. It is, even if the record cannot be read.
 pub fn decode_quarantine(instance: &InstanceId, record: &Bytes) -> Arc<str> {
     let opened = Envelope::open(instance, Kind::Quarantine, &[], record);
-    let body = opened.ok().and_then(|(_, body)| rmp_serde::from_slice::<QuarantineRecord>(&body).ok());
+    let body = opened.ok().and_then(|(_, body)| decode::<QuarantineRecord>(&body));
     body.map_or_else(|| "the quarantine record is damaged".into(), |record| record.reason)
 }
 

@@ -1,11 +1,12 @@
 //! The embedded store: a directory on a local disk.
 
 use std::path::{Path, PathBuf};
-use std::sync::{PoisonError, RwLock};
+use std::sync::{Arc, PoisonError, RwLock};
 
 use bytes::Bytes;
-use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode};
+use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode, Readable as _};
 
+use super::directory::{Directory, unreadable};
 use super::kv::{Kv, KvStore, Ops};
 use super::{Durability, StoreError};
 
@@ -33,9 +34,11 @@ pub struct Files {
 
 #[derive(Clone)]
 struct Open {
+    // Dropped in this order: the directory is free only when the database is closed.
     database: Database,
     /// One for everything: a second one that is rarely written would pin the journal.
     map: Keyspace,
+    directory: Arc<Directory>,
 }
 
 impl FileStore {
@@ -54,46 +57,33 @@ impl FileStore {
     pub async fn open_with(path: impl AsRef<Path>, durability: Durability) -> Result<Self, StoreError> {
         let path = path.as_ref().to_owned();
         let opening = tokio::task::spawn_blocking(move || {
-            create_private(&path).map_err(|error| unreadable(&path, &error))?;
             let open = Open::new(&path)?;
-            let at = path.display().to_string();
+            let (at, directory) = (path.display().to_string(), Arc::clone(&open.directory));
             let store = Self::over(Files { path, durability, open: RwLock::new(Some(open)) });
-            store.check_layout(&at).map(|()| store)
+            store.check_layout(&at, directory.is_established())?;
+            directory.establish().map_err(|error| fatal(&error))?;
+            Ok(store)
         });
         opening.await.unwrap_or_else(|error| Err(StoreError::Fatal(error.to_string())))
     }
 }
 
-fn unreadable(path: &Path, error: &dyn std::fmt::Display) -> StoreError {
-    StoreError::Unreadable { at: path.display().to_string(), why: error.to_string() }
-}
-
-/// Creates the directory, and those above it that are missing, for their owner only, and makes each name durable in its
-/// parent.
-fn create_private(path: &Path) -> std::io::Result<()> {
-    if path.as_os_str().is_empty() || path.exists() {
-        return Ok(());
-    }
-    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    create_private(parent)?;
-    let mut builder = std::fs::DirBuilder::new();
-    #[cfg(unix)]
-    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
-    builder.create(path)?;
-    std::fs::File::open(parent)?.sync_all()
-}
-
 impl Open {
     fn new(path: &Path) -> Result<Self, StoreError> {
+        let directory = Directory::claim(path)?;
+        directory.clear_unfinished().map_err(|error| unreadable(path, &error))?;
         let convert = |error: fjall::Error| match error {
             fjall::Error::Locked => StoreError::Locked(path.display().to_string()),
             other => unreadable(path, &other),
         };
         let builder = Database::builder(path).max_journaling_size(JOURNAL_BYTES_MAX).cache_size(CACHE_BYTES);
         let database = builder.worker_threads(2).open().map_err(convert)?;
+        if database.keyspace_count() > 0 && !database.keyspace_exists("everstep") {
+            return Err(unreadable(path, &"it is a database of another program"));
+        }
         let options = || KeyspaceCreateOptions::default().max_memtable_size(MEMTABLE_BYTES);
         let map = database.keyspace("everstep", options).map_err(convert)?;
-        Ok(Self { database, map })
+        Ok(Self { database, map, directory: Arc::new(directory) })
     }
 }
 
@@ -110,13 +100,15 @@ impl Files {
 
 impl Kv for Files {
     fn get(&self, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
-        let value = self.open()?.map.get(key).map_err(|error| fatal(&error))?;
+        let open = self.open()?;
+        let value = open.database.snapshot().get(&open.map, key).map_err(|error| fatal(&error))?;
         Ok(value.map(Bytes::from))
     }
 
     fn scan(&self, prefix: &[u8], from: &[u8], limit: usize) -> Result<Vec<(Bytes, Bytes)>, StoreError> {
         let mut found = Vec::new();
-        for entry in self.open()?.map.range(from..).take(limit) {
+        let open = self.open()?;
+        for entry in open.database.snapshot().range(&open.map, from..).take(limit) {
             let (key, value) = entry.into_inner().map_err(|error| fatal(&error))?;
             if !key.starts_with(prefix) {
                 break;

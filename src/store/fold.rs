@@ -15,6 +15,8 @@ use crate::machine::HeadIndex;
 pub(super) struct Present {
     pub(super) head: Option<Bytes>,
     pub(super) quarantined: bool,
+    /// Its index entries, if the head cannot be read and so cannot say which they are.
+    pub(super) stale: Vec<Vec<u8>>,
 }
 
 /// Checks each write against what the ones before it left. `read` gives an instance as stored.
@@ -89,7 +91,8 @@ impl Folding {
                 if self.present.quarantined {
                     ops.insert(keys::quarantine(id), None);
                 }
-                self.present = Present { head: Some(head.clone()), quarantined: false };
+                self.present.head = Some(head.clone());
+                self.present.quarantined = false;
                 ops.insert(keys::head(id), Some(head.clone()));
             }
             Change::Quarantine(record) => {
@@ -123,6 +126,7 @@ impl Folding {
     /// Brings the indexes in line with the head; an entry that stays is not touched.
     fn relist(&mut self, id: &InstanceId, ops: &mut Ops) {
         let now = self.present.listed(id);
+        ops.extend(self.present.stale.drain(..).map(|key| (key, None)));
         let old: Vec<_> = self.listed.iter().flat_map(|index| keys::index_entries(id, index)).collect();
         let new: Vec<_> = now.iter().flat_map(|index| keys::index_entries(id, index)).collect();
         for key in old.iter().filter(|key| !new.contains(key)) {

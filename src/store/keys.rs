@@ -85,6 +85,12 @@ pub(super) fn parse_due(key: &[u8]) -> Option<(Timestamp, InstanceId)> {
     Some((Timestamp::from_micros(u64::from_be_bytes(micros)), instance(key, 9)?))
 }
 
+/// Whether an index entry lists this instance.
+pub(super) fn is_of(key: &[u8], id: &InstanceId) -> bool {
+    let prefix_bytes = if key.starts_with(DUES) { 9 } else { 34 };
+    key.get(prefix_bytes..) == Some(id.as_str().as_bytes())
+}
+
 /// The definition in a status key.
 pub(super) fn parse_definition(key: &[u8]) -> Option<DefinitionHash> {
     Some(DefinitionHash(key.get(1..33)?.try_into().ok()?))

@@ -9,7 +9,7 @@ use super::fold::{Present, fold};
 use super::{Answers, Durability, Loaded, Store, StoreError, Write, keys};
 use crate::clock::BoxFuture;
 use crate::id::{DefinitionHash, InstanceId, RunId};
-use crate::machine::RowKey;
+use crate::machine::{HeadIndex, RowKey};
 use crate::status::StatusCode;
 use crate::time::Timestamp;
 
@@ -62,12 +62,13 @@ impl<K: Kv> KvStore<K> {
         Self { kv, committing: Arc::default() }
     }
 
-    /// Marks a new map as ours, and refuses one with another layout.
-    pub(super) fn check_layout(&self, at: &str) -> Result<(), StoreError> {
+    /// Marks a new map as ours, and refuses one with another layout, or one that was ours and is empty.
+    pub(super) fn check_layout(&self, at: &str, established: bool) -> Result<(), StoreError> {
         let unreadable = |why: String| StoreError::Unreadable { at: at.to_owned(), why };
         match self.kv.get(keys::VERSION)? {
             Some(layout) if &*layout == keys::LAYOUT => Ok(()),
             Some(_) => Err(unreadable("it was written by another version of this crate".into())),
+            None if established => Err(unreadable("it has lost what was stored in it".into())),
             None if self.kv.scan(&[], &[], 1)?.is_empty() => {
                 self.kv.write(Ops::from([(keys::VERSION.to_vec(), Some(Bytes::from_static(keys::LAYOUT)))]))
             }
@@ -78,7 +79,17 @@ impl<K: Kv> KvStore<K> {
     fn present(&self, id: &InstanceId) -> Result<Present, StoreError> {
         let head = self.kv.get(&keys::head(id))?;
         let quarantined = head.is_some() && self.kv.get(&keys::quarantine(id))?.is_some();
-        Ok(Present { head, quarantined })
+        let unreadable = head.as_ref().is_some_and(|head| HeadIndex::of_head(id, head).is_err());
+        let stale = if unreadable { self.index_entries_of(id)? } else { Vec::new() };
+        Ok(Present { head, quarantined, stale })
+    }
+
+    /// The index entries of an instance, when its head cannot say which they are. Looks at all there are: this is rare.
+    fn index_entries_of(&self, id: &InstanceId) -> Result<Vec<Vec<u8>>, StoreError> {
+        let statuses = self.kv.scan(keys::STATUSES, keys::STATUSES, usize::MAX)?;
+        let dues = self.kv.scan(keys::DUES, keys::DUES, usize::MAX)?;
+        let all = statuses.iter().chain(&dues).map(|(key, _)| key);
+        Ok(all.filter(|key| keys::is_of(key, id)).map(|key| key.to_vec()).collect())
     }
 
     fn commit_batch(&self, batch: &[Write]) -> Result<Answers, StoreError> {
@@ -134,12 +145,15 @@ impl<K: Kv> KvStore<K> {
     }
 
     fn sweep_some(&self, limit: usize) -> Result<usize, StoreError> {
-        let Some((marker, _)) = self.kv.scan(keys::SUPERSEDED, keys::SUPERSEDED, 1)?.pop() else { return Ok(0) };
-        let Some(run) = keys::parse_superseded(&marker) else { return Ok(0) };
-        let rows = keys::rows(run);
-        let found = self.kv.scan(&rows, &rows, limit)?;
-        let mut ops: Ops = found.iter().map(|(key, _)| (key.to_vec(), None)).collect();
-        if found.len() < limit {
+        let mut ops = Ops::new();
+        for (marker, _) in self.kv.scan(keys::SUPERSEDED, keys::SUPERSEDED, limit)? {
+            let room = limit.saturating_sub(ops.len());
+            let Some(run) = keys::parse_superseded(&marker) else { continue };
+            let rows = keys::rows(run);
+            ops.extend(self.kv.scan(&rows, &rows, room)?.into_iter().map(|(key, _)| (key.to_vec(), None)));
+            if ops.len() >= limit {
+                break;
+            }
             ops.insert(marker.to_vec(), None);
         }
         let swept = ops.len();

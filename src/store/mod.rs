@@ -10,6 +10,8 @@
 #[cfg(feature = "testing")]
 pub mod conformance;
 #[cfg(feature = "file-store")]
+mod directory;
+#[cfg(feature = "file-store")]
 mod file;
 mod fold;
 mod keys;

@@ -213,15 +213,14 @@ fn waiting_with_signals(mut snapshot: Snapshot) -> Fixture {
     let mut rows = Vec::new();
     for (number, payload) in (0..).zip(payloads) {
         let id: Arc<str> = format!("signal-{number}").into();
-        let arrived_at = later(number);
         let payload = payload.map(Bytes::from_static);
-        let body = encode_signal(&id, payload.as_ref().map(|payload| ("approve", payload, arrived_at)));
+        let body = encode_signal(&id, payload.as_ref().map(|payload| ("approve", payload)));
         rows.push(Row { key: RowKey::Signal(number), body });
         snapshot.signals.accepted += 1;
         snapshot.signals.numbers.insert(Arc::clone(&id), number);
         snapshot.signals.remembered.insert(number, Arc::clone(&id));
         if let Some(payload) = payload {
-            snapshot.signals.push("approve".into(), Buffered { number, id, payload, arrived_at });
+            snapshot.signals.push("approve".into(), Buffered { number, id, payload });
         }
     }
     snapshot.pause = Some(Request { reason: "".into(), by: "✓".into() });

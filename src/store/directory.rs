@@ -1,0 +1,109 @@
+//! The directory of a file store: whose it is, and whether it ever held anything.
+//!
+//! ```text
+//! DIR/everstep.lock    held while the store is open
+//! DIR/everstep         there once the first write is durable: an empty database beside it has lost everything
+//! DIR/...              the database's own files
+//! ```
+
+use std::fs::{DirBuilder, File, TryLockError};
+use std::io;
+use std::path::{Path, PathBuf};
+
+use super::StoreError;
+
+const LOCK: &str = "everstep.lock";
+const MARKER: &str = "everstep";
+/// The database writes this when it is complete; without it, what else it has written is a first open that was killed.
+const DATABASE_COMPLETE: &str = "version";
+/// What a first open that was killed may leave.
+const UNFINISHED: [&str; 3] = ["lock", "keyspaces", "0.jnl"];
+
+/// A directory that no other process uses while this lives.
+pub(super) struct Directory {
+    path: PathBuf,
+    _lock: File,
+}
+
+pub(super) fn unreadable(path: &Path, why: &dyn std::fmt::Display) -> StoreError {
+    StoreError::Unreadable { at: path.display().to_string(), why: why.to_string() }
+}
+
+impl Directory {
+    /// Creates the directory if there is none, and takes it for this process.
+    pub(super) fn claim(path: &Path) -> Result<Self, StoreError> {
+        let failed = |error: io::Error| unreadable(path, &error);
+        create_private(path).map_err(failed)?;
+        let lock = File::options().create(true).append(true).open(path.join(LOCK)).map_err(failed)?;
+        match lock.try_lock() {
+            Ok(()) => Ok(Self { path: path.to_owned(), _lock: lock }),
+            Err(TryLockError::WouldBlock) => Err(StoreError::Locked(path.display().to_string())),
+            Err(TryLockError::Error(error)) => Err(failed(error)),
+        }
+    }
+
+    /// Whether something was once made durable here.
+    pub(super) fn is_established(&self) -> bool {
+        self.path.join(MARKER).exists()
+    }
+
+    /// Notes that something is durable here.
+    pub(super) fn establish(&self) -> io::Result<()> {
+        File::create(self.path.join(MARKER))?.sync_all()?;
+        File::open(&self.path)?.sync_all()
+    }
+
+    /// Removes what a first open left that was killed: nothing was ever acknowledged of it.
+    pub(super) fn clear_unfinished(&self) -> io::Result<()> {
+        if self.is_established() || self.path.join(DATABASE_COMPLETE).exists() {
+            return Ok(());
+        }
+        for name in UNFINISHED {
+            let path = self.path.join(name);
+            let removed = if path.is_dir() { std::fs::remove_dir_all(&path) } else { std::fs::remove_file(&path) };
+            removed.or_else(|error| if error.kind() == io::ErrorKind::NotFound { Ok(()) } else { Err(error) })?;
+        }
+        Ok(())
+    }
+}
+
+/// Creates the directory, and those above it that are missing, for their owner only, and makes each name durable in its
+/// parent.
+fn create_private(path: &Path) -> io::Result<()> {
+    if path.as_os_str().is_empty() || path.exists() {
+        return Ok(());
+    }
+    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    create_private(parent)?;
+    let mut builder = DirBuilder::new();
+    #[cfg(unix)]
+    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+    builder.create(path)?;
+    File::open(parent)?.sync_all()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::FileStore;
+
+    /// Method: leave the files that the database writes first, and no others.
+    #[tokio::test]
+    async fn a_first_open_that_was_killed_does_not_spoil_the_directory() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("lock"), "").unwrap();
+        std::fs::write(dir.path().join("0.jnl"), "").unwrap();
+        std::fs::create_dir_all(dir.path().join("keyspaces/0")).unwrap();
+        FileStore::open(dir.path()).await.unwrap();
+    }
+
+    /// Method: lose the journal of a store that held something; an empty store in its place would be a lie.
+    #[tokio::test]
+    async fn a_store_that_lost_its_journal_does_not_open_as_an_empty_one() {
+        let dir = tempfile::tempdir().unwrap();
+        drop(FileStore::open(dir.path()).await.unwrap());
+        std::fs::write(dir.path().join("0.jnl"), "").unwrap();
+        let opened = FileStore::open(dir.path()).await;
+        assert!(matches!(opened, Err(StoreError::Unreadable { .. })), "{opened:?}");
+    }
+}

@@ -1,0 +1,426 @@
+//! Cancel, pause and unpause in every state there is: who wins, what goes on meanwhile, and that nothing is stranded.
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test may panic")]
+
+mod common;
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use common::{Counter, Gate, counting, holding, inc, reach_code, still_clock, when_clock_is_at, within};
+use everstep::{
+    Clock as _, Dep, Failure, InstanceHandle, Limits, ManualClock, MemoryStore, MessageError, ResultError, RetryPolicy,
+    Runtime, SignalOutcome, Status, StatusCode, Workflow, machine, task,
+};
+use tokio::task::JoinSet;
+
+const MINUTE: Duration = Duration::from_mins(1);
+const HOUR: Duration = Duration::from_hours(1);
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum State {
+    Queued,
+    Running,
+    BackingOff,
+    Delayed,
+    Awaiting,
+    Paused,
+}
+
+const STATES: [State; 6] =
+    [State::Queued, State::Running, State::BackingOff, State::Delayed, State::Awaiting, State::Paused];
+
+/// Counts when the future it is in is dropped.
+struct Dropped(Counter);
+
+impl Drop for Dropped {
+    fn drop(&mut self) {
+        self.0.hit();
+    }
+}
+
+struct Stage {
+    gate: Gate,
+    clock: ManualClock,
+    workflow: Workflow<u32, u32>,
+    runtime: Runtime,
+    /// In the state asked for.
+    handle: InstanceHandle<u32>,
+    /// Holds the only slot, if that is what keeps the other one queued.
+    first: Option<InstanceHandle<u32>>,
+    dropped: Counter,
+}
+
+async fn hold(n: u32, Dep(gate): Dep<Gate>, Dep(dropped): Dep<Counter>) -> Result<u32, &'static str> {
+    let _guard = Dropped(Counter::clone(&dropped));
+    gate.pass().await;
+    if n == 13 { Err("unlucky") } else { Ok(n) }
+}
+
+/// hold (fails for 13, again after an hour) -> delay -> wait -> inc, with one slot, brought to a state.
+async fn stage(state: State) -> Stage {
+    let workflow = Workflow::builder("w")
+        .then("hold", task(hold).retry(RetryPolicy::fixed(5, HOUR)))
+        .delay("delay", MINUTE)
+        .wait_for_signal::<u32>("wait", "go")
+        .then("inc", inc)
+        .build()
+        .unwrap();
+    let (gate, dropped, clock, store) = (Gate::new(), Counter::default(), still_clock(), MemoryStore::new());
+    let mut limits = Limits::default();
+    limits.tasks_running_max = 1;
+    let builder = Runtime::builder(store.clone()).register(&workflow).clock(clock.clone()).limits(limits);
+    let builder = builder.provide(gate.clone()).provide(dropped.clone());
+    let runtime = builder.start().await.unwrap();
+    let first = if state == State::Queued { Some(runtime.start(&workflow, "first", 1).await.unwrap()) } else { None };
+    if first.is_some() {
+        gate.entered().await;
+    }
+    let input = if state == State::BackingOff { 13 } else { 1 };
+    let handle = runtime.start(&workflow, "id", input).await.unwrap();
+    if state != State::Queued {
+        gate.entered().await;
+    }
+    match state {
+        State::Queued | State::Running => {}
+        State::BackingOff => {
+            gate.open(1);
+            common::backing_off(&store, "id", clock.now()).await;
+        }
+        State::Delayed | State::Awaiting | State::Paused => {
+            gate.open(1);
+            let Status::Waiting { wake_at, .. } = reach_code(&handle, StatusCode::Waiting).await else { panic!() };
+            if state == State::Awaiting {
+                when_clock_is_at(&clock, wake_at, reach_code(&handle, StatusCode::AwaitingSignal)).await;
+            }
+            if state == State::Paused {
+                handle.pause("first", "ana").await.unwrap();
+            }
+        }
+    }
+    Stage { gate, clock, workflow, runtime, handle, first, dropped }
+}
+
+/// Everything sent so far has had its turn when a few other instances have run from start to end.
+async fn others_have_run(runtime: &Runtime, other: &Workflow<u32, u32>) {
+    for n in 0..5 {
+        let id = format!("other {n} {:?}", Instant::now());
+        assert_eq!(within(runtime.start(other, id, 1).await.unwrap().result()).await, Ok(2));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn cancel_ends_an_instance_in_every_state() {
+    // Brought to a state and cancelled: the answer, the status and the result say so, with reason and by, within a second
+    // of noisy machine; a running future is dropped, the slot is free again, and everything later is refused.
+    for state in STATES {
+        let stage = stage(state).await;
+        let waiter = {
+            let handle = stage.handle.clone();
+            tokio::spawn(async move { handle.result().await })
+        };
+        let began = Instant::now();
+        stage.handle.cancel("no more", "ana").await.unwrap();
+        let cancelled = Status::Cancelled { reason: "no more".into(), by: "ana".into() };
+        assert_eq!(stage.handle.status().await.unwrap(), cancelled, "{state:?}");
+        let result = within(waiter).await.unwrap();
+        assert_eq!(result, Err(ResultError::Cancelled { reason: "no more".into(), by: "ana".into() }), "{state:?}");
+        let refused = MessageError::AlreadyTerminal(cancelled);
+        assert_eq!(stage.handle.cancel("again", "bob").await, Err(refused.clone()), "{state:?}");
+        if state == State::Running {
+            while stage.dropped.get() == 0 {
+                tokio::task::yield_now().await;
+            }
+        }
+        assert!(began.elapsed() < Duration::from_secs(1), "{state:?} took {:?}", began.elapsed());
+        assert_eq!(stage.handle.pause("x", "y").await, Err(refused.clone()), "{state:?}");
+        assert_eq!(stage.handle.unpause().await, Err(refused.clone()), "{state:?}");
+        assert_eq!(stage.handle.signal("go", &1_u32).await, Err(refused), "{state:?}");
+
+        let attempts = stage.gate.count();
+        if let Some(first) = &stage.first {
+            stage.gate.open(1);
+            reach_code(first, StatusCode::Waiting).await;
+            assert_eq!(stage.gate.count(), attempts, "a cancelled instance got the slot");
+        }
+        stage.clock.advance(2 * HOUR);
+        let workflow = Workflow::builder("w").then("x", inc).build().unwrap();
+        assert!(stage.runtime.handle(&workflow, "id").await.is_err());
+        if let Some(first) = &stage.first {
+            first.signal("go", &1_u32).await.unwrap();
+            assert_eq!(common::moving(&stage.clock, MINUTE, first.result()).await, Ok(2));
+        }
+        assert_eq!(stage.gate.count(), attempts, "{state:?}: a cancelled instance went on");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pause_holds_an_instance_in_every_state_and_unpause_lets_it_go_on() {
+    // Brought to a state, paused twice, unpaused; whatever was under way meanwhile, the instance then comes to its end.
+    for state in STATES {
+        let stage = stage(state).await;
+        if state != State::Paused {
+            let error = stage.handle.unpause().await.unwrap_err();
+            assert!(matches!(error, MessageError::NotPaused(_)), "{state:?}: {error}");
+        }
+        let began = Instant::now();
+        let first = if state == State::Paused { "first" } else { "lunch" };
+        stage.handle.pause("lunch", "ana").await.unwrap();
+        stage.handle.pause("again", "bob").await.unwrap();
+        let status = stage.handle.status().await.unwrap();
+        assert!(began.elapsed() < Duration::from_secs(1), "{state:?} took {:?}", began.elapsed());
+        assert_eq!(status, Status::Paused { reason: first.into(), by: "ana".into() }, "{state:?}");
+        stage.handle.signal("go", &40_u32).await.unwrap();
+        assert_eq!(stage.handle.status().await.unwrap(), status, "{state:?}");
+        if state == State::BackingOff {
+            // The backoff ends for another instance too; when that one is at it again, this one could have been.
+            let other = stage.runtime.start(&stage.workflow, "other", 1).await.unwrap();
+            stage.gate.entered().await;
+            stage.clock.advance(2 * HOUR);
+            stage.gate.open(1);
+            reach_code(&other, StatusCode::Waiting).await;
+            assert_eq!(stage.gate.count(), 2, "an attempt was made while paused");
+        }
+        stage.handle.unpause().await.unwrap();
+        let error = stage.handle.unpause().await.unwrap_err();
+        assert!(matches!(error, MessageError::NotPaused(_) | MessageError::AlreadyTerminal(_)), "{error}");
+        stage.gate.open(2);
+        if state == State::BackingOff {
+            // It fails again, and is then in its next backoff: alive, which is all that is asked here.
+            stage.gate.entered().await;
+            assert_eq!(stage.gate.count(), 3);
+            continue;
+        }
+        assert_eq!(common::moving(&stage.clock, MINUTE, stage.handle.result()).await, Ok(41), "{state:?}");
+        assert_eq!(stage.gate.count(), if state == State::Queued { 2 } else { 1 }, "{state:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_queued_task_does_not_start_while_paused() {
+    // Queued behind the only slot, paused, then the slot is freed and used by others: it starts only after the unpause.
+    let (gate, clock) = (Gate::new(), still_clock());
+    let workflow = Workflow::builder("w").then("hold", holding::<u32>(&gate)).build().unwrap();
+    let other = Workflow::builder("other").then("inc", inc).build().unwrap();
+    let mut limits = Limits::default();
+    limits.tasks_running_max = 1;
+    let builder = Runtime::builder(MemoryStore::new()).register(&workflow).register(&other).limits(limits);
+    let runtime = builder.clock(clock).start().await.unwrap();
+    let first = runtime.start(&workflow, "first", 1).await.unwrap();
+    gate.entered().await;
+    let second = runtime.start(&workflow, "second", 2).await.unwrap();
+    second.pause("later", "ana").await.unwrap();
+    gate.open(1);
+    assert_eq!(within(first.result()).await, Ok(1));
+    others_have_run(&runtime, &other).await;
+    assert_eq!(gate.count(), 1);
+    second.unpause().await.unwrap();
+    gate.entered().await;
+    gate.open(1);
+    assert_eq!(within(second.result()).await, Ok(2));
+    assert_eq!(gate.count(), 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_task_that_runs_at_the_pause_is_recorded_and_the_next_does_not_start() {
+    // Paused while the first task runs: its result appears while the second has not run; it does after the unpause.
+    let (gate, next) = (Gate::new(), Counter::default());
+    let workflow = Workflow::builder("w")
+        .then("hold", holding::<u32>(&gate))
+        .then("next", counting::<u32>(&next))
+        .then("inc", inc)
+        .build()
+        .unwrap();
+    let other = Workflow::builder("other").then("inc", inc).build().unwrap();
+    let builder = Runtime::builder(MemoryStore::new()).register(&workflow).register(&other);
+    let runtime = builder.start().await.unwrap();
+    let handle = runtime.start(&workflow, "id", 1).await.unwrap();
+    gate.entered().await;
+    handle.pause("lunch", "ana").await.unwrap();
+    gate.open(1);
+    let recorded = async {
+        while handle.task_result::<u32>("hold").await.unwrap() != Some(1) {
+            tokio::task::yield_now().await;
+        }
+    };
+    within(recorded).await;
+    others_have_run(&runtime, &other).await;
+    assert_eq!((next.get(), handle.status().await.unwrap().code()), (0, StatusCode::Paused));
+    handle.unpause().await.unwrap();
+    assert_eq!(within(handle.result()).await, Ok(2));
+    assert_eq!((gate.count(), next.get()), (1, 1));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_delay_runs_on_while_paused() {
+    // The delay ends during the pause: the task behind it starts at the unpause, without waiting once more.
+    let (clock, next) = (still_clock(), Counter::default());
+    let workflow =
+        Workflow::builder_for::<u32>("w").delay("delay", MINUTE).then("next", counting::<u32>(&next)).build().unwrap();
+    let other = Workflow::builder_for::<u32>("other").delay("d", MINUTE).then("inc", inc).build().unwrap();
+    let builder = Runtime::builder(MemoryStore::new()).register(&workflow).register(&other);
+    let runtime = builder.clock(clock.clone()).start().await.unwrap();
+    let handle = runtime.start(&workflow, "id", 1).await.unwrap();
+    handle.pause("lunch", "ana").await.unwrap();
+    let beside = runtime.start(&other, "beside", 1).await.unwrap();
+    when_clock_is_at(&clock, clock.now().after(MINUTE), beside.result()).await.unwrap();
+    assert_eq!((next.get(), handle.status().await.unwrap().code()), (0, StatusCode::Paused));
+    handle.unpause().await.unwrap();
+    assert_eq!(within(handle.result()).await, Ok(1));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn over_a_pause_a_signal_in_time_beats_the_timeout_and_a_late_one_does_not() {
+    // Both are paused at a wait that ends in a minute. One gets its signal before that, the other after; both are unpaused
+    // long after.
+    let show = async |outcome| Ok::<_, Infallible>(if let SignalOutcome::Received(n) = outcome { n } else { 0_u32 });
+    let workflow = Workflow::builder_for::<u32>("w")
+        .wait_for_signal_timeout::<u32>("wait", "go", MINUTE)
+        .then("show", show)
+        .build()
+        .unwrap();
+    for timers_see_it in [true, false] {
+        let clock = still_clock();
+        let builder = Runtime::builder(MemoryStore::new()).register(&workflow);
+        let runtime = builder.clock(clock.clone()).start().await.unwrap();
+        let in_time = runtime.start(&workflow, "in time", 1).await.unwrap();
+        let late = runtime.start(&workflow, "late", 1).await.unwrap();
+        let nothing = runtime.start(&workflow, "nothing", 1).await.unwrap();
+        for handle in [&in_time, &late] {
+            handle.pause("lunch", "ana").await.unwrap();
+        }
+        in_time.signal("go", &1_u32).await.unwrap();
+        if timers_see_it {
+            // The third times out by itself, so the timers have been there.
+            assert_eq!(when_clock_is_at(&clock, clock.now().after(MINUTE), nothing.result()).await, Ok(0));
+        } else {
+            clock.set_wall(clock.now().after(MINUTE));
+        }
+        late.signal("go", &2_u32).await.unwrap();
+        for handle in [&in_time, &late] {
+            assert_eq!(handle.status().await.unwrap().code(), StatusCode::Paused);
+            handle.unpause().await.unwrap();
+        }
+        assert_eq!(within(in_time.result()).await, Ok(1), "{timers_see_it}");
+        assert_eq!(within(late.result()).await, Ok(0), "{timers_see_it}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_last_result_a_final_failure_and_the_deadline_end_a_paused_instance() {
+    // The last task is held; the instance is paused, and then the task ends well, ends badly, or never.
+    for ending in ["well", "badly", "never"] {
+        let (gate, clock) = (Gate::new(), still_clock());
+        let workflow = Workflow::builder("w").deadline(HOUR).then("hold", task(hold)).build().unwrap();
+        let builder = Runtime::builder(MemoryStore::new()).register(&workflow).clock(clock.clone());
+        let runtime = builder.provide(gate.clone()).provide(Counter::default()).start().await.unwrap();
+        let handle = runtime.start(&workflow, "id", if ending == "badly" { 13 } else { 1 }).await.unwrap();
+        gate.entered().await;
+        handle.pause("lunch", "ana").await.unwrap();
+        if ending != "never" {
+            gate.open(1);
+        }
+        let ended = if ending == "never" {
+            when_clock_is_at(&clock, clock.now().after(HOUR), handle.result()).await
+        } else {
+            within(handle.result()).await
+        };
+        match (ending, ended) {
+            ("badly", Err(ResultError::Failed(Failure::Task(failure)))) => assert_eq!(failure.message, "unlucky"),
+            ("well", Ok(1)) | ("never", Err(ResultError::Failed(Failure::DeadlineExceeded))) => {}
+            (ending, ended) => panic!("{ending}: {ended:?}"),
+        }
+        assert!(matches!(handle.unpause().await, Err(MessageError::AlreadyTerminal(_))));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn cancel_racing_completion_has_one_winner() {
+    // A hundred rounds of letting the last task go and cancelling at once, three times over: one answer says who won, and
+    // status and result agree with it.
+    let gate = Gate::new();
+    let workflow = Workflow::builder("w").then("hold", holding::<u32>(&gate)).build().unwrap();
+    let runtime = Runtime::builder(MemoryStore::new()).register(&workflow).start().await.unwrap();
+    let mut completed = 0;
+    for round in 0..100 {
+        let handle = runtime.start(&workflow, format!("i{round}"), round).await.unwrap();
+        gate.entered().await;
+        let mut cancels = JoinSet::new();
+        let start = Arc::new(tokio::sync::Barrier::new(4));
+        for _ in 0..3 {
+            let (handle, start) = (handle.clone(), Arc::clone(&start));
+            cancels.spawn(async move {
+                start.wait().await;
+                handle.cancel("now", "ana").await
+            });
+        }
+        start.wait().await;
+        gate.open(1);
+        let answers = within(cancels.join_all()).await;
+        let won = answers.iter().filter(|answer| answer.is_ok()).count();
+        let status = handle.status().await.unwrap();
+        for error in answers.into_iter().filter_map(Result::err) {
+            assert_eq!(error, MessageError::AlreadyTerminal(status.clone()));
+        }
+        match (won, within(handle.result()).await) {
+            (0, Ok(n)) if n == round && status == Status::Completed => completed += 1,
+            (1, Err(ResultError::Cancelled { .. })) if status.code() == StatusCode::Cancelled => {
+                // Who was cancelled before going through the gate leaves the permit behind.
+                gate.forget_open();
+            }
+            other => panic!("round {round}: {other:?} {status}"),
+        }
+    }
+    println!("{completed} of 100 completed");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pause_and_unpause_racing_with_the_work_strand_nothing() {
+    // Sixty instances of ten quick tasks are paused and unpaused again and again while they work; every task runs once.
+    let runs = Counter::default();
+    let mut builder = Workflow::builder_for::<u32>("w");
+    for n in 0..10 {
+        builder = builder.then(format!("t{n}"), counting::<u32>(&runs));
+    }
+    let workflow = builder.build().unwrap();
+    let mut limits = Limits::default();
+    limits.tasks_running_max = 4;
+    let builder = Runtime::builder(MemoryStore::new()).register(&workflow).limits(limits);
+    let runtime = builder.start().await.unwrap();
+    let mut instances = JoinSet::new();
+    for n in 0..60 {
+        let (runtime, workflow) = (runtime.clone(), workflow.clone());
+        instances.spawn(async move {
+            let handle = runtime.start(&workflow, format!("i{n}"), n).await.unwrap();
+            loop {
+                match handle.pause("x", "y").await {
+                    Ok(()) => {}
+                    Err(MessageError::AlreadyTerminal(_)) => break,
+                    Err(error) => panic!("{error}"),
+                }
+                match handle.unpause().await {
+                    Ok(()) | Err(MessageError::AlreadyTerminal(_)) => {}
+                    Err(error) => panic!("{error}"),
+                }
+            }
+            assert_eq!(handle.result().await, Ok(n));
+        });
+    }
+    within(instances.join_all()).await;
+    assert_eq!(runs.get(), 600);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reason_that_is_too_long_is_refused_and_nothing_happens() {
+    // One byte more than is kept, for each text of each request.
+    let workflow = Workflow::builder_for::<u32>("w").wait_for_signal::<u32>("wait", "go").build().unwrap();
+    let runtime = Runtime::builder(MemoryStore::new()).register(&workflow).start().await.unwrap();
+    let handle = runtime.start(&workflow, "id", 1).await.unwrap();
+    let long = "x".repeat(everstep::limits::REASON_BYTES_MAX + 1);
+    let refused = Err(MessageError::Refused(machine::Refusal::ReasonTooLong { bytes: long.len() }));
+    assert_eq!(handle.cancel(&long, "ana").await, refused);
+    assert_eq!(handle.cancel("x", &long).await, refused);
+    assert_eq!(handle.pause(&long, "ana").await, refused);
+    assert_eq!(handle.pause("x", &long).await, refused);
+    assert_eq!(handle.status().await.unwrap().code(), StatusCode::AwaitingSignal);
+}

@@ -1,0 +1,147 @@
+//! The main job, killed with `kill -9` at random moments: nothing recorded is done again, nothing is lost.
+#![cfg(all(unix, feature = "file-store"))]
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use everstep::lifecycle::load;
+use everstep::machine::RowKey;
+use everstep::{FileStore, InstanceId, NodePath, Store};
+use tokio::io::AsyncReadExt as _;
+use tokio::process::{Child, Command};
+
+const FILES: usize = 1_000;
+const KILLS: usize = 20;
+
+/// The example, which cargo builds beside the tests.
+fn ingest() -> PathBuf {
+    let test = std::env::current_exe().unwrap();
+    let binary = test.parent().and_then(Path::parent).unwrap().join("examples/ingest");
+    assert!(binary.exists(), "{} is missing: run the tests with cargo, which builds it", binary.display());
+    binary
+}
+
+struct Job {
+    input: PathBuf,
+    data: PathBuf,
+    ledger: PathBuf,
+}
+
+impl Job {
+    fn new(root: &Path, round: usize) -> Self {
+        let data = root.join(format!("data-{round}"));
+        Self { input: root.join("input"), ledger: root.join(format!("ledger-{round}")), data }
+    }
+
+    fn spawn(&self) -> Child {
+        let mut command = Command::new(ingest());
+        command.arg(&self.input).arg("--data").arg(&self.data).arg("--ledger").arg(&self.ledger);
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap()
+    }
+
+    /// How often each file was really read so far.
+    fn reads(&self) -> BTreeMap<String, usize> {
+        let mut reads = BTreeMap::new();
+        for line in std::fs::read_to_string(&self.ledger).unwrap_or_default().lines() {
+            *reads.entry(line.to_owned()).or_default() += 1;
+        }
+        reads
+    }
+
+    /// The files whose reading is recorded in the store: these must never be read again.
+    async fn recorded(&self) -> BTreeSet<String> {
+        let store = self.data.join("store");
+        let mut recorded = BTreeSet::new();
+        if !store.exists() {
+            return recorded;
+        }
+        let store = FileStore::open(store).await.unwrap();
+        for number in 0..FILES {
+            let name = name(number);
+            let Some(stored) = load(&store, &InstanceId::new(&name).unwrap()).await.unwrap() else { continue };
+            let key = RowKey::Result(NodePath::new("read"));
+            if store.row(stored.snapshot.run(), &key).await.unwrap().is_some() {
+                recorded.insert(name);
+            }
+        }
+        store.close().await;
+        recorded
+    }
+
+    fn assert_report_is_complete(&self) {
+        let report = std::fs::read_to_string(self.data.join("report.jsonl")).unwrap();
+        let mut paths = BTreeSet::new();
+        for line in report.lines() {
+            let line: serde_json::Value = serde_json::from_str(line).unwrap();
+            assert!(paths.insert(line["path"].as_str().unwrap().to_owned()), "recorded twice: {line}");
+        }
+        assert_eq!(paths, (0..FILES).map(name).collect());
+    }
+}
+
+fn name(number: usize) -> String {
+    format!("file{number:04}.txt")
+}
+
+/// Numbers from a seed that is printed, so that a failing run can be repeated.
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, bound: u64) -> u64 {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 33) % bound
+    }
+}
+
+/// Method: a parent starts the job, kills it at a random moment, reads from its store which files are recorded as read,
+/// starts it again, and compares with the ledger of what was really read. When a job ends before it is killed, a new one
+/// begins in an empty directory.
+#[tokio::test]
+async fn no_recorded_file_is_read_again_however_often_the_job_is_killed() {
+    let root = tempfile::tempdir().unwrap();
+    std::fs::create_dir(root.path().join("input")).unwrap();
+    for number in 0..FILES {
+        std::fs::write(root.path().join("input").join(name(number)), format!("file {number}\n").repeat(20)).unwrap();
+    }
+    let seed = std::env::var("EVERSTEP_SEED").ok().and_then(|seed| seed.parse().ok());
+    let seed = seed.unwrap_or_else(|| SystemTime::now().duration_since(UNIX_EPOCH).unwrap().subsec_nanos().into());
+    println!("EVERSTEP_SEED={seed}");
+    let mut random = Random(seed);
+
+    let mut kills = 0;
+    let mut round = 0;
+    while kills < KILLS {
+        let job = Job::new(root.path(), round);
+        round += 1;
+        loop {
+            let recorded = job.recorded().await;
+            let reads_before = job.reads();
+            let ended = kill_after(job.spawn(), Duration::from_millis(random.below(800))).await;
+            for (file, reads) in job.reads() {
+                let again = reads - reads_before.get(&file).copied().unwrap_or_default();
+                assert!(again <= 1, "{file} was read {again} times in one life of the job");
+                assert!(again == 0 || !recorded.contains(&file), "{file} was read again although that was recorded");
+            }
+            if ended {
+                break;
+            }
+            kills += 1;
+        }
+        job.assert_report_is_complete();
+    }
+}
+
+/// Kills the job after a while; true if it had ended by itself, which it must have done well.
+async fn kill_after(mut child: Child, after: Duration) -> bool {
+    if let Ok(ended) = tokio::time::timeout(after, child.wait()).await {
+        let mut errors = String::new();
+        child.stderr.take().unwrap().read_to_string(&mut errors).await.unwrap();
+        assert!(ended.unwrap().success(), "the job failed: {errors}");
+        return true;
+    }
+    // SIGKILL, and waits for the end.
+    child.kill().await.unwrap();
+    false
+}

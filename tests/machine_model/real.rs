@@ -1,0 +1,249 @@
+//! The machine side by side with the model: told the same, asked for the same, read back from what it wrote.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use everstep::machine::{
+    Effect, Event, HeadIndex, NewRun, Outcome, RowKey, Setting, Snapshot, Ticket, Transition, Wake, apply, decode_head,
+    encode_head, start,
+};
+use everstep::{
+    Definition, Failure, Home, InstanceId, Limits, Names as _, NodePath, RunId, Status, TaskFailure, Timestamp, Token,
+};
+
+use crate::definitions::{Node, definition};
+use crate::naive::{Answer, Doing, Model, Over, Tokens, Wanted, leaf};
+use crate::story::{Ended, What, Which};
+use crate::{SECOND, SIGNALS_BUFFERED_MAX};
+
+/// The machine's side: a snapshot, the rows it wrote, and what it asked for.
+pub(crate) struct Real {
+    definition: Arc<Definition>,
+    limits: Limits,
+    snapshot: Snapshot,
+    rows: HashMap<RowKey, Bytes>,
+    /// Tickets by the model's serial.
+    tickets: HashMap<u64, Ticket>,
+    /// The wake-up asked for, once that is known.
+    asked: Option<Wake>,
+}
+
+fn tokens(value: &everstep::Value) -> Tokens {
+    let token = |token: &Token| match token {
+        Token::Leaf(found) => leaf(&found.bytes),
+        Token::Received => "received".into(),
+        Token::TimedOut => "timed out".into(),
+        Token::Pair => "pair".into(),
+        Token::Stored(_) => "not read".into(),
+    };
+    value.tokens().iter().map(token).collect()
+}
+
+fn at(micros: u64) -> Timestamp {
+    Timestamp::from_micros(micros)
+}
+
+impl Real {
+    fn head(&self) -> Bytes {
+        encode_head(self.definition.program(), &self.snapshot)
+    }
+
+    /// Reads the snapshot back, as `lifecycle::load` and `fill` do.
+    fn read_back(&self) -> Snapshot {
+        let mut snapshot = decode_head(self.snapshot.instance(), &self.head()).unwrap();
+        let open = |home| {
+            let key = match home {
+                Home::Input => RowKey::Input,
+                Home::Node(node) => RowKey::Result(self.path(node).clone()),
+            };
+            (home, snapshot.open_row(&key, &self.rows[&key]).unwrap())
+        };
+        let read = snapshot.unread().into_iter().map(open).collect();
+        snapshot.fill(&read).unwrap();
+        if snapshot.has_signals() {
+            let signals = self.rows.iter().filter_map(|(key, row)| match key {
+                RowKey::Signal(number) => Some((*number, row)),
+                _ => None,
+            });
+            let mut signals: Vec<_> = signals.collect();
+            signals.sort_by_key(|(number, _)| *number);
+            for (number, row) in signals {
+                snapshot.take_signal_row(number, row).unwrap();
+            }
+        }
+        snapshot
+    }
+
+    fn path(&self, node: u32) -> &NodePath {
+        self.definition.program().path(node).unwrap()
+    }
+
+    fn ticket(&self, which: Which, model: &Model) -> Ticket {
+        let current = model.running();
+        let serial = match which {
+            Which::Current => current.or(self.tickets.keys().max().copied()),
+            Which::Old => self.tickets.keys().filter(|serial| Some(**serial) != current).max().copied(),
+        };
+        serial.map_or(Ticket { frame: 0, issued: 0 }, |serial| self.tickets[&serial])
+    }
+
+    fn event(&self, what: &What, model: &Model) -> Event {
+        let (reason, by): (Arc<str>, Arc<str>) = ("why".into(), "who".into());
+        match what.clone() {
+            What::Finished(which, ended) => {
+                let outcome: Outcome = match ended {
+                    Ended::Well(output) => Ok(output.into()),
+                    Ended::Badly(failure) => Err(failure),
+                };
+                Event::AttemptFinished { ticket: self.ticket(which, model), outcome }
+            }
+            What::Started(which) => Event::AttemptStarted { ticket: self.ticket(which, model), at: at(model.now) },
+            What::Withdrawn(which) => Event::AttemptWithdrawn { ticket: self.ticket(which, model) },
+            What::Signal { name, id, payload } => {
+                Event::Signal { name: name.into(), id: format!("id {id}").into(), payload: payload.into() }
+            }
+            What::Wake => Event::Wake,
+            What::Pause => Event::Pause { reason, by },
+            What::Unpause => Event::Unpause,
+            What::Cancel => Event::Cancel { reason, by },
+            What::Resumed { process_died, alive } => {
+                let alive = if alive { self.snapshot.running().collect() } else { Vec::new() };
+                Event::Resumed { alive, process_died }
+            }
+            What::Restart => unreachable!("handled before"),
+        }
+    }
+
+    /// Takes in a transition, and gives what it asks for in the model's words.
+    fn take(&mut self, transition: Transition, model: &Model) -> (Answer, bool) {
+        let (mut answer, mut ended) = (Answer { refused: transition.refused.is_some(), ..Answer::default() }, false);
+        for row in transition.rows {
+            match row.value {
+                Some(value) => self.rows.insert(row.key, value),
+                None => self.rows.remove(&row.key),
+            };
+        }
+        for effect in transition.effects {
+            match effect {
+                Effect::Run(run) => {
+                    let known =
+                        self.tickets.iter().find(|(_, ticket)| **ticket == run.ticket).map(|(serial, _)| *serial);
+                    // Within one transition there is at most one new attempt, and it is the model's latest.
+                    let serial = known.unwrap_or(model.serial);
+                    assert_eq!(*self.tickets.entry(serial).or_insert(run.ticket), run.ticket, "one ticket per attempt");
+                    answer.runs.push(Wanted {
+                        serial,
+                        node: run.node as usize,
+                        attempt: run.attempt,
+                        value: tokens(&run.value),
+                        timeout: run.timeout.map(|timeout| u64::try_from(timeout.as_micros()).unwrap()),
+                        announce: run.announce,
+                    });
+                }
+                Effect::Proceed { .. } => answer.proceed = true,
+                Effect::Withdraw { .. } => answer.withdraw = true,
+                // Stopping an attempt that is not there does no harm.
+                Effect::Stop { .. } => {}
+                Effect::WakeAt(wake) => self.asked = Some(wake),
+                Effect::Ended => ended = true,
+                Effect::Quarantine { .. } => answer.quarantine = true,
+            }
+        }
+        (answer, ended)
+    }
+
+    pub(crate) fn happen(&mut self, what: &What, model: &mut Model, now: u64) {
+        if matches!(what, What::Restart) {
+            self.snapshot = self.read_back();
+            self.asked = None;
+            return;
+        }
+        model.now = now;
+        let (event, was_over) = (self.event(what, model), model.over.is_some());
+        let (before, seq) = (self.head(), self.snapshot.seq());
+        let expected = model.apply(what, now);
+        let program = self.definition.program();
+        let setting = Setting { program, limits: &self.limits, now: at(now) };
+        match apply(&setting, &mut self.snapshot, event) {
+            Ok(transition) => {
+                let changed = transition.changed;
+                assert_eq!(self.snapshot.seq(), seq + u64::from(changed), "one number per change");
+                assert!(changed || (self.head() == before && transition.rows.is_empty()), "a change is never silent");
+                let (answer, ended) = self.take(transition, model);
+                assert_eq!((answer, ended), (expected, model.over.is_some() && !was_over), "(ours, whether it ended)");
+                let wake = model.next_wake().map(at);
+                let wake = Wake { at: wake, stored: wake.is_none() || model.running().is_none() };
+                assert!(self.asked.is_none_or(|asked| asked == wake), "asked for {:?}, not {wake:?}", self.asked);
+            }
+            Err(refusal) => {
+                assert!(expected.refused, "{refusal}");
+                assert_eq!(self.head(), before, "a refusal leaves the snapshot as it is");
+            }
+        }
+        self.check(model);
+    }
+
+    fn check(&self, model: &Model) {
+        let program = self.definition.program();
+        assert_eq!(self.snapshot.status(program), self.status(model));
+        assert_eq!(self.snapshot.next_wake(), model.next_wake().map(at));
+        assert_eq!(self.snapshot.is_running(), model.running().is_some());
+        assert_eq!(self.snapshot.is_paused(), model.paused && model.over.is_none());
+        if model.over.is_none() && !model.paused {
+            let input = everstep::lifecycle::get_resume_input(&self.snapshot).unwrap();
+            assert_eq!(tokens(&input), model.value, "what it goes on with");
+        }
+        if let Some(Over::Completed(output)) = &model.over {
+            assert_eq!(Some(output), self.snapshot.output().map(tokens).as_ref());
+        }
+        let head = self.head();
+        assert!(head.len() < 2_000, "a head of {} bytes", head.len());
+        let index = HeadIndex::of_head(self.snapshot.instance(), &head).unwrap();
+        let due = if model.running().is_some() { None } else { model.next_wake().map(at) };
+        assert_eq!((index.seq, index.due), (self.snapshot.seq(), due));
+        assert_eq!(encode_head(program, &self.read_back()), head, "read back it is the same");
+    }
+
+    fn status(&self, model: &Model) -> Status {
+        let node = |at: usize| self.path(u32::try_from(at).unwrap()).clone();
+        match (&model.over, &model.doing) {
+            (Some(Over::Completed(_)), _) => Status::Completed,
+            (Some(Over::Deadline), _) => Status::Failed { failure: Failure::DeadlineExceeded },
+            (Some(Over::Cancelled), _) => Status::Cancelled { reason: "why".into(), by: "who".into() },
+            (Some(Over::Failed { node: failed, attempt, kind, message }), _) => {
+                let (task, message) = (node(*failed), message.clone());
+                let failure = TaskFailure { task, attempt: *attempt, kind: *kind, message };
+                Status::Failed { failure: Failure::Task(failure) }
+            }
+            _ if model.paused => Status::Paused { reason: "why".into(), by: "who".into() },
+            (None, Doing::Task { .. }) => Status::InProgress,
+            (None, Doing::Delay { until }) => Status::Waiting { wake_at: at(*until), delay: node(model.at) },
+            (None, Doing::Wait { until }) => Status::AwaitingSignal {
+                node: node(model.at),
+                signal: model.signal_now().unwrap().into(),
+                wake_at: until.map(at),
+            },
+        }
+    }
+}
+
+pub(crate) fn begin(mut nodes: Vec<Node>, deadline: Option<u64>, input: &[u8]) -> (Real, Model) {
+    let definition = definition(&mut nodes, deadline);
+    let mut limits = Limits::default();
+    limits.signals_buffered_max = SIGNALS_BUFFERED_MAX;
+    let now = 1_800_000_000 * SECOND;
+    let mut expected = Answer::default();
+    let model = Model::new(nodes, deadline, now, input, &mut expected);
+    let instance = InstanceId::new("random-1").unwrap();
+    let run = RunId::from_bytes([7; 16]);
+    let new = NewRun { instance, run, codec: 1, input: input.to_vec().into(), traceparent: None };
+    let setting = Setting { program: definition.program(), limits: &limits, now: at(now) };
+    let (snapshot, transition) = start(&setting, new);
+    let (rows, tickets) = (HashMap::new(), HashMap::new());
+    let mut real = Real { definition, limits, snapshot, rows, tickets, asked: None };
+    assert!(transition.changed && real.snapshot.seq() == 1);
+    assert_eq!(real.take(transition, &model), (expected, model.over.is_some()));
+    real.check(&model);
+    (real, model)
+}
