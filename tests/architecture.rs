@@ -1,4 +1,5 @@
 //! The invariants of ARCHITECTURE.md that can be read off the source: who names whom.
+#![allow(clippy::unwrap_used, reason = "a test may panic anywhere")]
 
 use std::path::{Path, PathBuf};
 

@@ -1,5 +1,6 @@
 //! The main job, killed with `kill -9` at random moments: nothing recorded is done again, nothing is lost.
 #![cfg(all(unix, feature = "file-store"))]
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test may panic anywhere")]
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};

@@ -1,6 +1,7 @@
 //! What survives when the process dies: each test starts its own binary again as a child, which runs the same test
 //! function in the child's role, and kills it or lets it kill itself.
 #![cfg(all(unix, feature = "file-store"))]
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test may panic anywhere")]
 
 use std::convert::Infallible;
 use std::path::{Path, PathBuf};

@@ -13,7 +13,7 @@ use crate::report::{Round, bytes_written, figures};
 
 type Record = (Vec<u8>, oneshot::Sender<()>);
 
-fn writer(records: mpsc::Receiver<Record>, mut log: File, durability: Durability) -> std::io::Result<()> {
+fn writer(records: &mpsc::Receiver<Record>, mut log: File, durability: Durability) -> std::io::Result<()> {
     while let Ok(first) = records.recv() {
         let mut bytes = first.0;
         let mut answers = vec![first.1];
@@ -38,7 +38,7 @@ pub(crate) async fn round(options: &Options, producers: usize) -> Result<Round, 
     let log = File::create(&path)?;
     let (sender, records) = mpsc::channel::<Record>();
     let durability = options.durability();
-    let thread = std::thread::spawn(move || writer(records, log, durability));
+    let thread = std::thread::spawn(move || writer(&records, log, durability));
     let until = Instant::now() + options.round();
     let (started, written_before) = (Instant::now(), bytes_written());
     let mut tasks = Vec::new();

@@ -3,6 +3,13 @@
 //! Every workload measures, before and after itself, what the disk allows: a bare append-only log with group commit, the
 //! same number of producers, synced like the store. Compare the ratio to it, not absolute figures: machines differ and
 //! drift. Load is driven by spawned tasks, after a warm-up; figures are medians of the rounds.
+#![allow(
+    clippy::cast_precision_loss,
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    clippy::indexing_slicing,
+    reason = "figures are approximate, and a benchmark may panic"
+)]
 
 mod limit;
 mod linear;

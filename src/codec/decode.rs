@@ -3,11 +3,12 @@
 use std::sync::Arc;
 
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 
 use super::{Codec, CodecError, Leaf, Token, Value};
 
 /// What a wait with a timeout hands to the next task.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum SignalOutcome<T> {
     /// The signal came in time.
     Received(T),

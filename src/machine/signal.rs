@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 use super::advance::received;
 use super::mover::Mover;
-use super::record::encode_signal;
+use super::rows::encode_signal;
 use super::snapshot::{Buffered, Phase};
 use super::{FrameId, Refusal, RowKey};
 use crate::codec::Value;

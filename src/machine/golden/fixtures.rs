@@ -10,7 +10,7 @@ use bytes::Bytes;
 use crate::codec::{Home, SignalOutcome, Value};
 use crate::definition::{Definition, FailureKind, Names as _, Priority, Workflow, task};
 use crate::id::{InstanceId, RunId};
-use crate::machine::record::encode_signal;
+use crate::machine::rows::encode_signal;
 use crate::machine::snapshot::{Buffered, ROOT, Request, Signals};
 use crate::machine::{End, Frame, Phase, RowKey, Snapshot, Stage};
 use crate::time::Timestamp;

@@ -1,4 +1,7 @@
-//! Talking to one instance.
+//! Talking to one instance: [`InstanceHandle`], [`StatusWatch`], and their errors.
+
+mod error;
+mod watch;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -6,14 +9,17 @@ use std::time::Duration;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::actors::{Actors, Hub, Mail, MailError, Read, Reply, SignalMail, Subscription};
-use crate::codec::{Codec, CodecError};
-use crate::definition::{SignalError, SignalType, Workflow};
-use crate::id::{DefinitionHash, IdError, InstanceId, RunId, check_signal_id, generate_signal_id};
-use crate::lifecycle::{LoadError, fill_values};
-use crate::machine::{Damaged, Refusal, RowKey};
-use crate::status::{Failure, Status};
+use crate::actors::{Actors, Hub, Mail, MailError, Read, Reply, SignalMail};
+use crate::codec::Codec;
+use crate::definition::{SignalType, Workflow};
+use crate::id::{InstanceId, RunId, check_signal_id, generate_signal_id};
+use crate::lifecycle::fill_values;
+use crate::machine::{Refusal, RowKey};
+use crate::status::Status;
 use crate::store::StoreError;
+
+pub use error::{HandleError, MessageError, ResultError};
+pub use watch::StatusWatch;
 
 /// How often a message whose outcome is unknown is repeated where that is harmless.
 const REPEATS: u32 = 5;
@@ -28,118 +34,6 @@ pub struct InstanceHandle<O> {
     instance: InstanceId,
     run: RunId,
     codec: u8,
-}
-
-/// Why an instance could not be read.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum HandleError {
-    /// The instance id is not valid.
-    #[error(transparent)]
-    Id(#[from] IdError),
-    /// There is no such instance.
-    #[error("there is no such instance")]
-    NotFound,
-    /// The instance runs on another definition.
-    #[error("the instance runs on definition {found}, not {expected}: use that workflow for its handle")]
-    DefinitionMismatch {
-        /// The definition given.
-        expected: DefinitionHash,
-        /// The definition it runs on.
-        found: DefinitionHash,
-    },
-    /// A record of it is damaged.
-    #[error(transparent)]
-    Damaged(#[from] Damaged),
-    /// A value does not decode.
-    #[error(transparent)]
-    Codec(#[from] CodecError),
-    /// Its codec is not registered with this runtime.
-    #[error("the instance's codec {0} is not registered: add it with RuntimeBuilder::also_codec")]
-    UnknownCodec(u8),
-    /// The store failed.
-    #[error(transparent)]
-    Store(#[from] StoreError),
-}
-
-impl From<LoadError> for HandleError {
-    fn from(error: LoadError) -> Self {
-        match error {
-            LoadError::Damaged(damaged) => Self::Damaged(damaged),
-            LoadError::Store(store) => Self::Store(store),
-        }
-    }
-}
-
-/// Why an instance did not take a message.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum MessageError {
-    /// There is no such instance.
-    #[error("there is no such instance")]
-    NotFound,
-    /// The instance has ended.
-    #[error("the instance has ended already ({0})")]
-    AlreadyTerminal(Status),
-    /// Unpause of an instance that is not paused.
-    #[error("the instance is not paused ({0})")]
-    NotPaused(Status),
-    /// The instance is set aside.
-    #[error("the instance is set aside ({0})")]
-    Quarantined(Status),
-    /// The signal's name or payload type is not what the workflow declares.
-    #[error(transparent)]
-    Signal(#[from] SignalError),
-    /// The signal id is not valid.
-    #[error(transparent)]
-    SignalId(#[from] IdError),
-    /// The payload does not encode, or is too large.
-    #[error(transparent)]
-    Payload(#[from] CodecError),
-    /// The instance's signal buffer is full, or a text is too long.
-    #[error(transparent)]
-    Refused(Refusal),
-    /// The instance's definition or codec is not registered in this process.
-    #[error("the instance's definition or codec is not registered in this process: it is left alone")]
-    NotRegistered,
-    /// The runtime is shutting down.
-    #[error("the runtime is shutting down")]
-    ShuttingDown,
-    /// Whether the message took effect is unknown: look at the status, or send it again where that is harmless.
-    #[error("whether the message took effect is unknown: {0}")]
-    OutcomeUnknown(String),
-}
-
-/// Why there is no result.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum ResultError {
-    /// The run failed.
-    #[error(transparent)]
-    Failed(Failure),
-    /// The run was cancelled.
-    #[error("cancelled by {by}: {reason}")]
-    Cancelled {
-        /// Why.
-        reason: Arc<str>,
-        /// By whom.
-        by: Arc<str>,
-    },
-    /// The instance is set aside. It may yet be released; ask again then.
-    #[error("the instance is set aside: {reason}")]
-    Quarantined {
-        /// Why.
-        reason: Arc<str>,
-    },
-    /// Another run has taken the place of this one.
-    #[error("another run has taken the place of this one")]
-    Superseded,
-    /// The runtime has shut down; the instance goes on at the next start.
-    #[error("the runtime has shut down before the instance ended")]
-    ShuttingDown,
-    /// The instance cannot be read.
-    #[error(transparent)]
-    Handle(#[from] HandleError),
 }
 
 impl<O: 'static> InstanceHandle<O> {
@@ -347,8 +241,7 @@ impl<O: 'static> InstanceHandle<O> {
     pub async fn watch(&self) -> Result<StatusWatch, HandleError> {
         let changes = self.hub().subscribe(&self.instance);
         self.read().await?;
-        let actors = Arc::clone(&self.actors);
-        Ok(StatusWatch { changes, actors, instance: self.instance.clone(), run: self.run, last: None })
+        Ok(StatusWatch::new(changes, Arc::clone(&self.actors), self.instance.clone(), self.run))
     }
 
     /// A task's recorded result, during and after the run; none if it has not finished yet.
@@ -383,48 +276,5 @@ impl<O> Clone for InstanceHandle<O> {
 impl<O> std::fmt::Debug for InstanceHandle<O> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "InstanceHandle({}, run {})", self.instance, self.run)
-    }
-}
-
-/// The status changes of one run, from [`InstanceHandle::watch`].
-pub struct StatusWatch {
-    changes: Subscription,
-    actors: Arc<Actors>,
-    instance: InstanceId,
-    run: RunId,
-    last: Option<Status>,
-}
-
-impl StatusWatch {
-    /// The next status; none once the run has ended and that was given, or another run has taken its place, or the
-    /// runtime has shut down.
-    pub async fn next(&mut self) -> Option<Status> {
-        let hub = Arc::clone(self.actors.hub());
-        loop {
-            if self.last.as_ref().is_some_and(Status::is_terminal) {
-                return None;
-            }
-            match hub.read(&self.instance).await {
-                Ok(Some(read)) if read.stored.snapshot.run() == self.run => {
-                    if self.last.as_ref() != Some(&read.status) {
-                        self.last = Some(read.status.clone());
-                        return Some(read.status);
-                    }
-                }
-                Ok(_) => return None,
-                // Listeners are told when the store is back.
-                Err(error) => tracing::warn!(instance = %self.instance, %error, "a status could not be read"),
-            }
-            tokio::select! {
-                () = self.changes.changed() => {}
-                () = hub.closed() => return None,
-            }
-        }
-    }
-}
-
-impl std::fmt::Debug for StatusWatch {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "StatusWatch({}, run {})", self.instance, self.run)
     }
 }

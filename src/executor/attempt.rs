@@ -1,0 +1,131 @@
+//! One attempt, from its slot to its outcome.
+
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::oneshot;
+use tokio_util::sync::CancellationToken;
+
+use super::{AttemptKey, Executor, Job};
+use crate::clock::{BoxFuture, Clock};
+use crate::definition::{AttemptFailure, FailureKind};
+use crate::machine::Outcome;
+use crate::panic::caught;
+
+/// How long an attempt with a timeout may run before its start is recorded. A shorter one is not worth a commit: lost
+/// with the process, it starts anew with its whole timeout, at most this much too long.
+const RECORD_START_AFTER: Duration = Duration::from_millis(50);
+
+/// The right to run, given back however the attempt ends.
+pub(super) struct Slot {
+    executor: Arc<Executor>,
+    pub(super) key: AttemptKey,
+    /// Whether it ran to its end, as against being dropped.
+    pub(super) ended: bool,
+}
+
+impl Slot {
+    pub(super) fn new(executor: Arc<Executor>, key: AttemptKey) -> Self {
+        Self { executor, key, ended: false }
+    }
+
+    pub(super) async fn run(mut self, job: Job, token: CancellationToken, gate: Option<oneshot::Receiver<()>>) {
+        // A panic here is one of user code that is dropped: a future, or what it holds.
+        if let Err(panic) = caught(self.run_to_end(job, token, gate)).await {
+            self.executor.finish(&self.key, Err(AttemptFailure::new(FailureKind::Panicked, panic)));
+        }
+        self.ended = true;
+    }
+
+    async fn run_to_end(&self, job: Job, token: CancellationToken, gate: Option<oneshot::Receiver<()>>) {
+        let executor = &self.executor;
+        if let Some(gate) = gate {
+            executor.sink.started(&self.key, executor.clock.now());
+            tokio::select! {
+                gone = gate => if gone.is_err() { return },
+                () = token.cancelled() => return,
+            }
+        }
+        let finished = self.attempt(job, &token).await;
+        if let Some(outcome) = finished {
+            executor.finish(&self.key, outcome);
+        }
+    }
+
+    /// The outcome, or nothing if the attempt was cancelled. The start of one that has a timeout and takes a while is
+    /// reported meanwhile.
+    async fn attempt(&self, job: Job, token: &CancellationToken) -> Option<Outcome> {
+        let clock = &*self.executor.clock;
+        let started_at = clock.now();
+        let (timeout, announced) = (job.run.timeout, job.run.announce);
+        let blocking = job.caller.options(&job.run).is_some_and(|options| options.blocking);
+        let call = job.caller.call(&job.key.instance, job.key.run, job.run, started_at, token.clone());
+        let ended = attempt(clock, call, timeout, blocking, token);
+        if announced || timeout.is_none_or(|timeout| timeout <= RECORD_START_AFTER) {
+            return ended.await;
+        }
+        let mut ended = pin!(ended);
+        tokio::select! {
+            biased;
+            outcome = &mut ended => return outcome,
+            () = clock.sleep(RECORD_START_AFTER) => self.executor.sink.started(&self.key, started_at),
+        }
+        ended.await
+    }
+}
+
+/// Runs an attempt to its end, its timeout, or its cancellation, for which there is no outcome.
+pub(crate) async fn attempt(
+    clock: &dyn Clock,
+    call: BoxFuture<'static, Outcome>,
+    timeout: Option<Duration>,
+    blocking: bool,
+    token: &CancellationToken,
+) -> Option<Outcome> {
+    let call = if blocking { on_blocking_pool(call, token.clone()) } else { call };
+    let timed_out = async {
+        match timeout {
+            Some(timeout) => clock.sleep(timeout).await,
+            None => std::future::pending().await,
+        }
+    };
+    tokio::select! {
+        biased;
+        () = token.cancelled() => None,
+        outcome = call => Some(outcome),
+        () = timed_out => {
+            token.cancel();
+            let message = format!("timed out after {:?}", timeout.unwrap_or_default());
+            Some(Err(AttemptFailure::new(FailureKind::TimedOut, message)))
+        }
+    }
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        self.executor.release(self);
+    }
+}
+
+/// Moves an attempt to the pool for blocking work. Dropping the future it gives does not stop a thread, so the token is
+/// watched there too.
+fn on_blocking_pool(call: BoxFuture<'static, Outcome>, token: CancellationToken) -> BoxFuture<'static, Outcome> {
+    let handle = tokio::runtime::Handle::current();
+    let outcome = tokio::task::spawn_blocking(move || {
+        handle.block_on(async {
+            tokio::select! {
+                biased;
+                () = token.cancelled() => None,
+                outcome = call => Some(outcome),
+            }
+        })
+    });
+    Box::pin(async move {
+        match outcome.await {
+            Ok(Some(outcome)) => outcome,
+            // Cancelled: whoever cancelled it has dropped this future. Or the pool is shutting down with the process.
+            Ok(None) | Err(_) => std::future::pending().await,
+        }
+    })
+}

@@ -1,0 +1,137 @@
+//! What stands beside the head: a snapshot is completed from its rows, and signals and quarantine records are encoded.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+use super::RowKey;
+use super::envelope::{Damaged, Envelope, Kind};
+use super::record::{decode, encode};
+use super::snapshot::{Buffered, End, Frame, Phase, Snapshot};
+use crate::codec::{Home, Value};
+use crate::definition::{Op, Program};
+use crate::id::{InstanceId, RunId};
+use crate::limits::SIGNAL_IDS_REMEMBERED;
+
+/// A signal's row. Once consumed only its id is left, so that it is not accepted twice.
+#[derive(Serialize, Deserialize)]
+struct SignalRecord<'a> {
+    id: &'a str,
+    #[serde(default, skip_serializing_if = "Option::is_none", borrow)]
+    name: Option<&'a str>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    payload: Option<Bytes>,
+}
+/// Encodes a signal's row: with name and payload while it is buffered, its id alone afterwards.
+pub(super) fn encode_signal(id: &str, buffered: Option<(&str, &Bytes)>) -> Vec<u8> {
+    let record = SignalRecord {
+        id,
+        name: buffered.map(|(name, _)| name),
+        payload: buffered.map(|(_, payload)| payload.clone()),
+    };
+    encode(&record, Vec::new())
+}
+
+impl Snapshot {
+    /// The rows whose payloads are still to be read.
+    pub fn unread(&self) -> Vec<Home> {
+        let output = self.output().into_iter();
+        let values = self.frames.values().map(|frame| &frame.value).chain(output);
+        values.flat_map(Value::unread).collect()
+    }
+
+    /// Puts payloads that were read in their places.
+    ///
+    /// # Errors
+    /// [`Damaged`] if one is missing.
+    pub fn fill(&mut self, read: &HashMap<Home, Bytes>) -> Result<(), Damaged> {
+        let lookup = |home| read.get(&home).cloned();
+        self.frames.values_mut().for_each(|frame| frame.value.fill(lookup));
+        if let Some(End::Completed { output }) = &mut self.end {
+            output.fill(lookup);
+        }
+        match self.unread().first() {
+            None => Ok(()),
+            Some(Home::Input) => Err(Damaged::new(&self.instance, "input", "it is missing")),
+            Some(Home::Node(_)) => Err(Damaged::new(&self.instance, "result", "it is missing")),
+        }
+    }
+
+    /// Checks that every frame stands where its program says it can.
+    ///
+    /// # Errors
+    /// [`Damaged`].
+    pub fn check(&self, program: &Program) -> Result<(), Damaged> {
+        let fits = |frame: &Frame| {
+            let op = program.op(frame.position)?;
+            let same_kind = matches!(
+                (op, &frame.phase),
+                (Op::Task(_), Phase::Task { .. })
+                    | (Op::Delay { .. }, Phase::Delay { .. })
+                    | (Op::Wait(_), Phase::Signal { .. })
+            );
+            (same_kind && op.node() == Some(frame.node)).then_some(())
+        };
+        if self.frames.values().all(|frame| fits(frame).is_some()) {
+            return Ok(());
+        }
+        Err(Damaged::new(&self.instance, "head", "it is at a place its definition does not have"))
+    }
+
+    /// Whether there are signal rows to be read.
+    pub fn has_signals(&self) -> bool {
+        self.signals.accepted > 0
+    }
+
+    /// Takes a signal row that was read; rows come in the order of their numbers.
+    ///
+    /// # Errors
+    /// [`Damaged`].
+    pub fn take_signal_row(&mut self, number: u64, row: &Bytes) -> Result<(), Damaged> {
+        let body = self.open_row(&RowKey::Signal(number), row)?;
+        let damaged = || Damaged::new(&self.instance, "signal", "its body does not decode");
+        let record: SignalRecord<'_> = decode(&body).ok_or_else(damaged)?;
+        let id: Arc<str> = record.id.into();
+        if number.saturating_add(SIGNAL_IDS_REMEMBERED) >= self.signals.accepted {
+            self.signals.numbers.insert(Arc::clone(&id), number);
+            self.signals.remembered.insert(number, Arc::clone(&id));
+        }
+        if let (Some(name), Some(payload)) = (record.name, record.payload) {
+            self.signals.push(name.into(), Buffered { number, id, payload });
+        }
+        Ok(())
+    }
+
+    /// Opens a row of this run.
+    ///
+    /// # Errors
+    /// [`Damaged`], also if it is another run's.
+    pub fn open_row(&self, key: &RowKey, row: &Bytes) -> Result<Bytes, Damaged> {
+        let (envelope, body) = Envelope::open(&self.instance, key.kind(), &key.to_bytes(), row)?;
+        if envelope.run != self.run {
+            return Err(Damaged::new(&self.instance, "run's", "it belongs to another run"));
+        }
+        Ok(body)
+    }
+}
+
+/// Encodes why an instance is quarantined.
+pub fn encode_quarantine(instance: &InstanceId, reason: &str) -> Bytes {
+    let run = RunId::from_bytes([0; 16]);
+    let envelope = Envelope { kind: Kind::Quarantine, codec: 0, instance: instance.clone(), run, seq: 0 };
+    envelope.seal(&encode(&QuarantineRecord { reason: reason.into() }, Vec::new()), &[])
+}
+
+/// Reads why an instance is quarantined. It is, even if the record cannot be read.
+pub fn decode_quarantine(instance: &InstanceId, record: &Bytes) -> Arc<str> {
+    let opened = Envelope::open(instance, Kind::Quarantine, &[], record);
+    let body = opened.ok().and_then(|(_, body)| decode::<QuarantineRecord>(&body));
+    body.map_or_else(|| "the quarantine record is damaged".into(), |record| record.reason)
+}
+
+#[derive(Serialize, Deserialize)]
+struct QuarantineRecord {
+    reason: Arc<str>,
+}
