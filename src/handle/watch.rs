@@ -6,7 +6,7 @@ use crate::actors::{Actors, Subscription};
 use crate::id::{InstanceId, RunId};
 use crate::status::Status;
 
-/// The status changes of one run, from [`InstanceHandle::watch`].
+/// The status changes of one run, from [`InstanceHandle::watch`](crate::InstanceHandle::watch).
 pub struct StatusWatch {
     changes: Subscription,
     actors: Arc<Actors>,

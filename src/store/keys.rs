@@ -19,7 +19,9 @@ use crate::machine::{HeadIndex, RowKey};
 use crate::status::StatusCode;
 use crate::time::Timestamp;
 
+#[cfg(feature = "file-store")]
 pub(super) const VERSION: &[u8] = b"v";
+#[cfg(feature = "file-store")]
 pub(super) const LAYOUT: &[u8] = b"everstep 1";
 pub(super) const QUARANTINES: &[u8] = b"q";
 pub(super) const STATUSES: &[u8] = b"s";

@@ -62,6 +62,7 @@ impl<K: Kv> KvStore<K> {
         Self { kv, committing: Arc::default() }
     }
 
+    #[cfg(feature = "file-store")]
     /// Marks a new map as ours, and refuses one with another layout, or one that was ours and is empty.
     pub(super) fn check_layout(&self, at: &str, established: bool) -> Result<(), StoreError> {
         let unreadable = |why: String| StoreError::Unreadable { at: at.to_owned(), why };
