@@ -6,6 +6,7 @@
 //!      \──> Gone (not found, quarantined, damaged, definition not registered)
 //! ```
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -52,6 +53,8 @@ pub(super) struct State {
     id: InstanceId,
     queued: Arc<AtomicUsize>,
     being: Being,
+    /// Mail that came behind a replacement, which waits for what is being written. Bounded by the callers' places.
+    behind: VecDeque<Mail>,
     stopping: bool,
 }
 
@@ -70,7 +73,14 @@ pub(super) fn spawn(
     activation: Activation,
     shard: ActorCell,
 ) -> ActorRef<InstanceMessage> {
-    let state = State { hub: Arc::clone(hub), id, queued, being: Being::New(activation), stopping: false };
+    let state = State {
+        hub: Arc::clone(hub),
+        id,
+        queued,
+        being: Being::New(activation),
+        behind: VecDeque::new(),
+        stopping: false,
+    };
     match ActorRuntime::spawn_linked_instant(None, InstanceActor, state, shard) {
         Ok((actor, _started)) => {
             // An actor that does not start takes no messages; its senders notice.
@@ -102,6 +112,7 @@ impl Actor for InstanceActor {
             return Err(Box::new(ActorPanicked { instance: state.id.clone(), panic }));
         }
         if state.may_leave() && state.hub.registry.leave(&state.id, myself.get_id()) {
+            state.left();
             myself.stop(None);
         }
         Ok(())
@@ -124,9 +135,22 @@ impl State {
             InstanceMessage::NotCommitted { run, error } => self.not_committed(run, &error).await,
         }
         self.follow_up(myself).await;
+        while !self.is_replacing()
+            && let Some(mail) = self.behind.pop_front()
+        {
+            self.mail(myself, mail).await;
+            self.follow_up(myself).await;
+        }
+    }
+
+    fn is_replacing(&self) -> bool {
+        matches!(&self.being, Being::Live(live) if live.replacement.is_some())
     }
 
     fn may_leave(&self) -> bool {
+        if !self.behind.is_empty() {
+            return false;
+        }
         match &self.being {
             Being::New(_) => false,
             Being::Live(live) => live.is_settled() && (self.stopping || !live.is_running()),
@@ -156,18 +180,17 @@ impl State {
         };
         match self.take_up(myself, process_died).await {
             Ok(live) => self.being = Being::Live(live),
-            Err(reason) => self.go(reason),
+            Err(reason) => self.being = Being::Gone(reason),
         }
     }
 
-    /// There is nothing to talk to any more. What the store is to blame for is tried again.
-    fn go(&mut self, reason: MailError) {
-        match reason {
-            MailError::Store(_) => self.hub.recover_after_failure(),
-            MailError::Fenced => self.hub.recover(),
+    /// What is still to be looked after when this actor has left: not earlier, since recovery passes by whoever is awake.
+    fn left(&self) {
+        match &self.being {
+            Being::Gone(MailError::Store(_)) => self.hub.recover_after_failure(),
+            Being::Gone(MailError::Fenced) => self.hub.recover(),
             _ => {}
         }
-        self.being = Being::Gone(reason);
     }
 
     async fn is_stored(&self, snapshot: &Snapshot) -> bool {
@@ -228,6 +251,7 @@ impl State {
     async fn mail(&mut self, myself: &ActorRef<InstanceMessage>, mail: Mail) {
         match (&mut self.being, mail) {
             (_, Mail::Stop) => self.stopping = true,
+            (Being::Live(live), mail) if live.replacement.is_some() => self.behind.push_back(mail),
             (Being::Live(live), mail) => live.mail(mail).await,
             (Being::Gone(_), Mail::TakeUp) => {
                 self.being = Being::New(Activation::Load);
@@ -259,7 +283,7 @@ impl State {
         live.abandon(&reason);
         // Writes of this actor that are still queued are settled before anybody loads the instance again.
         self.hub.persistence().barrier().await;
-        self.go(reason);
+        self.being = Being::Gone(reason);
     }
 
     /// What a handled message leaves to be done here: leaving a state that cannot go on, or a replacement.
@@ -275,7 +299,7 @@ impl State {
         if let Some(reason) = live.to_quarantine.take() {
             tracing::error!(instance = %self.id, reason = &*reason, "an instance is quarantined");
             let gone = self.quarantine(&reason).await;
-            self.go(gone);
+            self.being = Being::Gone(gone);
         } else if let Some(replacement) = live.replacement.take() {
             // Settled: what is stored is what is in memory, and nobody else writes to it.
             self.replace(myself, *replacement).await;
@@ -301,7 +325,7 @@ impl State {
                 Ok(())
             }
             Err(StartError::OutcomeUnknown(error)) => {
-                self.go(MailError::Store(error.clone()));
+                self.being = Being::Gone(MailError::Store(error.clone()));
                 Err(StartError::OutcomeUnknown(error))
             }
             Err(error) => Err(error),

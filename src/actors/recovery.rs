@@ -13,17 +13,19 @@ use crate::store::StoreError;
 
 /// Instances read from the status index at once.
 const PAGE: usize = 1_000;
-/// The shortest time between two rounds, so that a store that fails again and again is not asked without pause.
-const PAUSE: Duration = Duration::from_millis(50);
+/// The shortest time between two rounds, and the longest while the store fails again and again.
+const PAUSE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
 
 /// Runs until the runtime is gone. The first round is at once.
 pub(super) async fn run(hub: Weak<Hub>) {
+    let mut pause = PAUSE.0;
     loop {
         let Some(alive) = hub.upgrade() else { return };
         if alive.is_closing() {
             return;
         }
         let failed = alive.take_failure();
+        pause = if failed { (pause * 2).min(PAUSE.1) } else { PAUSE.0 };
         let listed = take_up_all(&alive).await;
         if failed {
             // Wake-ups that were on their way may be lost, and listeners not told.
@@ -40,7 +42,7 @@ pub(super) async fn run(hub: Weak<Hub>) {
                 alive.recover_after_failure();
             }
         }
-        tokio::time::sleep(PAUSE).await;
+        tokio::time::sleep(pause).await;
     }
 }
 
