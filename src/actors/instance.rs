@@ -53,7 +53,7 @@ pub(super) struct State {
     id: InstanceId,
     queued: Arc<AtomicUsize>,
     being: Being,
-    /// Mail that came behind a replacement, which waits for what is being written. Bounded by the callers' places.
+    /// Mail that came behind a replacement or a quarantine, which waits for what is being written. Bounded by the callers' places.
     behind: VecDeque<Mail>,
     stopping: bool,
 }
@@ -135,7 +135,7 @@ impl State {
             InstanceMessage::NotCommitted { run, error } => self.not_committed(run, &error).await,
         }
         self.follow_up(myself).await;
-        while !self.is_replacing()
+        while !self.is_leaving()
             && let Some(mail) = self.behind.pop_front()
         {
             self.mail(myself, mail).await;
@@ -143,8 +143,8 @@ impl State {
         }
     }
 
-    fn is_replacing(&self) -> bool {
-        matches!(&self.being, Being::Live(live) if live.replacement.is_some())
+    fn is_leaving(&self) -> bool {
+        matches!(&self.being, Being::Live(live) if live.is_leaving())
     }
 
     fn may_leave(&self) -> bool {
@@ -251,7 +251,7 @@ impl State {
     async fn mail(&mut self, myself: &ActorRef<InstanceMessage>, mail: Mail) {
         match (&mut self.being, mail) {
             (_, Mail::Stop) => self.stopping = true,
-            (Being::Live(live), mail) if live.replacement.is_some() => self.behind.push_back(mail),
+            (Being::Live(live), mail) if live.is_leaving() => self.behind.push_back(mail),
             (Being::Live(live), mail) => live.mail(mail).await,
             (Being::Gone(_), Mail::TakeUp) => {
                 self.being = Being::New(Activation::Load);

@@ -77,6 +77,11 @@ impl Live {
         self.snapshot.run()
     }
 
+    /// Whether the run is to be replaced or set aside: nothing more is applied to it.
+    pub(super) fn is_leaving(&self) -> bool {
+        self.replacement.is_some() || self.to_quarantine.is_some()
+    }
+
     /// Whether everything is written, and answered.
     pub(super) fn is_settled(&self) -> bool {
         self.pending.is_empty()

@@ -1,0 +1,314 @@
+//! A store that fails at any of its commits, before or after writing it: nothing is lost, repeated or stranded.
+#![allow(clippy::unwrap_used, reason = "a helper of a test may panic like the test itself")]
+
+mod common;
+#[path = "store_failures/faulty.rs"]
+mod faulty;
+
+use std::convert::Infallible;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use common::{Counter, Gate, counting, holding, inc, still_clock, when_clock_is_at, within};
+use everstep::{
+    Clock as _, ConflictPolicy, Dep, Health, MemoryStore, MessageError, Runtime, StartOptions, TaskContext, Workflow,
+};
+use faulty::{FAILURES, Fate, Faulty, settle};
+use tokio::task::JoinSet;
+
+const MINUTE: Duration = Duration::from_mins(1);
+
+/// What the store says last need not have been heard of yet.
+async fn is_healthy_again(runtime: &Runtime) {
+    let healthy = async {
+        while runtime.health() != Health::Healthy {
+            tokio::task::yield_now().await;
+        }
+    };
+    within(healthy).await;
+}
+
+#[tokio::test]
+async fn who_waits_for_a_result_is_told_of_an_end_whose_commit_failed() {
+    // Somebody waits while the task is held; the commit of its result, the run's last, fails.
+    for fate in FAILURES {
+        let (store, gate) = (Faulty::new(), Gate::new());
+        let workflow = Workflow::builder("w").then("hold", holding::<u32>(&gate)).build().unwrap();
+        let runtime = Runtime::builder(store.clone()).register(&workflow).start().await.unwrap();
+        let handle = runtime.start(&workflow, "id", 1).await.unwrap();
+        gate.entered().await;
+        let waiter = tokio::spawn(async move { handle.result().await });
+        settle().await;
+        store.plan_for("id", 0, fate);
+        gate.open(1);
+        assert_eq!(within(waiter).await.unwrap(), Ok(1), "{fate:?}");
+        assert_eq!((store.failed(), gate.count()), (1, 1), "{fate:?}");
+        is_healthy_again(&runtime).await;
+    }
+}
+
+#[tokio::test]
+async fn a_wake_up_whose_commit_failed_comes_again() {
+    // A delay ends, and the commit that records it fails; nobody sends anything.
+    for fate in FAILURES {
+        let (store, clock) = (Faulty::new(), still_clock());
+        let workflow = Workflow::builder_for::<u32>("w").delay("delay", MINUTE).then("inc", inc).build().unwrap();
+        let builder = Runtime::builder(store.clone()).register(&workflow).clock(clock.clone());
+        let runtime = builder.start().await.unwrap();
+        let handle = runtime.start(&workflow, "id", 1).await.unwrap();
+        store.plan_for("id", 0, fate);
+        let ended = when_clock_is_at(&clock, clock.now().after(MINUTE), handle.result()).await;
+        assert_eq!((ended, store.failed()), (Ok(2), 1), "{fate:?}");
+        is_healthy_again(&runtime).await;
+    }
+}
+
+#[tokio::test]
+async fn an_attempt_after_a_crash_starts_although_the_commit_of_its_start_failed() {
+    // After a crash an attempt's start is recorded before it begins: the second commit of the new process, which fails.
+    for fate in FAILURES {
+        let (store, gate) = (Faulty::new(), Gate::new());
+        let workflow = Workflow::builder("w").then("hold", holding::<u32>(&gate)).build().unwrap();
+        let runtime = Runtime::builder(store.clone()).register(&workflow).start().await.unwrap();
+        runtime.start(&workflow, "id", 1).await.unwrap();
+        gate.entered().await;
+        drop(runtime);
+        store.plan_for("id", 1, fate);
+        let runtime = Runtime::builder(store.clone()).register(&workflow).start().await.unwrap();
+        gate.entered().await;
+        gate.open(1);
+        let handle = runtime.handle(&workflow, "id").await.unwrap();
+        assert_eq!(within(handle.result()).await, Ok(1), "{fate:?}");
+        assert_eq!((store.failed(), gate.count()), (1, 2), "{fate:?}");
+        is_healthy_again(&runtime).await;
+    }
+}
+
+#[tokio::test]
+async fn an_instance_that_could_not_be_read_at_the_restart_is_taken_up_later() {
+    // The loads of the first rounds of recovery fail; then nothing is sent, and the task must be entered again.
+    let (store, gate) = (Faulty::new(), Gate::new());
+    let workflow = Workflow::builder("w").then("hold", holding::<u32>(&gate)).build().unwrap();
+    let runtime = Runtime::builder(store.clone()).register(&workflow).start().await.unwrap();
+    runtime.start(&workflow, "id", 1).await.unwrap();
+    gate.entered().await;
+    drop(runtime);
+    store.fail_loads(3);
+    let runtime = Runtime::builder(store.clone()).register(&workflow).start().await.unwrap();
+    store.loads_have_failed().await;
+    gate.entered().await;
+    gate.open(1);
+    let handle = runtime.handle(&workflow, "id").await.unwrap();
+    assert_eq!(within(handle.result()).await, Ok(1));
+}
+
+#[tokio::test]
+async fn what_was_queued_behind_a_failed_commit_does_not_strand_its_instance() {
+    // While the commit of a signal is held, a second signal is applied on top of it and queued behind; both senders give
+    // up. The commit fails, what was behind it is settled too, and the running task is neither lost nor run again.
+    for fate in FAILURES {
+        let (store, gate) = (Faulty::new(), Gate::new());
+        let workflow = Workflow::builder("w")
+            .then("hold", holding::<u32>(&gate))
+            .wait_for_signal::<u32>("wait", "go")
+            .then("inc", inc)
+            .build()
+            .unwrap();
+        let runtime = Runtime::builder(store.clone()).register(&workflow).start().await.unwrap();
+        let handle = runtime.start(&workflow, "id", 1).await.unwrap();
+        gate.entered().await;
+        store.plan_for("id", 0, fate);
+        let commits = store.hold_commits_of("id");
+        let send = |payload: u32| {
+            let handle = handle.clone();
+            tokio::spawn(async move { handle.signal("go", &payload).await })
+        };
+        let first = send(1);
+        commits.entered().await;
+        let second = send(2);
+        settle().await;
+        first.abort();
+        second.abort();
+        commits.open(1_000);
+        is_healthy_again_after_failure(&store, &runtime).await;
+        gate.open(1);
+        if fate == Fate::FailsBefore {
+            handle.signal("go", &1_u32).await.unwrap();
+        }
+        assert_eq!(within(handle.result()).await, Ok(2), "{fate:?}");
+        assert_eq!((store.failed(), gate.count()), (1, 1), "{fate:?}");
+    }
+}
+
+async fn is_healthy_again_after_failure(store: &Faulty, runtime: &Runtime) {
+    let failed = async {
+        while store.failed() == 0 {
+            tokio::task::yield_now().await;
+        }
+    };
+    within(failed).await;
+    is_healthy_again(runtime).await;
+}
+
+/// Notes the tasks that begin although their result is durable.
+struct Ledger {
+    store: Faulty,
+    repeated: Mutex<Vec<String>>,
+}
+
+impl Ledger {
+    async fn begins(&self, context: &TaskContext) {
+        if self.store.has_result(context.run(), context.node()).await {
+            self.repeated.lock().unwrap().push(format!("{} of {}", context.node(), context.instance()));
+        }
+    }
+}
+
+async fn first(n: u32, context: TaskContext, Dep(ledger): Dep<Ledger>) -> Result<u32, Infallible> {
+    ledger.begins(&context).await;
+    Ok(n + 1)
+}
+
+async fn last((n, m): (u32, u32), context: TaskContext, Dep(ledger): Dep<Ledger>) -> Result<u32, Infallible> {
+    ledger.begins(&context).await;
+    Ok(n + m)
+}
+
+/// A runtime on a store that may fail, and three instances of first -> delay -> wait -> last.
+struct World {
+    store: Faulty,
+    ledger: Arc<Ledger>,
+    workflow: Workflow<u32, u32>,
+    runtime: Runtime,
+}
+
+const INSTANCES: u32 = 3;
+
+impl World {
+    async fn on(store: Faulty) -> Self {
+        let workflow = Workflow::builder("mixed")
+            .then("first", first)
+            .delay("delay", Duration::from_millis(1))
+            .wait_for_signal_keeping::<u32>("wait", "go")
+            .then("last", last)
+            .build()
+            .unwrap();
+        let ledger = Arc::new(Ledger { store: store.clone(), repeated: Mutex::default() });
+        let builder = Runtime::builder(store.clone()).register(&workflow).provide_arc(Arc::clone(&ledger));
+        let runtime = builder.start().await.unwrap();
+        Self { store, ledger, workflow, runtime }
+    }
+
+    /// Starts what is not there yet, sends the signals until they are acknowledged, and checks every output.
+    async fn drive(&self) {
+        let mut all = JoinSet::new();
+        for n in 0..INSTANCES {
+            let (runtime, workflow) = (self.runtime.clone(), self.workflow.clone());
+            all.spawn(async move {
+                let options = StartOptions::new().policy(ConflictPolicy::UseExisting);
+                let handle = runtime.start_with(&workflow, format!("i{n}"), n, options).await.unwrap().handle;
+                while let Err(error) = handle.signal_with_id("go", &(100 * n), "the only one").await {
+                    assert!(matches!(error, MessageError::OutcomeUnknown(_)), "{error}");
+                }
+                assert_eq!(handle.result().await, Ok(101 * n + 1));
+            });
+        }
+        while let Some(done) = all.join_next().await {
+            done.unwrap();
+        }
+    }
+
+    fn ran_nothing_again(&self) {
+        assert_eq!(*self.ledger.repeated.lock().unwrap(), [""; 0], "finished tasks ran again");
+    }
+}
+
+/// How many commits it takes at most when nothing fails: as many as there are writes, each in a batch of its own.
+async fn commits_without_failure() -> u64 {
+    let (store, writes) = (Faulty::new(), Arc::new(AtomicU64::new(0)));
+    let written = Arc::clone(&writes);
+    store.plan(move |batch| {
+        written.fetch_add(batch.len() as u64, Ordering::SeqCst);
+        Fate::Done
+    });
+    let world = World::on(store).await;
+    within(world.drive()).await;
+    world.ran_nothing_again();
+    writes.load(Ordering::SeqCst)
+}
+
+async fn whichever_commit_fails(fate: Fate) {
+    let mut worlds = JoinSet::new();
+    for n in 1..=commits_without_failure().await {
+        worlds.spawn(async move {
+            let store = Faulty::new();
+            let mut number = 0;
+            store.plan(move |_| {
+                number += 1;
+                if number == n { fate } else { Fate::Done }
+            });
+            let world = World::on(store).await;
+            within(world.drive()).await;
+            world.ran_nothing_again();
+            is_healthy_again(&world.runtime).await;
+            // Commits are as large as it happens: there may be fewer.
+            assert!(world.store.failed() == 1 || world.store.commits() < n, "commit {n} did not fail");
+        });
+    }
+    within(worlds.join_all()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whichever_commit_fails_before_it_is_written_everything_ends_well() {
+    // The n-th commit of a mixed workload fails, for every n.
+    whichever_commit_fails(Fate::FailsBefore).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whichever_commit_fails_after_it_is_written_everything_ends_well() {
+    // The n-th commit of a mixed workload is durable and reported as failed, for every n.
+    whichever_commit_fails(Fate::FailsAfter).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn after_whichever_commit_the_runtime_is_dropped_the_next_one_goes_on() {
+    // The store takes n commits of a mixed workload and no more, for every n; then the runtime is dropped, and another
+    // one started on what was written.
+    let mut worlds = JoinSet::new();
+    for n in 1..=commits_without_failure().await {
+        worlds.spawn(async move {
+            let memory = MemoryStore::new();
+            let store = Faulty::over(memory.clone());
+            store.lose_power_after(n);
+            let world = World::on(store.clone()).await;
+            tokio::select! {
+                () = world.drive() => {}
+                () = store.reaches_commit(n) => {}
+            }
+            drop(world);
+            let world = World::on(Faulty::over(memory)).await;
+            within(world.drive()).await;
+            world.ran_nothing_again();
+            assert_eq!(world.runtime.health(), Health::Healthy);
+        });
+    }
+    within(worlds.join_all()).await;
+}
+
+#[tokio::test]
+async fn a_start_and_its_task_survive_a_store_that_stutters() {
+    // Each commit of the instance is written and then asked for again.
+    let (store, count) = (Faulty::new(), Counter::default());
+    let workflow = Workflow::builder("w").then("count", counting::<u32>(&count)).then("inc", inc).build().unwrap();
+    let mut stutters = true;
+    store.plan(move |_| {
+        stutters = !stutters;
+        if stutters { Fate::Done } else { Fate::StuttersAfter }
+    });
+    let runtime = Runtime::builder(store.clone()).register(&workflow).start().await.unwrap();
+    let handle = within(runtime.start(&workflow, "id", 1)).await.unwrap();
+    assert_eq!(within(handle.result()).await, Ok(2));
+    is_healthy_again(&runtime).await;
+    assert_eq!((store.failed(), count.get()), (3, 1));
+}
