@@ -53,9 +53,32 @@ impl Clock for SystemClock {
     }
 }
 
-/// A clock that stands still until it is moved: for tests of workflows with delays and timeouts.
+/// A clock that stands still until it is moved: for tests of workflows with delays and timeouts. Clones share the same
+/// time.
 ///
-/// Clones share the same time.
+/// A delay is measured from the moment it is reached, so wait until the instance is parked before you move the clock, and
+/// move it once per delay. Tokio's paused time does not move [`SystemClock`].
+///
+/// ```
+/// # use std::convert::Infallible;
+/// # use std::time::Duration;
+/// # use everstep::{ManualClock, MemoryStore, Runtime, Status, Timestamp, Workflow};
+/// # async fn remind(user: u32) -> Result<u32, Infallible> { Ok(user) }
+/// # #[tokio::main(flavor = "multi_thread", worker_threads = 2)]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// const DAY: Duration = Duration::from_hours(24);
+/// let workflow = Workflow::builder_for::<u32>("reminder").delay("a day", DAY).then("remind", remind).build()?;
+/// let clock = ManualClock::new(Timestamp::EPOCH);
+/// let runtime = Runtime::builder(MemoryStore::new()).register(&workflow).clock(clock.clone()).start().await?;
+///
+/// let handle = runtime.start(&workflow, "user-7", 7).await?;
+/// let mut watch = handle.watch().await?;
+/// while !matches!(watch.next().await, Some(Status::Waiting { .. })) {}
+/// clock.advance(DAY);
+/// assert_eq!(handle.result().await?, 7);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Debug)]
 pub struct ManualClock {
     inner: Arc<ManualInner>,

@@ -99,7 +99,7 @@ impl AsRef<str> for InstanceId {
 /// One execution of an instance id; an id that is started again gets a new one.
 ///
 /// 48 bits of milliseconds and 80 random bits, so that ids made later sort later.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct RunId(pub(crate) u128);
 
@@ -118,6 +118,12 @@ impl RunId {
     /// The id from its 16 bytes.
     pub const fn from_bytes(bytes: [u8; 16]) -> Self {
         Self(u128::from_be_bytes(bytes))
+    }
+}
+
+impl fmt::Debug for RunId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "RunId({self})")
     }
 }
 
@@ -141,7 +147,7 @@ fn random_u128() -> u128 {
     u128::from_be_bytes(bytes)
 }
 
-/// The place of a node in its definition: ids from the root, joined by `/`, as in `refine/draft`.
+/// The place of a node in its definition: ids from the root, joined by `/`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct NodePath(Arc<str>);

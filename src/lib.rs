@@ -45,6 +45,16 @@
 //! * No server and no network protocol: it is a library, and the workflows are the service's own code.
 //! * Not a queue between machines: one process at a time owns a [`FileStore`].
 //!
+//! # Changing a workflow
+//!
+//! An instance keeps to the definition it was started with, recognised by a hash of the workflow's name, version and
+//! structure. Lengths of timeouts and delays, retry policies, priorities, tags and texts are not part of it and can be
+//! changed freely. Adding, removing, renaming or reordering nodes, another signal name, and another workflow or task
+//! version make another definition: register the old one beside the new one until no instance needs it any more;
+//! [`Runtime::report`] lists those whose definition is not registered, which are left alone.
+//!
+//! Payload types are not part of it either: add fields with `#[serde(default)]`, or give the workflow another version.
+//!
 //! # Table of contents
 //!
 //! | to | see |
@@ -75,6 +85,10 @@ mod runtime;
 mod status;
 pub mod store;
 mod time;
+
+pub use tokio_util::sync::CancellationToken;
+// In signatures of traits that users implement.
+pub use {bytes, erased_serde};
 
 pub use clock::{BoxFuture, Clock, ManualClock, SystemClock};
 pub use codec::{

@@ -10,8 +10,6 @@ pub const NAME_BYTES_MAX: usize = 128;
 pub const SIGNAL_ID_BYTES_MAX: usize = 128;
 /// Most nodes in one workflow.
 pub const NODES_MAX: usize = 100_000;
-/// Deepest nesting of nodes in a definition.
-pub const DEPTH_MAX: usize = 64;
 /// Longest task failure message that is kept, in bytes; a longer one is cut.
 pub const FAILURE_MESSAGE_BYTES_MAX: usize = 2_048;
 /// Longest reason or name of an actor given with cancel and pause, in bytes; a longer one is refused.

@@ -31,7 +31,7 @@ pub enum RunOnceError {
         node: NodePath,
     },
     /// Tasks ask for services that were not provided.
-    #[error("{} services are missing: provide them with RunOnce::provide", .0.len())]
+    #[error("provide these with RunOnce::provide: {}", crate::definition::list(.0))]
     MissingDeps(Vec<MissingDep>),
     /// The input does not encode, or the output does not decode.
     #[error(transparent)]
@@ -177,10 +177,21 @@ impl Driver {
         let (ticket, timeout, token) = (run.ticket, run.timeout, CancellationToken::new());
         let blocking = self.caller.options(&run).is_some_and(|options| options.is_blocking());
         let call = self.caller.call(snapshot.instance(), snapshot.run(), run, self.clock.now(), token.clone());
-        let outcome = attempt(&*self.clock, call, timeout, blocking, &token).await;
-        match outcome {
-            Some(outcome) => Event::AttemptFinished { ticket, outcome },
-            None => unreachable!("nobody cancels a run in memory"),
+        let outcome = attempt(&*self.clock, call, timeout, blocking, &token);
+        let woken = async {
+            match snapshot.next_wake() {
+                Some(at) => sleep_until(&*self.clock, at, Duration::MAX).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            biased;
+            outcome = outcome => match outcome {
+                Some(outcome) => Event::AttemptFinished { ticket, outcome },
+                None => unreachable!("nobody cancels a run in memory"),
+            },
+            // While its one frame is at a task, only the workflow's deadline can be due, and that ends the run.
+            () = woken => Event::Wake,
         }
     }
 }

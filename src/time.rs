@@ -1,6 +1,6 @@
 //! A point in wall-clock time, as the store keeps it. Pure: reading the clock is [`crate::clock`]'s business.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Serialize};
 
@@ -21,6 +21,11 @@ impl Timestamp {
     /// Microseconds since the Unix epoch.
     pub const fn as_micros(self) -> u64 {
         self.0
+    }
+
+    /// The same as the standard library's type, for showing it.
+    pub fn to_system_time(self) -> SystemTime {
+        SystemTime::UNIX_EPOCH + Duration::from_micros(self.0)
     }
 
     /// The point `duration` later, rounded up to a microsecond so that a wait is never short; capped at the far end of

@@ -316,7 +316,8 @@ async fn a_handle_of_a_held_instance_reads_it_without_holding_it_up() {
     assert_eq!(handle.status().await.unwrap(), Status::InProgress);
     assert_eq!(handle.task_result::<u32>("inc").await.unwrap(), Some(2));
     assert_eq!(handle.task_result::<u32>("hold").await.unwrap(), None);
-    assert_eq!(handle.task_result::<u32>("nowhere").await.unwrap(), None);
+    let nowhere = handle.task_result::<u32>("nowhere").await;
+    assert!(matches!(nowhere, Err(HandleError::NoSuchTask { .. })), "{nowhere:?}");
     assert!(matches!(handle.task_result::<String>("inc").await, Err(HandleError::Codec(_))));
     gate.open(1);
     assert_eq!(within(handle.result()).await, Ok(2));

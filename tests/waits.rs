@@ -228,7 +228,7 @@ async fn a_signal_that_cannot_be_meant_is_refused_with_a_reason() {
     let runtime = builder.start().await.unwrap();
     assert_eq!(runtime.handle(&workflow, "nobody").await.unwrap_err(), HandleError::NotFound);
     let handle = runtime.start(&workflow, "id", 1).await.unwrap();
-    let unknown = SignalError::UnknownSignal { workflow: "w".into(), signal: "gone".into() };
+    let unknown = SignalError::UnknownSignal { workflow: "w".into(), signal: "gone".into(), known: vec!["go".into()] };
     assert_eq!(handle.signal("gone", &"x".to_owned()).await, Err(MessageError::Signal(unknown)));
     let wrong = handle.signal("go", &1_u64).await;
     assert!(matches!(wrong, Err(MessageError::Signal(SignalError::PayloadType { found: "u64", .. }))), "{wrong:?}");

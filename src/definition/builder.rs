@@ -12,7 +12,8 @@ use super::workflow::SignalType;
 use super::{Workflow, WorkflowInfo};
 use crate::codec::{Decode, SignalOutcome};
 
-/// A workflow without nodes yet; its first task decides the input.
+/// A workflow without nodes yet; its first task decides the input. Version, texts, metadata and deadline are set here,
+/// before the first node.
 #[derive(Debug)]
 pub struct EmptyBuilder {
     info: WorkflowInfo,

@@ -75,8 +75,8 @@ impl TaskContext {
         &self.parts.cancellation
     }
 
-    /// A key for making an outside effect once: the same in every attempt at this position, also after a crash and a
-    /// manual retry, and different at every other position. 64 hexadecimal digits.
+    /// A key for making an outside effect once: the same in every attempt at this position, also after a crash, and
+    /// different at every other position. 64 hexadecimal digits.
     pub fn idempotency_key(&self) -> String {
         idempotency_key(&self.parts.instance, self.parts.run, &self.parts.node, &self.parts.indices)
     }

@@ -47,6 +47,11 @@ impl fmt::Display for MissingDep {
     }
 }
 
+/// What is missing, in a line.
+pub(crate) fn list(missing: &[MissingDep]) -> String {
+    missing.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+}
+
 /// One type a task asks for.
 #[derive(Clone, Copy, Debug)]
 pub struct Requirement {

@@ -10,7 +10,8 @@ use crate::limits::FAILURE_MESSAGE_BYTES_MAX;
 /// Any error a task may return; `anyhow::Error` converts to it as well.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
-/// Wraps an error that no retry can mend: the task fails at once, whatever its retry policy.
+/// Wraps an error that no retry can mend: the task fails at once, whatever its retry policy. Found also as the source of
+/// another error.
 ///
 /// ```
 /// use everstep::{BoxError, Permanent};
@@ -94,7 +95,7 @@ impl FailureKind {
 pub struct AttemptFailure {
     /// What made it fail.
     pub kind: FailureKind,
-    /// The error's text, cut at 2,048 bytes.
+    /// The text of the error and its causes, cut at 2,048 bytes.
     pub message: String,
     /// The wait the error named itself.
     pub retry_after: Option<Duration>,
@@ -111,15 +112,45 @@ impl AttemptFailure {
 
     /// What the task's own error means.
     pub fn from_error(error: &BoxError) -> Self {
-        let kind = if error.is::<Permanent>() { FailureKind::Permanent } else { FailureKind::Error };
-        let retry_after = error.downcast_ref::<RetryAfter>().map(|RetryAfter(_, wait)| *wait);
-        Self { retry_after, ..Self::new(kind, error.to_string()) }
+        let first: &(dyn std::error::Error + 'static) = &**error;
+        let chain = || std::iter::successors(Some(first), |error| error.source());
+        let permanent = chain().any(<dyn std::error::Error>::is::<Permanent>);
+        let kind = if permanent { FailureKind::Permanent } else { FailureKind::Error };
+        let retry_after = chain().find_map(|error| error.downcast_ref::<RetryAfter>()).map(|RetryAfter(_, wait)| *wait);
+        Self { retry_after, ..Self::new(kind, message(chain())) }
     }
+}
+
+/// What an error and its causes say, each once: many errors repeat their cause in their own text.
+fn message<'a>(chain: impl Iterator<Item = &'a (dyn std::error::Error + 'static)>) -> String {
+    let mut message = String::new();
+    for text in chain.map(ToString::to_string) {
+        if !message.contains(&text) {
+            if !message.is_empty() {
+                message.push_str(": ");
+            }
+            message.push_str(&text);
+        }
+        if message.len() > FAILURE_MESSAGE_BYTES_MAX {
+            break;
+        }
+    }
+    message
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[derive(Debug, thiserror::Error)]
+    #[error("paying failed")]
+    struct Paying(#[source] Permanent);
+
+    #[test]
+    fn markers_count_and_causes_are_told_also_behind_an_error_of_the_users() {
+        let failure = AttemptFailure::from_error(&Paying(Permanent::new("no such card")).into());
+        assert_eq!((failure.kind, failure.message.as_str()), (FailureKind::Permanent, "paying failed: no such card"));
+    }
 
     #[test]
     fn markers_are_found_and_leave_the_message_as_it_was() {

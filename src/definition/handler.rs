@@ -46,10 +46,11 @@ pub trait Extract: Sized {
 ///
 /// `I` is what flows in, `O` what flows on; `M` tells the arities apart and is always inferred.
 #[diagnostic::on_unimplemented(
-    message = "`{Self}` is not a task that takes `{I}`",
+    message = "`{Self}` cannot be the task here, where `{I}` flows in",
     label = "expected an async function from `{I}` to a `Result`",
     note = "a task is an `async fn(I) -> Result<O, E>`, where `I` is what the node before it gives",
-    note = "further parameters may be `Dep<T>` and `TaskContext`; `E` must convert into a boxed error"
+    note = "further parameters, at most 6, must be `Dep<T>` (`T: Send + Sync`) or `TaskContext`",
+    note = "`I: Deserialize`, `O: Serialize + Deserialize`, `E: Into<Box<dyn Error + Send + Sync>>`, and its future is `Send`"
 )]
 pub trait Handler<M, I>: Send + Sync + 'static {
     /// What the task gives.
@@ -116,6 +117,7 @@ impl_handler!(A, B, C, D, E1, F1);
 #[doc(hidden)]
 pub struct WithOptions<M>(std::marker::PhantomData<fn(M)>);
 
+#[diagnostic::do_not_recommend]
 impl<M, I, H> Handler<WithOptions<M>, I> for Task<H>
 where
     H: Handler<M, I>,

@@ -33,4 +33,5 @@ pub use retry::RetryPolicy;
 pub use workflow::{Definition, SignalError, Workflow, WorkflowInfo};
 
 pub(crate) use context::ContextParts;
+pub(crate) use deps::list;
 pub(crate) use workflow::SignalType;

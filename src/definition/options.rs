@@ -105,7 +105,8 @@ pub fn task<F>(function: F) -> Task<F> {
 
 impl<F> Task<F> {
     /// Ends an attempt that runs longer as failed; it is retried by policy. Counted from the moment the attempt gets
-    /// its slot, and after a crash goes on from what is left of it. Not part of the definition hash.
+    /// its slot, and after a crash goes on from what is left of it. Looked at where the task awaits; for work that blocks
+    /// its thread, see [`blocking`](Self::blocking). Not part of the definition hash.
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.options.timeout = Some(timeout);
         self

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use super::handler::ErasedTask;
 use super::program::Names as _;
-use super::{Builder, Deps, EmptyBuilder, Manifest, MissingDep, Program};
+use super::{Builder, Deps, EmptyBuilder, Manifest, MissingDep, NodeKind, Program};
 use crate::codec::{Codec, CodecError, Decode, Value};
 use crate::id::DefinitionHash;
 
@@ -48,12 +48,14 @@ impl WorkflowInfo {
 #[non_exhaustive]
 pub enum SignalError {
     /// No node waits for a signal of this name.
-    #[error("workflow `{workflow}` waits for no signal named `{signal}`: is the name right?")]
+    #[error("workflow `{workflow}` waits for no signal named `{signal}`; it waits for: {}", .known.join(", "))]
     UnknownSignal {
         /// The workflow.
         workflow: String,
         /// The name.
         signal: String,
+        /// The names it has.
+        known: Vec<String>,
     },
     /// The payload has another type than the workflow declares.
     #[error("signal `{signal}` carries `{expected}`, not `{found}`: send that type")]
@@ -129,6 +131,11 @@ impl Definition {
         missing
     }
 
+    pub(crate) fn has_task(&self, path: &str) -> bool {
+        let mut nodes = self.manifest.nodes.iter();
+        nodes.any(|node| node.kind == NodeKind::Task && node.path.as_str() == path)
+    }
+
     /// Checks that a signal of this name carries this type.
     pub(crate) fn check_signal(&self, signal: &str, found: SignalType) -> Result<(), SignalError> {
         let declared = self.signals.get(signal).ok_or_else(|| self.unknown_signal(signal))?;
@@ -143,7 +150,9 @@ impl Definition {
     }
 
     pub(crate) fn unknown_signal(&self, signal: &str) -> SignalError {
-        SignalError::UnknownSignal { workflow: self.info.name.clone(), signal: signal.to_owned() }
+        let mut known: Vec<_> = self.signals.keys().map(ToString::to_string).collect();
+        known.sort_unstable();
+        SignalError::UnknownSignal { workflow: self.info.name.clone(), signal: signal.to_owned(), known }
     }
 }
 

@@ -34,6 +34,20 @@ pub enum HandleError {
     /// A value does not decode.
     #[error(transparent)]
     Codec(#[from] CodecError),
+    /// Another run has taken the place of the handle's.
+    #[error("another run has taken the place of this one: get a new handle with Runtime::handle")]
+    Superseded,
+    /// The workflow has no task at this path.
+    #[error("workflow `{workflow}` has no task `{path}`: is the path right?")]
+    NoSuchTask {
+        /// The workflow.
+        workflow: String,
+        /// The path given.
+        path: String,
+    },
+    /// The runtime has shut down.
+    #[error("the runtime has shut down")]
+    ShuttingDown,
     /// Its codec is not registered with this runtime.
     #[error("the instance's codec {0} is not registered: add it with RuntimeBuilder::also_codec")]
     UnknownCodec(u8),
@@ -105,7 +119,7 @@ pub enum ResultError {
         /// By whom.
         by: Arc<str>,
     },
-    /// The instance is set aside. It may yet be released; ask again then.
+    /// The instance is set aside: look into why, and start it anew with `ConflictPolicy::TerminateExisting`.
     #[error("the instance is set aside: {reason}")]
     Quarantined {
         /// Why.

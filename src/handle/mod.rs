@@ -12,7 +12,7 @@ use serde::de::DeserializeOwned;
 use crate::actors::{Actors, Hub, Mail, MailError, Read, Reply, SignalMail};
 use crate::codec::Codec;
 use crate::definition::{SignalType, Workflow};
-use crate::id::{InstanceId, RunId, check_signal_id, generate_signal_id};
+use crate::id::{InstanceId, NodePath, RunId, check_signal_id, generate_signal_id};
 use crate::lifecycle::fill_values;
 use crate::machine::{Refusal, RowKey};
 use crate::status::Status;
@@ -26,8 +26,9 @@ const REPEATS: u32 = 5;
 
 /// One instance, as its starter or anyone else sees it. Cheap to clone; keeps no instance awake, but its runtime alive.
 ///
-/// Messages go to the instance's current run; [`result`](Self::result) and [`watch`](Self::watch) follow the run the
-/// handle was made for. Every answer waits for the commit of what it says.
+/// Messages go to the instance's current run, whose [`status`](Self::status) is given too; [`result`](Self::result),
+/// [`watch`](Self::watch) and [`task_result`](Self::task_result) are of the run the handle was made for. Every answer
+/// waits for the commit of what it says.
 pub struct InstanceHandle<O> {
     actors: Arc<Actors>,
     workflow: Workflow<(), O>,
@@ -64,14 +65,16 @@ impl<O: 'static> InstanceHandle<O> {
     /// Sends a signal. Buffered durably if the instance does not wait for it yet; first in, first out per name, in the
     /// order of commits. Repeated by itself while its outcome is unknown, which a generated id makes harmless.
     ///
+    /// `T` is the very type declared at the wait: `&5_u32` for `u32`, `&"ana".to_owned()` for `String`.
+    ///
     /// # Errors
     /// [`MessageError`].
     pub async fn signal<T: Serialize + 'static>(&self, name: &str, payload: &T) -> Result<(), MessageError> {
         self.send_signal(name, payload, generate_signal_id()).await
     }
 
-    /// Sends a signal with an id of the caller's: a repeated one is acknowledged and ignored. The last 10,000 ids of a run
-    /// are remembered.
+    /// Sends a signal with an id of the caller's: a repeated one is acknowledged and ignored, also after the run has
+    /// ended. The last 10,000 ids of a run are remembered.
     ///
     /// # Errors
     /// [`MessageError`].
@@ -127,7 +130,7 @@ impl<O: 'static> InstanceHandle<O> {
     }
 
     /// Pauses the instance: running tasks finish and are recorded, but no task starts and no signal is consumed; delays
-    /// and deadlines run on. Pausing twice is fine.
+    /// and deadlines run on. Pausing twice is fine: the first reason stays.
     ///
     /// # Errors
     /// [`MessageError`].
@@ -179,7 +182,7 @@ impl<O: 'static> InstanceHandle<O> {
     }
 
     async fn read(&self) -> Result<Read, HandleError> {
-        self.hub().read(&self.instance).await?.ok_or(HandleError::NotFound)
+        read(self.hub(), &self.instance).await
     }
 
     /// The status as of the last commit.
@@ -196,10 +199,10 @@ impl<O: 'static> InstanceHandle<O> {
     /// [`ResultError`]: a typed failure if it ended otherwise.
     pub async fn result(&self) -> Result<O, ResultError> {
         match self.await_end().await {
-            // The store is closed: that is not news about the instance.
-            Err(ResultError::Handle(HandleError::Store(_))) if self.hub().is_closing() => {
-                Err(ResultError::ShuttingDown)
-            }
+            Err(ResultError::Handle(error)) => Err(match self.hub().explain(error) {
+                HandleError::ShuttingDown => ResultError::ShuttingDown,
+                error => ResultError::Handle(error),
+            }),
             result => result,
         }
     }
@@ -233,7 +236,7 @@ impl<O: 'static> InstanceHandle<O> {
         }
     }
 
-    /// Watches the status: a stream of changes, beginning with the present one. A slow reader sees the latest; what came
+    /// Watches the status: its changes one by one, beginning with the present one. A slow reader sees the latest; what came
     /// and went meanwhile is not kept.
     ///
     /// # Errors
@@ -244,20 +247,44 @@ impl<O: 'static> InstanceHandle<O> {
         Ok(StatusWatch::new(changes, Arc::clone(&self.actors), self.instance.clone(), self.run))
     }
 
-    /// A task's recorded result, during and after the run; none if it has not finished yet.
+    /// A task's recorded result, during and after the handle's run; none if it has not finished yet.
     ///
     /// # Errors
-    /// [`HandleError`], also if the result is not a `T`.
+    /// [`HandleError`], also if there is no such task or its result is not a `T`.
     pub async fn task_result<T: DeserializeOwned>(&self, path: &str) -> Result<Option<T>, HandleError> {
+        if !self.workflow.definition().has_task(path) {
+            let workflow = self.workflow.definition().info().name().to_owned();
+            return Err(HandleError::NoSuchTask { workflow, path: path.to_owned() });
+        }
         let snapshot = self.read().await?.stored.snapshot;
-        let key = RowKey::Result(crate::id::NodePath::new(path));
-        let Some(row) = self.hub().store.row(snapshot.run(), &key).await? else { return Ok(None) };
+        if snapshot.run() != self.run {
+            return Err(HandleError::Superseded);
+        }
+        let key = RowKey::Result(NodePath::new(path));
+        let row = self.hub().store.row(self.run, &key).await.map_err(|error| self.hub().explain(error.into()))?;
+        let Some(row) = row else { return Ok(None) };
         let bytes = snapshot.open_row(&key, &row)?;
         Ok(Some(self.codec_of(snapshot.codec())?.decode(&bytes)?))
     }
 
     fn codec_of(&self, id: u8) -> Result<&Codec, HandleError> {
         self.hub().codecs.get(&id).ok_or(HandleError::UnknownCodec(id))
+    }
+}
+
+/// Reads an instance that must be there.
+pub(crate) async fn read(hub: &Hub, instance: &InstanceId) -> Result<Read, HandleError> {
+    let read = hub.read(instance).await.map_err(|error| hub.explain(error.into()))?;
+    read.ok_or(HandleError::NotFound)
+}
+
+impl Hub {
+    /// That the store is closed is not news about an instance.
+    fn explain(&self, error: HandleError) -> HandleError {
+        match error {
+            HandleError::Store(_) if self.is_closing() => HandleError::ShuttingDown,
+            error => error,
+        }
     }
 }
 

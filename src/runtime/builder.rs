@@ -19,13 +19,19 @@ use crate::store::{Store, StoreError};
 #[non_exhaustive]
 pub enum RuntimeError {
     /// Tasks ask for services that were not provided. All of them are listed.
-    #[error("provide these with RuntimeBuilder::provide: {}", join(.0))]
+    #[error("provide these with RuntimeBuilder::provide: {}", crate::definition::list(.0))]
     MissingDeps(Vec<MissingDep>),
     /// Two codecs have the same id, or one has an id below 128.
     #[error(
         "codec id {0} is taken or below {CUSTOM_CODEC_ID_MIN}: give each codec of yours an id of its own from there"
     )]
     CodecId(u8),
+    /// Two workflows have the same name, version and structure.
+    #[error("two different workflows look the same to instances: `{workflow}`; give one another name or version")]
+    RegisteredTwice {
+        /// Their name.
+        workflow: String,
+    },
     /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -34,14 +40,12 @@ pub enum RuntimeError {
     Actors(String),
 }
 
-fn join(missing: &[MissingDep]) -> String {
-    missing.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
-}
-
 /// Puts a [`Runtime`] together.
 pub struct RuntimeBuilder {
     store: Arc<dyn Store>,
     definitions: HashMap<DefinitionHash, Arc<Definition>>,
+    /// A workflow that was registered although another one has its hash.
+    registered_twice: Option<Arc<Definition>>,
     deps: Deps,
     limits: Limits,
     codec: Codec,
@@ -54,6 +58,7 @@ impl RuntimeBuilder {
         Self {
             store,
             definitions: HashMap::new(),
+            registered_twice: None,
             deps: Deps::new(),
             limits: Limits::default(),
             codec: Codec::MessagePack,
@@ -65,11 +70,16 @@ impl RuntimeBuilder {
     /// Registers a workflow: its instances can be started, and those in the store go on. Several versions side by side
     /// are fine; each instance runs on its own.
     pub fn register<I, O: 'static>(mut self, workflow: &Workflow<I, O>) -> Self {
-        self.definitions.insert(workflow.hash(), Arc::clone(workflow.definition()));
+        let definition = workflow.definition();
+        let registered = self.definitions.entry(workflow.hash()).or_insert_with(|| Arc::clone(definition));
+        if !Arc::ptr_eq(registered, definition) {
+            self.registered_twice = Some(Arc::clone(definition));
+        }
         self
     }
 
-    /// Provides a service for tasks that ask for a [`Dep<T>`](crate::Dep).
+    /// Provides a service for tasks that ask for a [`Dep<T>`](crate::Dep) of this very type. For a trait object, use
+    /// [`provide_arc`](Self::provide_arc).
     pub fn provide<T: Send + Sync + 'static>(self, service: T) -> Self {
         self.provide_arc(Arc::new(service))
     }
@@ -112,6 +122,9 @@ impl RuntimeBuilder {
         let missing: Vec<_> = self.definitions.values().flat_map(|one| one.missing_deps(&self.deps)).collect();
         if !missing.is_empty() {
             return Err(RuntimeError::MissingDeps(missing));
+        }
+        if let Some(twice) = self.registered_twice {
+            return Err(RuntimeError::RegisteredTwice { workflow: twice.info().name().to_owned() });
         }
         let codecs = codecs(&self.codec, self.more_codecs)?;
         for (hash, definition) in &self.definitions {

@@ -10,7 +10,7 @@ use std::time::Duration;
 use crate::actors::Actors;
 use crate::codec::Codec;
 use crate::definition::Workflow;
-use crate::handle::{HandleError, InstanceHandle};
+use crate::handle::{HandleError, InstanceHandle, read};
 use crate::id::InstanceId;
 use crate::store::Store;
 
@@ -21,8 +21,11 @@ pub use start::{StartOptions, Started};
 
 /// A running Everstep: starts instances, keeps them going, and picks up by itself what a crash left behind.
 ///
-/// Cheap to clone; it stops when the last clone is dropped, at once and without losing anything that was acknowledged.
-/// [`Runtime::shutdown`] stops it gently.
+/// Cheap to clone. [`Runtime::shutdown`] stops it gently. Otherwise it stops when the last clone is dropped and the last
+/// handle and watch of it, at once and without losing anything that was acknowledged; the store is let go of a moment
+/// later, so shut it down first if you mean to open the same directory again.
+///
+/// Runs on the tokio runtime it is started on, which needs its time driver.
 #[derive(Clone)]
 pub struct Runtime {
     inner: Arc<Inner>,
@@ -65,7 +68,7 @@ impl Runtime {
         instance: impl AsRef<str>,
     ) -> Result<InstanceHandle<O>, HandleError> {
         let instance = InstanceId::new(instance.as_ref())?;
-        let read = self.inner.actors.hub().read(&instance).await?.ok_or(HandleError::NotFound)?;
+        let read = read(self.inner.actors.hub(), &instance).await?;
         let snapshot = &read.stored.snapshot;
         let (expected, found) = (workflow.hash(), snapshot.definition());
         if expected != found {

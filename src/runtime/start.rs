@@ -41,7 +41,7 @@ impl StartOptions {
         self
     }
 
-    /// The W3C traceparent of whoever starts the instance, kept with it.
+    /// The W3C traceparent of whoever starts the instance, stored with it for tools that read the store.
     pub fn traceparent(mut self, traceparent: impl Into<Arc<str>>) -> Self {
         self.traceparent = Some(traceparent.into());
         self
@@ -53,7 +53,8 @@ impl StartOptions {
 pub struct Started<O> {
     /// The instance.
     pub handle: InstanceHandle<O>,
-    /// What was there already, with [`ConflictPolicy::UseExisting`]; none if a new run was started.
+    /// What was there already, with [`ConflictPolicy::UseExisting`]; none if a new run was started, also in place of an
+    /// old one.
     pub existing: Option<ExistingInstance<O>>,
 }
 

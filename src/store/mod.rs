@@ -55,7 +55,9 @@ pub enum StoreError {
     #[error("the store failed: {0}")]
     Fatal(String),
     /// Another process, or another store in this one, has the directory open.
-    #[error("{0} is open in another process: only one may use a data directory at a time")]
+    #[error(
+        "{0} is open already, in another process or in this one: only one runtime may use a data directory at a time"
+    )]
     Locked(String),
     /// What is on disk is not a store of ours, or cannot be read.
     #[error("the store at {at} cannot be opened: {why}")]
