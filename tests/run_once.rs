@@ -1,10 +1,18 @@
 //! Running in memory: what differs from a runtime is only that nothing survives.
 #![allow(clippy::unwrap_used, reason = "a test may panic anywhere")]
 
+mod common;
+
 use std::convert::Infallible;
 use std::time::Duration;
 
-use everstep::{Failure, RunOnceError, Runtime, RuntimeError, Workflow};
+use common::{Counter, counting, failing, moving, still_clock, within};
+use everstep::{
+    Clock as _, Failure, RetryPolicy, RunOnce, RunOnceError, Runtime, RuntimeError, SignalOutcome, Workflow, task,
+};
+use tokio::sync::mpsc::unbounded_channel;
+
+const SECOND: Duration = Duration::from_secs(1);
 
 async fn never(_: u32) -> Result<u32, Infallible> {
     std::future::pending().await
@@ -33,4 +41,29 @@ async fn two_workflows_that_instances_cannot_tell_apart_are_refused() {
     let builder = Runtime::builder(everstep::MemoryStore::new());
     let started = builder.register(&first).register(&first).register(&second).start().await;
     assert_eq!(started.err(), Some(RuntimeError::RegisteredTwice { workflow: "w".into() }));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn run_once_goes_through_delays_retries_and_timeouts_and_needs_no_signal() {
+    // One workflow with all of that on a clock that is moved; one that fails for good; one that waits for a signal.
+    let (clock, (told, _attempts)) = (still_clock(), unbounded_channel());
+    let workflow = Workflow::builder("w")
+        .then("t", task(failing(&clock, told)).retry(RetryPolicy::fixed(2, 60 * SECOND)))
+        .delay("delay", 3_600 * SECOND)
+        .wait_for_signal_keeping_timeout::<u32>("wait", "go", 60 * SECOND)
+        .build()
+        .unwrap();
+    let start = clock.now();
+    let run = RunOnce::new(&workflow).clock(clock.clone()).run(2);
+    assert_eq!(moving(&clock, 60 * SECOND, run).await, Ok((2, SignalOutcome::TimedOut)));
+    assert!(clock.now() >= start.after(3_780 * SECOND));
+    let run = RunOnce::new(&workflow).clock(clock.clone()).run(3);
+    let Err(RunOnceError::Failed(Failure::Task(failure))) = moving(&clock, 60 * SECOND, run).await else { panic!() };
+    assert_eq!((failure.attempt, failure.message.as_str()), (3, "failure 3"));
+
+    let counter = Counter::default();
+    let waits = Workflow::builder("w").then("count", counting::<u32>(&counter)).delay("d", SECOND / 100);
+    let waits = waits.wait_for_signal::<u32>("wait", "go").build().unwrap();
+    let Err(RunOnceError::NeedsSignal { node }) = within(waits.run_once(1)).await else { panic!() };
+    assert_eq!((node.as_str(), counter.get()), ("wait", 1));
 }

@@ -1,36 +1,21 @@
-//! Tasks: how attempts are made, repeated, timed and ended, and what a task is given.
-#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test may panic")]
+//! Tasks: how attempts are made, repeated, timed and ended, and who goes first.
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 mod common;
 
 use std::convert::Infallible;
-use std::future::{Ready, ready};
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::future::ready;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use common::{Counter, Gate, holding, inc, moving, reach_code, same, still_clock, when_clock_is_at, within};
+use common::{Gate, failing, holding, inc, moving, reach_code, still_clock, when_clock_is_at, within};
 use everstep::{
-    BoxError, Clock as _, Codec, CustomCodec, Dep, Failure, FailureKind, ManualClock, MemoryStore, Permanent, Priority,
-    ReadWith, ResultError, RetryAfter, RetryPolicy, RunOnce, RunOnceError, Runtime, SignalOutcome, Status, StatusCode,
-    TaskContext, TaskFailure, Timestamp, Workflow, task,
+    BoxError, Clock as _, Failure, FailureKind, ManualClock, MemoryStore, Permanent, Priority, ResultError, RetryAfter,
+    RetryPolicy, Runtime, Status, StatusCode, TaskContext, TaskFailure, Workflow, task,
 };
-use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
 const SECOND: Duration = Duration::from_secs(1);
-
-/// Every attempt tells when it began and its number, and fails until the input's number of failures is reached.
-type Attempts = UnboundedSender<(u32, Duration)>;
-type Failing = Ready<Result<u32, String>>;
-
-fn failing(clock: &ManualClock, told: Attempts) -> impl Fn(u32, TaskContext) -> Failing + Send + Sync + use<> {
-    let (clock, start) = (clock.clone(), clock.now());
-    move |failures, context| {
-        told.send((context.attempt(), clock.now().since(start))).unwrap();
-        let done = context.attempt() > failures;
-        ready(if done { Ok(failures) } else { Err(format!("failure {}", context.attempt())) })
-    }
-}
 
 async fn next(told: &mut UnboundedReceiver<(u32, Duration)>) -> (u32, Duration) {
     within(told.recv()).await.unwrap()
@@ -295,174 +280,4 @@ async fn with_one_slot_the_most_urgent_goes_first() {
     let order = order.lock().unwrap().clone();
     let expected: Vec<_> = priorities.iter().rev().flat_map(|priority| [(*priority, 0), (*priority, 1)]).collect();
     assert_eq!(order, expected);
-}
-
-trait Greeter: Send + Sync {
-    fn greet(&self, name: &str) -> String;
-}
-
-struct Polite;
-
-impl Greeter for Polite {
-    fn greet(&self, name: &str) -> String {
-        format!("good day, {name}")
-    }
-}
-
-async fn greet(
-    name: String,
-    Dep(greeter): Dep<dyn Greeter>,
-    context: TaskContext,
-    Dep(count): Dep<AtomicU32>,
-) -> Result<String, Infallible> {
-    Ok(format!("{} ({} {})", greeter.greet(&name), count.fetch_add(1, Ordering::SeqCst), context.attempt()))
-}
-
-async fn shout(text: String, context: TaskContext, Dep(count): Dep<AtomicU32>) -> Result<String, Infallible> {
-    Ok(format!("{} {} {}", text.to_uppercase(), count.load(Ordering::SeqCst), context.node()))
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn services_and_context_come_in_any_order_also_as_trait_objects() {
-    // Two tasks that take the same things in different order, in a runtime and in memory.
-    let workflow = Workflow::builder("w").then("greet", greet).then("shout", task(shout).blocking()).build().unwrap();
-    let builder = Runtime::builder(MemoryStore::new()).register(&workflow).provide(AtomicU32::new(5));
-    let runtime = builder.provide_arc::<dyn Greeter>(Arc::new(Polite)).start().await.unwrap();
-    let handle = runtime.start(&workflow, "id", "ana".to_owned()).await.unwrap();
-    assert_eq!(within(handle.result()).await.unwrap(), "GOOD DAY, ANA (5 1) 6 shout");
-    let once = RunOnce::new(&workflow).provide(AtomicU32::new(1)).provide_arc::<dyn Greeter>(Arc::new(Polite));
-    assert_eq!(once.run("bo".to_owned()).await.unwrap(), "GOOD DAY, BO (1 1) 2 shout");
-    let error = workflow.run_once("bo".to_owned()).await.unwrap_err();
-    let RunOnceError::MissingDeps(missing) = error else { panic!("{error:?}") };
-    assert_eq!(missing.len(), 3, "{missing:?}");
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_context_tells_the_attempt_it_is_in_and_its_key_is_the_positions() {
-    // Two tasks in two instances, the first with two attempts: all contexts are collected, and their keys are equal where
-    // only the attempt differs and nowhere else.
-    let (told, mut contexts) = unbounded_channel::<TaskContext>();
-    let tell = move |n: u32, context: TaskContext| {
-        told.send(context.clone()).unwrap();
-        let again = context.node().as_str() == "first" && context.attempt() == 1;
-        ready(if again { Err("again") } else { Ok(n) })
-    };
-    let first = task(tell.clone()).retry(RetryPolicy::fixed(1, Duration::ZERO)).timeout(SECOND).tag("x").tag("y");
-    let first = first.priority(Priority::High).version("v7").display_name("First").description("the first");
-    let workflow = Workflow::builder("named")
-        .version("3")
-        .description("text")
-        .metadata("team", "blue")
-        .then("first", first)
-        .then("second", task(tell))
-        .build()
-        .unwrap();
-    let runtime = runtime(&workflow, &still_clock(), &MemoryStore::new()).await;
-    let mut keys = std::collections::BTreeMap::<String, Vec<(String, String)>>::new();
-    for id in ["a", "b"] {
-        let handle = runtime.start(&workflow, id, 1).await.unwrap();
-        within(handle.result()).await.unwrap();
-        for (node, attempt) in [("first", 1), ("first", 2), ("second", 1)] {
-            let context = contexts.try_recv().unwrap();
-            let place = (context.instance().as_str(), context.node().as_str(), context.attempt(), context.run());
-            assert_eq!(place, (id, node, attempt, handle.run_id()));
-            let info = context.workflow();
-            assert_eq!((info.name(), info.version(), info.description()), ("named", "3", Some("text")));
-            assert_eq!(info.metadata().get("team").map(String::as_str), Some("blue"));
-            let options = context.options();
-            if node == "first" {
-                assert_eq!(
-                    (options.tags(), options.priority()),
-                    (&["x".to_owned(), "y".to_owned()][..], Priority::High)
-                );
-                assert_eq!((options.version(), options.timeout()), ("v7", Some(SECOND)));
-                assert_eq!((options.display_name(), options.description()), (Some("First"), Some("the first")));
-                assert_eq!(context.deadline(), Some(Timestamp::from_micros(1_800_000_001_000_000)));
-            } else {
-                assert_eq!((options.priority(), context.deadline()), (Priority::Normal, None));
-            }
-            let place = (id.to_owned(), node.to_owned());
-            keys.entry(context.idempotency_key()).or_default().push(place);
-        }
-    }
-    assert_eq!(keys.len(), 4, "{keys:?}");
-    assert!(keys.keys().all(|key| key.len() == 64));
-    assert!(keys.values().all(|places| places.iter().all(|place| *place == places[0])), "{keys:?}");
-}
-
-/// JSON, each byte inverted.
-struct Inverted;
-
-impl CustomCodec for Inverted {
-    fn id(&self) -> u8 {
-        200
-    }
-
-    fn name(&self) -> &'static str {
-        "inverted JSON"
-    }
-
-    fn encode(&self, value: &dyn erased_serde::Serialize) -> Result<Vec<u8>, erased_serde::Error> {
-        let bytes = serde_json::to_vec(value).map_err(serde::ser::Error::custom)?;
-        Ok(bytes.into_iter().map(|byte| !byte).collect())
-    }
-
-    fn decode(&self, bytes: &[u8], read: &mut ReadWith<'_>) -> Result<(), erased_serde::Error> {
-        let bytes: Vec<u8> = bytes.iter().map(|byte| !byte).collect();
-        let mut deserializer = serde_json::Deserializer::from_slice(&bytes);
-        read(&mut <dyn erased_serde::Deserializer<'_>>::erase(&mut deserializer))?;
-        deserializer.end().map_err(serde::de::Error::custom)
-    }
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn every_codec_carries_input_results_and_signals() {
-    // The same workflow with each codec, stopped in the middle; the second runtime's own codec is the default, since an
-    // instance goes on with the one it was started with.
-    for codec in [Codec::MessagePack, Codec::Json, Codec::Custom(Arc::new(Inverted))] {
-        let workflow = Workflow::builder("w")
-            .then("same", same::<(String, Option<u8>)>)
-            .wait_for_signal_keeping::<Vec<i64>>("wait", "go")
-            .then("again", same::<((String, Option<u8>), Vec<i64>)>)
-            .build()
-            .unwrap();
-        let store = MemoryStore::new();
-        let builder = Runtime::builder(store.clone()).register(&workflow).codec(codec.clone());
-        let first = builder.start().await.unwrap();
-        let handle = first.start(&workflow, "id", ("é".repeat(200), None)).await.unwrap();
-        reach_code(&handle, StatusCode::AwaitingSignal).await;
-        first.shutdown(SECOND).await;
-        let second = Runtime::builder(store).register(&workflow).also_codec(codec.clone()).start().await.unwrap();
-        let handle = second.handle(&workflow, "id").await.unwrap();
-        handle.signal("go", &vec![i64::MIN, -1, i64::MAX]).await.unwrap();
-        let output = within(handle.result()).await.unwrap();
-        assert_eq!(output, (("é".repeat(200), None), vec![i64::MIN, -1, i64::MAX]), "{codec:?}");
-        let stored = handle.task_result::<(String, Option<u8>)>("same").await.unwrap();
-        assert_eq!(stored, Some(("é".repeat(200), None)), "{codec:?}");
-    }
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn run_once_goes_through_delays_retries_and_timeouts_and_needs_no_signal() {
-    // One workflow with all of that on a clock that is moved; one that fails for good; one that waits for a signal.
-    let (clock, (told, _attempts)) = (still_clock(), unbounded_channel());
-    let workflow = Workflow::builder("w")
-        .then("t", task(failing(&clock, told)).retry(RetryPolicy::fixed(2, 60 * SECOND)))
-        .delay("delay", 3_600 * SECOND)
-        .wait_for_signal_keeping_timeout::<u32>("wait", "go", 60 * SECOND)
-        .build()
-        .unwrap();
-    let start = clock.now();
-    let run = RunOnce::new(&workflow).clock(clock.clone()).run(2);
-    assert_eq!(moving(&clock, 60 * SECOND, run).await, Ok((2, SignalOutcome::TimedOut)));
-    assert!(clock.now() >= start.after(3_780 * SECOND));
-    let run = RunOnce::new(&workflow).clock(clock.clone()).run(3);
-    let Err(RunOnceError::Failed(Failure::Task(failure))) = moving(&clock, 60 * SECOND, run).await else { panic!() };
-    assert_eq!((failure.attempt, failure.message.as_str()), (3, "failure 3"));
-
-    let counter = Counter::default();
-    let waits = Workflow::builder("w").then("count", common::counting::<u32>(&counter)).delay("d", SECOND / 100);
-    let waits = waits.wait_for_signal::<u32>("wait", "go").build().unwrap();
-    let Err(RunOnceError::NeedsSignal { node }) = within(waits.run_once(1)).await else { panic!() };
-    assert_eq!((node.as_str(), counter.get()), ("wait", 1));
 }

@@ -2,13 +2,18 @@
 #![allow(dead_code, reason = "each test file uses a part of this")]
 
 use std::convert::Infallible;
+use std::future::{Ready, ready};
 use std::panic::Location;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use everstep::{InstanceHandle, InstanceId, ManualClock, MemoryStore, Status, StatusCode, Store as _, Timestamp};
+use everstep::{
+    Clock as _, ConflictPolicy, InstanceHandle, InstanceId, ManualClock, MemoryStore, StartOptions, Status, StatusCode,
+    Store as _, TaskContext, Timestamp, Workflow,
+};
 use tokio::sync::Semaphore;
+use tokio::sync::mpsc::UnboundedSender;
 
 /// How long anything may take before a test says that it will never happen. Never a measure of speed.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(8);
@@ -66,7 +71,6 @@ pub(crate) fn when_clock_is_at<F: Future>(
     at: Timestamp,
     future: F,
 ) -> impl Future<Output = F::Output> {
-    use everstep::Clock as _;
     clock.advance(at.since(clock.now()));
     moving(clock, Duration::from_secs(1), future)
 }
@@ -196,4 +200,53 @@ pub(crate) fn holding<T: Send + 'static>(
             Ok(value)
         })
     }
+}
+
+/// A task whose every attempt tells its number and when it began, and which fails as often as its input says.
+pub(crate) fn failing(
+    clock: &ManualClock,
+    told: UnboundedSender<(u32, Duration)>,
+) -> impl Fn(u32, TaskContext) -> Ready<Result<u32, String>> + Send + Sync + use<> {
+    let (clock, start) = (clock.clone(), clock.now());
+    move |failures, context| {
+        told.send((context.attempt(), clock.now().since(start))).unwrap();
+        let done = context.attempt() > failures;
+        ready(if done { Ok(failures) } else { Err(format!("failure {}", context.attempt())) })
+    }
+}
+
+/// A workflow that waits for one number.
+pub(crate) fn waiting(name: &str) -> Workflow<u32, u32> {
+    Workflow::builder_for::<u32>(name).wait_for_signal::<u32>("wait", "go").build().unwrap()
+}
+
+/// count -> hold -> delay -> wait -> inc.
+pub(crate) fn long(count: &Counter, gate: &Gate) -> Workflow<u32, u32> {
+    Workflow::builder("long")
+        .then("count", counting::<u32>(count))
+        .then("hold", holding::<u32>(gate))
+        .delay("delay", Duration::from_mins(1))
+        .wait_for_signal::<u32>("wait", "go")
+        .then("inc", inc)
+        .build()
+        .unwrap()
+}
+
+/// The options of a start by this policy.
+pub(crate) fn with(policy: ConflictPolicy) -> StartOptions {
+    StartOptions::new().policy(policy)
+}
+
+/// The store of a runtime that was dropped is free once its last actor is gone.
+#[cfg(feature = "file-store")]
+pub(crate) async fn open(path: &std::path::Path) -> everstep::FileStore {
+    let opened = async {
+        loop {
+            match everstep::FileStore::open(path).await {
+                Err(everstep::StoreError::Locked(_)) => tokio::task::yield_now().await,
+                opened => return opened.unwrap(),
+            }
+        }
+    };
+    within(opened).await
 }

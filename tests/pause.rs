@@ -1,156 +1,29 @@
-//! Cancel, pause and unpause in every state there is: who wins, what goes on meanwhile, and that nothing is stranded.
-#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test may panic")]
+//! Pause and unpause in every state there is: what is held, what goes on meanwhile, and that nothing is stranded.
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 mod common;
+#[path = "common/stage.rs"]
+mod stage;
 
 use std::convert::Infallible;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use common::{Counter, Gate, counting, holding, inc, reach_code, still_clock, when_clock_is_at, within};
 use everstep::{
-    Clock as _, Dep, Failure, InstanceHandle, Limits, ManualClock, MemoryStore, MessageError, ResultError, RetryPolicy,
-    Runtime, SignalOutcome, Status, StatusCode, Workflow, machine, task,
+    Clock as _, Failure, Limits, MemoryStore, MessageError, ResultError, Runtime, SignalOutcome, Status, StatusCode,
+    Workflow, task,
 };
+use stage::{STATES, State, hold, stage};
 use tokio::task::JoinSet;
 
 const MINUTE: Duration = Duration::from_mins(1);
 const HOUR: Duration = Duration::from_hours(1);
-
-#[derive(Clone, Copy, Debug, PartialEq)]
-enum State {
-    Queued,
-    Running,
-    BackingOff,
-    Delayed,
-    Awaiting,
-    Paused,
-}
-
-const STATES: [State; 6] =
-    [State::Queued, State::Running, State::BackingOff, State::Delayed, State::Awaiting, State::Paused];
-
-/// Counts when the future it is in is dropped.
-struct Dropped(Counter);
-
-impl Drop for Dropped {
-    fn drop(&mut self) {
-        self.0.hit();
-    }
-}
-
-struct Stage {
-    gate: Gate,
-    clock: ManualClock,
-    workflow: Workflow<u32, u32>,
-    runtime: Runtime,
-    /// In the state asked for.
-    handle: InstanceHandle<u32>,
-    /// Holds the only slot, if that is what keeps the other one queued.
-    first: Option<InstanceHandle<u32>>,
-    dropped: Counter,
-}
-
-async fn hold(n: u32, Dep(gate): Dep<Gate>, Dep(dropped): Dep<Counter>) -> Result<u32, &'static str> {
-    let _guard = Dropped(Counter::clone(&dropped));
-    gate.pass().await;
-    if n == 13 { Err("unlucky") } else { Ok(n) }
-}
-
-/// hold (fails for 13, again after an hour) -> delay -> wait -> inc, with one slot, brought to a state.
-async fn stage(state: State) -> Stage {
-    let workflow = Workflow::builder("w")
-        .then("hold", task(hold).retry(RetryPolicy::fixed(5, HOUR)))
-        .delay("delay", MINUTE)
-        .wait_for_signal::<u32>("wait", "go")
-        .then("inc", inc)
-        .build()
-        .unwrap();
-    let (gate, dropped, clock, store) = (Gate::new(), Counter::default(), still_clock(), MemoryStore::new());
-    let mut limits = Limits::default();
-    limits.tasks_running_max = 1;
-    let builder = Runtime::builder(store.clone()).register(&workflow).clock(clock.clone()).limits(limits);
-    let builder = builder.provide(gate.clone()).provide(dropped.clone());
-    let runtime = builder.start().await.unwrap();
-    let first = if state == State::Queued { Some(runtime.start(&workflow, "first", 1).await.unwrap()) } else { None };
-    if first.is_some() {
-        gate.entered().await;
-    }
-    let input = if state == State::BackingOff { 13 } else { 1 };
-    let handle = runtime.start(&workflow, "id", input).await.unwrap();
-    if state != State::Queued {
-        gate.entered().await;
-    }
-    match state {
-        State::Queued | State::Running => {}
-        State::BackingOff => {
-            gate.open(1);
-            common::backing_off(&store, "id", clock.now()).await;
-        }
-        State::Delayed | State::Awaiting | State::Paused => {
-            gate.open(1);
-            let Status::Waiting { wake_at, .. } = reach_code(&handle, StatusCode::Waiting).await else { panic!() };
-            if state == State::Awaiting {
-                when_clock_is_at(&clock, wake_at, reach_code(&handle, StatusCode::AwaitingSignal)).await;
-            }
-            if state == State::Paused {
-                handle.pause("first", "ana").await.unwrap();
-            }
-        }
-    }
-    Stage { gate, clock, workflow, runtime, handle, first, dropped }
-}
 
 /// Everything sent so far has had its turn when a few other instances have run from start to end.
 async fn others_have_run(runtime: &Runtime, other: &Workflow<u32, u32>) {
     for n in 0..5 {
         let id = format!("other {n} {:?}", Instant::now());
         assert_eq!(within(runtime.start(other, id, 1).await.unwrap().result()).await, Ok(2));
-    }
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn cancel_ends_an_instance_in_every_state() {
-    // Brought to a state and cancelled: the answer, the status and the result say so, with reason and by, within a second
-    // of noisy machine; a running future is dropped, the slot is free again, and everything later is refused.
-    for state in STATES {
-        let stage = stage(state).await;
-        let waiter = {
-            let handle = stage.handle.clone();
-            tokio::spawn(async move { handle.result().await })
-        };
-        let began = Instant::now();
-        stage.handle.cancel("no more", "ana").await.unwrap();
-        let cancelled = Status::Cancelled { reason: "no more".into(), by: "ana".into() };
-        assert_eq!(stage.handle.status().await.unwrap(), cancelled, "{state:?}");
-        let result = within(waiter).await.unwrap();
-        assert_eq!(result, Err(ResultError::Cancelled { reason: "no more".into(), by: "ana".into() }), "{state:?}");
-        let refused = MessageError::AlreadyTerminal(cancelled);
-        assert_eq!(stage.handle.cancel("again", "bob").await, Err(refused.clone()), "{state:?}");
-        if state == State::Running {
-            while stage.dropped.get() == 0 {
-                tokio::task::yield_now().await;
-            }
-        }
-        assert!(began.elapsed() < Duration::from_secs(1), "{state:?} took {:?}", began.elapsed());
-        assert_eq!(stage.handle.pause("x", "y").await, Err(refused.clone()), "{state:?}");
-        assert_eq!(stage.handle.unpause().await, Err(refused.clone()), "{state:?}");
-        assert_eq!(stage.handle.signal("go", &1_u32).await, Err(refused), "{state:?}");
-
-        let attempts = stage.gate.count();
-        if let Some(first) = &stage.first {
-            stage.gate.open(1);
-            reach_code(first, StatusCode::Waiting).await;
-            assert_eq!(stage.gate.count(), attempts, "a cancelled instance got the slot");
-        }
-        stage.clock.advance(2 * HOUR);
-        let workflow = Workflow::builder("w").then("x", inc).build().unwrap();
-        assert!(stage.runtime.handle(&workflow, "id").await.is_err());
-        if let Some(first) = &stage.first {
-            first.signal("go", &1_u32).await.unwrap();
-            assert_eq!(common::moving(&stage.clock, MINUTE, first.result()).await, Ok(2));
-        }
-        assert_eq!(stage.gate.count(), attempts, "{state:?}: a cancelled instance went on");
     }
 }
 
@@ -335,46 +208,6 @@ async fn the_last_result_a_final_failure_and_the_deadline_end_a_paused_instance(
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn cancel_racing_completion_has_one_winner() {
-    // A hundred rounds of letting the last task go and cancelling at once, three times over: one answer says who won, and
-    // status and result agree with it.
-    let gate = Gate::new();
-    let workflow = Workflow::builder("w").then("hold", holding::<u32>(&gate)).build().unwrap();
-    let runtime = Runtime::builder(MemoryStore::new()).register(&workflow).start().await.unwrap();
-    let mut completed = 0;
-    for round in 0..100 {
-        let handle = runtime.start(&workflow, format!("i{round}"), round).await.unwrap();
-        gate.entered().await;
-        let mut cancels = JoinSet::new();
-        let start = Arc::new(tokio::sync::Barrier::new(4));
-        for _ in 0..3 {
-            let (handle, start) = (handle.clone(), Arc::clone(&start));
-            cancels.spawn(async move {
-                start.wait().await;
-                handle.cancel("now", "ana").await
-            });
-        }
-        start.wait().await;
-        gate.open(1);
-        let answers = within(cancels.join_all()).await;
-        let won = answers.iter().filter(|answer| answer.is_ok()).count();
-        let status = handle.status().await.unwrap();
-        for error in answers.into_iter().filter_map(Result::err) {
-            assert_eq!(error, MessageError::AlreadyTerminal(status.clone()));
-        }
-        match (won, within(handle.result()).await) {
-            (0, Ok(n)) if n == round && status == Status::Completed => completed += 1,
-            (1, Err(ResultError::Cancelled { .. })) if status.code() == StatusCode::Cancelled => {
-                // Who was cancelled before going through the gate leaves the permit behind.
-                gate.forget_open();
-            }
-            other => panic!("round {round}: {other:?} {status}"),
-        }
-    }
-    println!("{completed} of 100 completed");
-}
-
-#[tokio::test(flavor = "multi_thread")]
 async fn pause_and_unpause_racing_with_the_work_strand_nothing() {
     // Sixty instances of ten quick tasks are paused and unpaused again and again while they work; every task runs once.
     let runs = Counter::default();
@@ -408,19 +241,4 @@ async fn pause_and_unpause_racing_with_the_work_strand_nothing() {
     }
     within(instances.join_all()).await;
     assert_eq!(runs.get(), 600);
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_reason_that_is_too_long_is_refused_and_nothing_happens() {
-    // One byte more than is kept, for each text of each request.
-    let workflow = Workflow::builder_for::<u32>("w").wait_for_signal::<u32>("wait", "go").build().unwrap();
-    let runtime = Runtime::builder(MemoryStore::new()).register(&workflow).start().await.unwrap();
-    let handle = runtime.start(&workflow, "id", 1).await.unwrap();
-    let long = "x".repeat(everstep::limits::REASON_BYTES_MAX + 1);
-    let refused = Err(MessageError::Refused(machine::Refusal::ReasonTooLong { bytes: long.len() }));
-    assert_eq!(handle.cancel(&long, "ana").await, refused);
-    assert_eq!(handle.cancel("x", &long).await, refused);
-    assert_eq!(handle.pause(&long, "ana").await, refused);
-    assert_eq!(handle.pause("x", &long).await, refused);
-    assert_eq!(handle.status().await.unwrap().code(), StatusCode::AwaitingSignal);
 }

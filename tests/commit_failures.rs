@@ -1,0 +1,99 @@
+//! Commits that fail under a result or a wake-up, once or often: the instance comes to its end by itself.
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
+mod common;
+#[path = "store_failures/faulty.rs"]
+mod faulty;
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::time::Duration;
+
+use common::{inc, still_clock, when_clock_is_at, within};
+use everstep::{Clock, Health, Runtime, Workflow};
+use faulty::{Fate, Faulty};
+
+const MINUTE: Duration = Duration::from_mins(1);
+
+/// A store, and how many of its next commits fail for good, each until it is reopened.
+fn trapped() -> (Faulty, Arc<AtomicU32>) {
+    let (store, fails) = (Faulty::new(), Arc::new(AtomicU32::new(0)));
+    let left = Arc::clone(&fails);
+    store.plan(move |_| {
+        let fails = left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1)).is_ok();
+        if fails { Fate::FailsBefore } else { Fate::Done }
+    });
+    (store, fails)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_result_whose_commit_fails_is_not_lost() {
+    // The commit of one task's result fails, for each task in turn; the instance must come to its end by itself.
+    let short = Duration::from_millis(2);
+    for n in 0..4 {
+        let (store, trap) = trapped();
+        let spring = move |place: u32| {
+            let (trap, set) = (trap.clone(), AtomicBool::new(place == n));
+            move |value: u32| {
+                trap.fetch_add(u32::from(set.swap(false, Ordering::SeqCst)), Ordering::SeqCst);
+                std::future::ready(Ok::<_, Infallible>(value + 1))
+            }
+        };
+        let workflow = Workflow::builder("w")
+            .then("a", spring(0))
+            .then("b", spring(1))
+            .delay("d", short)
+            .then("c", spring(2))
+            .wait_for_signal_keeping_timeout::<u32>("w", "go", short)
+            .then("e", async |(value, _): (u32, everstep::SignalOutcome<u32>)| Ok::<_, Infallible>(value))
+            .then("f", spring(3))
+            .build()
+            .unwrap();
+        let runtime = Runtime::builder(store.clone()).register(&workflow).start().await.unwrap();
+        let handle = runtime.start(&workflow, "id", 0).await.unwrap();
+        assert_eq!(within(handle.result()).await, Ok(4), "the commit after task {n} failed");
+        assert_eq!((store.failed(), runtime.health()), (1, Health::Healthy));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_that_fails_often_is_not_a_task_that_kills_the_process() {
+    // Six times in a row the commit of a task's result fails and the store is reopened: the process never died.
+    let (store, trap) = trapped();
+    let failures = AtomicU32::new(6);
+    let spring = move |value: u32| {
+        let more = failures.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1)).is_ok();
+        trap.fetch_add(u32::from(more), Ordering::SeqCst);
+        std::future::ready(Ok::<_, Infallible>(value + 1))
+    };
+    let workflow = Workflow::builder("w").then("spring", spring).then("inc", inc).build().unwrap();
+    let runtime = Runtime::builder(store.clone()).register(&workflow).start().await.unwrap();
+    let handle = runtime.start(&workflow, "id", 0).await.unwrap();
+    assert_eq!(within(handle.result()).await, Ok(2));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wake_up_whose_commit_fails_is_not_lost() {
+    // A delay's end and a wait's timeout: the commit they cause fails once. They must come again by themselves.
+    for delayed in [true, false] {
+        let (store, fails) = trapped();
+        let clock = still_clock();
+        let workflow = if delayed {
+            Workflow::builder_for::<u32>("w").delay("d", MINUTE).then("inc", inc).build().unwrap()
+        } else {
+            let waits = Workflow::builder_for::<u32>("w");
+            let waits = waits.wait_for_signal_keeping_timeout::<u32>("w", "go", MINUTE);
+            waits
+                .then("e", async |(n, _): (u32, everstep::SignalOutcome<u32>)| Ok::<_, Infallible>(n + 1))
+                .build()
+                .unwrap()
+        };
+        let builder = Runtime::builder(store.clone()).register(&workflow).clock(clock.clone());
+        let runtime = builder.start().await.unwrap();
+        let handle = runtime.start(&workflow, "id", 1).await.unwrap();
+        fails.store(1, Ordering::SeqCst);
+        assert_eq!(when_clock_is_at(&clock, clock.now().after(MINUTE), handle.result()).await, Ok(2), "{delayed}");
+        assert_eq!((store.failed(), runtime.health()), (1, Health::Healthy));
+    }
+}

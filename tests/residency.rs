@@ -1,0 +1,69 @@
+//! Room for one or two actors awake: the instances take turns, and all of them finish.
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test may panic")]
+
+mod common;
+
+use std::convert::Infallible;
+use std::time::Duration;
+
+use common::{Counter, inc, same, within};
+use everstep::{Limits, MemoryStore, Runtime, Workflow};
+use tokio::task::JoinSet;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_start_for_which_there_is_no_room_runs_its_tasks_once() {
+    // Two actors may be awake: most starts leave their instance to recovery, which races with them.
+    let runs: Vec<Counter> = (0..300).map(|_| Counter::default()).collect();
+    let counters = runs.clone();
+    let count = move |n: usize| {
+        counters[n].hit();
+        std::future::ready(Ok::<_, Infallible>(n))
+    };
+    let workflow = Workflow::builder("crowd").then("count", count).then("last", same::<usize>).build().unwrap();
+    let mut limits = Limits::default();
+    limits.resident_max = 2;
+    let runtime = Runtime::builder(MemoryStore::new()).register(&workflow).limits(limits).start().await.unwrap();
+    let mut starts = JoinSet::new();
+    for n in 0..runs.len() {
+        let (runtime, workflow) = (runtime.clone(), workflow.clone());
+        starts.spawn(async move {
+            let handle = runtime.start(&workflow, format!("i{n}"), n).await.unwrap();
+            assert_eq!(handle.result().await.unwrap(), n);
+        });
+    }
+    within(starts.join_all()).await;
+    let twice: Vec<_> = (0..runs.len()).filter(|n| runs[*n].get() != 1).collect();
+    assert!(twice.is_empty(), "tasks of instances that finished ran again: {twice:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn with_room_for_one_actor_fifty_instances_all_finish() {
+    // Tasks, a delay and a signal for each, with one actor awake at a time; then the same after a restart.
+    let workflow = Workflow::builder("w")
+        .then("inc", inc)
+        .delay("short", Duration::from_millis(5))
+        .wait_for_signal_keeping::<u32>("wait", "go")
+        .then("same", same::<(u32, u32)>)
+        .build()
+        .unwrap();
+    let store = MemoryStore::new();
+    let mut limits = Limits::default();
+    limits.resident_max = 1;
+    let builder = || Runtime::builder(store.clone()).register(&workflow).limits(limits.clone());
+    let runtime = builder().start().await.unwrap();
+    for n in 0..50 {
+        runtime.start(&workflow, format!("i{n}"), n).await.unwrap();
+    }
+    drop(runtime);
+    let runtime = builder().start().await.unwrap();
+    let mut all = JoinSet::new();
+    for n in 0..50 {
+        let (runtime, workflow) = (runtime.clone(), workflow.clone());
+        all.spawn(async move {
+            let handle = runtime.handle(&workflow, format!("i{n}")).await.unwrap();
+            handle.signal("go", &n).await.unwrap();
+            assert_eq!(handle.result().await, Ok((n + 1, n)));
+        });
+    }
+    within(all.join_all()).await;
+}
