@@ -20,6 +20,9 @@ pub const INLINE_BYTES_MAX: usize = 128;
 pub const SIGNAL_IDS_REMEMBERED: u64 = 10_000;
 /// Deaths of the process in a row at one position after which the instance is quarantined.
 pub const DEATHS_MAX: u32 = 5;
+/// Deaths in a row from which an attempt runs only while no other such attempt does, so that those who merely ran beside
+/// the one that kills the process are told from it.
+pub const DEATHS_ALONE: u32 = 3;
 
 /// Bounds a service may tune, given to [`RuntimeBuilder::limits`](crate::RuntimeBuilder::limits).
 ///

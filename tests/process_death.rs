@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test may panic anywhere")]
 
 use std::convert::Infallible;
+use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
@@ -12,6 +13,7 @@ use everstep::{ConflictPolicy, FileStore, Runtime, StartOptions, Status, Workflo
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::process::{Child, Command};
 
+const SIGABRT: i32 = 6;
 const DATA: &str = "EVERSTEP_TEST_DATA";
 
 /// The directory to work in, if this process is a child.
@@ -22,7 +24,7 @@ fn role() -> Option<PathBuf> {
 fn child(test: &str, data: &Path) -> Child {
     let mut command = Command::new(std::env::current_exe().unwrap());
     command.args(["--exact", test, "--nocapture"]).env(DATA, data).kill_on_drop(true);
-    command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap()
+    command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
 }
 
 /// Waits until the child says that something was acknowledged.
@@ -111,11 +113,14 @@ async fn a_task_that_kills_the_process_is_quarantined_and_the_rest_goes_on() {
     let mut deaths = 0;
     loop {
         let child = child("a_task_that_kills_the_process_is_quarantined_and_the_rest_goes_on", &data);
-        if child.wait_with_output().await.unwrap().status.success() {
+        let ended = child.wait_with_output().await.unwrap();
+        if ended.status.success() {
             break;
         }
+        let said = String::from_utf8_lossy(&ended.stderr);
+        assert_eq!(ended.status.signal(), Some(SIGABRT), "the child did not die of its task: {said}");
         deaths += 1;
-        assert!(deaths <= 6, "the task goes on killing the process");
+        assert!(deaths <= 5, "the task goes on killing the process");
     }
     assert_eq!(deaths, 5);
 

@@ -65,6 +65,10 @@ struct Table {
     running: usize,
     /// By urgency, then in order of arrival.
     queue: BTreeMap<(Timestamp, u64), Job>,
+    /// Attempts to be run alone that wait for the one before them, in the same order.
+    alone: BTreeMap<(Timestamp, u64), Job>,
+    /// Which of them has its turn: until its outcome is recorded, or it would be blamed for what the next one does.
+    turn: Option<AttemptKey>,
     arrivals: u64,
     known: HashMap<AttemptKey, Known>,
     closed: bool,
@@ -117,23 +121,35 @@ impl Executor {
             if table.closed || table.known.contains_key(&job.key) {
                 return;
             }
-            if table.running < self.slots {
-                self.take_slot(&mut table, job)
-            } else {
-                self.enqueue(&mut table, job);
-                None
-            }
+            self.admit(&mut table, job)
         };
         self.spawn(ready);
     }
 
-    /// Waiting raises by one priority per `aging`: the same order as that of these points in time.
-    fn enqueue(&self, table: &mut Table, job: Job) {
-        let priority = job.caller.options(&job.run).map_or(Priority::default(), |options| options.priority);
-        let place = (self.clock.now().after(self.aging * u32::from(priority as u8)), table.arrivals);
-        table.arrivals += 1;
+    /// Gives an attempt a slot, or its place in a queue.
+    fn admit(&self, table: &mut Table, job: Job) -> Option<Ready> {
+        let waits_its_turn = job.run.alone && table.turn.is_some();
+        if job.run.alone && !waits_its_turn {
+            table.turn = Some(job.key.clone());
+        }
+        if table.running < self.slots && !waits_its_turn {
+            return self.take_slot(table, job);
+        }
+        let place = self.place(table, &job);
         table.known.insert(job.key.clone(), Known::Queued(place));
-        table.queue.insert(place, job);
+        if waits_its_turn {
+            table.alone.insert(place, job);
+        } else {
+            table.queue.insert(place, job);
+        }
+        None
+    }
+
+    /// Waiting raises by one priority per `aging`: the same order as that of these points in time.
+    fn place(&self, table: &mut Table, job: &Job) -> (Timestamp, u64) {
+        let priority = job.caller.options(&job.run).map_or(Priority::default(), |options| options.priority);
+        table.arrivals += 1;
+        (self.clock.now().after(self.aging * u32::from(priority as u8)), table.arrivals)
     }
 
     fn take_slot(&self, table: &mut Table, job: Job) -> Option<Ready> {
@@ -173,10 +189,16 @@ impl Executor {
 
     /// The outcome is durable, or nobody wants it.
     pub(crate) fn forget(&self, key: &AttemptKey) {
-        let mut table = self.table();
-        if let Some(Known::Finished(_)) = table.known.get(key) {
+        let ready = {
+            let mut table = self.table();
+            if !matches!(table.known.get(key), Some(Known::Finished(_))) {
+                return;
+            }
             table.known.remove(key);
-        }
+            table.end_turn(key);
+            self.next(&mut table)
+        };
+        self.spawn(ready);
     }
 
     /// Lets an attempt that announced its start go ahead.
@@ -199,15 +221,16 @@ impl Executor {
 
     /// Cancels an attempt: its token is cancelled, its future dropped, and nothing is reported.
     pub(crate) fn stop(&self, key: &AttemptKey) {
-        let mut table = self.table();
-        if table.unqueue(key) {
-            return;
+        {
+            let mut table = self.table();
+            if table.unqueue(key) {
+                return;
+            }
+            if let Some(Known::Running { token, .. }) = table.known.get(key) {
+                token.cancel();
+            }
         }
-        match table.known.get(key) {
-            Some(Known::Running { token, .. }) => token.cancel(),
-            Some(Known::Finished(_)) => drop(table.known.remove(key)),
-            Some(Known::Queued(_)) | None => {}
-        }
+        self.forget(key);
     }
 
     /// Starts nothing more, waits until what runs has ended or `grace` is over, and cancels the rest. What was not run to
@@ -216,7 +239,9 @@ impl Executor {
         let queued = {
             let mut table = self.table();
             table.closed = true;
-            std::mem::take(&mut table.queue)
+            let mut queued = std::mem::take(&mut table.queue);
+            queued.append(&mut table.alone);
+            queued
         };
         for job in queued.into_values() {
             self.table().known.remove(&job.key);
@@ -244,8 +269,7 @@ impl Executor {
     /// Cancels everything; gives what was running.
     pub(crate) fn stop_all(&self) -> Vec<AttemptKey> {
         let mut table = self.table();
-        table.closed = true;
-        table.queue.clear();
+        table.close();
         let mut stopped = Vec::new();
         for (key, known) in &table.known {
             if let Known::Running { token, .. } = known {
@@ -262,19 +286,28 @@ impl Executor {
             let mut table = self.table();
             if let Some(Known::Running { .. }) = table.known.get(&slot.key) {
                 table.known.remove(&slot.key);
+                table.end_turn(&slot.key);
             }
             table.running -= 1;
             if !slot.ended {
                 // The tokio runtime drops its tasks: what was started now would be dropped as well.
-                table.closed = true;
-                table.queue.clear();
+                table.close();
             }
             if table.running == 0 && table.queue.is_empty() {
                 self.idle.notify_waiters();
             }
-            table.queue.pop_first().and_then(|(_, job)| self.take_slot(&mut table, job))
+            self.next(&mut table)
         };
         self.spawn(ready);
+    }
+
+    /// The next of the queue, if there is a slot for it.
+    fn next(&self, table: &mut Table) -> Option<Ready> {
+        if table.running >= self.slots {
+            return None;
+        }
+        let (_, job) = table.queue.pop_first()?;
+        self.take_slot(table, job)
     }
 
     /// Keeps an outcome until it is recorded, and reports it.
@@ -288,7 +321,24 @@ impl Table {
     fn unqueue(&mut self, key: &AttemptKey) -> bool {
         let Some(Known::Queued(place)) = self.known.get(key) else { return false };
         self.queue.remove(place);
+        self.alone.remove(place);
         self.known.remove(key);
+        self.end_turn(key);
         true
+    }
+
+    /// If it was this one's turn, the next of those that run alone has it: it queues for a slot like any other.
+    fn end_turn(&mut self, key: &AttemptKey) {
+        if self.turn.as_ref() == Some(key) {
+            let next = self.alone.pop_first();
+            self.turn = next.as_ref().map(|(_, job)| job.key.clone());
+            self.queue.extend(next);
+        }
+    }
+
+    fn close(&mut self) {
+        self.closed = true;
+        self.queue.clear();
+        self.alone.clear();
     }
 }

@@ -5,6 +5,7 @@ use super::snapshot::{Frame, Phase, Stage};
 use super::{Effect, End, FrameId, Run, Ticket};
 use crate::codec::Value;
 use crate::definition::{Op, Program, TaskOp, WaitOp};
+use crate::limits::DEATHS_ALONE;
 use crate::time::Timestamp;
 
 impl Mover<'_> {
@@ -78,7 +79,7 @@ impl Mover<'_> {
             // A ticket of its own each time: the executor may still be busy forgetting one that was stopped.
             *issued = seq;
             let ticket = Ticket { frame: id, issued: seq };
-            let run = run(ticket, *attempt, op, frame.value.clone(), op.timeout, *deaths > 0);
+            let run = run(ticket, *attempt, op, frame.value.clone(), op.timeout, *deaths);
             self.effects.push(Effect::Run(run));
         }
     }
@@ -91,9 +92,10 @@ pub(super) fn run(
     op: &TaskOp,
     value: Value,
     timeout: Option<std::time::Duration>,
-    announce: bool,
+    deaths: u32,
 ) -> Run {
-    Run { ticket, attempt, node: op.node, task: op.task, value, timeout, announce }
+    let (announce, alone) = (deaths > 0, deaths >= DEATHS_ALONE);
+    Run { ticket, attempt, node: op.node, task: op.task, value, timeout, announce, alone }
 }
 
 enum Entered {

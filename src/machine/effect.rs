@@ -90,4 +90,6 @@ pub struct Run {
     pub timeout: Option<Duration>,
     /// Wait for [`Effect::Proceed`] after reporting the start: the process died when this task may have been running.
     pub announce: bool,
+    /// Run it only while no other attempt with this mark runs: the process died again and again while it was running.
+    pub alone: bool,
 }

@@ -72,7 +72,7 @@ impl Mover<'_> {
         // A ticket of its own: the executor may still be busy forgetting the old one.
         *issued = seq;
         let ticket = Ticket { frame: id, issued: seq };
-        let run = run(ticket, attempt, op, frame.value.clone(), timeout, *deaths > 0);
+        let run = run(ticket, attempt, op, frame.value.clone(), timeout, *deaths);
         self.effects.push(Effect::Run(run));
     }
 }
