@@ -36,6 +36,11 @@ impl Timestamp {
         Self(self.0.saturating_add(micros).min(u64::MAX - 1))
     }
 
+    /// The point `duration` earlier; at most the epoch.
+    pub fn before(self, duration: Duration) -> Self {
+        Self(self.0.saturating_sub(u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)))
+    }
+
     /// How long after `earlier` this is; zero if it is before.
     pub fn since(self, earlier: Self) -> Duration {
         Duration::from_micros(self.0.saturating_sub(earlier.0))

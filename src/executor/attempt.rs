@@ -12,6 +12,7 @@ use crate::clock::{BoxFuture, Clock};
 use crate::definition::{AttemptFailure, FailureKind};
 use crate::machine::Outcome;
 use crate::panic::caught;
+use crate::time::Timestamp;
 
 /// How long an attempt with a timeout may run before its start is recorded. A shorter one is not worth a commit: lost
 /// with the process, it starts anew with its whole timeout, at most this much too long.
@@ -41,7 +42,7 @@ impl Slot {
     async fn run_to_end(&self, job: Job, token: CancellationToken, gate: Option<oneshot::Receiver<()>>) {
         let executor = &self.executor;
         if let Some(gate) = gate {
-            executor.sink.started(&self.key, executor.clock.now());
+            executor.sink.started(&self.key, first_start(&job, executor.clock.now()));
             tokio::select! {
                 gone = gate => if gone.is_err() { return },
                 () = token.cancelled() => return,
@@ -58,6 +59,7 @@ impl Slot {
     async fn attempt(&self, job: Job, token: &CancellationToken) -> Option<Outcome> {
         let clock = &*self.executor.clock;
         let started_at = clock.now();
+        let first_start = first_start(&job, started_at);
         let (timeout, announced) = (job.run.timeout, job.run.announce);
         let blocking = job.caller.options(&job.run).is_some_and(|options| options.blocking);
         let call = job.caller.call(&job.key.instance, job.key.run, job.run, started_at, token.clone());
@@ -69,9 +71,18 @@ impl Slot {
         tokio::select! {
             biased;
             outcome = &mut ended => return outcome,
-            () = clock.sleep(RECORD_START_AFTER) => self.executor.sink.started(&self.key, started_at),
+            () = clock.sleep(RECORD_START_AFTER) => self.executor.sink.started(&self.key, first_start),
         }
         ended.await
+    }
+}
+
+/// When the attempt would have started had it not been interrupted: what is left of its timeout says so.
+fn first_start(job: &Job, now: Timestamp) -> Timestamp {
+    let whole = job.caller.options(&job.run).and_then(|options| options.timeout);
+    match (whole, job.run.timeout) {
+        (Some(whole), Some(left)) => now.before(whole.saturating_sub(left)),
+        _ => now,
     }
 }
 

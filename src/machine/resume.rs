@@ -69,8 +69,10 @@ impl Mover<'_> {
             let message = "timed out: its time had passed when the process was back";
             return self.fail_attempt(id, AttemptFailure::new(FailureKind::TimedOut, message));
         }
-        // A ticket of its own: the executor may still be busy forgetting the old one.
+        // A ticket of its own: the executor may still be busy forgetting the old one. It counts as running only once its
+        // start is recorded anew, which goes back to the first start by what is left of the timeout.
         *issued = seq;
+        *stage = Stage::Running { since: None };
         let ticket = Ticket { frame: id, issued: seq };
         let run = run(ticket, attempt, op, frame.value.clone(), timeout, *deaths);
         self.effects.push(Effect::Run(run));

@@ -337,8 +337,9 @@ impl Model {
                 left => {
                     self.serial += 1;
                     let serial_now = self.serial;
-                    let Doing::Task { serial, .. } = &mut self.doing else { unreachable!() };
+                    let Doing::Task { serial, stage, .. } = &mut self.doing else { unreachable!() };
                     *serial = serial_now;
+                    *stage = Stage::Running { since: None };
                     self.want(left, answer);
                 }
             }
