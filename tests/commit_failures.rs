@@ -97,3 +97,20 @@ async fn a_wake_up_whose_commit_fails_is_not_lost() {
         assert_eq!((store.failed(), runtime.health()), (1, Health::Healthy));
     }
 }
+
+/// Method: the second commit, that of the first result, panics inside the store; the instance must come to its end.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_that_panics_is_reopened_like_one_that_fails() {
+    let store = Faulty::new();
+    let mut commits = 0;
+    store.plan(move |_| {
+        commits += 1;
+        assert_ne!(commits, 2, "the store panics");
+        Fate::Done
+    });
+    let workflow = Workflow::builder("w").then("a", inc).then("b", inc).build().unwrap();
+    let runtime = Runtime::builder(store).register(&workflow).start().await.unwrap();
+    let handle = runtime.start(&workflow, "id", 1).await.unwrap();
+    assert_eq!(within(handle.result()).await, Ok(3));
+    assert_eq!(runtime.health(), Health::Healthy);
+}

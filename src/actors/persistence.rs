@@ -14,7 +14,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use ractor::{Actor, ActorCell, ActorId, ActorProcessingErr, ActorRef};
+use ractor::{Actor, ActorCell, ActorId, ActorProcessingErr, ActorRef, MessagingErr};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
 use super::hub::{Health, Hub};
@@ -22,6 +22,7 @@ use super::mail::InstanceMessage;
 use crate::clock::BoxFuture;
 use crate::id::RunId;
 use crate::lifecycle::{CommitError, Port};
+use crate::panic::caught;
 use crate::store::{Answers, Store, StoreError, Write};
 
 /// Most writes in one commit.
@@ -68,17 +69,21 @@ impl PersistenceHandle {
     /// Commits a write of an instance, which is told by a message. It does not wait, so that it can go on meanwhile.
     pub(super) fn submit(&self, write: Write, run: RunId, seq: u64, actor: ActorRef<InstanceMessage>) {
         let reply = ReplyTo::Instance { actor, run, seq };
-        // Refused only while the runtime goes down, with the instances.
-        let _ = self.actor.cast(PersistenceMessage::Submit(Submission { write, reply }));
+        let submission = PersistenceMessage::Submit(Submission { write, reply });
+        if let Err(MessagingErr::SendErr(PersistenceMessage::Submit(refused))) = self.actor.cast(submission) {
+            // The runtime goes down.
+            refused.reply.send(Err(gone()));
+        }
     }
 
-    /// Waits until everything submitted before is settled.
+    /// Waits until everything submitted before is settled; when the actor is gone, nothing is under way.
     pub(super) async fn barrier(&self) {
         let (sender, settled) = oneshot::channel();
         let _ = self.actor.cast(PersistenceMessage::Barrier(sender));
         let _ = settled.await;
     }
 
+    /// Asks for rows of superseded runs to be deleted; when the actor is gone, the next start asks again.
     pub(super) fn sweep(&self) {
         let _ = self.actor.cast(PersistenceMessage::Sweep);
     }
@@ -86,7 +91,6 @@ impl PersistenceHandle {
 
 impl Port for PersistenceHandle {
     fn commit(&self, write: Write) -> BoxFuture<'_, Result<(), CommitError>> {
-        let gone = || CommitError::Store(StoreError::Fatal("the runtime has shut down".into()));
         Box::pin(async move {
             let place = Arc::clone(&self.places).acquire_owned().await.map_err(|_| gone())?;
             let (sender, answer) = oneshot::channel();
@@ -100,6 +104,10 @@ impl Port for PersistenceHandle {
     fn store(&self) -> &dyn Store {
         &*self.store
     }
+}
+
+fn gone() -> CommitError {
+    CommitError::Store(StoreError::Fatal("the runtime has shut down".into()))
 }
 
 struct Persistence;
@@ -200,7 +208,12 @@ impl State {
     /// Repeats a batch until it is committed or the store is poisoned.
     async fn commit(&mut self, writes: &[Write]) -> Result<Answers, StoreError> {
         loop {
-            match self.store.commit(writes).await {
+            // A store that panics is one that failed: its actor must not die of it, with everything that waits.
+            let committed = match caught(self.store.commit(writes)).await {
+                Ok(committed) => committed,
+                Err(panic) => Err(StoreError::Fatal(format!("its commit {panic}"))),
+            };
+            match committed {
                 Err(StoreError::Transient(reason)) if !self.is_closing() => {
                     tracing::warn!(reason, "the store is not available; trying the same batch again");
                     self.set_health(Health::Unhealthy { reason });

@@ -202,7 +202,8 @@ impl Store for Faulty {
             if self.faults.poisoned.load(Ordering::SeqCst) {
                 return Err(fatal());
             }
-            let fate = (self.faults.plan.lock().unwrap())(batch);
+            // A plan may panic, as a store may.
+            let fate = (self.faults.plan.lock().unwrap_or_else(std::sync::PoisonError::into_inner))(batch);
             match fate {
                 Fate::Done => self.write(batch).await,
                 Fate::FailsBefore => Err(self.poison()),
