@@ -181,6 +181,29 @@ impl DefinitionHash {
     }
 }
 
+/// A text that is not a definition hash.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("a definition hash is 64 hexadecimal digits")]
+pub struct HashError;
+
+impl std::str::FromStr for DefinitionHash {
+    type Err = HashError;
+
+    /// From 64 hexadecimal digits, as it is shown.
+    fn from_str(text: &str) -> Result<Self, HashError> {
+        let digits = text.as_bytes();
+        if digits.len() != 64 || !digits.iter().all(u8::is_ascii_hexdigit) {
+            return Err(HashError);
+        }
+        let mut hash = [0; 32];
+        for (byte, pair) in hash.iter_mut().zip(text.as_bytes().chunks(2)) {
+            let pair = std::str::from_utf8(pair).map_err(|_| HashError)?;
+            *byte = u8::from_str_radix(pair, 16).map_err(|_| HashError)?;
+        }
+        Ok(Self(hash))
+    }
+}
+
 impl fmt::Display for DefinitionHash {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))

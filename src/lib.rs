@@ -92,21 +92,23 @@ pub use {bytes, erased_serde};
 
 pub use clock::{BoxFuture, Clock, ManualClock, SystemClock};
 pub use codec::{
-    CUSTOM_CODEC_ID_MIN, Codec, CodecError, CustomCodec, Home, Leaf, ReadWith, SignalOutcome, Token, Value,
+    Block, CUSTOM_CODEC_ID_MIN, Codec, CodecError, CustomCodec, Home, Leaf, LoopResult, Output, Place, ReadWith,
+    SignalOutcome, Token, Value,
 };
 pub use definition::{
-    AttemptFailure, BoxError, BuildError, BuildErrors, Builder, Definition, Dep, Deps, EmptyBuilder, Extract,
-    FailureKind, Handler, Manifest, ManifestNode, MissingDep, Names, Node, NodeKind, Op, Permanent, Priority, Program,
-    RetryAfter, RetryPolicy, SignalError, Task, TaskContext, TaskOp, TaskOptions, TaskScope, WaitOp, Workflow,
-    WorkflowInfo, task,
+    AttemptFailure, BoxError, BuildError, BuildErrors, Builder, Concurrency, Definition, Dep, Deps, EmptyBuilder,
+    Extract, FailureKind, Fork, ForkOp, Handler, Join, LoopLimit, LoopOp, Manifest, ManifestNode, MapOp, MissingDep,
+    NamedFork, Names, Node, NodeKind, Op, Permanent, Priority, Program, RetryAfter, RetryPolicy, Route, RouteKey,
+    RouteOp, SignalError, TakeOver, Target, Task, TaskContext, TaskFailure, TaskOp, TaskOptions, TaskScope, WaitOp,
+    Workflow, WorkflowInfo, task,
 };
 pub use handle::{HandleError, InstanceHandle, MessageError, ResultError, StatusWatch};
-pub use id::{DefinitionHash, IdError, InstanceId, NodePath, RunId};
+pub use id::{DefinitionHash, HashError, IdError, InstanceId, NodePath, RunId};
 pub use lifecycle::{ConflictPolicy, ExistingInstance, StartError};
 pub use limits::Limits;
 pub use run_once::{RunOnce, RunOnceError};
 pub use runtime::{Health, Runtime, RuntimeBuilder, RuntimeError, StartOptions, StartReport, Started, Unregistered};
-pub use status::{Failure, Status, StatusCode, TaskFailure};
+pub use status::{Failure, Status, StatusCode};
 #[cfg(feature = "file-store")]
 pub use store::FileStore;
 pub use store::{Durability, MemoryStore, Store, StoreError};

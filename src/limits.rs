@@ -8,6 +8,8 @@ pub const INSTANCE_ID_BYTES_MAX: usize = 256;
 pub const NAME_BYTES_MAX: usize = 128;
 /// Longest signal id, in bytes of UTF-8.
 pub const SIGNAL_ID_BYTES_MAX: usize = 128;
+/// Deepest nesting of nodes in one workflow: branches, arms, loop bodies, children and maps within each other.
+pub const NESTING_MAX: usize = 64;
 /// Most nodes in one workflow.
 pub const NODES_MAX: usize = 100_000;
 /// Longest task failure message that is kept, in bytes; a longer one is cut.
@@ -32,6 +34,10 @@ pub const DEATHS_ALONE: u32 = 3;
 pub struct Limits {
     /// Largest payload (input, task output, signal), in encoded bytes. Default 1 MiB.
     pub payload_bytes_max: usize,
+    /// Items of a list that a map runs over. Default 100,000.
+    pub list_items_max: usize,
+    /// Bytes of such a list, and of the list of its results. Default 64 MiB. Each item and each result is also a payload.
+    pub list_bytes_max: usize,
     /// Signals one instance buffers. Default 10,000.
     pub signals_buffered_max: u32,
     /// Payload bytes one instance buffers in signals. Default 64 MiB.
@@ -58,6 +64,8 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             payload_bytes_max: 1 << 20,
+            list_items_max: 100_000,
+            list_bytes_max: 64 << 20,
             signals_buffered_max: 10_000,
             signal_buffer_bytes_max: 64 << 20,
             resident_max: 20_000,
@@ -69,5 +77,23 @@ impl Default for Limits {
             panics_max: 5,
             panic_window_seconds: 60,
         }
+    }
+}
+
+/// The bounds on what a task takes and gives.
+#[derive(Clone, Copy, Debug)]
+pub struct PayloadLimits {
+    /// [`Limits::payload_bytes_max`].
+    pub payload_bytes_max: usize,
+    /// [`Limits::list_items_max`].
+    pub list_items_max: usize,
+    /// [`Limits::list_bytes_max`].
+    pub list_bytes_max: usize,
+}
+
+impl From<&Limits> for PayloadLimits {
+    fn from(limits: &Limits) -> Self {
+        let Limits { payload_bytes_max, list_items_max, list_bytes_max, .. } = *limits;
+        Self { payload_bytes_max, list_items_max, list_bytes_max }
     }
 }

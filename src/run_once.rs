@@ -1,20 +1,23 @@
 //! Running a workflow in memory, through the same machine: no store, no actors, nothing survives.
 
-use std::collections::VecDeque;
+use std::collections::HashMap;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::StreamExt as _;
+use futures_util::stream::FuturesUnordered;
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
-use crate::clock::{Clock, SystemClock, sleep_until};
+use crate::clock::{BoxFuture, Clock, SystemClock, sleep_until};
 use crate::codec::{Codec, CodecError};
 use crate::definition::{Deps, MissingDep, Workflow};
 use crate::executor::attempt;
 use crate::id::{InstanceId, NodePath, RunId};
 use crate::lifecycle::Caller;
-use crate::limits::Limits;
-use crate::machine::{Effect, End, Event, NewRun, Run, Setting, Snapshot, apply, start};
+use crate::limits::{Limits, PayloadLimits};
+use crate::machine::{Effect, End, Event, NewRun, Outcome, Run, Setting, Snapshot, Ticket, apply, start};
 use crate::status::{Failure, Status};
 
 /// Why a run in memory gave no output.
@@ -116,7 +119,7 @@ impl<'a, I: Serialize, O: 'static> RunOnce<'a, I, O> {
             definition: Arc::clone(definition),
             deps: Arc::new(self.deps),
             codec: self.codec.clone(),
-            payload_bytes_max: self.limits.payload_bytes_max,
+            limits: PayloadLimits::from(&self.limits),
         };
         let now = self.clock.now();
         let new = NewRun {
@@ -152,46 +155,80 @@ impl Driver {
     /// Runs until the end, or until nothing but a signal could move it.
     async fn drive(&self, new: NewRun) -> Result<Snapshot, RunOnceError> {
         let (mut snapshot, transition) = start(&self.setting(), new);
-        let mut effects: VecDeque<Effect> = transition.effects.into();
+        let mut attempts = Attempts { running: FuturesUnordered::new(), tokens: HashMap::new() };
+        let mut effects = transition.effects;
         loop {
-            let event = match effects.pop_front() {
-                Some(Effect::Run(run)) => self.run(&snapshot, run).await,
-                // A wake-up is asked of the snapshot below; the others do not occur, or need nothing here.
-                Some(_) => continue,
-                None => match snapshot.next_wake() {
-                    Some(at) => {
-                        sleep_until(&*self.clock, at, Duration::MAX).await;
-                        Event::Wake
-                    }
-                    None => return Ok(snapshot),
-                },
-            };
+            for effect in effects.drain(..) {
+                match effect {
+                    Effect::Run(run) => self.begin(&snapshot, run, &mut attempts),
+                    Effect::Stop { ticket } => attempts.stop(ticket),
+                    // A wake-up is asked of the snapshot below; the others do not occur, or need nothing here.
+                    _ => {}
+                }
+            }
+            if snapshot.end().is_some() {
+                return Ok(snapshot);
+            }
+            let Some(event) = self.next(&snapshot, &mut attempts).await else { return Ok(snapshot) };
             let applied = apply(&self.setting(), &mut snapshot, event);
             let transition =
                 applied.unwrap_or_else(|refusal| unreachable!("a run in memory is not refused: {refusal}"));
-            effects.extend(transition.effects);
+            effects = transition.effects;
         }
     }
 
-    async fn run(&self, snapshot: &Snapshot, run: Run) -> Event {
+    fn begin<'a>(&'a self, snapshot: &Snapshot, run: Run, attempts: &mut Attempts<'a>) {
         let (ticket, timeout, token) = (run.ticket, run.timeout, CancellationToken::new());
         let blocking = self.caller.options(&run).is_some_and(|options| options.is_blocking());
         let call = self.caller.call(snapshot.instance(), snapshot.run(), run, self.clock.now(), token.clone());
-        let outcome = attempt(&*self.clock, call, timeout, blocking, &token);
+        attempts.tokens.insert(ticket, token.clone());
+        attempts.running.push(Box::pin(async move {
+            let outcome = attempt(&*self.clock, call, timeout, blocking, &token).await;
+            (ticket, outcome)
+        }));
+    }
+
+    /// The next thing to happen; none if only a signal could make something happen.
+    async fn next(&self, snapshot: &Snapshot, attempts: &mut Attempts<'_>) -> Option<Event> {
+        let wake = snapshot.next_wake();
         let woken = async {
-            match snapshot.next_wake() {
+            match wake {
                 Some(at) => sleep_until(&*self.clock, at, Duration::MAX).await,
                 None => std::future::pending().await,
             }
         };
-        tokio::select! {
-            biased;
-            outcome = outcome => match outcome {
-                Some(outcome) => Event::AttemptFinished { ticket, outcome },
-                None => unreachable!("nobody cancels a run in memory"),
-            },
-            // While its one frame is at a task, only the workflow's deadline can be due, and that ends the run.
-            () = woken => Event::Wake,
+        let mut woken = pin!(woken);
+        loop {
+            if attempts.running.is_empty() && wake.is_none() {
+                return None;
+            }
+            tokio::select! {
+                biased;
+                Some((ticket, outcome)) = attempts.running.next() => {
+                    attempts.tokens.remove(&ticket);
+                    // One that was stopped has no outcome.
+                    if let Some(outcome) = outcome {
+                        return Some(Event::AttemptFinished { ticket, outcome });
+                    }
+                }
+                () = &mut woken => return Some(Event::Wake),
+            }
+        }
+    }
+}
+
+/// Attempts under way, polled by whoever drives.
+struct Attempts<'a> {
+    running: FuturesUnordered<Ended<'a>>,
+    tokens: HashMap<Ticket, CancellationToken>,
+}
+
+type Ended<'a> = BoxFuture<'a, (Ticket, Option<Outcome>)>;
+
+impl Attempts<'_> {
+    fn stop(&mut self, ticket: Ticket) {
+        if let Some(token) = self.tokens.remove(&ticket) {
+            token.cancel();
         }
     }
 }

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use crate::definition::FailureKind;
+use crate::definition::TaskFailure;
 use crate::id::NodePath;
 use crate::time::Timestamp;
 
@@ -139,24 +139,10 @@ impl StatusCode {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Failure {
-    /// A task failed in its last attempt.
+    /// A task failed in its last attempt, a route had no arm for its key, or a loop reached its limit.
     #[error(transparent)]
     Task(TaskFailure),
     /// The workflow's deadline passed.
     #[error("the workflow's deadline passed")]
     DeadlineExceeded,
-}
-
-/// A task's final failure.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("task `{task}` failed in attempt {attempt}: {message}")]
-pub struct TaskFailure {
-    /// The task's node.
-    pub task: NodePath,
-    /// The attempt that was its last.
-    pub attempt: u32,
-    /// What made it fail.
-    pub kind: FailureKind,
-    /// The error's text.
-    pub message: String,
 }

@@ -62,7 +62,7 @@ impl Job {
         for number in 0..FILES {
             let name = name(number);
             let Some(stored) = load(&store, &InstanceId::new(&name).unwrap()).await.unwrap() else { continue };
-            let key = RowKey::Result(NodePath::new("read"));
+            let key = RowKey::result(NodePath::new("read"));
             if store.row(stored.snapshot.run(), &key).await.unwrap().is_some() {
                 recorded.insert(name);
             }

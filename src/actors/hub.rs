@@ -220,18 +220,19 @@ impl Hub {
     /// Reads an instance from the store.
     pub(crate) async fn read(&self, instance: &InstanceId) -> Result<Option<Read>, LoadError> {
         let Some(stored) = load(&*self.store, instance).await? else { return Ok(None) };
-        let hash = stored.snapshot.definition();
-        let status = match self.definitions.get(&hash) {
-            Some(definition) => stored.status(definition.program()),
-            None => stored.status(&*self.stored_names(&hash).await?),
-        };
+        let names = self.names(&stored.snapshot.definition()).await?;
+        let status = stored.status(&*names);
         Ok(Some(Read { stored, status }))
     }
 
-    async fn stored_names(&self, hash: &DefinitionHash) -> Result<Box<dyn Names + Send>, LoadError> {
+    /// The names of a definition's nodes: its program's, or those of its manifest if it is not registered.
+    pub(crate) async fn names(&self, hash: &DefinitionHash) -> Result<Arc<dyn Names>, LoadError> {
+        if let Some(definition) = self.definitions.get(hash) {
+            return Ok(Arc::clone(definition) as Arc<dyn Names>);
+        }
         let manifest = self.store.manifest(hash).await?;
         let manifest = manifest.and_then(|bytes| crate::definition::Manifest::decode(&bytes));
-        Ok(manifest.map_or_else(|| Box::new(NoNames) as Box<dyn Names + Send>, |manifest| Box::new(manifest)))
+        Ok(manifest.map_or_else(|| Arc::new(NoNames) as Arc<dyn Names>, |manifest| Arc::new(manifest)))
     }
 }
 

@@ -20,8 +20,8 @@ use crate::definition::Definition;
 use crate::executor::AttemptKey;
 use crate::id::{InstanceId, RunId};
 use crate::lifecycle::{
-    CommitError, ConflictPolicy, LoadError, Port as _, PrepareRunOutcome, StartError, check_existing_instance, fill,
-    load, prepare_run,
+    CommitError, ConflictPolicy, LoadError, Port as _, PrepareRunOutcome, StartError, check_existing_instance,
+    fill_frames, load, prepare_run,
 };
 use crate::machine::{Effect, HeadIndex, NewRun, Setting, Snapshot, encode_quarantine};
 use crate::panic::caught;
@@ -129,7 +129,7 @@ impl State {
             }
             InstanceMessage::Committed { run, seq } => {
                 if let Being::Live(live) = &mut self.being {
-                    live.committed(run, seq);
+                    live.committed(run, seq).await;
                 }
             }
             InstanceMessage::NotCommitted { run, error } => self.not_committed(run, &error).await,
@@ -166,10 +166,13 @@ impl State {
             // Somebody else may have taken it up and moved it since it was committed.
             Activation::Fresh(snapshot, _) if !self.is_stored(&snapshot).await => false,
             Activation::Fresh(snapshot, effects) => {
-                self.being = self.live(myself, *snapshot).map_or_else(Being::Gone, |mut live| {
-                    live.perform(effects);
-                    Being::Live(live)
-                });
+                self.being = match self.live(myself, *snapshot) {
+                    Ok(mut live) => {
+                        live.perform(effects).await;
+                        Being::Live(live)
+                    }
+                    Err(reason) => Being::Gone(reason),
+                };
                 return;
             }
             Activation::Load => self.hub.blames_process(),
@@ -213,11 +216,11 @@ impl State {
         let mut snapshot = stored.snapshot;
         let hash = snapshot.definition();
         let definition = hub.definitions.get(&hash).ok_or(MailError::NotRegistered(hash))?;
-        if let Err(error) = fill(&*hub.store, definition.program(), &mut snapshot).await {
+        if let Err(error) = fill_frames(&*hub.store, definition.program(), &mut snapshot).await {
             return Err(self.unreadable(error).await);
         }
         let mut live = self.live(myself, snapshot)?;
-        live.resume(process_died);
+        live.resume(process_died).await;
         Ok(live)
     }
 

@@ -18,8 +18,11 @@ use crate::codec::Codec;
 use crate::definition::{Definition, Op};
 use crate::executor::{AttemptKey, Job};
 use crate::id::RunId;
-use crate::lifecycle::{Caller, CommitError, Ending, FinalizeError, finalize_execution, step};
-use crate::machine::{Effect, Event, Refusal, Setting, Snapshot, Ticket};
+use crate::lifecycle::{
+    Caller, CommitError, Ending, FinalizeError, LoadError, Port as _, fill_run, finalize_execution, step,
+};
+use crate::limits::PayloadLimits;
+use crate::machine::{Effect, Event, Refusal, Run, Setting, Snapshot, Ticket};
 use crate::status::Status;
 
 pub(super) struct Live {
@@ -92,11 +95,11 @@ impl Live {
     }
 
     /// Goes on after a predecessor: attempts that the executor still has are adopted, the others handed out again.
-    pub(super) fn resume(&mut self, process_died: bool) {
+    pub(super) async fn resume(&mut self, process_died: bool) {
         let executor = Arc::clone(&self.hub.running().executor);
         let running = self.snapshot.running();
         let alive: Vec<_> = running.filter(|ticket| executor.knows(&self.key(*ticket))).collect();
-        self.step(Event::Resumed { alive: alive.clone(), process_died }, None, None);
+        self.step(Event::Resumed { alive: alive.clone(), process_died }, None, None).await;
         for ticket in alive {
             executor.report_again(&self.key(ticket));
         }
@@ -144,7 +147,7 @@ impl Live {
         };
         match self.as_ending(event) {
             Ok(ending) => self.finalize(ending, reply, recorded).await,
-            Err(event) => self.step(event, reply, recorded),
+            Err(event) => self.step(event, reply, recorded).await,
         }
     }
 
@@ -158,15 +161,15 @@ impl Live {
     }
 
     fn is_last(&self, ticket: Ticket) -> bool {
-        if !self.snapshot.running().any(|running| running == ticket) {
+        if !self.snapshot.runs(ticket) {
             return false;
         }
-        let position = self.snapshot.frames.get(&ticket.frame).map(|frame| frame.position + 1);
+        let position = self.snapshot.frames.get(ticket.frame).map(|frame| frame.position + 1);
         let next = position.and_then(|next| self.definition.program().op(next));
         matches!(next, Some(Op::End))
     }
 
-    fn step(&mut self, event: Event, reply: Option<Reply>, recorded: Option<Ticket>) {
+    async fn step(&mut self, event: Event, reply: Option<Reply>, recorded: Option<Ticket>) {
         let setting = setting(&self.hub, &self.definition);
         let done = match step(&setting, &mut self.snapshot, event) {
             Ok(done) => done,
@@ -184,7 +187,7 @@ impl Live {
             // Nothing to write; the effects still wait for what they were computed from.
             match self.pending.back_mut() {
                 Some(pending) => pending.effects.extend(done.effects),
-                None => self.perform(done.effects),
+                None => self.perform(done.effects).await,
             }
         }
         self.answer(reply, done.refused);
@@ -200,9 +203,9 @@ impl Live {
             Ok(finalized) => {
                 // An ending of a run that had not ended is a write, and writes are committed in order: everything before
                 // this one is durable as well.
-                self.committed(self.snapshot.run(), self.snapshot.seq());
+                self.committed(self.snapshot.run(), self.snapshot.seq()).await;
                 self.tell(finalized.status);
-                self.perform(finalized.effects);
+                self.perform(finalized.effects).await;
                 if let Some(ticket) = recorded {
                     self.forget(self.run(), ticket);
                 }
@@ -235,7 +238,7 @@ impl Live {
     }
 
     /// Everything up to `seq` is durable: its effects are performed, its answers given.
-    pub(super) fn committed(&mut self, run: RunId, seq: u64) {
+    pub(super) async fn committed(&mut self, run: RunId, seq: u64) {
         if run != self.run() {
             return;
         }
@@ -244,7 +247,7 @@ impl Live {
                 self.forget(run, ticket);
             }
             self.tell(pending.status);
-            self.perform(pending.effects);
+            self.perform(pending.effects).await;
             for (reply, answer) in pending.answers {
                 reply.send(answer);
             }
@@ -283,21 +286,13 @@ impl Live {
         self.hub.running().executor.forget(&AttemptKey { run, ..self.key(ticket) });
     }
 
-    pub(super) fn perform(&mut self, effects: Vec<Effect>) {
+    pub(super) async fn perform(&mut self, effects: Vec<Effect>) {
         for effect in effects {
             let executor = &self.hub.running().executor;
             match effect {
                 // The instance may have moved on while this was being written.
-                Effect::Run(run) if !self.snapshot.running().any(|ticket| ticket == run.ticket) => {}
-                Effect::Run(run) => {
-                    let caller = Caller {
-                        definition: Arc::clone(&self.definition),
-                        deps: Arc::clone(&self.hub.deps),
-                        codec: self.codec.clone(),
-                        payload_bytes_max: self.hub.limits.payload_bytes_max,
-                    };
-                    executor.submit(Job { key: self.key(run.ticket), run, caller });
-                }
+                Effect::Run(run) if !self.snapshot.runs(run.ticket) => {}
+                Effect::Run(run) => self.submit(run).await,
                 Effect::Proceed { ticket } => executor.proceed(&self.key(ticket)),
                 Effect::Withdraw { ticket } => executor.withdraw(&self.key(ticket)),
                 Effect::Stop { ticket } => executor.stop(&self.key(ticket)),
@@ -306,6 +301,29 @@ impl Live {
                 Effect::Quarantine { reason } => self.to_quarantine = Some(reason),
             }
         }
+    }
+
+    /// Hands an attempt to the executor, with what it is still to be given from the store.
+    async fn submit(&mut self, mut run: Run) {
+        let store = self.hub.persistence().store();
+        match fill_run(store, self.definition.program(), &self.snapshot, &mut run).await {
+            Ok(()) => {}
+            Err(LoadError::Store(error)) => {
+                self.broken = Some(error.into());
+                return;
+            }
+            Err(LoadError::Damaged(damaged)) => {
+                self.to_quarantine = Some(damaged.to_string().into());
+                return;
+            }
+        }
+        let caller = Caller {
+            definition: Arc::clone(&self.definition),
+            deps: Arc::clone(&self.hub.deps),
+            codec: self.codec.clone(),
+            limits: PayloadLimits::from(&self.hub.limits),
+        };
+        self.hub.running().executor.submit(Job { key: self.key(run.ticket), run, caller });
     }
 
     fn key(&self, ticket: Ticket) -> AttemptKey {

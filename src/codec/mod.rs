@@ -2,13 +2,15 @@
 //!
 //! * [`Codec`]: MessagePack by default, JSON by choice, or a user's own by [`CustomCodec`].
 //! * [`Value`]: what flows from node to node: a codec's bytes, or a structure of ours around them (received or timed
-//!   out, pair). The machine builds and takes apart the structure without a codec.
+//!   out, pair, again or done, list). The machine builds and takes apart the structure without a codec.
+//! * [`Output`]: what a task may give; [`LoopResult`] among it.
 //! * [`Decode`]: the typed side; made by the builder, which knows what shape reaches a node.
 //!
 //! No error here repeats a payload: messages name the type, the codec and the size only.
 
 mod custom;
 mod decode;
+mod output;
 mod value;
 
 use std::fmt;
@@ -19,9 +21,10 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 pub use custom::{CustomCodec, ReadWith};
-pub(crate) use decode::Decode;
 pub use decode::SignalOutcome;
-pub use value::{Home, Leaf, Token, Value};
+pub(crate) use decode::{Decode, Reader};
+pub use output::{LoopResult, Output};
+pub use value::{Block, Home, Leaf, Place, Token, Value};
 
 /// What turns payloads into bytes. Its id is stored with each instance, which goes on with it.
 #[derive(Clone, Default)]
@@ -76,6 +79,20 @@ pub enum CodecError {
         /// Its encoded size.
         bytes: usize,
         /// The limit.
+        bytes_max: usize,
+    },
+    /// A list for a map is over one of its limits.
+    #[error(
+        "a list of {items} items and {bytes} bytes: the limits are {items_max} (Limits::list_items_max) and {bytes_max} (Limits::list_bytes_max)"
+    )]
+    ListTooLarge {
+        /// Its items.
+        items: usize,
+        /// Their bytes encoded.
+        bytes: usize,
+        /// The limit on items.
+        items_max: usize,
+        /// The limit on bytes.
         bytes_max: usize,
     },
 }

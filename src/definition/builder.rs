@@ -6,48 +6,54 @@ use std::time::Duration;
 
 use serde::de::DeserializeOwned;
 
-use super::compile::{BuildErrors, NodeDraft, NodeDraftKind, compile};
+use super::compile::compile;
+use super::draft::{About, NodeDraft, NodeDraftKind};
 use super::handler::{ErasedTask, Handler};
 use super::workflow::SignalType;
-use super::{Workflow, WorkflowInfo};
-use crate::codec::{Decode, SignalOutcome};
+use super::{BuildErrors, TakeOver, Workflow, WorkflowInfo};
+use crate::codec::{Decode, Output as _, SignalOutcome};
 
 /// A workflow without nodes yet; its first task decides the input. Version, texts, metadata and deadline are set here,
 /// before the first node.
 #[derive(Debug)]
 pub struct EmptyBuilder {
-    info: WorkflowInfo,
-    deadline: Option<Duration>,
+    about: About,
 }
 
 impl EmptyBuilder {
     pub(super) fn new(name: String) -> Self {
         let info =
             WorkflowInfo { name, version: "1".into(), description: None, metadata: std::collections::BTreeMap::new() };
-        Self { info, deadline: None }
+        Self { about: About { info, deadline: None, takes_over: Vec::new() } }
     }
 
     /// The version, `"1"` by default: part of the definition hash, so instances of another version keep to theirs.
     pub fn version(mut self, version: impl Into<String>) -> Self {
-        self.info.version = version.into();
+        self.about.info.version = version.into();
         self
     }
 
     /// A text for people.
     pub fn description(mut self, text: impl Into<String>) -> Self {
-        self.info.description = Some(text.into());
+        self.about.info.description = Some(text.into());
         self
     }
 
     /// A free key-value pair, which tasks find in [`TaskContext::workflow`](crate::TaskContext::workflow).
     pub fn metadata(mut self, key: impl Into<String>, value: impl Into<String>) -> Self {
-        self.info.metadata.insert(key.into(), value.into());
+        self.about.info.metadata.insert(key.into(), value.into());
         self
     }
 
     /// How long an instance may take as a whole, from its start; past that it fails. Durable, by the wall clock.
     pub fn deadline(mut self, deadline: Duration) -> Self {
-        self.deadline = Some(deadline);
+        self.about.deadline = Some(deadline);
+        self
+    }
+
+    /// Lets instances of an older definition go on with this one, see [`TakeOver`].
+    pub fn takes_over(mut self, older: impl Into<TakeOver>) -> Self {
+        self.about.takes_over.push(older.into());
         self
     }
 
@@ -55,7 +61,6 @@ impl EmptyBuilder {
     pub fn then<M, I, H>(self, id: impl Into<String>, task: H) -> Builder<I, H::Output>
     where
         H: Handler<M, I>,
-        H::Output: DeserializeOwned,
         I: DeserializeOwned + Send + 'static,
     {
         self.taking::<I>().then(id, task)
@@ -63,25 +68,28 @@ impl EmptyBuilder {
 
     /// Sets the input: needed where the first node is a delay or a wait, which leaves it open.
     pub fn taking<I: DeserializeOwned + Send + 'static>(self) -> Builder<I, I> {
-        Builder {
-            info: self.info,
-            deadline: self.deadline,
-            nodes: Vec::new(),
-            decode: Decode::payload(),
-            input: PhantomData,
-        }
+        Builder::within(&Arc::new(self.about), Decode::payload())
     }
 }
 
 /// A workflow in the making, from an `I` to an `O` so far. Nodes are erased as they are added, so that compile time is
 /// linear and a workflow can be built in a loop.
+///
+/// Branches, arms, loop bodies and items are chains of the same kind: closures get a builder and give it back with nodes
+/// added. So a function from builder to builder is a reusable piece of a workflow.
 pub struct Builder<I, O> {
-    info: WorkflowInfo,
-    deadline: Option<Duration>,
-    nodes: Vec<NodeDraft>,
+    pub(super) about: Arc<About>,
+    pub(super) nodes: Vec<NodeDraft>,
     /// How the next node reads what flows to it.
-    decode: Decode<O>,
+    pub(super) decode: Decode<O>,
     input: PhantomData<fn(I)>,
+}
+
+impl<O> Builder<O, O> {
+    /// A chain without nodes yet, of the workflow itself or within one of its nodes.
+    pub(super) fn within(about: &Arc<About>, decode: Decode<O>) -> Self {
+        Self { about: Arc::clone(about), nodes: Vec::new(), decode, input: PhantomData }
+    }
 }
 
 impl<I, O: Send + 'static> Builder<I, O> {
@@ -89,11 +97,10 @@ impl<I, O: Send + 'static> Builder<I, O> {
     pub fn then<M, H>(mut self, id: impl Into<String>, task: H) -> Builder<I, H::Output>
     where
         H: Handler<M, O>,
-        H::Output: DeserializeOwned,
     {
         let task = ErasedTask::new(task, self.decode.clone());
         self.add(id, NodeDraftKind::Task(task));
-        self.flowing(Decode::payload())
+        self.flowing(H::Output::decoder().0)
     }
 
     /// Adds a delay, which parks the instance and passes the value on. It never ends early and survives restarts; a
@@ -156,12 +163,9 @@ impl<I, O: Send + 'static> Builder<I, O> {
     /// # Errors
     /// [`BuildErrors`]: everything that is wrong, at once.
     pub fn build(self) -> Result<Workflow<I, O>, BuildErrors> {
-        let definition = compile(self.info, self.deadline, self.nodes)?;
+        let about = Arc::unwrap_or_clone(self.about);
+        let definition = compile(about, self.nodes)?;
         Ok(Workflow { definition: Arc::new(definition), output: self.decode, input: PhantomData })
-    }
-
-    fn add(&mut self, id: impl Into<String>, kind: NodeDraftKind) {
-        self.nodes.push(NodeDraft { id: id.into(), kind });
     }
 
     fn add_wait<T: 'static>(
@@ -174,14 +178,20 @@ impl<I, O: Send + 'static> Builder<I, O> {
         let payload = SignalType::of::<T>();
         self.add(id, NodeDraftKind::Wait { signal: signal.into(), payload, timeout, keeps_input });
     }
+}
 
-    fn flowing<T>(self, decode: Decode<T>) -> Builder<I, T> {
-        Builder { info: self.info, deadline: self.deadline, nodes: self.nodes, decode, input: PhantomData }
+impl<I, O> Builder<I, O> {
+    pub(super) fn add(&mut self, id: impl Into<String>, kind: NodeDraftKind) {
+        self.nodes.push(NodeDraft { id: id.into(), kind });
+    }
+
+    pub(super) fn flowing<T>(self, decode: Decode<T>) -> Builder<I, T> {
+        Builder { about: self.about, nodes: self.nodes, decode, input: PhantomData }
     }
 }
 
 impl<I, O> std::fmt::Debug for Builder<I, O> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Builder({}, {} nodes)", self.info.name, self.nodes.len())
+        write!(f, "Builder({}, {} nodes)", self.about.info.name, self.nodes.len())
     }
 }

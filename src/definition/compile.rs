@@ -1,152 +1,244 @@
 //! From nodes as they were added to a checked, flat program.
 
 use std::collections::{HashMap, HashSet};
-use std::fmt;
 use std::sync::Arc;
-use std::time::Duration;
 
+use super::draft::{About, ChainDraft, NodeDraft, NodeDraftKind};
 use super::handler::ErasedTask;
-use super::hash::hash;
-use super::program::{Node, Op, Program, TaskOp, WaitOp};
+use super::hash::{ChildEntry, hash};
+use super::map::limit;
+use super::program::{ForkOp, LoopOp, MapOp, Node, Op, Program, RouteOp, Target, TaskOp, WaitOp};
 use super::workflow::{Definition, SignalType};
-use super::{Manifest, WorkflowInfo};
-use crate::id::{IdError, NodePath, check_name};
-use crate::limits::NODES_MAX;
+use super::{BuildError, BuildErrors, Manifest, ManifestNode, NodeKind};
+use crate::id::{NodePath, check_name};
+use crate::limits::{NESTING_MAX, NODES_MAX};
 
-/// One thing that is wrong with a definition.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum BuildError {
-    /// A workflow needs at least one node.
-    #[error("workflow `{workflow}` has no nodes: add at least one")]
-    Empty {
-        /// The workflow.
-        workflow: String,
-    },
-    /// Two nodes of one scope have the same id.
-    #[error("node id `{id}` is used twice: ids are unique in their scope")]
-    DuplicateNode {
-        /// The id.
-        id: String,
-    },
-    /// A name is not allowed.
-    #[error("`{name}`: {error}")]
-    BadName {
-        /// The name.
-        name: String,
-        /// What is wrong with it.
-        error: IdError,
-    },
-    /// One signal name is used with two payload types.
-    #[error("signal `{signal}` carries `{first}` at one node and `{second}` at another: one payload type per name")]
-    SignalTypes {
-        /// The signal's name.
-        signal: String,
-        /// The type it was first used with.
-        first: &'static str,
-        /// The other type.
-        second: &'static str,
-    },
-    /// There are too many nodes.
-    #[error("{nodes} nodes: at most {NODES_MAX} are allowed in one workflow")]
-    TooManyNodes {
-        /// How many there are.
-        nodes: usize,
-    },
-}
-
-/// Everything that is wrong with a definition.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct BuildErrors(pub Vec<BuildError>);
-
-impl fmt::Display for BuildErrors {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (index, error) in self.0.iter().enumerate() {
-            write!(f, "{}{error}", if index == 0 { "" } else { "; " })?;
-        }
-        Ok(())
-    }
-}
-
-impl std::error::Error for BuildErrors {}
-
-/// A node as it was added.
-pub(super) struct NodeDraft {
-    pub(super) id: String,
-    pub(super) kind: NodeDraftKind,
-}
-
-pub(super) enum NodeDraftKind {
-    Task(ErasedTask),
-    Delay(Duration),
-    Wait { signal: String, payload: SignalType, timeout: Option<Duration>, keeps_input: bool },
-}
-
-pub(super) fn compile(
-    info: WorkflowInfo,
-    deadline: Option<Duration>,
-    drafts: Vec<NodeDraft>,
-) -> Result<Definition, BuildErrors> {
+pub(super) fn compile(about: About, drafts: Vec<NodeDraft>) -> Result<Definition, BuildErrors> {
     let mut compiler = Compiler::default();
-    compiler.check_name("workflow name", &info.name);
+    compiler.check_name("workflow name", &about.info.name);
     if drafts.is_empty() {
-        compiler.errors.push(BuildError::Empty { workflow: info.name.clone() });
+        compiler.errors.push(BuildError::Empty { workflow: about.info.name.clone() });
     }
-    compiler.chain(drafts);
+    compiler.chain(&Scope::default(), &drafts);
     compiler.ops.push(Op::End);
     if compiler.nodes.len() > NODES_MAX {
         compiler.errors.push(BuildError::TooManyNodes { nodes: compiler.nodes.len() });
     }
-    compiler.finish(info, deadline)
+    compiler.finish(about, drafts)
 }
 
 #[derive(Default)]
 struct Compiler {
     ops: Vec<Op>,
     nodes: Vec<Node>,
+    described: Vec<ManifestNode>,
+    edges: Vec<(u32, u32)>,
     tasks: Vec<ErasedTask>,
     signals: HashMap<Arc<str>, SignalType>,
+    children: Vec<ChildEntry>,
     errors: Vec<BuildError>,
 }
 
+/// Where a chain stands.
+#[derive(Default)]
+struct Scope {
+    /// What its nodes' paths begin with, up to a slash.
+    prefix: String,
+    depth: usize,
+    /// The node around it, and which branch or arm of that it is.
+    within: Option<u32>,
+    branch: Option<String>,
+}
+
+impl Scope {
+    fn path(&self, id: &str) -> String {
+        format!("{}{id}", self.prefix)
+    }
+
+    /// The chain within one of its nodes.
+    fn inner(&self, node: u32, id: &str) -> Self {
+        Self { prefix: format!("{}{id}/", self.prefix), depth: self.depth + 1, within: Some(node), branch: None }
+    }
+
+    fn branch(&self, name: &str) -> Self {
+        Self { prefix: format!("{}{name}/", self.prefix), branch: Some(name.to_owned()), ..*self }
+    }
+}
+
 impl Compiler {
-    fn chain(&mut self, drafts: Vec<NodeDraft>) {
+    fn chain(&mut self, scope: &Scope, drafts: &[NodeDraft]) {
+        if let Some(first) = drafts.first()
+            && scope.depth > NESTING_MAX
+        {
+            return self.errors.push(BuildError::TooDeep { node: scope.path(&first.id) });
+        }
         let mut seen = HashSet::with_capacity(drafts.len());
+        let mut before = scope.within;
         for draft in drafts {
             self.check_name("node id", &draft.id);
-            let node = index(self.nodes.len());
-            self.nodes.push(Node { path: NodePath::new(&draft.id) });
-            self.op(node, draft.kind);
-            if let Some(id) = seen.replace(draft.id) {
-                self.errors.push(BuildError::DuplicateNode { id });
+            if !seen.insert(&draft.id) {
+                self.errors.push(BuildError::DuplicateNode { id: scope.path(&draft.id) });
+            }
+            let node = self.node(scope, draft);
+            self.edges.extend(before.map(|before| (before, node)));
+            before = Some(node);
+            self.op(scope, node, draft);
+        }
+    }
+
+    fn node(&mut self, scope: &Scope, draft: &NodeDraft) -> u32 {
+        let node = index(self.nodes.len());
+        let path = NodePath::new(&scope.path(&draft.id));
+        let kind = draft.kind.kind();
+        let signal = match &draft.kind {
+            NodeDraftKind::Wait { signal, .. } => Some(signal.clone()),
+            _ => None,
+        };
+        let (within, branch) = (scope.within, scope.branch.clone());
+        self.described.push(ManifestNode { path: path.clone(), kind, signal, within, branch });
+        self.nodes.push(Node { path });
+        node
+    }
+
+    fn op(&mut self, scope: &Scope, node: u32, draft: &NodeDraft) {
+        match &draft.kind {
+            NodeDraftKind::Task(code) => {
+                let op = self.code(node, code);
+                self.ops.push(Op::Task(op));
+            }
+            NodeDraftKind::Delay(duration) => self.ops.push(Op::Delay { node, duration: *duration }),
+            NodeDraftKind::Wait { signal, payload, timeout, keeps_input } => {
+                self.check_name("signal name", signal);
+                let signal: Arc<str> = signal.as_str().into();
+                self.declare(&signal, *payload);
+                self.ops.push(Op::Wait(WaitOp { node, signal, timeout: *timeout, keeps_input: *keeps_input }));
+            }
+            NodeDraftKind::Fork { branches } => self.fork(&scope.inner(node, &draft.id), node, branches),
+            NodeDraftKind::Route { .. } => self.route(&scope.inner(node, &draft.id), node, &draft.kind),
+            NodeDraftKind::Loop { body, limit, exits } => {
+                let scope = scope.inner(node, &draft.id);
+                if *limit == Some(0) {
+                    self.errors.push(BuildError::ZeroIterations { node: self.path(node) });
+                }
+                let start = self.position();
+                self.ops.push(Op::Loop(LoopOp { node, limit: *limit, exits: *exits }));
+                self.body(&scope, body);
+                self.ops.push(Op::LoopEnd { start, node });
+            }
+            NodeDraftKind::Map { split, body, concurrency, collects } => {
+                let scope = scope.inner(node, &draft.id);
+                if *concurrency == Some(0) {
+                    self.errors.push(BuildError::ZeroConcurrency { node: self.path(node) });
+                }
+                let (split, concurrency) = (self.code(node, split), limit(*concurrency).map(std::num::NonZeroU32::get));
+                let at = self.ops.len();
+                self.ops.push(Op::Map(MapOp { split, concurrency, collects: *collects, next: 0 }));
+                self.body(&scope, body);
+                self.ops.push(Op::BranchEnd { node });
+                let behind = self.position();
+                if let Some(Op::Map(MapOp { next, .. })) = self.ops.get_mut(at) {
+                    *next = behind;
+                }
+            }
+            NodeDraftKind::Child { nodes, workflow, convert } => {
+                let path = self.path(node);
+                self.children.push(ChildEntry { path, name: workflow.name.clone(), version: workflow.version.clone() });
+                if let Some(convert) = convert {
+                    let op = self.code(node, convert);
+                    self.ops.push(Op::Task(op));
+                }
+                self.chain(&scope.inner(node, &draft.id), nodes);
             }
         }
     }
 
-    fn op(&mut self, node: u32, kind: NodeDraftKind) {
-        let op = match kind {
-            NodeDraftKind::Task(erased) => {
-                let options = Arc::clone(&erased.options);
-                let task = index(self.tasks.len());
-                self.tasks.push(erased);
-                Op::Task(TaskOp {
-                    node,
-                    task,
-                    retry: options.retry.clone(),
-                    timeout: options.timeout,
-                    priority: options.priority,
-                    tags: options.tags.as_slice().into(),
-                })
+    fn fork(&mut self, scope: &Scope, node: u32, drafts: &[ChainDraft]) {
+        self.check_branches(scope, node, drafts.iter());
+        let at = self.ops.len();
+        self.ops.push(Op::Fork(ForkOp { node, branches: Vec::new(), next: 0 }));
+        let mut starts = Vec::with_capacity(drafts.len());
+        for draft in drafts {
+            starts.push(Target { name: draft.name.as_str().into(), start: self.position() });
+            self.body(&scope.branch(&draft.name), &draft.nodes);
+            self.ops.push(Op::BranchEnd { node });
+        }
+        let behind = self.position();
+        if let Some(Op::Fork(ForkOp { branches, next, .. })) = self.ops.get_mut(at) {
+            (*branches, *next) = (starts, behind);
+        }
+    }
+
+    fn route(&mut self, scope: &Scope, node: u32, kind: &NodeDraftKind) {
+        let NodeDraftKind::Route { decide, arms: drafts, otherwise: default, keys } = kind else { return };
+        self.check_branches(scope, node, drafts.iter().chain(default));
+        self.check_keys(node, drafts, default.is_some(), keys.as_deref());
+        let (decide, at) = (self.code(node, decide), self.ops.len());
+        self.ops.push(Op::Route(RouteOp { decide, arms: Vec::new(), otherwise: None }));
+        let mut starts = Vec::with_capacity(drafts.len());
+        let mut jumps = Vec::new();
+        for draft in drafts.iter().chain(default) {
+            starts.push(Target { name: draft.name.as_str().into(), start: self.position() });
+            self.chain(&scope.branch(&draft.name), &draft.nodes);
+            jumps.push(self.ops.len());
+            self.ops.push(Op::Jump { to: 0 });
+        }
+        let behind = self.position();
+        for jump in jumps {
+            if let Some(Op::Jump { to }) = self.ops.get_mut(jump) {
+                *to = behind;
             }
-            NodeDraftKind::Delay(duration) => Op::Delay { node, duration },
-            NodeDraftKind::Wait { signal, payload, timeout, keeps_input } => {
-                self.check_name("signal name", &signal);
-                let signal: Arc<str> = signal.into();
-                self.declare(&signal, payload);
-                Op::Wait(WaitOp { node, signal, timeout, keeps_input })
+        }
+        let default = default.as_ref().and_then(|_| starts.pop());
+        if let Some(Op::Route(RouteOp { arms, otherwise, .. })) = self.ops.get_mut(at) {
+            (*arms, *otherwise) = (starts, default.map(|target| target.start));
+        }
+    }
+
+    /// A chain that may not be empty.
+    fn body(&mut self, scope: &Scope, drafts: &[NodeDraft]) {
+        if drafts.is_empty() {
+            self.errors.push(BuildError::EmptyChain { chain: scope.prefix.trim_end_matches('/').to_owned() });
+        }
+        self.chain(scope, drafts);
+    }
+
+    fn check_branches<'a>(&mut self, scope: &Scope, node: u32, drafts: impl Iterator<Item = &'a ChainDraft>) {
+        let mut seen = HashSet::new();
+        for draft in drafts {
+            self.check_name("branch id or route key", &draft.name);
+            if !seen.insert(&draft.name) {
+                self.errors.push(BuildError::DuplicateNode { id: scope.path(&draft.name) });
             }
-        };
-        self.ops.push(op);
+        }
+        if seen.is_empty() {
+            self.errors.push(BuildError::NoBranches { node: self.path(node) });
+        }
+    }
+
+    fn check_keys(&mut self, node: u32, arms: &[ChainDraft], has_default: bool, keys: Option<&[String]>) {
+        let (route, Some(keys)) = (self.path(node), keys) else { return };
+        for arm in arms.iter().filter(|arm| !keys.contains(&arm.name)) {
+            self.errors.push(BuildError::OrphanArm { route: route.clone(), key: arm.name.clone() });
+        }
+        let has_arm = |key: &&String| arms.iter().any(|arm| arm.name == **key);
+        let missing: Vec<_> = keys.iter().filter(|key| !has_default && !has_arm(key)).cloned().collect();
+        if !missing.is_empty() && !arms.is_empty() {
+            self.errors.push(BuildError::MissingArms { route, keys: missing });
+        }
+    }
+
+    fn code(&mut self, node: u32, code: &ErasedTask) -> TaskOp {
+        let options = Arc::clone(&code.options);
+        let task = index(self.tasks.len());
+        self.tasks.push(code.clone());
+        TaskOp {
+            node,
+            task,
+            retry: options.retry.clone(),
+            timeout: options.timeout,
+            priority: options.priority,
+            tags: options.tags.as_slice().into(),
+        }
     }
 
     fn declare(&mut self, signal: &Arc<str>, payload: SignalType) {
@@ -166,20 +258,58 @@ impl Compiler {
         }
     }
 
-    fn finish(self, info: WorkflowInfo, deadline: Option<Duration>) -> Result<Definition, BuildErrors> {
+    /// Where the next op will stand.
+    fn position(&self) -> u32 {
+        index(self.ops.len())
+    }
+
+    fn path(&self, node: u32) -> String {
+        self.nodes.get(node as usize).map_or_else(String::new, |node| node.path.to_string())
+    }
+
+    fn check_new_names(&mut self, about: &About) {
+        let known: HashSet<&str> = self.nodes.iter().map(|node| node.path.as_str()).collect();
+        let renamed = about.takes_over.iter().flat_map(|takeover| &takeover.renamed);
+        let unknown = renamed.filter(|(_, new)| !known.contains(new.as_str()));
+        let errors: Vec<_> =
+            unknown.map(|(old, new)| BuildError::UnknownNewName { renamed: old.clone(), path: new.clone() }).collect();
+        self.errors.extend(errors);
+    }
+
+    fn finish(mut self, about: About, drafts: Vec<NodeDraft>) -> Result<Definition, BuildErrors> {
+        self.check_new_names(&about);
         if !self.errors.is_empty() {
             return Err(BuildErrors(self.errors));
         }
+        let About { info, deadline, takes_over } = about;
         let options = |task: u32| self.tasks.get(task as usize).map(|task| &*task.options);
-        let hash = hash(&info, &self.ops, &self.nodes, options);
-        let manifest = Manifest::new(&info, &self.ops, &self.nodes);
+        let hash = hash(&info, &self.ops, &self.nodes, &self.children, options);
+        let (name, version) = (info.name.clone(), info.version.clone());
+        let manifest = Manifest { name, version, nodes: self.described, edges: self.edges };
         let signals = self.signals.keys().cloned().collect();
         let program = Program { hash, ops: self.ops, nodes: self.nodes, signals, deadline };
-        Ok(Definition { info: Arc::new(info), program, tasks: self.tasks, signals: self.signals, manifest })
+        let (info, drafts) = (Arc::new(info), drafts.into());
+        let (tasks, signals) = (self.tasks, self.signals);
+        Ok(Definition { info, program, tasks, signals, manifest, drafts, takes_over })
     }
 }
 
-/// An index into a table of at most [`NODES_MAX`] entries; past that the build fails anyway.
+impl NodeDraftKind {
+    fn kind(&self) -> NodeKind {
+        match self {
+            Self::Task(_) => NodeKind::Task,
+            Self::Delay(_) => NodeKind::Delay,
+            Self::Wait { .. } => NodeKind::Signal,
+            Self::Fork { .. } => NodeKind::Fork,
+            Self::Route { .. } => NodeKind::Route,
+            Self::Loop { .. } => NodeKind::Loop,
+            Self::Map { .. } => NodeKind::Map,
+            Self::Child { .. } => NodeKind::Child,
+        }
+    }
+}
+
+/// An index into a table of at most [`NODES_MAX`] entries and what stands between them; past that the build fails anyway.
 fn index(length: usize) -> u32 {
     u32::try_from(length).unwrap_or(u32::MAX)
 }
@@ -187,6 +317,7 @@ fn index(length: usize) -> u32 {
 #[cfg(test)]
 mod tests {
     use std::convert::Infallible;
+    use std::time::Duration;
 
     use super::*;
     use crate::{Workflow, task};

@@ -3,8 +3,10 @@
 use std::fmt;
 use std::time::Duration;
 
+use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
+use crate::id::NodePath;
 use crate::limits::FAILURE_MESSAGE_BYTES_MAX;
 
 /// Any error a task may return; `anyhow::Error` converts to it as well.
@@ -81,12 +83,44 @@ pub enum FailureKind {
     TimedOut,
     /// The input did not decode or the output did not encode. Never retried.
     Codec,
+    /// A route's key function gave a key that has no arm, and there is no default arm. Never retried.
+    UnknownKey,
+    /// A loop's body said [`Again`](crate::LoopResult::Again) when its limit was reached. Never retried.
+    LoopLimit,
 }
 
 impl FailureKind {
     /// Whether the retry policy is asked at all.
     pub(crate) fn is_retryable(self) -> bool {
         matches!(self, Self::Error | Self::Panicked | Self::TimedOut)
+    }
+}
+
+/// A task's final failure; or that of a route that knows no arm for its key, or of a loop that reached its limit.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[error("task `{task}` failed in attempt {attempt}: {message}")]
+pub struct TaskFailure {
+    /// The task's node, or the route's or loop's.
+    pub task: NodePath,
+    /// The attempt that was its last.
+    pub attempt: u32,
+    /// What made it fail.
+    pub kind: FailureKind,
+    /// The error's text.
+    pub message: String,
+}
+
+impl TaskFailure {
+    /// As a map keeps it that collects failures: MessagePack with field names.
+    pub(crate) fn to_bytes(&self) -> Bytes {
+        match rmp_serde::to_vec_named(self) {
+            Ok(bytes) => bytes.into(),
+            Err(error) => panic!("a failure of ours does not encode: {error}"),
+        }
+    }
+
+    pub(crate) fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        rmp_serde::from_slice(bytes).ok()
     }
 }
 

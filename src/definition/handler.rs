@@ -2,13 +2,11 @@
 
 use std::sync::Arc;
 
-use bytes::Bytes;
-use serde::Serialize;
-
 use super::deps::Requirement;
 use super::{AttemptFailure, BoxError, Deps, FailureKind, MissingDep, Task, TaskContext, TaskOptions};
 use crate::clock::BoxFuture;
-use crate::codec::{Codec, Decode, Value};
+use crate::codec::{Codec, CodecError, Decode, Output, Value};
+use crate::limits::PayloadLimits;
 
 /// What one attempt is given.
 #[derive(Clone, Debug)]
@@ -19,8 +17,8 @@ pub struct TaskScope {
     pub deps: Arc<Deps>,
     /// The instance's codec.
     pub codec: Codec,
-    /// The payload limit, in bytes.
-    pub payload_bytes_max: usize,
+    /// The bounds on what it takes and gives.
+    pub limits: PayloadLimits,
 }
 
 /// A parameter that a task takes from the runtime: [`Dep<T>`](crate::Dep) or [`TaskContext`].
@@ -50,11 +48,11 @@ pub trait Extract: Sized {
     label = "expected an async function from `{I}` to a `Result`",
     note = "a task is an `async fn(I) -> Result<O, E>`, where `I` is what the node before it gives",
     note = "further parameters, at most 6, must be `Dep<T>` (`T: Send + Sync`) or `TaskContext`",
-    note = "`I: Deserialize`, `O: Serialize + Deserialize`, `E: Into<Box<dyn Error + Send + Sync>>`, and its future is `Send`"
+    note = "`I: Deserialize`, `O: Serialize + Deserialize` or a `LoopResult` of such, `E: Into<Box<dyn Error + Send + Sync>>`, and its future is `Send`"
 )]
 pub trait Handler<M, I>: Send + Sync + 'static {
     /// What the task gives.
-    type Output: Serialize + Send + 'static;
+    type Output: Output;
 
     /// Starts one attempt.
     fn call(&self, input: I, scope: &TaskScope) -> BoxFuture<'static, Result<Self::Output, BoxError>>;
@@ -76,7 +74,7 @@ macro_rules! impl_handler {
         where
             F: Fn(I, $($param,)*) -> Fut + Send + Sync + 'static,
             Fut: Future<Output = Result<O, E>> + Send + 'static,
-            O: Serialize + Send + 'static,
+            O: Output,
             E: Into<BoxError> + 'static,
             I: Send + 'static,
             $($param: Extract,)*
@@ -138,14 +136,15 @@ where
     }
 }
 
-/// A task without its types: value in, bytes out. User code, serde's included, runs when the future is polled.
-type Run = dyn Fn(Value, TaskScope) -> BoxFuture<'static, Result<Bytes, AttemptFailure>> + Send + Sync;
+/// User code without its types: value in, value out. It, serde's included, runs when the future is polled.
+type Run = dyn Fn(Value, TaskScope) -> BoxFuture<'static, Result<Value, AttemptFailure>> + Send + Sync;
 
-/// A task of a definition.
+/// User code of a definition: a task, or what decides a route or splits a list. Cheap to clone.
+#[derive(Clone)]
 pub(crate) struct ErasedTask {
-    run: Box<Run>,
+    run: Arc<Run>,
     pub(crate) options: Arc<TaskOptions>,
-    pub(crate) requirements: Vec<Requirement>,
+    pub(crate) requirements: Arc<[Requirement]>,
 }
 
 impl ErasedTask {
@@ -155,9 +154,9 @@ impl ErasedTask {
         I: Send + 'static,
     {
         let options = Arc::new(handler.options());
-        let requirements = handler.requirements();
+        let requirements = handler.requirements().into();
         let handler = Arc::new(handler);
-        let run = move |value: Value, scope: TaskScope| -> BoxFuture<'static, Result<Bytes, AttemptFailure>> {
+        let run = move |value: Value, scope: TaskScope| -> BoxFuture<'static, Result<Value, AttemptFailure>> {
             let handler = Arc::clone(&handler);
             let decode = decode.clone();
             Box::pin(async move {
@@ -165,18 +164,35 @@ impl ErasedTask {
                 drop(value);
                 let output = handler.call(input, &scope).await;
                 let output = output.map_err(|error| AttemptFailure::from_error(&error))?;
-                scope.codec.encode(&output, scope.payload_bytes_max).map_err(|error| codec_failure(&error))
+                let encoded = output.encode(&scope.codec, scope.limits.payload_bytes_max);
+                encoded.map_err(|error| codec_failure(&error))
             })
         };
-        Self { run: Box::new(run), options, requirements }
+        Self { run: Arc::new(run), options, requirements }
+    }
+
+    /// A function of what flows in, which the machine needs to go on: not a task, so without options, retries and services.
+    pub(crate) fn inner<I: 'static>(
+        decode: Decode<I>,
+        function: impl Fn(I, &TaskScope) -> Result<Value, CodecError> + Send + Sync + 'static,
+    ) -> Self {
+        let function = Arc::new(function);
+        let run = move |value: Value, scope: TaskScope| -> BoxFuture<'static, Result<Value, AttemptFailure>> {
+            let (function, decode) = (Arc::clone(&function), decode.clone());
+            Box::pin(async move {
+                let decoded = decode.decode(&value, &scope.codec);
+                decoded.and_then(|input| function(input, &scope)).map_err(|error| codec_failure(&error))
+            })
+        };
+        Self { run: Arc::new(run), options: Arc::default(), requirements: [].into() }
     }
 
     /// One attempt.
-    pub(crate) fn run(&self, value: Value, scope: TaskScope) -> BoxFuture<'static, Result<Bytes, AttemptFailure>> {
+    pub(crate) fn run(&self, value: Value, scope: TaskScope) -> BoxFuture<'static, Result<Value, AttemptFailure>> {
         (self.run)(value, scope)
     }
 }
 
-fn codec_failure(error: &crate::codec::CodecError) -> AttemptFailure {
+fn codec_failure(error: &CodecError) -> AttemptFailure {
     AttemptFailure::new(FailureKind::Codec, error.to_string())
 }

@@ -1,12 +1,13 @@
 //! The definition hash: SHA-256 over a length-prefixed encoding of what an instance depends on.
 //!
 //! In it: workflow name and version; of every op in order its kind, node path, signal name, whether a wait has a timeout
-//! and keeps its input, a task's version. Not in it: lengths of timeouts and delays, retry numbers, priorities, tags,
-//! texts: tuning never strands an instance.
+//! and keeps its input, a task's version, branch ids, route keys, what a loop does at its limit and a map with failures;
+//! name and version of each child. Not in it: lengths of timeouts and delays, retry numbers, limits of loops and maps,
+//! priorities, tags, texts: tuning never strands an instance.
 
 use sha2::{Digest, Sha256};
 
-use super::program::{Node, Op};
+use super::program::{Node, Op, Target};
 use super::{TaskOptions, WorkflowInfo};
 use crate::id::DefinitionHash;
 
@@ -17,6 +18,20 @@ impl Canonical {
         self.0.update((bytes.len() as u64).to_be_bytes());
         self.0.update(bytes);
     }
+
+    fn targets(&mut self, targets: &[Target]) {
+        self.field(&(targets.len() as u64).to_be_bytes());
+        for target in targets {
+            self.field(target.name.as_bytes());
+        }
+    }
+}
+
+/// A child, which has no op of its own.
+pub(super) struct ChildEntry {
+    pub(super) path: String,
+    pub(super) name: String,
+    pub(super) version: String,
 }
 
 /// `options` gives a task's options by its index.
@@ -24,6 +39,7 @@ pub(super) fn hash<'a>(
     info: &WorkflowInfo,
     ops: &[Op],
     nodes: &[Node],
+    children: &[ChildEntry],
     options: impl Fn(u32) -> Option<&'a TaskOptions>,
 ) -> DefinitionHash {
     let mut out = Canonical(Sha256::new());
@@ -45,7 +61,33 @@ pub(super) fn hash<'a>(
                 out.field(wait.signal.as_bytes());
                 out.field(&[u8::from(wait.timeout.is_some()), u8::from(wait.keeps_input)]);
             }
+            Op::Fork(fork) => {
+                out.field(b"fork");
+                out.targets(&fork.branches);
+            }
+            Op::Map(map) => {
+                out.field(b"map");
+                out.field(&[u8::from(map.collects)]);
+            }
+            Op::Route(route) => {
+                out.field(b"route");
+                out.field(&[u8::from(route.otherwise.is_some())]);
+                out.targets(&route.arms);
+            }
+            Op::Loop(repeat) => {
+                out.field(b"loop");
+                out.field(&[u8::from(repeat.exits)]);
+            }
+            Op::BranchEnd { .. } => out.field(b"branch end"),
+            Op::LoopEnd { .. } => out.field(b"loop end"),
+            Op::Jump { .. } => out.field(b"arm end"),
             Op::End => out.field(b"end"),
+        }
+    }
+    for child in children {
+        out.field(b"child");
+        for text in [&child.path, &child.name, &child.version] {
+            out.field(text.as_bytes());
         }
     }
     DefinitionHash(out.0.finalize().into())

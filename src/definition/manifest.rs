@@ -3,8 +3,7 @@
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use super::WorkflowInfo;
-use super::program::{Names, Node, Op};
+use super::program::Names;
 use crate::id::NodePath;
 
 /// The kind of a node.
@@ -18,6 +17,16 @@ pub enum NodeKind {
     Delay,
     /// A wait for a signal.
     Signal,
+    /// Branches side by side.
+    Fork,
+    /// One arm of several.
+    Route,
+    /// A body that is repeated.
+    Loop,
+    /// A branch for each item of a list.
+    Map,
+    /// Another workflow.
+    Child,
 }
 
 /// A node as the manifest names it.
@@ -30,6 +39,12 @@ pub struct ManifestNode {
     /// The signal it waits for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub signal: Option<String>,
+    /// The index of the node it is within.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub within: Option<u32>,
+    /// The branch or arm of that node it is in, if that has any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub branch: Option<String>,
 }
 
 /// Names, kinds and edges of a definition.
@@ -41,7 +56,7 @@ pub struct Manifest {
     pub version: String,
     /// Its nodes, in program order.
     pub nodes: Vec<ManifestNode>,
-    /// Which node follows which, by index.
+    /// Which node follows which in a chain, and which chains begin within which node, by index.
     pub edges: Vec<(u32, u32)>,
 }
 
@@ -63,27 +78,5 @@ impl Manifest {
     /// Reads a stored manifest; one that cannot be read names nothing.
     pub(crate) fn decode(bytes: &[u8]) -> Option<Self> {
         rmp_serde::from_slice(bytes).ok()
-    }
-
-    pub(super) fn new(info: &WorkflowInfo, ops: &[Op], nodes: &[Node]) -> Self {
-        let path = |node: u32| nodes.get(node as usize).map_or_else(|| NodePath::new(""), |node| node.path.clone());
-        let describe = |op: &Op| match op {
-            Op::Task(op) => Some(ManifestNode { path: path(op.node), kind: NodeKind::Task, signal: None }),
-            Op::Delay { node, .. } => Some(ManifestNode { path: path(*node), kind: NodeKind::Delay, signal: None }),
-            Op::Wait(op) => {
-                Some(ManifestNode { path: path(op.node), kind: NodeKind::Signal, signal: Some(op.signal.to_string()) })
-            }
-            Op::End => None,
-        };
-        let edges = ops.windows(2).filter_map(|pair| match pair {
-            [from, to] => Some((from.node()?, to.node()?)),
-            _ => None,
-        });
-        Self {
-            name: info.name().to_owned(),
-            version: info.version().to_owned(),
-            nodes: ops.iter().filter_map(describe).collect(),
-            edges: edges.collect(),
-        }
     }
 }

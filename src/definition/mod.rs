@@ -1,35 +1,50 @@
 //! WHAT to run: a workflow as its author writes it, compiled to a flat program.
 //!
-//! * [`builder`]: nodes are added one by one, types checked at compile time, then compiled ([`compile`]).
+//! * [`builder`]: nodes are added one by one, types checked at compile time; [`fork`], [`route`], [`repeat`], [`map`] and
+//!   [`child`]: nodes with chains within. They are kept as [`draft`]s, then compiled ([`compile`], [`build_error`]).
 //! * [`handler`], [`deps`], [`context`]: how an async function becomes a task and gets what it asks for.
 //! * [`options`], [`retry`], [`failure`]: how a task is run, and how it can fail.
+//! * [`takeover`]: which older definition a newer one takes over.
 //! * [`program`]: the table of ops the machine interprets; [`hash`] and [`manifest`] are made of it.
 //!
 //! Knows nothing of snapshots, stores or actors.
 
+mod build_error;
 mod builder;
+mod child;
 mod compile;
 mod context;
 mod deps;
+mod draft;
 mod failure;
+mod fork;
 mod handler;
 mod hash;
 mod manifest;
+mod map;
 mod options;
 mod program;
+mod repeat;
 mod retry;
+mod route;
+mod takeover;
 mod workflow;
 
+pub use build_error::{BuildError, BuildErrors};
 pub use builder::{Builder, EmptyBuilder};
-pub use compile::{BuildError, BuildErrors};
 pub use context::TaskContext;
 pub use deps::{Dep, Deps, MissingDep};
-pub use failure::{AttemptFailure, BoxError, FailureKind, Permanent, RetryAfter};
+pub use failure::{AttemptFailure, BoxError, FailureKind, Permanent, RetryAfter, TaskFailure};
+pub use fork::{Fork, Join, NamedFork};
 pub use handler::{Extract, Handler, TaskScope};
 pub use manifest::{Manifest, ManifestNode, NodeKind};
+pub use map::Concurrency;
 pub use options::{Priority, Task, TaskOptions, task};
-pub use program::{Names, Node, Op, Program, TaskOp, WaitOp};
+pub use program::{ForkOp, LoopOp, MapOp, Names, Node, Op, Program, RouteOp, Target, TaskOp, WaitOp};
+pub use repeat::LoopLimit;
 pub use retry::RetryPolicy;
+pub use route::{Route, RouteKey};
+pub use takeover::TakeOver;
 pub use workflow::{Definition, SignalError, Workflow, WorkflowInfo};
 
 pub(crate) use context::ContextParts;

@@ -6,11 +6,12 @@ use std::fmt;
 use std::marker::PhantomData;
 use std::sync::Arc;
 
+use super::draft::NodeDraft;
 use super::handler::ErasedTask;
-use super::program::Names as _;
-use super::{Builder, Deps, EmptyBuilder, Manifest, MissingDep, NodeKind, Program};
+use super::program::Names;
+use super::{Builder, Deps, EmptyBuilder, Manifest, ManifestNode, MissingDep, NodeKind, Program, TakeOver};
 use crate::codec::{Codec, CodecError, Decode, Value};
-use crate::id::DefinitionHash;
+use crate::id::{DefinitionHash, NodePath};
 
 /// The name of a workflow and what its author says about it.
 #[derive(Clone, Debug)]
@@ -83,6 +84,9 @@ pub struct Definition {
     pub(super) tasks: Vec<ErasedTask>,
     pub(super) signals: HashMap<Arc<str>, SignalType>,
     pub(super) manifest: Manifest,
+    /// The nodes as they were added, for workflows that have this one as a child.
+    pub(super) drafts: Arc<[NodeDraft]>,
+    pub(super) takes_over: Vec<TakeOver>,
 }
 
 impl SignalType {
@@ -120,7 +124,7 @@ impl Definition {
     pub fn missing_deps(&self, deps: &Deps) -> Vec<MissingDep> {
         let mut missing = Vec::new();
         for op in &self.program.ops {
-            let super::Op::Task(op) = op else { continue };
+            let Some(op) = op.code() else { continue };
             let requirements = self.task(op.task).map_or(&[][..], |task| &task.requirements);
             let node = self.program.path(op.node).map_or("", |path| path.as_str());
             missing.extend(deps.missing(requirements).map(|type_name| MissingDep {
@@ -131,9 +135,23 @@ impl Definition {
         missing
     }
 
-    pub(crate) fn has_task(&self, path: &str) -> bool {
-        let mut nodes = self.manifest.nodes.iter();
-        nodes.any(|node| node.kind == NodeKind::Task && node.path.as_str() == path)
+    /// The older definitions it takes over.
+    pub fn takes_over(&self) -> &[TakeOver] {
+        &self.takes_over
+    }
+
+    /// How many maps are around the task at this path, if there is one.
+    pub(crate) fn maps_around_task(&self, path: &str) -> Option<usize> {
+        let nodes = &self.manifest.nodes;
+        let task = nodes.iter().find(|node| node.kind == NodeKind::Task && node.path.as_str() == path)?;
+        let around = |node: &&ManifestNode| nodes.get(node.within? as usize);
+        let within = std::iter::successors(Some(task), around);
+        Some(within.filter(|node| node.kind == NodeKind::Map).count())
+    }
+
+    /// Where the node at this path was in the definitions that this one takes over.
+    pub(crate) fn former_paths(&self, path: &str) -> Vec<String> {
+        self.takes_over.iter().filter_map(|older| older.old_path(path)).collect()
     }
 
     /// Checks that a signal of this name carries this type.
@@ -153,6 +171,12 @@ impl Definition {
         let mut known: Vec<_> = self.signals.keys().map(ToString::to_string).collect();
         known.sort_unstable();
         SignalError::UnknownSignal { workflow: self.info.name.clone(), signal: signal.to_owned(), known }
+    }
+}
+
+impl Names for Definition {
+    fn path(&self, node: u32) -> Option<&NodePath> {
+        self.program.path(node)
     }
 }
 

@@ -45,6 +45,16 @@ pub enum HandleError {
         /// The path given.
         path: String,
     },
+    /// A task within maps is asked for with another number of indices.
+    #[error("task `{path}` is within {maps} maps: give an index for each, not {given}, with task_result_at")]
+    WrongIndices {
+        /// The path given.
+        path: String,
+        /// The maps around it.
+        maps: usize,
+        /// The indices given.
+        given: usize,
+    },
     /// The runtime has shut down.
     #[error("the runtime has shut down")]
     ShuttingDown,

@@ -7,13 +7,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde::Serialize;
-use serde::de::DeserializeOwned;
 
 use crate::actors::{Actors, Hub, Mail, MailError, Read, Reply, SignalMail};
-use crate::codec::Codec;
+use crate::codec::{Codec, Output};
 use crate::definition::{SignalType, Workflow};
 use crate::id::{InstanceId, NodePath, RunId, check_signal_id, generate_signal_id};
-use crate::lifecycle::fill_values;
+use crate::lifecycle::{fill_values, read_branches};
 use crate::machine::{Refusal, RowKey};
 use crate::status::Status;
 use crate::store::StoreError;
@@ -247,24 +246,57 @@ impl<O: 'static> InstanceHandle<O> {
         Ok(StatusWatch::new(changes, Arc::clone(&self.actors), self.instance.clone(), self.run))
     }
 
-    /// A task's recorded result, during and after the handle's run; none if it has not finished yet.
+    /// A task's recorded result, during and after the handle's run; none if it has not finished yet. In a loop it is the
+    /// latest iteration's. For a task within a map, see [`task_result_at`](Self::task_result_at).
+    ///
+    /// `T` is what the task gives: a [`LoopResult`](crate::LoopResult) if it is one.
     ///
     /// # Errors
     /// [`HandleError`], also if there is no such task or its result is not a `T`.
-    pub async fn task_result<T: DeserializeOwned>(&self, path: &str) -> Result<Option<T>, HandleError> {
-        if !self.workflow.definition().has_task(path) {
-            let workflow = self.workflow.definition().info().name().to_owned();
-            return Err(HandleError::NoSuchTask { workflow, path: path.to_owned() });
+    pub async fn task_result<T: Output>(&self, path: &str) -> Result<Option<T>, HandleError> {
+        self.task_result_at(path, &[]).await
+    }
+
+    /// The recorded result of a task within maps: `indices` says of which item, one for each map around it, outermost first.
+    ///
+    /// # Errors
+    /// As [`task_result`](Self::task_result).
+    pub async fn task_result_at<T: Output>(&self, path: &str, indices: &[u32]) -> Result<Option<T>, HandleError> {
+        let definition = self.workflow.definition();
+        let maps = definition.maps_around_task(path).ok_or_else(|| HandleError::NoSuchTask {
+            workflow: definition.info().name().to_owned(),
+            path: path.to_owned(),
+        })?;
+        if maps != indices.len() {
+            return Err(HandleError::WrongIndices { path: path.to_owned(), maps, given: indices.len() });
         }
         let snapshot = self.read().await?.stored.snapshot;
         if snapshot.run() != self.run {
             return Err(HandleError::Superseded);
         }
-        let key = RowKey::Result(NodePath::new(path));
-        let row = self.hub().store.row(self.run, &key).await.map_err(|error| self.hub().explain(error.into()))?;
-        let Some(row) = row else { return Ok(None) };
-        let bytes = snapshot.open_row(&key, &row)?;
-        Ok(Some(self.codec_of(snapshot.codec())?.decode(&bytes)?))
+        let codec = self.codec_of(snapshot.codec())?;
+        let former = definition.former_paths(path);
+        for path in std::iter::once(path).chain(former.iter().map(String::as_str)) {
+            let key = RowKey::Result(NodePath::new(path), indices.into());
+            let row = self.hub().store.row(self.run, &key).await.map_err(|error| self.hub().explain(error.into()))?;
+            if let Some(row) = row {
+                let (shape, payload) = snapshot.open_row(&key, &row)?;
+                return Ok(Some(T::decode(&shape.value(payload), codec)?));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Everything the instance waits for now, by branch; empty if it has ended or nothing waits.
+    ///
+    /// # Errors
+    /// [`HandleError`].
+    pub async fn waits(&self) -> Result<Vec<Status>, HandleError> {
+        let mut snapshot = self.read().await?.stored.snapshot;
+        let hub = self.hub();
+        let names = hub.names(&snapshot.definition()).await.map_err(HandleError::from)?;
+        read_branches(&*hub.store, &mut snapshot).await.map_err(HandleError::from)?;
+        Ok(snapshot.waits(&*names))
     }
 
     fn codec_of(&self, id: u8) -> Result<&Codec, HandleError> {

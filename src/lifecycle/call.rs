@@ -11,6 +11,7 @@ use crate::definition::{
     AttemptFailure, ContextParts, Definition, Deps, FailureKind, Names as _, TaskContext, TaskOptions, TaskScope,
 };
 use crate::id::{InstanceId, NodePath, RunId};
+use crate::limits::PayloadLimits;
 use crate::machine::{Outcome, Run};
 use crate::panic::caught;
 use crate::time::Timestamp;
@@ -24,8 +25,8 @@ pub struct Caller {
     pub deps: Arc<Deps>,
     /// The instance's codec.
     pub codec: Codec,
-    /// The payload limit, in bytes.
-    pub payload_bytes_max: usize,
+    /// The bounds on what tasks take and give.
+    pub limits: PayloadLimits,
 }
 
 impl Caller {
@@ -65,14 +66,9 @@ impl Caller {
             deadline: run.timeout.map(|left| now.after(left)),
             options: Arc::clone(&task.options),
             cancellation,
-            indices: Arc::new([]),
+            indices: Arc::clone(&run.turns),
         });
-        let scope = TaskScope {
-            context,
-            deps: Arc::clone(&self.deps),
-            codec: self.codec.clone(),
-            payload_bytes_max: self.payload_bytes_max,
-        };
+        let scope = TaskScope { context, deps: Arc::clone(&self.deps), codec: self.codec.clone(), limits: self.limits };
         Box::pin(catch_panic(task.run(run.value, scope)).instrument(span))
     }
 }

@@ -3,10 +3,12 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use crate::codec::Home;
+use bytes::Bytes;
+
+use crate::codec::{Home, Place, Token};
 use crate::definition::{Names, Program};
-use crate::id::InstanceId;
-use crate::machine::{Damaged, RowKey, Snapshot, decode_head, decode_quarantine};
+use crate::id::{InstanceId, NodePath};
+use crate::machine::{Damaged, RowKey, Run, Snapshot, decode_head, decode_quarantine};
 use crate::status::Status;
 use crate::store::{Store, StoreError};
 
@@ -52,39 +54,170 @@ pub async fn load(store: &dyn Store, instance: &InstanceId) -> Result<Option<Sto
     Ok(Some(Stored { snapshot, quarantine }))
 }
 
-/// Reads the payloads and signals of a snapshot that stand in rows of their own, and checks that it stands where its
-/// program says it can.
+/// Reads the branches and signals of a snapshot, and checks that it stands where its program says it can. What its frames
+/// carry is read when it is needed: [`fill_values`], [`fill_run`].
 ///
 /// # Errors
 /// [`LoadError`].
-pub async fn fill(store: &dyn Store, program: &Program, snapshot: &mut Snapshot) -> Result<(), LoadError> {
+pub async fn fill_frames(store: &dyn Store, program: &Program, snapshot: &mut Snapshot) -> Result<(), LoadError> {
+    read_branches(store, snapshot).await?;
     snapshot.check(program)?;
-    fill_values(store, program, snapshot).await?;
     if snapshot.has_signals() {
-        for (number, row) in store.signal_rows(snapshot.run()).await? {
+        for (number, row) in numbered(store.rows(snapshot.run(), RowKey::SIGNALS).await?) {
             snapshot.take_signal_row(number, &row)?;
         }
     }
     Ok(())
 }
 
+/// Reads the branches of a snapshot.
+///
+/// # Errors
+/// [`LoadError`].
+pub async fn read_branches(store: &dyn Store, snapshot: &mut Snapshot) -> Result<(), LoadError> {
+    if snapshot.unread_frames() > 0 {
+        let rows = store.rows(snapshot.run(), RowKey::FRAMES).await?;
+        snapshot.take_frame_rows(numbered(rows))?;
+    }
+    Ok(())
+}
+
+/// Rows whose keys are a letter and a number. A key that is not is none of ours, and what is missing is noticed.
+fn numbered(rows: Vec<(Bytes, Bytes)>) -> Vec<(u64, Bytes)> {
+    let number = |key: &Bytes| Some(u64::from_be_bytes(key.get(1..)?.try_into().ok()?));
+    rows.into_iter().filter_map(|(key, row)| Some((number(&key)?, row))).collect()
+}
+
+/// Reads everything of a snapshot that stands in rows of its own, and checks that it stands where its program says it can.
+///
+/// # Errors
+/// [`LoadError`].
+pub async fn fill(store: &dyn Store, program: &Program, snapshot: &mut Snapshot) -> Result<(), LoadError> {
+    fill_frames(store, program, snapshot).await?;
+    fill_values(store, program, snapshot).await
+}
+
 /// Reads the payloads of a snapshot that stand in rows of their own.
 ///
 /// # Errors
 /// [`LoadError`].
-pub async fn fill_values(store: &dyn Store, program: &Program, snapshot: &mut Snapshot) -> Result<(), LoadError> {
-    let mut read = HashMap::new();
-    for home in snapshot.unread() {
-        let key = match home {
-            Home::Input => RowKey::Input,
-            Home::Node(node) => match program.path(node) {
-                Some(path) => RowKey::Result(path.clone()),
-                None => continue,
-            },
-        };
-        if let Some(row) = store.row(snapshot.run(), &key).await? {
-            read.insert(home, snapshot.open_row(&key, &row)?);
+pub async fn fill_values(store: &dyn Store, names: &dyn Names, snapshot: &mut Snapshot) -> Result<(), LoadError> {
+    let mut rows = Rows::new(store, names);
+    loop {
+        let unread = snapshot.unread();
+        if unread.is_empty() {
+            return Ok(());
+        }
+        rows.read(snapshot, unread).await?;
+        snapshot.fill(&rows.read);
+    }
+}
+
+/// Reads what is still to be read of the value that an attempt is to run with. Call it when the effect is performed: what it
+/// reads is durable by then.
+///
+/// # Errors
+/// [`LoadError`].
+pub async fn fill_run(
+    store: &dyn Store,
+    names: &dyn Names,
+    snapshot: &Snapshot,
+    run: &mut Run,
+) -> Result<(), LoadError> {
+    let mut rows = Rows::new(store, names);
+    loop {
+        let unread = run.value.unread();
+        if unread.is_empty() {
+            return Ok(());
+        }
+        rows.read(snapshot, unread).await?;
+        run.value.fill(&|home: &Home| rows.read.get(home).cloned());
+    }
+}
+
+/// The rows of a run that hold values, as far as they were read.
+struct Rows<'a> {
+    store: &'a dyn Store,
+    names: &'a dyn Names,
+    read: HashMap<Home, Vec<Token>>,
+}
+
+impl<'a> Rows<'a> {
+    fn new(store: &'a dyn Store, names: &'a dyn Names) -> Self {
+        Self { store, names, read: HashMap::new() }
+    }
+
+    async fn read(&mut self, snapshot: &Snapshot, homes: Vec<Home>) -> Result<(), LoadError> {
+        for home in homes {
+            if !self.read.contains_key(&home) {
+                self.read_home(snapshot, home).await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn read_home(&mut self, snapshot: &Snapshot, home: Home) -> Result<(), LoadError> {
+        match &home {
+            Home::Input => self.read_row(snapshot, &home, &RowKey::Input).await,
+            Home::Result(place) => {
+                let key = RowKey::Result(self.path(snapshot, place)?, Arc::clone(&place.indices));
+                self.read_row(snapshot, &home, &key).await
+            }
+            Home::List(place) => {
+                let key = RowKey::List(self.path(snapshot, place)?, Arc::clone(&place.indices));
+                self.read_row(snapshot, &home, &key).await
+            }
+            Home::Item(place, index) => {
+                // The list is read once for all its items.
+                let list = Home::List(place.clone());
+                if !self.read.contains_key(&list) {
+                    let key = RowKey::List(self.path(snapshot, place)?, Arc::clone(&place.indices));
+                    self.read_row(snapshot, &list, &key).await?;
+                }
+                let item = self.read.get(&list).and_then(|tokens| tokens.get(*index as usize + 1)).cloned();
+                let item = item.ok_or_else(|| Damaged::new(snapshot.instance(), "list", "an item is missing"))?;
+                self.read.insert(home, vec![item]);
+                Ok(())
+            }
+            Home::Branch(place, index) => {
+                let key = RowKey::Branch(self.path(snapshot, place)?, Arc::clone(&place.indices), *index);
+                self.read_row(snapshot, &home, &key).await
+            }
+            Home::Branches(place, count) => {
+                let branches = (0..*count).map(|index| Token::Stored(Home::Branch(place.clone(), index)));
+                let tokens = std::iter::once(Token::List(*count)).chain(branches).collect();
+                self.read_branches(snapshot, place, *count).await?;
+                self.read.insert(home, tokens);
+                Ok(())
+            }
         }
     }
-    Ok(snapshot.fill(&read)?)
+
+    async fn read_row(&mut self, snapshot: &Snapshot, home: &Home, key: &RowKey) -> Result<(), LoadError> {
+        let row = self.store.row(snapshot.run(), key).await?;
+        let row = row.ok_or_else(|| missing(snapshot, key))?;
+        self.read.insert(home.clone(), snapshot.open_value(key, &row)?.into_tokens());
+        Ok(())
+    }
+
+    /// All branches in one scan.
+    async fn read_branches(&mut self, snapshot: &Snapshot, place: &Place, count: u32) -> Result<(), LoadError> {
+        let path = self.path(snapshot, place)?;
+        let rows = self.store.rows(snapshot.run(), &RowKey::branches(&path, &place.indices)).await?;
+        for ((_, row), index) in rows.into_iter().zip(0..count) {
+            let key = RowKey::Branch(path.clone(), Arc::clone(&place.indices), index);
+            let tokens = snapshot.open_value(&key, &row)?.into_tokens();
+            self.read.insert(Home::Branch(place.clone(), index), tokens);
+        }
+        Ok(())
+    }
+
+    fn path(&self, snapshot: &Snapshot, place: &Place) -> Result<NodePath, LoadError> {
+        let unknown = || Damaged::new(snapshot.instance(), "head", "it refers to a node its definition does not have");
+        Ok(self.names.path(place.node).cloned().ok_or_else(unknown)?)
+    }
+}
+
+fn missing(snapshot: &Snapshot, key: &RowKey) -> Damaged {
+    Damaged::new(snapshot.instance(), key.kind().name(), "it is missing")
 }

@@ -3,8 +3,8 @@
 use crate::codec::Value;
 use crate::definition::Definition;
 use crate::id::{DefinitionHash, InstanceId};
-use crate::lifecycle::{LoadError, Port, fill, load};
-use crate::machine::{Damaged, Phase, Snapshot};
+use crate::lifecycle::{LoadError, Port, fill_frames, fill_values, load};
+use crate::machine::{Damaged, Snapshot};
 use crate::status::{Status, StatusCode};
 use crate::store::StoreError;
 use crate::time::Timestamp;
@@ -99,10 +99,11 @@ pub async fn prepare_resume(
         StatusCode::Quarantined => return Ok(ResumeOutcome::Quarantined(status)),
         _ => {}
     }
+    fill_frames(port.store(), definition.program(), &mut stored.snapshot).await?;
     if !stored.snapshot.is_running() && stored.snapshot.next_wake().is_none_or(|at| at > now) {
         return Ok(ResumeOutcome::NotReady(status));
     }
-    fill(port.store(), definition.program(), &mut stored.snapshot).await?;
+    fill_values(port.store(), definition.program(), &mut stored.snapshot).await?;
     let input = get_resume_input(&stored.snapshot)?;
     Ok(ResumeOutcome::Ready { snapshot: Box::new(stored.snapshot), input })
 }
@@ -115,13 +116,8 @@ pub fn get_resume_input(snapshot: &Snapshot) -> Result<Value, ResumeInputError> 
     if snapshot.end.is_some() || snapshot.pause.is_some() {
         return Err(ResumeInputError::NotInProgress);
     }
-    let goes_on = snapshot.frames.values().min_by_key(|frame| match &frame.phase {
-        Phase::Task { .. } => (0, Timestamp::EPOCH),
-        Phase::Delay { until } | Phase::Signal { until: Some(until), .. } => (1, *until),
-        Phase::Signal { until: None, .. } => (2, Timestamp::EPOCH),
-    });
-    let frame = goes_on.ok_or(ResumeInputError::NotInProgress)?;
-    if frame.value.tokens().is_empty() || frame.value.unread().next().is_some() {
+    let frame = snapshot.deciding_frame().ok_or(ResumeInputError::NotInProgress)?;
+    if frame.value.tokens().is_empty() || !frame.value.unread().is_empty() {
         return Err(ResumeInputError::Missing);
     }
     Ok(frame.value.clone())

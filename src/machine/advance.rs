@@ -1,111 +1,154 @@
 //! A frame enters an op, and passes on as far as nothing holds it.
 
+use super::frame::{Frame, FrameId, Phase, Stage, Ticket};
 use super::mover::Mover;
-use super::snapshot::{Frame, Phase, Stage};
-use super::{Effect, End, FrameId, Run, Ticket};
-use crate::codec::Value;
-use crate::definition::{Op, Program, TaskOp, WaitOp};
+use super::{Effect, End, Run};
+use crate::codec::{Token, Value};
+use crate::definition::{FailureKind, LoopOp, Op, Program, TaskOp, WaitOp};
 use crate::limits::DEATHS_ALONE;
-use crate::time::Timestamp;
 
 impl Mover<'_> {
-    /// Puts a frame at an op with a value, and moves it on until something holds it: a task, an unfinished wait, the end.
-    pub(super) fn enter(&mut self, id: FrameId, mut position: u32, mut value: Value) {
+    /// Moves a frame on from the op it is put at, until something holds it: user code, an unfinished wait, branches, the end.
+    pub(super) fn enter(&mut self, id: FrameId, mut frame: Frame) {
         let program: &Program = self.program;
-        while let Some(op) = program.op(position) {
-            let (node, phase) = match op {
-                Op::Task(op) => {
-                    (op.node, Phase::Task { attempt: 1, issued: self.seq(), stage: Stage::Ready, deaths: 0 })
-                }
+        while let Some(op) = program.op(frame.position) {
+            match op {
+                Op::Task(_) | Op::Map(_) | Op::Route(_) => return self.hold_at_code(id, frame, op),
                 Op::Delay { node, duration } => {
                     let until = self.now.after(*duration);
-                    if until <= self.now {
-                        position += 1;
-                        continue;
+                    if until > self.now {
+                        return self.hold(id, frame, *node, Phase::Delay { until });
                     }
-                    (*node, Phase::Delay { until })
+                    frame.position += 1;
                 }
-                Op::Wait(op) => match self.enter_wait(op, value) {
-                    Entered::Passed(passed) => {
-                        value = passed;
-                        position += 1;
-                        continue;
-                    }
-                    Entered::Held { kept, until } => {
-                        value = kept;
-                        (op.node, Phase::Signal { signal: op.signal.clone(), until })
-                    }
+                Op::Wait(op) => match self.enter_wait(&mut frame, op) {
+                    None => frame.position += 1,
+                    Some(phase) => return self.hold(id, frame, op.node, phase),
                 },
-                Op::End => return self.complete(id, value),
-            };
-            let is_task = matches!(phase, Phase::Task { .. });
-            self.snapshot.frames.insert(id, Frame { position, node, value, phase });
-            self.changed = true;
-            if is_task {
-                self.start_attempt(id);
+                Op::Fork(op) => return self.fork(id, frame, op),
+                Op::BranchEnd { node } => return self.branch_succeeded(id, frame, *node),
+                Op::Jump { to } => frame.position = *to,
+                Op::Loop(_) => {
+                    frame.lineage.loops.push(1);
+                    frame.position += 1;
+                }
+                Op::LoopEnd { start, node } => match turn(program, &mut frame, *start) {
+                    Ok(next) => frame.position = next,
+                    Err(limit) => return self.loop_limit(id, frame, *node, limit),
+                },
+                Op::End => return self.end(End::Completed { output: frame.value }),
             }
-            return;
         }
     }
 
-    fn enter_wait(&mut self, op: &WaitOp, value: Value) -> Entered {
+    /// Leaves a frame where it is.
+    pub(super) fn hold(&mut self, id: FrameId, mut frame: Frame, node: u32, phase: Phase) {
+        (frame.node, frame.phase) = (node, phase);
+        self.snapshot.frames.put(id, frame);
+        self.changed = true;
+    }
+
+    fn hold_at_code(&mut self, id: FrameId, frame: Frame, op: &Op) {
+        let node = op.node().unwrap_or_default();
+        let phase = Phase::Task { attempt: 1, issued: self.seq(), stage: Stage::Ready, deaths: 0 };
+        self.hold(id, frame, node, phase);
+        self.start_attempt(id);
+    }
+
+    /// Passes a wait, or gives what holds it there.
+    fn enter_wait(&mut self, frame: &mut Frame, op: &WaitOp) -> Option<Phase> {
         let until = op.timeout.map(|timeout| self.now.after(timeout));
+        frame.node = op.node;
         if !self.snapshot.is_paused()
-            && let Some(payload) = self.take_buffered(op)
+            && let Some(payload) = self.take_buffered(op, frame.place())
         {
-            return Entered::Passed(received(op, value, payload));
+            frame.value = received(op, std::mem::take(&mut frame.value), payload);
+            return None;
         }
-        if until.is_some_and(|until| until <= self.now) && !self.snapshot.holds_back(&op.signal) {
-            return Entered::Passed(timed_out(op, value));
+        if until.is_some_and(|until| until <= self.now) && !self.will_be_held_back(op) {
+            frame.value = timed_out(op, std::mem::take(&mut frame.value));
+            return None;
         }
-        Entered::Held { kept: value, until }
+        Some(Phase::Signal { signal: op.signal.clone(), until, since: self.seq() })
     }
 
-    fn complete(&mut self, id: FrameId, output: Value) {
-        self.snapshot.frames.remove(&id);
-        self.end(End::Completed { output });
+    fn loop_limit(&mut self, id: FrameId, frame: Frame, node: u32, limit: u64) {
+        self.hold(id, frame, node, Phase::Failed);
+        let message = format!("the loop's body asked for iteration {}: its limit is {limit}", limit.saturating_add(1));
+        self.fail(id, 1, FailureKind::LoopLimit, message);
     }
 
-    /// Hands the attempt of a frame that is at a task to the executor, unless the instance is paused.
+    /// Hands the attempt of a frame that is at user code to the executor, unless the instance is paused.
     pub(super) fn start_attempt(&mut self, id: FrameId) {
-        let (paused, seq) = (self.snapshot.is_paused(), self.seq());
-        let Some(frame) = self.snapshot.frames.get_mut(&id) else { return };
-        let Phase::Task { attempt, issued, stage, deaths } = &mut frame.phase else { return };
-        let Some(Op::Task(op)) = self.program.op(frame.position) else { return };
+        let (program, paused, seq): (&Program, _, _) = (self.program, self.snapshot.is_paused(), self.seq());
         let next = if paused { Stage::Ready } else { Stage::Running { since: None } };
-        self.changed |= *stage != next;
-        *stage = next;
-        if !paused {
+        match self.snapshot.frames.get(id).map(|frame| &frame.phase) {
+            Some(Phase::Task { stage, .. }) if !paused || *stage != next => {}
+            _ => return,
+        }
+        self.changed = true;
+        let started = self.snapshot.frames.update(id, |frame| {
+            let Phase::Task { attempt, issued, stage, deaths } = &mut frame.phase else { return None };
+            *stage = next;
             // A ticket of its own each time: the executor may still be busy forgetting one that was stopped.
             *issued = seq;
-            let ticket = Ticket { frame: id, issued: seq };
-            let run = run(ticket, *attempt, op, frame.value.clone(), op.timeout, *deaths);
+            let (attempt, deaths) = (*attempt, *deaths);
+            let op = program.op(frame.position)?.code()?;
+            Some(run(id, frame, seq, attempt, op, op.timeout, deaths))
+        });
+        if let Some(Some(run)) = started.filter(|_| !paused) {
             self.effects.push(Effect::Run(run));
         }
     }
 }
 
-/// The attempt to run at a task.
+/// The next position behind a loop's body: its first op again, or the one behind. Else the limit that was reached.
+fn turn(program: &Program, frame: &mut Frame, start: u32) -> Result<u32, u64> {
+    let Some(Op::Loop(LoopOp { limit, exits, .. })) = program.op(start) else { return Ok(frame.position + 1) };
+    let again = matches!(frame.value.tokens(), [Token::Again, ..]);
+    let iteration = frame.lineage.loops.last().copied().unwrap_or(u64::MAX);
+    let is_last = limit.is_some_and(|limit| iteration >= limit);
+    if again && is_last && !exits {
+        return Err(limit.unwrap_or(iteration));
+    }
+    let carried = std::mem::take(&mut frame.value).into_tokens();
+    frame.value = Value::from_tokens(carried.into_iter().skip(1).collect());
+    if again && !is_last {
+        if let Some(iteration) = frame.lineage.loops.last_mut() {
+            *iteration += 1;
+        }
+        return Ok(start + 1);
+    }
+    frame.lineage.loops.pop();
+    Ok(frame.position + 1)
+}
+
+/// The attempt to run where a frame is.
 pub(super) fn run(
-    ticket: Ticket,
+    id: FrameId,
+    frame: &Frame,
+    issued: u64,
     attempt: u32,
     op: &TaskOp,
-    value: Value,
     timeout: Option<std::time::Duration>,
     deaths: u32,
 ) -> Run {
-    let (announce, alone) = (deaths > 0, deaths >= DEATHS_ALONE);
-    Run { ticket, attempt, node: op.node, task: op.task, value, timeout, announce, alone }
-}
-
-enum Entered {
-    Passed(Value),
-    Held { kept: Value, until: Option<Timestamp> },
+    Run {
+        ticket: Ticket { frame: id, issued },
+        attempt,
+        node: op.node,
+        task: op.task,
+        value: frame.value.clone(),
+        turns: frame.lineage.turns(),
+        timeout,
+        announce: deaths > 0,
+        alone: deaths >= DEATHS_ALONE,
+    }
 }
 
 /// What a wait gives when its signal came.
 pub(super) fn received(op: &WaitOp, flowed_in: Value, payload: Value) -> Value {
-    let outcome = if op.timeout.is_some() { Value::received(payload) } else { payload };
+    let outcome = if op.timeout.is_some() { payload.behind(Token::Received) } else { payload };
     keep(op, flowed_in, outcome)
 }
 

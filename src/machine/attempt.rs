@@ -3,26 +3,30 @@
 use bytes::Bytes;
 use xxhash_rust::xxh3::xxh3_64;
 
+use super::frame::{FrameId, Phase, Stage, Ticket};
 use super::mover::Mover;
-use super::snapshot::{Phase, Stage};
-use super::{Effect, End, FrameId, Outcome, Ticket};
-use crate::codec::{Home, Value};
-use crate::definition::{AttemptFailure, Names as _, Op};
+use super::{Effect, Outcome};
+use crate::codec::{Place, Value};
+use crate::definition::{AttemptFailure, FailureKind, Names as _, Op, Program, RouteOp};
 use crate::limits::INLINE_BYTES_MAX;
 use crate::time::Timestamp;
 
 impl Mover<'_> {
-    /// The stage of this very attempt, if it is handed out. A report of any other attempt is stale.
-    fn running_stage(&mut self, ticket: Ticket) -> Option<(&mut Stage, u32)> {
-        if self.snapshot.end.is_some() {
-            return None;
-        }
-        match &mut self.snapshot.frames.get_mut(&ticket.frame)?.phase {
-            Phase::Task { issued, stage: stage @ Stage::Running { .. }, deaths, .. } if *issued == ticket.issued => {
-                Some((stage, *deaths))
-            }
+    /// The stage of this very attempt, if it is handed out, and its deaths. A report of any other attempt is stale.
+    fn running_stage(&self, ticket: Ticket) -> Option<(&Stage, u32)> {
+        match &self.snapshot.frames.get(ticket.frame)?.phase {
+            Phase::Task { stage, deaths, .. } if self.snapshot.runs(ticket) => Some((stage, *deaths)),
             _ => None,
         }
+    }
+
+    fn set_stage(&mut self, id: FrameId, to: Stage) {
+        self.snapshot.frames.update(id, |frame| {
+            if let Phase::Task { stage, .. } = &mut frame.phase {
+                *stage = to;
+            }
+        });
+        self.changed = true;
     }
 
     /// Records since when an attempt runs, and lets it go ahead if it waits for that.
@@ -33,24 +37,24 @@ impl Mover<'_> {
             self.effects.push(Effect::Stop { ticket });
             return;
         };
-        if paused && deaths > 0 && *stage == (Stage::Running { since: None }) {
+        let is_first = *stage == (Stage::Running { since: None });
+        if paused && deaths > 0 && is_first {
             // It waits to go ahead, and no task starts in a pause.
-            *stage = Stage::Ready;
-            self.changed = true;
+            self.set_stage(ticket.frame, Stage::Ready);
             self.effects.push(Effect::Stop { ticket });
             return;
         }
-        if *stage == (Stage::Running { since: None }) {
-            *stage = Stage::Running { since: Some(at) };
-            self.changed = true;
+        if is_first {
+            self.set_stage(ticket.frame, Stage::Running { since: Some(at) });
         }
         self.effects.push(Effect::Proceed { ticket });
     }
 
     pub(super) fn attempt_withdrawn(&mut self, ticket: Ticket) {
-        let Some((stage, _)) = self.running_stage(ticket) else { return };
-        *stage = Stage::Ready;
-        self.changed = true;
+        if self.running_stage(ticket).is_none() {
+            return;
+        }
+        self.set_stage(ticket.frame, Stage::Ready);
         // Meanwhile the pause may have ended.
         self.start_attempt(ticket.frame);
     }
@@ -65,49 +69,75 @@ impl Mover<'_> {
         }
     }
 
-    fn succeed(&mut self, id: FrameId, output: Bytes) {
-        let Some(frame) = self.snapshot.frames.get(&id) else { return };
-        let (node, next) = (frame.node, frame.position + 1);
-        self.put_result(node, &output);
-        self.enter(id, next, Value::leaf(output, Some(Home::Node(node))));
+    /// What the code at a frame's op gave: a task's result, a route's key, or a map's list.
+    fn succeed(&mut self, id: FrameId, output: Value) {
+        let program: &Program = self.program;
+        let Some(frame) = self.snapshot.frames.get(id) else { return };
+        match program.op(frame.position) {
+            Some(Op::Route(op)) => self.choose(id, &output, op),
+            Some(Op::Map(op)) => self.split(id, output, op),
+            _ => {
+                let place = frame.place();
+                let value = self.put_result(place, output);
+                self.pass(id, |_| value);
+            }
+        }
+    }
+
+    /// The arm is recorded with the op that it begins with, before that runs.
+    fn choose(&mut self, id: FrameId, key: &Value, op: &RouteOp) {
+        let key = key.payload().map(|key| String::from_utf8_lossy(key)).unwrap_or_default();
+        match op.arm(&key) {
+            Some(start) => {
+                if let Some(mut frame) = self.snapshot.frames.take(id) {
+                    frame.position = start;
+                    self.go(id, frame);
+                }
+            }
+            None => {
+                let message = format!("there is no arm for key `{key}` and no default arm");
+                self.fail_attempt(id, AttemptFailure::new(FailureKind::UnknownKey, message));
+            }
+        }
     }
 
     /// A failed attempt: the next one, if its policy has one more, else the end.
     pub(super) fn fail_attempt(&mut self, id: FrameId, failure: AttemptFailure) {
-        let issued = self.seq();
-        let Some(frame) = self.snapshot.frames.get(&id) else { return };
+        let (program, issued): (&Program, _) = (self.program, self.seq());
+        let Some(frame) = self.snapshot.frames.get(id) else { return };
         let Phase::Task { attempt, .. } = frame.phase else { return };
-        let chance = self.chance(frame.node, attempt);
-        let Some(frame) = self.snapshot.frames.get_mut(&id) else { return };
-        let Some(Op::Task(op)) = self.program.op(frame.position) else { return };
+        let Some(op) = program.op(frame.position).and_then(Op::code) else { return };
+        let chance = self.chance(id, attempt);
         let retry = if failure.kind.is_retryable() { op.retry.delay_after(attempt, chance) } else { None };
         let Some(delay) = retry else {
-            let node = frame.node;
-            return self.end(End::TaskFailed { node, attempt, kind: failure.kind, message: failure.message });
+            return self.fail(id, attempt, failure.kind, failure.message);
         };
         let until = self.now.after(failure.retry_after.unwrap_or(delay));
-        frame.phase = Phase::Task { attempt: attempt + 1, issued, stage: Stage::Backoff { until }, deaths: 0 };
+        self.snapshot.frames.update(id, |frame| {
+            frame.phase = Phase::Task { attempt: attempt + 1, issued, stage: Stage::Backoff { until }, deaths: 0 };
+        });
         self.changed = true;
         if until <= self.now {
             self.start_attempt(id);
         }
     }
 
-    /// The jitter's chance: no randomness here, but different for every run, node and attempt.
-    fn chance(&self, node: u32, attempt: u32) -> u64 {
-        let path = self.program.path(node);
+    /// The jitter's chance: no randomness here, but different for every run, node, iteration, item and attempt.
+    fn chance(&self, id: FrameId, attempt: u32) -> u64 {
+        let Some(frame) = self.snapshot.frames.get(id) else { return 0 };
+        let path = self.program.path(frame.node);
         let mut input = self.snapshot.run.to_bytes().to_vec();
         input.extend_from_slice(path.map_or("", |path| path.as_str()).as_bytes());
         input.extend_from_slice(&attempt.to_be_bytes());
+        for turn in &*frame.lineage.turns() {
+            input.extend_from_slice(&turn.to_be_bytes());
+        }
         xxh3_64(&input)
     }
 
     /// A signal's payload as a value: a large one is written as the waiting node's result, so that the head stays small.
-    pub(super) fn payload_value(&mut self, node: u32, payload: Bytes) -> Value {
-        if payload.len() <= INLINE_BYTES_MAX {
-            return Value::leaf(payload, None);
-        }
-        self.put_result(node, &payload);
-        Value::leaf(payload, Some(Home::Node(node)))
+    pub(super) fn payload_value(&mut self, place: Place, payload: Bytes) -> Value {
+        let value = Value::leaf(payload, None);
+        if value.bytes() <= INLINE_BYTES_MAX { value } else { self.put_result(place, value) }
     }
 }

@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 
+use super::frame::{Phase, Stage};
 use super::mover::Mover;
-use super::snapshot::{Phase, Request, Stage};
+use super::snapshot::Request;
 use super::{Effect, End, Refusal};
 use crate::limits::REASON_BYTES_MAX;
 
@@ -37,11 +38,12 @@ impl Mover<'_> {
             return Err(Refusal::NotPaused);
         }
         self.changed = true;
-        for id in self.frame_ids() {
-            match self.snapshot.frames.get(&id).map(|frame| &frame.phase) {
-                Some(Phase::Signal { .. }) => self.consume_buffered(id),
-                Some(Phase::Task { stage: Stage::Ready, .. }) => self.start_attempt(id),
-                _ => {}
+        self.consume_buffered();
+        for id in self.snapshot.frames.ids() {
+            if let Some(Phase::Task { stage: Stage::Ready, .. }) =
+                self.snapshot.frames.get(id).map(|frame| &frame.phase)
+            {
+                self.start_attempt(id);
             }
         }
         self.wake();

@@ -84,8 +84,11 @@ pub struct Run {
     pub node: u32,
     /// The task's index in the definition.
     pub task: u32,
-    /// The value that flows in.
+    /// The value that flows in. Parts of it may be still to be read ([`Value::unread`]), by
+    /// [`lifecycle::fill_run`](crate::lifecycle::fill_run).
     pub value: Value,
+    /// The iteration of each loop around it and the index in each map, outermost first.
+    pub turns: Arc<[u64]>,
     /// What is left of the attempt's timeout.
     pub timeout: Option<Duration>,
     /// Wait for [`Effect::Proceed`] after reporting the start: the process died when this task may have been running.

@@ -7,9 +7,9 @@
 //! offset  bytes
 //!      0      4  magic "EVST"
 //!      4      1  format, 1
-//!      5      1  kind of record: 1 head, 2 input, 3 result, 4 signal, 5 quarantine
+//!      5      1  kind of record: 1 head, 2 input, 3 result, 4 signal, 5 quarantine, 6 frame, 7 branch, 8 list
 //!      6      1  codec id of the payloads within
-//!      7      1  reserved, 0
+//!      7      1  shape of a result: 0 the payload alone, 1 behind `Again`, 2 behind `Done`; else 0
 //!      8     16  run id
 //!     24      8  seq: the transition that wrote the record
 //!     32      2  n, length of the instance id
@@ -32,6 +32,7 @@ use bytes::Bytes;
 use xxhash_rust::xxh3::Xxh3Default;
 
 use super::Snapshot;
+use crate::codec::{Token, Value};
 use crate::id::{DefinitionHash, InstanceId, RunId};
 use crate::status::StatusCode;
 use crate::time::Timestamp;
@@ -58,6 +59,25 @@ pub enum Kind {
     Signal = 4,
     /// Why an instance is quarantined.
     Quarantine = 5,
+    /// Where a branch stands.
+    Frame = 6,
+    /// What a branch gave.
+    Branch = 7,
+    /// The list that a map was given.
+    List = 8,
+}
+
+/// Which loop token stands before the payload of a result.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Shape {
+    /// None.
+    #[default]
+    Plain = 0,
+    /// [`Token::Again`].
+    Again = 1,
+    /// [`Token::Done`].
+    Done = 2,
 }
 
 /// A record that is not what it should be. The bytes are left as they are.
@@ -91,6 +111,8 @@ pub struct Envelope {
     pub run: RunId,
     /// The transition that wrote it.
     pub seq: u64,
+    /// The shape of a result.
+    pub shape: Shape,
 }
 
 /// The part of a head that stores index.
@@ -110,29 +132,63 @@ pub struct HeadIndex {
 
 impl Kind {
     fn from_u8(number: u8) -> Option<Self> {
-        [Self::Head, Self::Input, Self::Result, Self::Signal, Self::Quarantine]
-            .into_iter()
-            .find(|kind| *kind as u8 == number)
+        use Kind::{Branch, Frame, Head, Input, List, Quarantine, Result, Signal};
+        let all = [Head, Input, Result, Signal, Quarantine, Frame, Branch, List];
+        all.into_iter().find(|kind| *kind as u8 == number)
     }
 
-    fn name(self) -> &'static str {
+    /// Its name in errors.
+    pub fn name(self) -> &'static str {
         match self {
             Self::Head => "head",
             Self::Input => "input",
             Self::Result => "result",
             Self::Signal => "signal",
             Self::Quarantine => "quarantine",
+            Self::Frame => "frame",
+            Self::Branch => "branch",
+            Self::List => "list",
+        }
+    }
+}
+
+impl Shape {
+    fn from_u8(number: u8) -> Option<Self> {
+        [Self::Plain, Self::Again, Self::Done].into_iter().find(|shape| *shape as u8 == number)
+    }
+
+    /// That of a task's result.
+    pub(super) fn of(result: &Value) -> Self {
+        match result.tokens().first() {
+            Some(Token::Again) => Self::Again,
+            Some(Token::Done) => Self::Done,
+            _ => Self::Plain,
+        }
+    }
+
+    /// The result with this payload.
+    pub fn value(self, payload: Bytes) -> Value {
+        let payload = Value::leaf(payload, None);
+        match self {
+            Self::Plain => payload,
+            Self::Again => payload.behind(Token::Again),
+            Self::Done => payload.behind(Token::Done),
         }
     }
 }
 
 impl Envelope {
+    /// The same around a result of this shape.
+    pub(super) fn shaped(self, shape: Shape) -> Self {
+        Self { shape, ..self }
+    }
+
     /// Puts a body into this envelope, for the row of this key; a head and a quarantine record have none.
     pub fn seal(&self, body: &[u8], row: &[u8]) -> Bytes {
         let id = self.instance.as_str().as_bytes();
         let mut out = Vec::with_capacity(FIXED_BYTES + id.len() + body.len() + CHECKSUM_BYTES);
         out.extend_from_slice(MAGIC);
-        out.extend_from_slice(&[FORMAT, self.kind as u8, self.codec, 0]);
+        out.extend_from_slice(&[FORMAT, self.kind as u8, self.codec, self.shape as u8]);
         out.extend_from_slice(&self.run.to_bytes());
         out.extend_from_slice(&self.seq.to_be_bytes());
         // Ids are at most 256 bytes; a body of 4 GiB is refused by every limit before it gets here.
@@ -167,8 +223,10 @@ impl Envelope {
         if parsed.instance != instance.as_str().as_bytes() {
             return Err(damaged("it belongs to another instance"));
         }
+        let shape = parsed.shape.ok_or_else(|| damaged("its shape is not known to this version"))?;
         let body = bytes.slice(checked - parsed.body_bytes..checked);
-        let envelope = Self { kind, codec: parsed.codec, instance: instance.clone(), run: parsed.run, seq: parsed.seq };
+        let Parsed { codec, run, seq, .. } = parsed;
+        let envelope = Self { kind, codec, instance: instance.clone(), run, seq, shape };
         Ok((envelope, body))
     }
 }
@@ -184,6 +242,7 @@ struct Parsed<'a> {
     format: u8,
     kind: Option<Kind>,
     codec: u8,
+    shape: Option<Shape>,
     run: RunId,
     seq: u64,
     instance: &'a [u8],
@@ -202,14 +261,15 @@ impl<'a> Fields<'a> {
 
     fn envelope(&mut self) -> Option<Parsed<'a>> {
         let magic: [u8; 4] = self.take()?;
-        let [format, kind, codec, _reserved] = self.take()?;
+        let [format, kind, codec, shape] = self.take()?;
         let run = RunId::from_bytes(self.take()?);
         let seq = u64::from_be_bytes(self.take()?);
         let id_bytes = usize::from(u16::from_be_bytes(self.take()?));
         let body_bytes = usize::try_from(u32::from_be_bytes(self.take()?)).ok()?;
         let (instance, body) = self.0.split_at_checked(id_bytes)?;
         let well_formed = magic == *MAGIC && body.len() == body_bytes;
-        well_formed.then_some(Parsed { format, kind: Kind::from_u8(kind), codec, run, seq, instance, body_bytes })
+        let (kind, shape) = (Kind::from_u8(kind), Shape::from_u8(shape));
+        well_formed.then_some(Parsed { format, kind, codec, shape, run, seq, instance, body_bytes })
     }
 
     fn head_index(&mut self, run: RunId, seq: u64) -> Option<HeadIndex> {
@@ -242,7 +302,7 @@ impl HeadIndex {
 
 impl Snapshot {
     pub(super) fn envelope(&self, kind: Kind, seq: u64) -> Envelope {
-        Envelope { kind, codec: self.codec, instance: self.instance.clone(), run: self.run, seq }
+        Envelope { kind, codec: self.codec, instance: self.instance.clone(), run: self.run, seq, shape: Shape::Plain }
     }
 
     pub(super) fn head_index(&self) -> HeadIndex {
@@ -263,7 +323,8 @@ mod tests {
     fn sealed() -> (InstanceId, Bytes) {
         let instance = InstanceId::new("order-1").unwrap();
         let run = RunId::from_bytes([7; 16]);
-        let envelope = Envelope { kind: Kind::Result, codec: 1, instance: instance.clone(), run, seq: 3 };
+        let shape = Shape::Done;
+        let envelope = Envelope { kind: Kind::Result, codec: 1, instance: instance.clone(), run, seq: 3, shape };
         (instance, envelope.seal(b"body", b"row"))
     }
 
@@ -271,7 +332,7 @@ mod tests {
     fn what_is_sealed_opens_to_the_same() {
         let (instance, bytes) = sealed();
         let (envelope, body) = Envelope::open(&instance, Kind::Result, b"row", &bytes).unwrap();
-        assert_eq!((envelope.codec, envelope.seq, &body[..]), (1, 3, &b"body"[..]));
+        assert_eq!((envelope.codec, envelope.seq, envelope.shape, &body[..]), (1, 3, Shape::Done, &b"body"[..]));
         assert_eq!(bytes.len(), 38 + 7 + 4 + 8);
     }
 

@@ -1,10 +1,12 @@
 //! What can happen to an instance.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 
 use super::Ticket;
+use crate::codec::Value;
 use crate::definition::AttemptFailure;
 use crate::limits::REASON_BYTES_MAX;
 use crate::time::Timestamp;
@@ -66,10 +68,18 @@ pub enum Event {
     },
     /// Somebody ends the pause.
     Unpause,
+    /// Somebody lets a failed instance go on from where it stood.
+    Retry {
+        /// How long it may take from now on, in place of the deadline it had.
+        deadline: Option<Duration>,
+    },
+    /// Somebody lets a quarantined instance go on: deaths of the process are counted anew.
+    Released,
 }
 
-/// How an attempt ended: the output's bytes, or a failure.
-pub type Outcome = Result<Bytes, AttemptFailure>;
+/// How an attempt ended: with what it gave, or a failure. A task gives one payload, behind `Again` or `Done` if it ends a
+/// loop's body.
+pub type Outcome = Result<Value, AttemptFailure>;
 
 /// Why an event was refused. The snapshot is as it was.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -81,6 +91,12 @@ pub enum Refusal {
     /// The instance is not paused.
     #[error("the instance is not paused")]
     NotPaused,
+    /// The instance has not failed.
+    #[error("the instance has not failed")]
+    NotFailed,
+    /// The workflow's deadline has passed.
+    #[error("the workflow's deadline has passed: give a new one with the retry")]
+    DeadlinePassed,
     /// No node of the instance's definition waits for a signal of this name.
     #[error("no node waits for a signal named `{name}`")]
     UnknownSignal {

@@ -1,36 +1,44 @@
 //! HOW an instance moves: one pure function, [`apply`], from a snapshot and an event to the next snapshot, what must be
 //! written, and what the runtime must then do.
 //!
-//! * `snapshot`: the whole durable state of an instance, in memory; `record` and `envelope`: the same as bytes.
+//! * `snapshot`: the whole durable state of an instance, in memory, its `frames` found by what they wait for; `record` and
+//!   `envelope`: the same as bytes.
 //! * `event`: what can happen to it; `effect`: what a transition writes and asks for.
-//! * `mover` dispatches; `advance`, `attempt`, `signal`, `wake`, `control` and `resume` each handle a kind
-//!   of event.
+//! * `mover` dispatches; `attempt`, `signal`, `wake`, `control`, `resume` and `retry` each handle a kind of event; `advance`
+//!   moves a frame through ops, `branches` forks and joins.
 //!
 //! Names neither tokio, the clock, randomness nor a store: the same input gives the same output.
 
 mod advance;
 mod attempt;
+mod branches;
 mod control;
 mod effect;
 mod envelope;
 mod event;
+mod frame;
+mod frame_record;
+mod frames;
 #[cfg(test)]
 mod golden;
 mod mover;
 mod record;
 mod resume;
+mod retry;
 mod row;
 mod rows;
 mod signal;
 mod snapshot;
 mod status;
+mod value_record;
 mod wake;
 
 pub use effect::{Effect, RowChange, Run, Transition, Wake};
-pub use envelope::{Damaged, Envelope, HEAD_INDEX_BYTES, HeadIndex, Kind};
+pub use envelope::{Damaged, Envelope, HEAD_INDEX_BYTES, HeadIndex, Kind, Shape};
 pub use event::{Event, Outcome, Refusal};
+pub use frame::{Frame, FrameId, Phase, Stage, Ticket};
 pub use mover::{NewRun, Setting, apply, start};
 pub use record::{decode_head, encode_head};
 pub use row::RowKey;
 pub use rows::{decode_quarantine, encode_quarantine};
-pub use snapshot::{End, Frame, FrameId, Phase, Snapshot, Stage, Ticket};
+pub use snapshot::{End, Snapshot};

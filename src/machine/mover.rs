@@ -1,13 +1,16 @@
 //! The one way an instance moves.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::snapshot::{ROOT, Signals};
-use super::{Effect, End, Event, FrameId, Refusal, RowChange, RowKey, Snapshot, Transition, Wake};
-use crate::codec::{Home, Value};
+use super::envelope::Shape;
+use super::frame::{Frame, FrameId, Lineage, ROOT};
+use super::frame_record::encode_frame;
+use super::frames::Frames;
+use super::snapshot::Signals;
+use super::{Effect, End, Event, Refusal, RowChange, RowKey, Snapshot, Transition, Wake};
+use crate::codec::{Home, Place, Value};
 use crate::definition::{Names as _, Program};
 use crate::id::{InstanceId, RunId};
 use crate::limits::{INLINE_BYTES_MAX, Limits};
@@ -50,7 +53,10 @@ pub fn start(setting: &Setting<'_>, new: NewRun) -> (Snapshot, Transition) {
         started_at: setting.now,
         deadline: setting.program.deadline.map(|deadline| setting.now.after(deadline)),
         traceparent: new.traceparent,
-        frames: BTreeMap::new(),
+        frames: Frames::default(),
+        next_frame: ROOT + 1,
+        unread_frames: 0,
+        shown: None,
         signals: Signals::default(),
         pause: None,
         end: None,
@@ -60,7 +66,8 @@ pub fn start(setting: &Setting<'_>, new: NewRun) -> (Snapshot, Transition) {
         mover.put(RowKey::Input, &new.input);
     }
     mover.changed = true;
-    mover.enter(ROOT, 0, Value::leaf(new.input, Some(Home::Input)));
+    let input = Value::leaf(new.input, Some(Home::Input));
+    mover.go(ROOT, Frame::new(Lineage::default(), 0, input));
     let transition = mover.finish(&Asked::Unknown);
     (snapshot, transition)
 }
@@ -70,8 +77,12 @@ pub fn start(setting: &Setting<'_>, new: NewRun) -> (Snapshot, Transition) {
 /// # Errors
 /// [`Refusal`]: the event is not valid now; the snapshot is as it was.
 pub fn apply(setting: &Setting<'_>, snapshot: &mut Snapshot, event: Event) -> Result<Transition, Refusal> {
-    // Whoever takes an instance up does not know what was asked for before.
-    let asked = if matches!(event, Event::Resumed { .. }) { Asked::Unknown } else { Asked::For(snapshot.wake()) };
+    // Whoever takes an instance up does not know what was asked for before, and of one that was set aside nothing was.
+    let asked = if matches!(event, Event::Resumed { .. } | Event::Retry { .. } | Event::Released) {
+        Asked::Unknown
+    } else {
+        Asked::For(snapshot.wake())
+    };
     let mut mover = Mover::new(setting, snapshot);
     match event {
         Event::Resumed { alive, process_died } => mover.resume(&alive, process_died),
@@ -83,6 +94,8 @@ pub fn apply(setting: &Setting<'_>, snapshot: &mut Snapshot, event: Event) -> Re
         Event::Cancel { reason, by } => mover.cancel(reason, by)?,
         Event::Pause { reason, by } => mover.pause(reason, by)?,
         Event::Unpause => mover.unpause()?,
+        Event::Retry { deadline } => mover.retry(deadline)?,
+        Event::Released => mover.released(),
     }
     Ok(mover.finish(&asked))
 }
@@ -104,10 +117,16 @@ pub(super) struct Mover<'a> {
     pub(super) refused: Option<Refusal>,
     rows: Vec<RowChange>,
     pub(super) effects: Vec<Effect>,
+    /// Frames on their way, the next one last.
+    pub(super) moving: Vec<(FrameId, Frame)>,
+    is_moving: bool,
+    /// Branches from this number on are new: the store has no record of them.
+    first_new: FrameId,
 }
 
 impl<'a> Mover<'a> {
     fn new(setting: &Setting<'a>, snapshot: &'a mut Snapshot) -> Self {
+        let first_new = snapshot.next_frame;
         Self {
             program: setting.program,
             limits: setting.limits,
@@ -117,12 +136,50 @@ impl<'a> Mover<'a> {
             refused: None,
             rows: Vec::new(),
             effects: Vec::new(),
+            moving: Vec::new(),
+            is_moving: false,
+            first_new,
+        }
+    }
+
+    /// Lets a frame go on from the op it is put at, as far as nothing holds it.
+    pub(super) fn go(&mut self, id: FrameId, frame: Frame) {
+        self.moving.push((id, frame));
+        self.move_all();
+    }
+
+    /// Lets every frame that is on its way go on. Not recursive: what comes of one joins those on their way.
+    pub(super) fn move_all(&mut self) {
+        if self.is_moving {
+            return;
+        }
+        self.is_moving = true;
+        while let Some((id, frame)) = self.moving.pop() {
+            // A failure on the way may have taken the parent, and with it all its branches.
+            let parent = frame.lineage.origin.map(|origin| origin.parent);
+            if parent.is_none_or(|parent| self.snapshot.frames.get(parent).is_some()) {
+                self.enter(id, frame);
+            }
+        }
+        self.is_moving = false;
+    }
+
+    /// Lets a frame that something held go on with the next op.
+    pub(super) fn pass(&mut self, id: FrameId, value: impl FnOnce(Value) -> Value) {
+        if let Some(mut frame) = self.snapshot.frames.take(id) {
+            frame.position += 1;
+            frame.value = value(frame.value);
+            self.go(id, frame);
         }
     }
 
     /// Writes a row of this run, in its envelope.
     pub(super) fn put(&mut self, key: RowKey, body: &[u8]) {
-        let value = self.snapshot.envelope(key.kind(), self.seq()).seal(body, &key.to_bytes());
+        self.put_shaped(key, Shape::Plain, body);
+    }
+
+    fn put_shaped(&mut self, key: RowKey, shape: Shape, body: &[u8]) {
+        let value = self.snapshot.envelope(key.kind(), self.seq()).shaped(shape).seal(body, &key.to_bytes());
         self.rows.push(RowChange { key, value: Some(value) });
     }
 
@@ -130,17 +187,27 @@ impl<'a> Mover<'a> {
         self.rows.push(RowChange { key, value: None });
     }
 
-    /// Writes a node's result.
-    pub(super) fn put_result(&mut self, node: u32, bytes: &[u8]) {
-        if let Some(path) = self.program.path(node) {
-            self.put(RowKey::Result(path.clone()), bytes);
+    /// Writes a row that is found by its place.
+    pub(super) fn put_at(&mut self, place: &Place, key: impl FnOnce(crate::id::NodePath) -> RowKey, body: &[u8]) {
+        if let Some(path) = self.program.path(place.node) {
+            self.put(key(path.clone()), body);
         }
+    }
+
+    /// Writes the result at a place: one payload, and which loop token stands before it. Gives the value with its home.
+    pub(super) fn put_result(&mut self, place: Place, result: Value) -> Value {
+        if let (Some(path), Some(payload)) = (self.program.path(place.node), result.payload()) {
+            let key = RowKey::Result(path.clone(), Arc::clone(&place.indices));
+            self.put_shaped(key, Shape::of(&result), payload);
+        }
+        result.at_home(Home::Result(place))
     }
 
     /// Ends the run: what still runs is stopped.
     pub(super) fn end(&mut self, end: End) {
         let running: Vec<_> = self.snapshot.running().collect();
         self.effects.extend(running.into_iter().map(|ticket| Effect::Stop { ticket }));
+        self.moving.clear();
         self.snapshot.end = Some(end);
         self.changed = true;
         self.effects.push(Effect::Ended);
@@ -155,12 +222,20 @@ impl<'a> Mover<'a> {
         self.snapshot.seq.saturating_add(1)
     }
 
-    /// The frames there are now; a transition may add or remove some.
-    pub(super) fn frame_ids(&self) -> Vec<FrameId> {
-        self.snapshot.frames.keys().copied().collect()
+    /// Brings the records of branches in line with the frames.
+    fn put_frames(&mut self) {
+        for id in self.snapshot.frames.take_changed() {
+            self.changed = true;
+            match self.snapshot.frames.get(id).map(|frame| encode_frame(self.program, frame)) {
+                Some(record) => self.put(RowKey::Frame(id), &record),
+                None if id < self.first_new => self.delete(RowKey::Frame(id)),
+                None => {}
+            }
+        }
     }
 
     fn finish(mut self, asked: &Asked) -> Transition {
+        self.put_frames();
         if self.changed {
             self.snapshot.seq = self.seq();
         }

@@ -1,17 +1,18 @@
 //! Snapshots as bytes: MessagePack with field names, so that fields can be added. Nothing in it is recursive.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use super::envelope::{Damaged, Envelope, HEAD_INDEX_BYTES, HeadIndex, Kind};
-use super::snapshot::{End, Frame, Phase, ROOT, Request, Signals, Snapshot, Stage};
-use crate::codec::{Home, Leaf, Token, Value};
-use crate::definition::{FailureKind, Op, Priority, Program};
+use super::frame::{FrameId, Phase, ROOT};
+use super::frame_record::{FrameRecord, PhaseRecord, frame_record};
+use super::frames::Frames;
+use super::snapshot::{End, Request, Shown, Signals, Snapshot};
+use super::value_record::{TokenRecord, into_value, token_records};
+use crate::definition::{FailureKind, Program};
 use crate::id::InstanceId;
-use crate::limits::INLINE_BYTES_MAX;
 use crate::time::Timestamp;
 
 /// A head behind its index part.
@@ -25,6 +26,14 @@ struct HeadRecord {
     /// The main chain's frame; gone when the run has completed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     root: Option<FrameRecord>,
+    /// Branches that have not ended: their records are read only if there are any.
+    #[serde(default, skip_serializing_if = "is_zero_u32")]
+    branches: u32,
+    /// The number of the next branch, if there ever was one.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    next: FrameId,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    shown: Option<ShownRecord>,
     /// How many signals were accepted: their rows are read only if there are any.
     #[serde(default, skip_serializing_if = "is_zero")]
     signals: u64,
@@ -34,62 +43,12 @@ struct HeadRecord {
     end: Option<EndRecord>,
 }
 
+/// What it waits for, where that is a branch's business: so that nobody has to read all branches to show it.
 #[derive(Serialize, Deserialize)]
-struct FrameRecord {
-    pos: u32,
+struct ShownRecord {
     node: u32,
-    val: Vec<TokenRecord>,
     #[serde(rename = "do")]
     phase: PhaseRecord,
-    /// Priority and tags of a task that is ready, for whoever picks work without the definition.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    prio: Option<u8>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    tags: Option<Arc<[String]>>,
-}
-
-#[derive(Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-enum TokenRecord {
-    #[serde(rename = "b")]
-    Bytes(Bytes),
-    Input,
-    Node(u32),
-    Received,
-    TimedOut,
-    Pair,
-}
-
-#[derive(Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-enum PhaseRecord {
-    Ready {
-        attempt: u32,
-        issued: u64,
-        #[serde(default, skip_serializing_if = "is_zero_u32")]
-        deaths: u32,
-    },
-    Run {
-        attempt: u32,
-        issued: u64,
-        #[serde(default, skip_serializing_if = "Option::is_none")]
-        since: Option<Timestamp>,
-        #[serde(default, skip_serializing_if = "is_zero_u32")]
-        deaths: u32,
-    },
-    Backoff {
-        attempt: u32,
-        issued: u64,
-        until: Timestamp,
-    },
-    Delay {
-        until: Timestamp,
-    },
-    Signal {
-        name: Arc<str>,
-        #[serde(default, skip_serializing_if = "Option::is_none")]
-        until: Option<Timestamp>,
-    },
 }
 
 #[derive(Serialize, Deserialize)]
@@ -108,12 +67,12 @@ enum EndRecord {
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's skip_serializing_if passes a reference")]
-fn is_zero(n: &u64) -> bool {
+pub(super) fn is_zero(n: &u64) -> bool {
     *n == 0
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's skip_serializing_if passes a reference")]
-fn is_zero_u32(n: &u32) -> bool {
+pub(super) fn is_zero_u32(n: &u32) -> bool {
     *n == 0
 }
 
@@ -140,7 +99,10 @@ pub fn encode_head(program: &Program, snapshot: &Snapshot) -> Bytes {
         start: snapshot.started_at,
         deadline: snapshot.deadline,
         trace: snapshot.traceparent.clone(),
-        root: snapshot.frames.get(&ROOT).map(|frame| frame_record(program, frame)),
+        root: snapshot.frames.get(ROOT).map(|frame| frame_record(program, frame)),
+        branches: branches(snapshot),
+        next: if snapshot.next_frame > ROOT + 1 { snapshot.next_frame } else { 0 },
+        shown: shown(snapshot),
         signals: snapshot.signals.accepted,
         pause: snapshot
             .pause
@@ -153,43 +115,21 @@ pub fn encode_head(program: &Program, snapshot: &Snapshot) -> Bytes {
     snapshot.envelope(Kind::Head, snapshot.seq).seal(&encode(&record, body), &[])
 }
 
-fn frame_record(program: &Program, frame: &Frame) -> FrameRecord {
-    let phase = match &frame.phase {
-        Phase::Task { attempt, issued, stage, deaths } => {
-            let (attempt, issued, deaths) = (*attempt, *issued, *deaths);
-            match stage {
-                Stage::Ready => PhaseRecord::Ready { attempt, issued, deaths },
-                Stage::Running { since } => PhaseRecord::Run { attempt, issued, since: *since, deaths },
-                Stage::Backoff { until } => PhaseRecord::Backoff { attempt, issued, until: *until },
-            }
-        }
-        Phase::Delay { until } => PhaseRecord::Delay { until: *until },
-        Phase::Signal { signal, until } => PhaseRecord::Signal { name: signal.clone(), until: *until },
-    };
-    let (prio, tags) = match program.op(frame.position) {
-        Some(Op::Task(op)) => (
-            (op.priority != Priority::default()).then_some(op.priority as u8),
-            (!op.tags.is_empty()).then(|| Arc::clone(&op.tags)),
-        ),
-        _ => (None, None),
-    };
-    FrameRecord { pos: frame.position, node: frame.node, val: token_records(&frame.value), phase, prio, tags }
+fn branches(snapshot: &Snapshot) -> u32 {
+    if snapshot.unread_frames > 0 {
+        return snapshot.unread_frames;
+    }
+    let roots = usize::from(snapshot.frames.get(ROOT).is_some());
+    u32::try_from(snapshot.frames.len() - roots).unwrap_or(u32::MAX)
 }
 
-fn token_records(value: &Value) -> Vec<TokenRecord> {
-    let stored = |home: &Home| match home {
-        Home::Input => TokenRecord::Input,
-        Home::Node(node) => TokenRecord::Node(*node),
-    };
-    let record = |token: &Token| match token {
-        Token::Leaf(Leaf { bytes, home: Some(home) }) if bytes.len() > INLINE_BYTES_MAX => stored(home),
-        Token::Leaf(leaf) => TokenRecord::Bytes(leaf.bytes.clone()),
-        Token::Stored(home) => stored(home),
-        Token::Received => TokenRecord::Received,
-        Token::TimedOut => TokenRecord::TimedOut,
-        Token::Pair => TokenRecord::Pair,
-    };
-    value.tokens().iter().map(record).collect()
+fn shown(snapshot: &Snapshot) -> Option<ShownRecord> {
+    if branches(snapshot) == 0 {
+        return None;
+    }
+    let (node, phase) = snapshot.deciding()?;
+    let waits = matches!(phase, Phase::Delay { .. } | Phase::Signal { .. });
+    waits.then(|| ShownRecord { node, phase: PhaseRecord::of(phase) })
 }
 
 fn end_record(end: &End) -> EndRecord {
@@ -203,8 +143,8 @@ fn end_record(end: &End) -> EndRecord {
     }
 }
 
-/// Decodes a head. Payloads that stand in rows of their own are still to be read
-/// ([`Snapshot::unread`], [`Snapshot::fill`]), and so are the signals ([`Snapshot::has_signals`]).
+/// Decodes a head. Branches are still to be read ([`Snapshot::unread_frames`]), and so are payloads that stand in rows of
+/// their own ([`Snapshot::unread`], [`Snapshot::fill`]) and the signals ([`Snapshot::has_signals`]).
 ///
 /// # Errors
 /// [`Damaged`].
@@ -213,10 +153,11 @@ pub fn decode_head(instance: &InstanceId, head: &Bytes) -> Result<Snapshot, Dama
     let (envelope, body) = Envelope::open(instance, Kind::Head, &[], head)?;
     let body = body.get(HEAD_INDEX_BYTES..).unwrap_or_default();
     let record: HeadRecord = decode(body).ok_or_else(|| Damaged::new(instance, "head", "its body does not decode"))?;
-    let mut frames = BTreeMap::new();
+    let mut frames = Frames::default();
     if let Some(root) = record.root {
-        frames.insert(ROOT, root.into_frame());
+        frames.restore(ROOT, root.into_frame());
     }
+    let shown = record.shown.map(|shown| Shown { node: shown.node, phase: shown.phase.into_phase() });
     Ok(Snapshot {
         instance: instance.clone(),
         run: index.run,
@@ -227,26 +168,13 @@ pub fn decode_head(instance: &InstanceId, head: &Bytes) -> Result<Snapshot, Dama
         deadline: record.deadline,
         traceparent: record.trace,
         frames,
+        next_frame: record.next.max(ROOT + 1),
+        unread_frames: record.branches,
+        shown,
         signals: Signals { accepted: record.signals, ..Signals::default() },
         pause: record.pause.map(|pause| Request { reason: pause.reason, by: pause.by }),
         end: record.end.map(EndRecord::into_end),
     })
-}
-
-impl FrameRecord {
-    fn into_frame(self) -> Frame {
-        let task = |attempt, issued, stage, deaths| Phase::Task { attempt, issued, stage, deaths };
-        let phase = match self.phase {
-            PhaseRecord::Ready { attempt, issued, deaths } => task(attempt, issued, Stage::Ready, deaths),
-            PhaseRecord::Run { attempt, issued, since, deaths } => {
-                task(attempt, issued, Stage::Running { since }, deaths)
-            }
-            PhaseRecord::Backoff { attempt, issued, until } => task(attempt, issued, Stage::Backoff { until }, 0),
-            PhaseRecord::Delay { until } => Phase::Delay { until },
-            PhaseRecord::Signal { name, until } => Phase::Signal { signal: name, until },
-        };
-        Frame { position: self.pos, node: self.node, value: into_value(self.val), phase }
-    }
 }
 
 impl EndRecord {
@@ -258,16 +186,4 @@ impl EndRecord {
             Self::Cancelled { reason, by } => End::Cancelled { reason, by },
         }
     }
-}
-
-fn into_value(records: Vec<TokenRecord>) -> Value {
-    let token = |record| match record {
-        TokenRecord::Bytes(bytes) => Token::Leaf(Leaf { bytes, home: None }),
-        TokenRecord::Input => Token::Stored(Home::Input),
-        TokenRecord::Node(node) => Token::Stored(Home::Node(node)),
-        TokenRecord::Received => Token::Received,
-        TokenRecord::TimedOut => Token::TimedOut,
-        TokenRecord::Pair => Token::Pair,
-    };
-    Value::from_tokens(records.into_iter().map(token).collect())
 }

@@ -1,35 +1,62 @@
 //! The rows of a run beside its head.
 
+use std::sync::Arc;
+
 use super::Kind;
+use super::frame::FrameId;
 use crate::id::NodePath;
 
-/// A row of a run.
+/// A row of a run. Numbers are big-endian, so that rows of a kind come in their order.
 ///
 /// ```text
 /// Input      0x01
-/// Result     0x02  node path bytes  0x00  map indices, 8 bytes each, big-endian
-/// Signal     0x03  number, 8 bytes, big-endian
+/// Result     0x02  node path bytes  0x00  map indices, 4 bytes each
+/// Signal     0x03  number, 8 bytes
+/// Frame      0x04  number, 8 bytes
+/// Branch     0x05  node path bytes  0x00  map indices, 4 bytes each  index of the branch, 4 bytes
+/// List       0x06  node path bytes  0x00  map indices, 4 bytes each
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum RowKey {
     /// The instance's input, if it is too large for the head.
     Input,
-    /// The result of a node.
-    Result(NodePath),
+    /// The result of a node, at these indices of the maps around it.
+    Result(NodePath, Arc<[u32]>),
     /// A signal that was accepted: buffered, or only remembered by its id.
     Signal(u64),
+    /// Where a branch stands that has not ended.
+    Frame(FrameId),
+    /// What a branch of a fork or map gave that has ended.
+    Branch(NodePath, Arc<[u32]>, u32),
+    /// The list that a map was given.
+    List(NodePath, Arc<[u32]>),
 }
 
 impl RowKey {
     /// What every signal row's key starts with.
     pub const SIGNALS: &'static [u8] = &[3];
+    /// What every frame row's key starts with.
+    pub const FRAMES: &'static [u8] = &[4];
+
+    /// The result of a node that is within no map.
+    pub fn result(path: NodePath) -> Self {
+        Self::Result(path, [].into())
+    }
+
+    /// What the rows of every branch of a fork or map start with.
+    pub fn branches(path: &NodePath, indices: &[u32]) -> Vec<u8> {
+        placed(5, path, indices)
+    }
 
     /// The kind of record the row holds.
     pub fn kind(&self) -> Kind {
         match self {
             Self::Input => Kind::Input,
-            Self::Result(_) => Kind::Result,
+            Self::Result(..) => Kind::Result,
             Self::Signal(_) => Kind::Signal,
+            Self::Frame(_) => Kind::Frame,
+            Self::Branch(..) => Kind::Branch,
+            Self::List(..) => Kind::List,
         }
     }
 
@@ -37,19 +64,30 @@ impl RowKey {
     pub fn to_bytes(&self) -> Vec<u8> {
         match self {
             Self::Input => vec![1],
-            Self::Result(path) => {
-                let mut key = Vec::with_capacity(2 + path.as_str().len());
-                key.push(2);
-                key.extend_from_slice(path.as_str().as_bytes());
-                key.push(0);
+            Self::Result(path, indices) => placed(2, path, indices),
+            Self::Signal(number) => numbered(Self::SIGNALS, *number),
+            Self::Frame(number) => numbered(Self::FRAMES, *number),
+            Self::Branch(path, indices, index) => {
+                let mut key = placed(5, path, indices);
+                key.extend_from_slice(&index.to_be_bytes());
                 key
             }
-            Self::Signal(number) => {
-                let mut key = Vec::with_capacity(9);
-                key.push(3);
-                key.extend_from_slice(&number.to_be_bytes());
-                key
-            }
+            Self::List(path, indices) => placed(6, path, indices),
         }
     }
+}
+
+fn numbered(prefix: &[u8], number: u64) -> Vec<u8> {
+    [prefix, &number.to_be_bytes()].concat()
+}
+
+fn placed(tag: u8, path: &NodePath, indices: &[u32]) -> Vec<u8> {
+    let mut key = Vec::with_capacity(2 + path.as_str().len() + 4 * indices.len() + 4);
+    key.push(tag);
+    key.extend_from_slice(path.as_str().as_bytes());
+    key.push(0);
+    for index in indices {
+        key.extend_from_slice(&index.to_be_bytes());
+    }
+    key
 }

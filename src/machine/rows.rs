@@ -7,10 +7,13 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use super::RowKey;
-use super::envelope::{Damaged, Envelope, Kind};
+use super::envelope::{Damaged, Envelope, Kind, Shape};
+use super::frame::{Frame, FrameId, Lineage, Phase};
+use super::frame_record::decode_frame;
 use super::record::{decode, encode};
-use super::snapshot::{Buffered, End, Frame, Phase, Snapshot};
-use crate::codec::{Home, Value};
+use super::snapshot::{Buffered, End, Snapshot};
+use super::value_record::decode_value;
+use crate::codec::{Home, Token, Value};
 use crate::definition::{Op, Program};
 use crate::id::{InstanceId, RunId};
 use crate::limits::SIGNAL_IDS_REMEMBERED;
@@ -38,43 +41,66 @@ impl Snapshot {
     /// The rows whose payloads are still to be read.
     pub fn unread(&self) -> Vec<Home> {
         let output = self.output().into_iter();
-        let values = self.frames.values().map(|frame| &frame.value).chain(output);
+        let values = self.frames.iter().map(|(_, frame)| &frame.value).chain(output);
         values.flat_map(Value::unread).collect()
     }
 
-    /// Puts payloads that were read in their places.
-    ///
-    /// # Errors
-    /// [`Damaged`] if one is missing.
-    pub fn fill(&mut self, read: &HashMap<Home, Bytes>) -> Result<(), Damaged> {
-        let lookup = |home| read.get(&home).cloned();
-        self.frames.values_mut().for_each(|frame| frame.value.fill(lookup));
+    /// Puts what was read in its place.
+    pub fn fill(&mut self, read: &HashMap<Home, Vec<Token>>) {
+        let lookup = |home: &Home| read.get(home).cloned();
+        self.frames.values_mut().for_each(|value| value.fill(&lookup));
         if let Some(End::Completed { output }) = &mut self.end {
-            output.fill(lookup);
-        }
-        match self.unread().first() {
-            None => Ok(()),
-            Some(Home::Input) => Err(Damaged::new(&self.instance, "input", "it is missing")),
-            Some(Home::Node(_)) => Err(Damaged::new(&self.instance, "result", "it is missing")),
+            output.fill(&lookup);
         }
     }
 
-    /// Checks that every frame stands where its program says it can.
+    /// Takes the rows of all branches; they come in the order of their numbers.
+    ///
+    /// # Errors
+    /// [`Damaged`], also if some are missing.
+    pub fn take_frame_rows(&mut self, rows: Vec<(FrameId, Bytes)>) -> Result<(), Damaged> {
+        let damaged = |what| Damaged::new(&self.instance, "frame", what);
+        if rows.len() != self.unread_frames as usize {
+            return Err(damaged("there are not as many as the head says"));
+        }
+        for (id, row) in rows {
+            let body = self.open_row(&RowKey::Frame(id), &row)?.1;
+            let mut frame = decode_frame(&body).ok_or_else(|| damaged("its body does not decode"))?;
+            let parent = frame.lineage.origin.filter(|origin| origin.parent < id);
+            let parent = parent.and_then(|origin| Some((origin, self.frames.get(origin.parent)?)));
+            let (origin, parent) = parent.ok_or_else(|| damaged("what it came from is not there"))?;
+            let lineage = match parent.phase {
+                Phase::Fork { .. } => parent.lineage.branch(origin.parent, origin.index),
+                Phase::Map { .. } => parent.lineage.item(origin.parent, origin.index),
+                _ => return Err(damaged("what it came from does not wait for it")),
+            };
+            frame.lineage = Lineage { loops: std::mem::take(&mut frame.lineage.loops), ..lineage };
+            self.frames.restore(id, frame);
+        }
+        (self.unread_frames, self.shown) = (0, None);
+        Ok(())
+    }
+
+    /// Checks that every frame stands where its program says it can, with as many branches as it waits for.
     ///
     /// # Errors
     /// [`Damaged`].
     pub fn check(&self, program: &Program) -> Result<(), Damaged> {
-        let fits = |frame: &Frame| {
+        let fits = |id, frame: &Frame| {
             let op = program.op(frame.position)?;
-            let same_kind = matches!(
-                (op, &frame.phase),
-                (Op::Task(_), Phase::Task { .. })
-                    | (Op::Delay { .. }, Phase::Delay { .. })
-                    | (Op::Wait(_), Phase::Signal { .. })
-            );
-            (same_kind && op.node() == Some(frame.node)).then_some(())
+            let fits = match (op, &frame.phase) {
+                (Op::Task(_) | Op::Map(_) | Op::Route(_), Phase::Task { .. })
+                | (Op::Delay { .. }, Phase::Delay { .. })
+                | (Op::Wait(_), Phase::Signal { .. })
+                | (Op::LoopEnd { .. } | Op::BranchEnd { .. }, Phase::Failed) => true,
+                (Op::Fork(_), Phase::Fork { live }) | (Op::Map(_), Phase::Map { live, .. }) => {
+                    self.frames.branches_of(id).count() == *live as usize
+                }
+                _ => false,
+            };
+            (fits && op.node() == Some(frame.node)).then_some(())
         };
-        if self.frames.values().all(|frame| fits(frame).is_some()) {
+        if self.frames.iter().all(|(id, frame)| fits(id, frame).is_some()) {
             return Ok(());
         }
         Err(Damaged::new(&self.instance, "head", "it is at a place its definition does not have"))
@@ -90,7 +116,7 @@ impl Snapshot {
     /// # Errors
     /// [`Damaged`].
     pub fn take_signal_row(&mut self, number: u64, row: &Bytes) -> Result<(), Damaged> {
-        let body = self.open_row(&RowKey::Signal(number), row)?;
+        let body = self.open_row(&RowKey::Signal(number), row)?.1;
         let damaged = || Damaged::new(&self.instance, "signal", "its body does not decode");
         let record: SignalRecord<'_> = decode(&body).ok_or_else(damaged)?;
         let id: Arc<str> = record.id.into();
@@ -108,19 +134,33 @@ impl Snapshot {
     ///
     /// # Errors
     /// [`Damaged`], also if it is another run's.
-    pub fn open_row(&self, key: &RowKey, row: &Bytes) -> Result<Bytes, Damaged> {
+    pub fn open_row(&self, key: &RowKey, row: &Bytes) -> Result<(Shape, Bytes), Damaged> {
         let (envelope, body) = Envelope::open(&self.instance, key.kind(), &key.to_bytes(), row)?;
         if envelope.run != self.run {
             return Err(Damaged::new(&self.instance, "run's", "it belongs to another run"));
         }
-        Ok(body)
+        Ok((envelope.shape, body))
+    }
+
+    /// Opens a row of this run that holds a value: a payload, or several tokens.
+    ///
+    /// # Errors
+    /// [`Damaged`], also if it is another run's.
+    pub fn open_value(&self, key: &RowKey, row: &Bytes) -> Result<Value, Damaged> {
+        let body = self.open_row(key, row)?.1;
+        if matches!(key, RowKey::Branch(..) | RowKey::List(..)) {
+            let kind = key.kind().name();
+            return decode_value(&body).ok_or_else(|| Damaged::new(&self.instance, kind, "its body does not decode"));
+        }
+        Ok(Value::leaf(body, None))
     }
 }
 
 /// Encodes why an instance is quarantined.
 pub fn encode_quarantine(instance: &InstanceId, reason: &str) -> Bytes {
     let run = RunId::from_bytes([0; 16]);
-    let envelope = Envelope { kind: Kind::Quarantine, codec: 0, instance: instance.clone(), run, seq: 0 };
+    let envelope =
+        Envelope { kind: Kind::Quarantine, codec: 0, instance: instance.clone(), run, seq: 0, shape: Shape::Plain };
     envelope.seal(&encode(&QuarantineRecord { reason: reason.into() }, Vec::new()), &[])
 }
 

@@ -1,15 +1,17 @@
 //! Signals: accepted once per id, buffered in order, consumed in the commit of the move they cause.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use bytes::Bytes;
 
 use super::advance::received;
+use super::frame::FrameId;
 use super::mover::Mover;
 use super::rows::encode_signal;
-use super::snapshot::{Buffered, Phase};
-use super::{FrameId, Refusal, RowKey};
-use crate::codec::Value;
+use super::snapshot::Buffered;
+use super::{Refusal, RowKey};
+use crate::codec::{Place, Value};
 use crate::definition::{Op, Program, WaitOp};
 use crate::limits::SIGNAL_IDS_REMEMBERED;
 
@@ -72,23 +74,20 @@ impl<'a> Mover<'a> {
         number
     }
 
-    /// The first frame that waits for this signal and may take one.
+    /// The frame that has waited longest for this signal and may take one.
     fn waiting_frame(&self, name: &str) -> Option<(FrameId, &'a WaitOp)> {
         let program: &'a Program = self.program;
-        if self.snapshot.is_paused() {
-            return None;
-        }
-        self.snapshot.frames.iter().find_map(|(id, frame)| match (&frame.phase, program.op(frame.position)) {
-            (Phase::Signal { .. }, Some(Op::Wait(op))) if &*op.signal == name => Some((*id, op)),
+        let id = self.snapshot.frames.first_waiting(name).filter(|_| !self.snapshot.is_paused())?;
+        match program.op(self.snapshot.frames.get(id)?.position) {
+            Some(Op::Wait(op)) => Some((id, op)),
             _ => None,
-        })
+        }
     }
 
     fn deliver(&mut self, id: FrameId, op: &WaitOp, payload: Bytes) {
-        let payload = self.payload_value(op.node, payload);
-        if let Some(frame) = self.snapshot.frames.remove(&id) {
-            self.enter(id, frame.position + 1, received(op, frame.value, payload));
-        }
+        let Some(place) = self.snapshot.frames.get(id).map(super::Frame::place) else { return };
+        let payload = self.payload_value(place, payload);
+        self.pass(id, |flowed_in| received(op, flowed_in, payload));
     }
 
     fn buffer(&mut self, name: Arc<str>, signal: Buffered) {
@@ -98,7 +97,7 @@ impl<'a> Mover<'a> {
     }
 
     /// Takes the first buffered signal of a wait. It came in time: whatever is due ends before a signal is buffered.
-    pub(super) fn take_buffered(&mut self, op: &WaitOp) -> Option<Value> {
+    pub(super) fn take_buffered(&mut self, op: &WaitOp, place: Place) -> Option<Value> {
         let signals = &mut self.snapshot.signals;
         let signal = signals.pop(&op.signal)?;
         let key = RowKey::Signal(signal.number);
@@ -108,18 +107,26 @@ impl<'a> Mover<'a> {
             self.delete(key);
         }
         self.changed = true;
-        Some(self.payload_value(op.node, signal.payload))
+        Some(self.payload_value(place, signal.payload))
     }
 
-    /// After a pause: a frame that waits takes what came meanwhile.
-    pub(super) fn consume_buffered(&mut self, id: FrameId) {
-        let program: &Program = self.program;
-        let Some(frame) = self.snapshot.frames.get(&id) else { return };
-        let (Phase::Signal { .. }, Some(Op::Wait(op))) = (&frame.phase, program.op(frame.position)) else { return };
-        if let Some(payload) = self.take_buffered(op)
-            && let Some(frame) = self.snapshot.frames.remove(&id)
-        {
-            self.enter(id, frame.position + 1, received(op, frame.value, payload));
+    /// Whether a wait that begins now is to be held at its timeout, for a buffered signal that a pause keeps from it.
+    pub(super) fn will_be_held_back(&self, op: &WaitOp) -> bool {
+        let waiting = self.snapshot.frames.waiting_for(&op.signal);
+        self.snapshot.is_paused() && self.snapshot.signals.count(&op.signal) > waiting
+    }
+
+    /// After a pause: those that wait take what came meanwhile, those first that have waited longest.
+    pub(super) fn consume_buffered(&mut self) {
+        let mut names: Vec<_> = self.snapshot.signals.buffered.keys().cloned().collect();
+        names.sort_unstable();
+        for name in names {
+            while let Some((id, op)) = self.waiting_frame(&name)
+                && let Some(place) = self.snapshot.frames.get(id).map(super::Frame::place)
+                && let Some(payload) = self.take_buffered(op, place)
+            {
+                self.pass(id, |flowed_in| received(op, flowed_in, payload));
+            }
         }
     }
 }
@@ -143,8 +150,8 @@ impl super::snapshot::Signals {
         Some(signal)
     }
 
-    /// Whether a signal of this name is buffered.
-    pub(super) fn has(&self, name: &str) -> bool {
-        self.buffered.contains_key(name)
+    /// How many signals of this name are buffered.
+    pub(super) fn count(&self, name: &str) -> usize {
+        self.buffered.get(name).map_or(0, VecDeque::len)
     }
 }

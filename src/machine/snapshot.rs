@@ -5,26 +5,12 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use super::frame::{FrameId, Phase, Ticket};
+use super::frames::Frames;
 use crate::codec::Value;
 use crate::definition::FailureKind;
 use crate::id::{DefinitionHash, InstanceId, RunId};
 use crate::time::Timestamp;
-
-/// A frame's number within its run; the main chain's is 0.
-pub type FrameId = u32;
-
-/// Which attempt is meant: its frame, and the transition that issued it, so that a late report of an earlier task or
-/// attempt of the same frame is never taken for it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Ticket {
-    /// The frame.
-    pub frame: FrameId,
-    /// The number of the transition that issued the attempt.
-    pub issued: u64,
-}
-
-/// The main chain's frame.
-pub(super) const ROOT: FrameId = 0;
 
 /// The whole durable state of an instance after transition number [`seq`](Snapshot::seq).
 #[derive(Clone, Debug)]
@@ -37,66 +23,22 @@ pub struct Snapshot {
     pub(crate) started_at: Timestamp,
     pub(crate) deadline: Option<Timestamp>,
     pub(crate) traceparent: Option<Arc<str>>,
-    pub(crate) frames: BTreeMap<FrameId, Frame>,
+    pub(crate) frames: Frames,
+    /// The number of the next branch.
+    pub(crate) next_frame: FrameId,
+    /// Branches whose records are not read yet, and what they wait for.
+    pub(crate) unread_frames: u32,
+    pub(crate) shown: Option<Shown>,
     pub(crate) signals: Signals,
     pub(crate) pause: Option<Request>,
     pub(crate) end: Option<End>,
 }
 
-/// One cursor through the program, with the value it carries.
+/// What an instance waits for, as its head tells it while the frames that wait are not read.
 #[derive(Clone, Debug)]
-pub struct Frame {
-    /// The index of its op.
-    pub(crate) position: u32,
-    /// The index of its op's node.
+pub(crate) struct Shown {
     pub(crate) node: u32,
-    pub(crate) value: Value,
     pub(crate) phase: Phase,
-}
-
-/// What a frame is doing at its op.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Phase {
-    /// At a task.
-    Task {
-        /// The attempt's number, from 1.
-        attempt: u32,
-        /// The number of the transition that issued it.
-        issued: u64,
-        /// How far the attempt is.
-        stage: Stage,
-        /// Deaths of the process in a row while this task was running.
-        deaths: u32,
-    },
-    /// In a delay.
-    Delay {
-        /// When it ends.
-        until: Timestamp,
-    },
-    /// Waiting for a signal.
-    Signal {
-        /// The signal's name.
-        signal: Arc<str>,
-        /// When it stops waiting.
-        until: Option<Timestamp>,
-    },
-}
-
-/// How far an attempt is.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Stage {
-    /// Not handed out: the instance is paused.
-    Ready,
-    /// Handed to the executor; once its start is recorded, since when it runs.
-    Running {
-        /// When it got its slot.
-        since: Option<Timestamp>,
-    },
-    /// Waiting for the next attempt.
-    Backoff {
-        /// When that is due.
-        until: Timestamp,
-    },
 }
 
 /// Who asked for something, and why.
@@ -114,9 +56,9 @@ pub enum End {
         /// The output.
         output: Value,
     },
-    /// By a task's final failure.
+    /// By a task's final failure, or that of a route or loop.
     TaskFailed {
-        /// The task's node.
+        /// Its node.
         node: u32,
         /// The attempt that was its last.
         attempt: u32,
@@ -207,20 +149,25 @@ impl Snapshot {
         self.pause.is_some() && self.end.is_none()
     }
 
-    /// Whether a task is with the executor.
+    /// Whether a task is with the executor. Known once the branches are read.
     pub fn is_running(&self) -> bool {
-        self.end.is_none()
-            && self.frames.values().any(|frame| matches!(frame.phase, Phase::Task { stage: Stage::Running { .. }, .. }))
+        self.end.is_none() && self.frames.is_any_running()
     }
 
     /// The attempts that are with the executor.
     pub fn running(&self) -> impl Iterator<Item = Ticket> {
-        self.frames.iter().filter_map(|(frame, at)| match at.phase {
-            Phase::Task { issued, stage: Stage::Running { .. }, .. } if self.end.is_none() => {
-                Some(Ticket { frame: *frame, issued })
-            }
-            _ => None,
-        })
+        self.frames.running().filter(|_| self.end.is_none())
+    }
+
+    /// Whether this very attempt is with the executor.
+    pub fn runs(&self, ticket: Ticket) -> bool {
+        let frame = self.frames.get(ticket.frame).filter(|_| self.end.is_none());
+        frame.and_then(|frame| frame.running(ticket.frame)) == Some(ticket)
+    }
+
+    /// Branches whose records are not read yet.
+    pub fn unread_frames(&self) -> u32 {
+        self.unread_frames
     }
 
     /// The traceparent given at the start.

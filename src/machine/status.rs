@@ -1,10 +1,11 @@
 //! Where a snapshot stands, in words.
 
 use super::Snapshot;
-use super::snapshot::{End, Frame, Phase};
-use crate::definition::Names;
+use super::frame::{Frame, FrameId, Phase};
+use super::snapshot::End;
+use crate::definition::{Names, TaskFailure};
 use crate::id::NodePath;
-use crate::status::{Failure, Status, StatusCode, TaskFailure};
+use crate::status::{Failure, Status, StatusCode};
 use crate::time::Timestamp;
 
 impl Snapshot {
@@ -15,8 +16,8 @@ impl Snapshot {
         match (&self.end, &self.pause) {
             (Some(end), _) => ended(end, names),
             (None, Some(pause)) => Status::Paused { reason: pause.reason.clone(), by: pause.by.clone() },
-            (None, None) => match self.deciding_frame() {
-                Some(frame) => frame.status(names),
+            (None, None) => match self.deciding() {
+                Some((node, phase)) => waiting(node, phase, names),
                 None => Status::InProgress,
             },
         }
@@ -29,20 +30,33 @@ impl Snapshot {
             (Some(End::TaskFailed { .. } | End::DeadlineExceeded), _) => StatusCode::Failed,
             (Some(End::Cancelled { .. }), _) => StatusCode::Cancelled,
             (None, Some(_)) => StatusCode::Paused,
-            (None, None) => match self.deciding_frame().map(|frame| &frame.phase) {
-                Some(Phase::Delay { .. }) => StatusCode::Waiting,
-                Some(Phase::Signal { .. }) => StatusCode::AwaitingSignal,
-                Some(Phase::Task { .. }) | None => StatusCode::InProgress,
+            (None, None) => match self.deciding() {
+                Some((_, Phase::Delay { .. })) => StatusCode::Waiting,
+                Some((_, Phase::Signal { .. })) => StatusCode::AwaitingSignal,
+                _ => StatusCode::InProgress,
             },
         }
     }
 
-    fn deciding_frame(&self) -> Option<&Frame> {
-        self.frames.values().min_by_key(|frame| match &frame.phase {
-            Phase::Task { .. } => (0, Timestamp::EPOCH, frame.node),
-            Phase::Delay { until } | Phase::Signal { until: Some(until), .. } => (1, *until, frame.node),
-            Phase::Signal { until: None, .. } => (2, Timestamp::EPOCH, frame.node),
-        })
+    /// Everything it waits for, by frame: none of it while a branch is not read.
+    pub fn waits(&self, names: &dyn Names) -> Vec<Status> {
+        let waits =
+            self.frames.iter().filter(|(_, frame)| matches!(frame.phase, Phase::Delay { .. } | Phase::Signal { .. }));
+        waits.filter(|_| self.end.is_none()).map(|(_, frame)| waiting(frame.node, &frame.phase, names)).collect()
+    }
+
+    /// What tells where it stands: a task at work comes first, then the wait with the nearest wake-up, then the first by
+    /// node.
+    pub(super) fn deciding(&self) -> Option<(u32, &Phase)> {
+        if self.unread_frames > 0 {
+            return self.shown.as_ref().map(|shown| (shown.node, &shown.phase));
+        }
+        self.frames.deciding().map(|frame| (frame.node, &frame.phase))
+    }
+
+    /// The frame that goes on: one that has work to do, else the one that wakes next.
+    pub(crate) fn deciding_frame(&self) -> Option<&Frame> {
+        self.frames.deciding()
     }
 
     /// When the store's due index should list the instance: only while nothing of it runs, since a running task's actor
@@ -51,9 +65,10 @@ impl Snapshot {
         if self.is_running() { None } else { self.next_wake() }
     }
 
-    /// Whether a signal that came in time is kept from the frame that waits for it, because of a pause.
-    pub(super) fn holds_back(&self, signal: &str) -> bool {
-        self.is_paused() && self.signals.has(signal)
+    /// Whether a signal that came in time is kept from the frame that waits for it, because of a pause. It is for those
+    /// that have waited longest, as it would be without the pause.
+    pub(super) fn holds_back(&self, signal: &str, id: FrameId) -> bool {
+        self.is_paused() && self.frames.is_among_first(self.signals.count(signal), signal, id)
     }
 }
 
@@ -73,15 +88,13 @@ fn ended(end: &End, names: &dyn Names) -> Status {
     }
 }
 
-impl Frame {
-    fn status(&self, names: &dyn Names) -> Status {
-        match &self.phase {
-            Phase::Task { .. } => Status::InProgress,
-            Phase::Delay { until } => Status::Waiting { wake_at: *until, delay: path(names, self.node) },
-            Phase::Signal { signal, until } => {
-                Status::AwaitingSignal { node: path(names, self.node), signal: signal.to_string(), wake_at: *until }
-            }
+fn waiting(node: u32, phase: &Phase, names: &dyn Names) -> Status {
+    match phase {
+        Phase::Delay { until } => Status::Waiting { wake_at: *until, delay: path(names, node) },
+        Phase::Signal { signal, until, .. } => {
+            Status::AwaitingSignal { node: path(names, node), signal: signal.to_string(), wake_at: *until }
         }
+        _ => Status::InProgress,
     }
 }
 

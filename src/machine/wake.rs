@@ -1,9 +1,10 @@
 //! Time passes: delays, timeouts, backoffs and the deadline.
 
 use super::advance::timed_out;
+use super::frame::{FrameId, Phase};
 use super::mover::Mover;
-use super::snapshot::{Frame, Phase, Snapshot, Stage};
-use super::{End, FrameId, Wake};
+use super::snapshot::Snapshot;
+use super::{End, Wake};
 use crate::definition::{Op, Program};
 use crate::time::Timestamp;
 
@@ -16,30 +17,25 @@ impl Mover<'_> {
         if self.snapshot.deadline.is_some_and(|deadline| deadline <= self.now) {
             return self.end(End::DeadlineExceeded);
         }
-        for id in self.frame_ids() {
+        for id in self.snapshot.frames.due(self.now) {
             self.wake_frame(id);
         }
     }
 
     fn wake_frame(&mut self, id: FrameId) {
         let program: &Program = self.program;
-        let Some(frame) = self.snapshot.frames.get(&id) else { return };
-        if frame.wake_at(self.snapshot).is_none_or(|at| at > self.now) {
+        // What was due before may have moved or removed this one.
+        let Some(frame) = self.snapshot.frames.get(id) else { return };
+        if frame.wake_at().is_none_or(|at| at > self.now) {
             return;
         }
         match (&frame.phase, program.op(frame.position)) {
-            (Phase::Delay { .. }, _) => {
-                if let Some(frame) = self.snapshot.frames.remove(&id) {
-                    self.enter(id, frame.position + 1, frame.value);
-                }
-            }
-            (Phase::Signal { .. }, Some(Op::Wait(op))) => {
-                if let Some(frame) = self.snapshot.frames.remove(&id) {
-                    self.enter(id, frame.position + 1, timed_out(op, frame.value));
-                }
+            (Phase::Delay { .. }, _) => self.pass(id, |value| value),
+            (Phase::Signal { signal, .. }, Some(Op::Wait(op))) if !self.snapshot.holds_back(signal, id) => {
+                self.pass(id, |value| timed_out(op, value));
             }
             (Phase::Task { .. }, _) => self.start_attempt(id),
-            (Phase::Signal { .. }, _) => {}
+            _ => {}
         }
     }
 }
@@ -52,22 +48,14 @@ impl Snapshot {
         Wake { at, stored: at.is_none() || !self.is_running() }
     }
 
-    /// When the instance wants to be woken next, as it stands.
+    /// When the instance wants to be woken next, as it stands. Known once the branches are read.
     pub fn next_wake(&self) -> Option<Timestamp> {
         if self.end.is_some() {
             return None;
         }
-        self.frames.values().filter_map(|frame| frame.wake_at(self)).chain(self.deadline).min()
-    }
-}
-
-impl Frame {
-    fn wake_at(&self, snapshot: &Snapshot) -> Option<Timestamp> {
-        match &self.phase {
-            Phase::Delay { until } | Phase::Task { stage: Stage::Backoff { until }, .. } => Some(*until),
-            // While paused, a signal that came in time waits for the end of the pause, and so does the wait.
-            Phase::Signal { signal, until } => until.filter(|_| !snapshot.holds_back(signal)),
-            Phase::Task { .. } => None,
-        }
+        // While paused, a signal that came in time waits for the end of the pause, and so does the wait.
+        let held = |id, phase: &Phase| matches!(phase, Phase::Signal { signal, .. } if self.holds_back(signal, id));
+        let next = self.frames.next_wake(|id, frame| !held(id, &frame.phase));
+        next.into_iter().chain(self.deadline).min()
     }
 }

@@ -176,6 +176,15 @@ impl<K: Kv> Store for KvStore<K> {
         Box::pin(async move { self.kv.get(&keys::row(run, key)) })
     }
 
+    fn rows<'a>(&'a self, run: RunId, prefix: &'a [u8]) -> BoxFuture<'a, Result<Vec<(Bytes, Bytes)>, StoreError>> {
+        Box::pin(async move {
+            let of_run = keys::rows(run);
+            let prefix = [&of_run, prefix].concat();
+            let found = self.kv.scan(&prefix, &prefix, usize::MAX)?;
+            Ok(found.into_iter().map(|(key, row)| (key.slice(of_run.len()..), row)).collect())
+        })
+    }
+
     fn signal_rows(&self, run: RunId) -> BoxFuture<'_, Result<Vec<(u64, Bytes)>, StoreError>> {
         Box::pin(async move {
             let prefix = keys::signal_rows(run);

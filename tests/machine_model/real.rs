@@ -10,6 +10,7 @@ use everstep::machine::{
 };
 use everstep::{
     Definition, Failure, Home, InstanceId, Limits, Names as _, NodePath, RunId, Status, TaskFailure, Timestamp, Token,
+    Value,
 };
 
 use crate::definitions::{Node, definition};
@@ -29,13 +30,14 @@ pub(crate) struct Real {
     asked: Option<Wake>,
 }
 
-fn tokens(value: &everstep::Value) -> Tokens {
+fn tokens(value: &Value) -> Tokens {
     let token = |token: &Token| match token {
         Token::Leaf(found) => leaf(&found.bytes),
         Token::Received => "received".into(),
         Token::TimedOut => "timed out".into(),
         Token::Pair => "pair".into(),
         Token::Stored(_) => "not read".into(),
+        other => unreachable!("a chain has no {other:?}"),
     };
     value.tokens().iter().map(token).collect()
 }
@@ -53,14 +55,15 @@ impl Real {
     fn read_back(&self) -> Snapshot {
         let mut snapshot = decode_head(self.snapshot.instance(), &self.head()).unwrap();
         let open = |home| {
-            let key = match home {
+            let key = match &home {
                 Home::Input => RowKey::Input,
-                Home::Node(node) => RowKey::Result(self.path(node).clone()),
+                Home::Result(place) => RowKey::result(self.path(place.node).clone()),
+                other => unreachable!("a chain has no {other:?}"),
             };
-            (home, snapshot.open_row(&key, &self.rows[&key]).unwrap())
+            (home, snapshot.open_value(&key, &self.rows[&key]).unwrap().tokens().to_vec())
         };
         let read = snapshot.unread().into_iter().map(open).collect();
-        snapshot.fill(&read).unwrap();
+        snapshot.fill(&read);
         if snapshot.has_signals() {
             let signals = self.rows.iter().filter_map(|(key, row)| match key {
                 RowKey::Signal(number) => Some((*number, row)),
@@ -93,7 +96,7 @@ impl Real {
         match what.clone() {
             What::Finished(which, ended) => {
                 let outcome: Outcome = match ended {
-                    Ended::Well(output) => Ok(output.into()),
+                    Ended::Well(output) => Ok(Bytes::from(output).into()),
                     Ended::Badly(failure) => Err(failure),
                 };
                 Event::AttemptFinished { ticket: self.ticket(which, model), outcome }

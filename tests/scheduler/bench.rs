@@ -80,7 +80,7 @@ impl<I: Serialize, O: 'static> Bench<I, O> {
     }
 
     pub(crate) async fn finish_task(&self, output: u64) {
-        self.end_attempt(Ok(encoded(&output))).await;
+        self.end_attempt(Ok(encoded(&output).into())).await;
     }
 
     pub(crate) async fn fail_task(&self, kind: FailureKind) {
@@ -104,6 +104,6 @@ impl<I: Serialize, O: 'static> Bench<I, O> {
         let program = self.workflow.definition().program();
         let path = (0..).map_while(|n| program.path(n)).find(|path| path.as_str() == node).unwrap();
         let run = self.stored().await.snapshot.run();
-        self.store.row(run, &RowKey::Result(path.clone())).await.unwrap()
+        self.store.row(run, &RowKey::result(path.clone())).await.unwrap()
     }
 }

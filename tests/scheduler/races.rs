@@ -155,7 +155,7 @@ async fn the_second_of_two_schedulers_is_fenced() {
     let (second_write, first_write) = (effects.pop().unwrap().write.unwrap(), effects.pop().unwrap().write.unwrap());
     let ticket = first.running().next().unwrap();
     Port::commit(&bench.store, first_write).await.unwrap();
-    let done = Ending::Task { ticket, outcome: Ok(encoded(&6_u64)) };
+    let done = Ending::Task { ticket, outcome: Ok(encoded(&6_u64).into()) };
     finalize_execution(&bench.store, &bench.setting(), &mut first, done).await.unwrap();
     let before = bench.store.load(&instance()).await.unwrap();
     let conflict = Conflict { found: Some((first.run(), first.seq())) };

@@ -154,7 +154,7 @@ fn endings(snapshot: &Snapshot) -> Vec<Ending> {
     let ticket = snapshot.running().next().unwrap();
     let failure = AttemptFailure::new(FailureKind::Permanent, "no");
     vec![
-        Ending::Task { ticket, outcome: Ok(Codec::MessagePack.encode(&9_u64, 100).unwrap()) },
+        Ending::Task { ticket, outcome: Ok(Codec::MessagePack.encode(&9_u64, 100).unwrap().into()) },
         Ending::Task { ticket, outcome: Err(failure) },
         Ending::Cancelled { reason: "why".into(), by: "who".into() },
         Ending::Paused { reason: "why".into(), by: "who".into() },

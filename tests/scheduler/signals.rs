@@ -112,7 +112,7 @@ async fn a_kept_value_and_a_large_payload_survive_a_restart_together() {
     let bench = Bench::new(workflow.delay("nap", Duration::from_secs(1)).build().unwrap());
     bench.start(500).await;
     let ticket = bench.snapshot().await.running().next().unwrap();
-    bench.apply(Event::AttemptFinished { ticket, outcome: Ok(encoded(&"a".repeat(500))) }).await.unwrap();
+    bench.apply(Event::AttemptFinished { ticket, outcome: Ok(encoded(&"a".repeat(500)).into()) }).await.unwrap();
     let payload = encoded(&"b".repeat(500));
     bench.apply(Event::Signal { name: "go".into(), id: "s1".into(), payload }).await.unwrap();
     let snapshot = bench.snapshot().await;

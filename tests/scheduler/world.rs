@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use everstep::lifecycle::{Caller, CommitError, Port, fill, load};
+use everstep::limits::PayloadLimits;
 use everstep::machine::{NewRun, RowKey, Snapshot};
 use everstep::store::Write;
 use everstep::{
@@ -214,7 +215,7 @@ impl World {
                 definition: Arc::clone(self.workflow.definition()),
                 deps: Arc::new(deps),
                 codec: Codec::MessagePack,
-                payload_bytes_max: 1_000,
+                limits: PayloadLimits { payload_bytes_max: 1_000, list_items_max: 10, list_bytes_max: 1_000 },
             },
             instance: instance(),
             limits: Limits::default(),
@@ -243,7 +244,7 @@ impl World {
         let program = self.workflow.definition().program();
         let mut recorded = Vec::new();
         for path in (0..).map_while(|node| program.path(node)) {
-            if self.store.row(snapshot.run(), &RowKey::Result(path.clone())).await.unwrap().is_some() {
+            if self.store.row(snapshot.run(), &RowKey::result(path.clone())).await.unwrap().is_some() {
                 recorded.push(path.to_string());
             }
         }

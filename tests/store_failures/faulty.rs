@@ -166,7 +166,7 @@ impl Faulty {
 
     /// Whether a task's result is durable.
     pub(crate) async fn has_result(&self, run: RunId, node: &NodePath) -> bool {
-        self.store.row(run, &RowKey::Result(node.clone())).await.unwrap().is_some()
+        self.store.row(run, &RowKey::result(node.clone())).await.unwrap().is_some()
     }
 
     async fn write(&self, batch: &[Write]) -> Result<Answers, StoreError> {
@@ -241,6 +241,9 @@ impl Store for Faulty {
     }
     fn row<'a>(&'a self, run: RunId, key: &'a RowKey) -> BoxFuture<'a, Result<Option<Bytes>, StoreError>> {
         self.store.row(run, key)
+    }
+    fn rows<'a>(&'a self, run: RunId, prefix: &'a [u8]) -> BoxFuture<'a, Result<Vec<(Bytes, Bytes)>, StoreError>> {
+        self.store.rows(run, prefix)
     }
     fn signal_rows(&self, run: RunId) -> BoxFuture<'_, Result<Vec<(u64, Bytes)>, StoreError>> {
         self.store.signal_rows(run)

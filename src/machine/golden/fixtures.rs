@@ -1,17 +1,18 @@
 //! Fixed snapshots of every shape. One that is here stays; a new shape gets a new one.
 
-use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 
-use crate::codec::{Home, SignalOutcome, Value};
+use crate::codec::{Home, Place, SignalOutcome, Token, Value};
 use crate::definition::{Definition, FailureKind, Names as _, Priority, Workflow, task};
 use crate::id::{InstanceId, RunId};
+use crate::machine::frame::{Lineage, ROOT};
+use crate::machine::frames::Frames;
 use crate::machine::rows::encode_signal;
-use crate::machine::snapshot::{Buffered, ROOT, Request, Signals};
+use crate::machine::snapshot::{Buffered, Request, Signals};
 use crate::machine::{End, Frame, Phase, RowKey, Snapshot, Stage};
 use crate::time::Timestamp;
 
@@ -60,17 +61,19 @@ impl Row {
     pub(super) fn file(&self, fixture: &str) -> String {
         match &self.key {
             RowKey::Input => format!("{fixture}.input"),
-            RowKey::Result(path) => format!("{fixture}.result_{path}"),
+            RowKey::Result(path, _) => format!("{fixture}.result_{path}"),
             RowKey::Signal(number) => format!("{fixture}.signal_{number}"),
+            other => unreachable!("no fixture has {other:?}"),
         }
     }
 }
 
 /// The row in which a value stands.
-pub(super) fn row_of(home: Home) -> RowKey {
+pub(super) fn row_of(home: &Home) -> RowKey {
     match home {
         Home::Input => RowKey::Input,
-        Home::Node(node) => RowKey::Result(definition().program().path(node).unwrap().clone()),
+        Home::Result(place) => RowKey::result(definition().program().path(place.node).unwrap().clone()),
+        other => unreachable!("no fixture has {other:?}"),
     }
 }
 
@@ -84,6 +87,11 @@ pub(super) fn instance() -> InstanceId {
     InstanceId::new("order/42 ✓").unwrap()
 }
 
+/// The result of a node that is within no map.
+fn result_of(node: u32) -> Home {
+    Home::Result(Place { node, indices: [].into() })
+}
+
 fn small(bytes: &'static [u8]) -> Value {
     Value::leaf(Bytes::from_static(bytes), None)
 }
@@ -91,7 +99,8 @@ fn small(bytes: &'static [u8]) -> Value {
 /// A payload too large for the head, which stands in a row.
 fn large(home: Home) -> (Value, Row) {
     let body: Vec<u8> = (0..=255).collect();
-    (Value::leaf(body.clone().into(), Some(home)), Row { key: row_of(home), body })
+    let key = row_of(&home);
+    (Value::leaf(body.clone().into(), Some(home)), Row { key, body })
 }
 
 fn running(attempt: u32, issued: u64, since: Option<Timestamp>, deaths: u32) -> Phase {
@@ -108,7 +117,10 @@ pub(super) fn snapshot(seq: u64) -> Snapshot {
         started_at: NOW,
         deadline: None,
         traceparent: None,
-        frames: BTreeMap::new(),
+        frames: Frames::default(),
+        next_frame: ROOT + 1,
+        unread_frames: 0,
+        shown: None,
         signals: Signals::default(),
         pause: None,
         end: None,
@@ -117,8 +129,10 @@ pub(super) fn snapshot(seq: u64) -> Snapshot {
 
 fn at(seq: u64, node: u32, value: Value, phase: Phase) -> Snapshot {
     // In a chain the op's position is the node's index.
-    let frame = Frame { position: node, node, value, phase };
-    Snapshot { frames: BTreeMap::from([(ROOT, frame)]), ..snapshot(seq) }
+    let frame = Frame { node, phase, ..Frame::new(Lineage::default(), node, value) };
+    let mut frames = Frames::default();
+    frames.restore(ROOT, frame);
+    Snapshot { frames, ..snapshot(seq) }
 }
 
 fn ended(seq: u64, end: End) -> Snapshot {
@@ -132,8 +146,8 @@ fn alone(name: &'static str, snapshot: Snapshot) -> Fixture {
 pub(super) fn fixtures() -> Vec<Fixture> {
     let request = || Some(Request { reason: "lunch".into(), by: "ana".into() });
     let (large_input, input_row) = large(Home::Input);
-    let (large_output, output_row) = large(Home::Node(SHIP));
-    let waiting = |until| Phase::Signal { signal: "approve".into(), until };
+    let (large_output, output_row) = large(result_of(SHIP));
+    let waiting = |until| Phase::Signal { signal: "approve".into(), until, since: 0 };
     vec![
         alone("start", at(1, RESERVE, small(b"\x2a"), running(1, 1, None, 0))),
         Fixture {
@@ -171,7 +185,7 @@ pub(super) fn fixtures() -> Vec<Fixture> {
         ),
         alone(
             "kept_and_received",
-            at(8, SHIP, Value::pair(small(b"\x05"), Value::received(small(b"\x06"))), running(1, 8, None, 0)),
+            at(8, SHIP, Value::pair(small(b"\x05"), small(b"\x06").behind(Token::Received)), running(1, 8, None, 0)),
         ),
         kept_and_timed_out(),
         alone("completed", ended(11, End::Completed { output: small(b"\x07") })),
@@ -229,7 +243,7 @@ fn waiting_with_signals(mut snapshot: Snapshot) -> Fixture {
 
 /// A wait that timed out, beside a result too large for the head.
 fn kept_and_timed_out() -> Fixture {
-    let (kept, row) = large(Home::Node(CHARGE));
+    let (kept, row) = large(result_of(CHARGE));
     let value = Value::pair(kept, Value::timed_out());
     Fixture {
         name: "kept_and_timed_out",

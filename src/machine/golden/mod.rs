@@ -70,6 +70,9 @@ fn plain(snapshot: &Snapshot) -> String {
         deadline,
         traceparent,
         frames,
+        next_frame,
+        unread_frames,
+        shown,
         signals,
         pause,
         end,
@@ -79,7 +82,7 @@ fn plain(snapshot: &Snapshot) -> String {
     format!(
         "{:#?}\n{:#?}\n{:#?}",
         (instance, run, seq, definition, codec, started_at, deadline, traceparent),
-        (frames, pause, end),
+        (frames, next_frame, unread_frames, shown, pause, end),
         (accepted, buffered, buffered_count, buffered_bytes, remembered, numbers),
     )
 }
@@ -89,10 +92,11 @@ fn load(fixture: &Fixture) -> Result<Snapshot, Damaged> {
     let mut snapshot = decode_head(&instance(), &stored(fixture.name))?;
     let mut read = HashMap::new();
     for home in snapshot.unread() {
-        let row = fixture.rows.iter().find(|row| row.key == row_of(home)).unwrap();
-        read.insert(home, snapshot.open_row(&row.key, &stored(&row.file(fixture.name)))?);
+        let row = fixture.rows.iter().find(|row| row.key == row_of(&home)).unwrap();
+        let value = snapshot.open_value(&row.key, &stored(&row.file(fixture.name)))?;
+        read.insert(home, value.into_tokens());
     }
-    snapshot.fill(&read)?;
+    snapshot.fill(&read);
     for row in &fixture.rows {
         if let RowKey::Signal(number) = row.key {
             snapshot.take_signal_row(number, &stored(&row.file(fixture.name)))?;

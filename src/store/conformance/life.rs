@@ -44,7 +44,7 @@ impl Plan {
     /// The row of a node's result.
     pub(super) fn result(&self, node: u32) -> RowKey {
         match self.0.program().path(node) {
-            Some(path) => RowKey::Result(path.clone()),
+            Some(path) => RowKey::result(path.clone()),
             None => panic!("the suite's workflow has no node {node}"),
         }
     }

@@ -1,0 +1,76 @@
+//! Loop: a body that is repeated until it says that it is done.
+
+use serde::de::DeserializeOwned;
+
+use super::Builder;
+use super::draft::{NodeDraft, NodeDraftKind};
+use crate::codec::{Decode, LoopResult};
+
+/// How often a loop's body may run. Not part of the definition hash: it can be changed while instances run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LoopLimit {
+    /// As often as the body says [`Again`](LoopResult::Again). Each iteration costs the same bytes, and memory is constant.
+    Unlimited,
+    /// So many times, at least once; a further [`Again`](LoopResult::Again) fails the instance by
+    /// [`FailureKind::LoopLimit`](crate::FailureKind::LoopLimit).
+    AtMost(u64),
+}
+
+impl<I, O: DeserializeOwned + Send + 'static> Builder<I, O> {
+    /// Repeats `body` until its last task returns [`LoopResult::Done`], whose value flows on. With [`LoopResult::Again`] the
+    /// body runs once more, with that value.
+    ///
+    /// The number of the iteration and the carried value are durable. Of the results of tasks in the body the latest
+    /// iteration's are kept.
+    ///
+    /// ```
+    /// # use std::convert::Infallible;
+    /// use everstep::{LoopLimit, LoopResult, Workflow};
+    ///
+    /// async fn halve(n: u32) -> Result<LoopResult<u32, u32>, Infallible> {
+    ///     Ok(if n % 2 == 0 { LoopResult::Again(n / 2) } else { LoopResult::Done(n) })
+    /// }
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let workflow = Workflow::builder_for::<u32>("odd part")
+    ///     .repeat("halve", LoopLimit::AtMost(32), |body| body.then("step", halve))
+    ///     .build()?;
+    /// assert_eq!(workflow.run_once(24).await?, 3);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn repeat<U: DeserializeOwned + Send + 'static>(
+        mut self,
+        id: impl Into<String>,
+        limit: LoopLimit,
+        body: impl FnOnce(Builder<O, O>) -> Builder<O, LoopResult<O, U>>,
+    ) -> Builder<I, U> {
+        let body = self.body(body);
+        let limit = match limit {
+            LoopLimit::Unlimited => None,
+            LoopLimit::AtMost(iterations) => Some(iterations),
+        };
+        self.add(id, NodeDraftKind::Loop { body, limit, exits: false });
+        self.flowing(Decode::payload())
+    }
+
+    /// Repeats `body` at most `iterations` times, at least once; when the last of them says [`LoopResult::Again`], its value
+    /// is the loop's output.
+    pub fn repeat_or_exit(
+        mut self,
+        id: impl Into<String>,
+        iterations: u64,
+        body: impl FnOnce(Builder<O, O>) -> Builder<O, LoopResult<O, O>>,
+    ) -> Self {
+        let body = self.body(body);
+        self.add(id, NodeDraftKind::Loop { body, limit: Some(iterations), exits: true });
+        self.flowing(Decode::payload())
+    }
+
+    fn body<X>(&self, body: impl FnOnce(Builder<O, O>) -> Builder<O, X>) -> Vec<NodeDraft> {
+        // First comes what flows in, then what a task carried on: one payload.
+        let input = self.decode.clone().or(&Decode::payload());
+        body(Builder::within(&self.about, input)).nodes
+    }
+}

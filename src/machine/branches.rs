@@ -1,0 +1,199 @@
+//! Frames that come of frames: branches of forks and items of maps, how they end, and what a failure takes with it.
+//!
+//! ```text
+//! frame ──Fork or Map──> waits, with a count of what is live
+//!            \──> branch 0 .. BranchEnd ──> its record is replaced by what it gave
+//!             \─> branch 1 .. BranchEnd ──> the last one lets the frame that waits go on, with the list of all
+//! ```
+
+use std::sync::Arc;
+
+use super::frame::{Frame, FrameId, Lineage, Phase};
+use super::mover::Mover;
+use super::value_record::encode_value;
+use super::{Effect, End, RowKey};
+use crate::codec::{Block, Home, Token, Value};
+use crate::definition::{FailureKind, ForkOp, MapOp, Names as _, Op, Program, TaskFailure};
+use crate::id::NodePath;
+
+impl Mover<'_> {
+    pub(super) fn fork(&mut self, id: FrameId, mut frame: Frame, op: &ForkOp) {
+        let input = std::mem::take(&mut frame.value);
+        let live = u32::try_from(op.branches.len()).unwrap_or(u32::MAX);
+        let starts = (0..live).zip(&op.branches);
+        let branches: Vec<_> = starts
+            .map(|(index, target)| self.branch(frame.lineage.branch(id, index), target.start, input.clone()))
+            .collect();
+        self.hold(id, frame, op.node, Phase::Fork { live });
+        // The first branch goes first.
+        self.moving.extend(branches.into_iter().rev());
+        self.move_all();
+    }
+
+    fn branch(&mut self, lineage: Lineage, position: u32, value: Value) -> (FrameId, Frame) {
+        let id = self.snapshot.next_frame;
+        self.snapshot.next_frame += 1;
+        (id, Frame::new(lineage, position, value))
+    }
+
+    /// The list of a map is split: it is written, and its first items start.
+    pub(super) fn split(&mut self, id: FrameId, list: Value, op: &MapOp) {
+        let total = match list.tokens().first() {
+            Some(Token::List(total)) => *total,
+            _ => return self.fail(id, 1, FailureKind::Codec, "the list was not split into a list".into()),
+        };
+        let Some(mut frame) = self.snapshot.frames.take(id) else { return };
+        self.changed = true;
+        if total == 0 {
+            (frame.value, frame.position) = (list, op.next);
+            return self.go(id, frame);
+        }
+        let place = frame.place();
+        self.put_at(&place, |path| RowKey::List(path, Arc::clone(&place.indices)), &encode_value(&list));
+        frame.value = block(Home::List(place), list.into_tokens());
+        frame.phase = Phase::Map { total, started: 0, live: 0, bytes: 0 };
+        self.start_items(id, frame, op);
+    }
+
+    /// Starts items as far as the limit allows.
+    fn start_items(&mut self, id: FrameId, mut frame: Frame, op: &MapOp) {
+        let Phase::Map { total, mut started, mut live, bytes } = frame.phase else { return };
+        let mut items = Vec::new();
+        while started < total && op.concurrency.is_none_or(|limit| live < limit) {
+            let value = item(&frame, started);
+            items.push(self.branch(frame.lineage.item(id, started), frame.position + 1, value));
+            (started, live) = (started + 1, live + 1);
+        }
+        frame.phase = Phase::Map { total, started, live, bytes };
+        self.snapshot.frames.put(id, frame);
+        self.changed = true;
+        self.moving.extend(items.into_iter().rev());
+        self.move_all();
+    }
+
+    /// A branch's chain is at its end.
+    pub(super) fn branch_succeeded(&mut self, id: FrameId, frame: Frame, node: u32) {
+        let parent = frame.lineage.origin.and_then(|origin| self.snapshot.frames.get(origin.parent));
+        let gathered = match parent.map(|parent| &parent.phase) {
+            Some(Phase::Map { bytes, .. }) => *bytes,
+            _ => 0,
+        };
+        let (bytes, bytes_max) = (frame.value.bytes() as u64, self.limits.list_bytes_max as u64);
+        if gathered.saturating_add(bytes) > bytes_max {
+            self.hold(id, frame, node, Phase::Failed);
+            let message =
+                format!("the list of results is over its limit of {bytes_max} bytes (Limits::list_bytes_max)");
+            return self.fail(id, 1, FailureKind::Codec, message);
+        }
+        self.branch_ended(id, frame, None);
+    }
+
+    /// Keeps what a branch gave, and lets the frame that waits for it go on if it was the last.
+    fn branch_ended(&mut self, id: FrameId, frame: Frame, failure: Option<TaskFailure>) {
+        let program: &Program = self.program;
+        let Some(origin) = frame.lineage.origin else { return };
+        let Some(mut parent) = self.snapshot.frames.take(origin.parent) else { return };
+        // A branch that ended without ever being held has no record to be deleted.
+        drop(self.snapshot.frames.take(id));
+        let op = program.op(parent.position);
+        let collects = matches!(op, Some(Op::Map(MapOp { collects: true, .. })));
+        let gave = match failure {
+            Some(failure) => Value::from_tokens(vec![Token::Failed(failure.to_bytes())]),
+            None if collects => frame.value.behind(Token::Succeeded),
+            None => frame.value,
+        };
+        let (place, index) = (parent.place(), origin.index);
+        let key = |path: NodePath| RowKey::Branch(path, Arc::clone(&place.indices), index);
+        self.put_at(&place, key, &encode_value(&gave));
+        self.changed = true;
+        let size = gave.bytes() as u64;
+        parent.gathered.insert(index, block(Home::Branch(place, index), gave.into_tokens()));
+        match (&mut parent.phase, op) {
+            (Phase::Fork { live: 1 }, Some(Op::Fork(op))) => {
+                let count = u32::try_from(op.branches.len()).unwrap_or(u32::MAX);
+                self.join(origin.parent, parent, count, op.next);
+            }
+            (Phase::Fork { live }, _) => {
+                *live -= 1;
+                self.snapshot.frames.put(origin.parent, parent);
+            }
+            (Phase::Map { total, started, live: 1, .. }, Some(Op::Map(op))) if started == total => {
+                let count = *total;
+                self.join(origin.parent, parent, count, op.next);
+            }
+            (Phase::Map { live, bytes, .. }, Some(Op::Map(op))) => {
+                *live -= 1;
+                *bytes = bytes.saturating_add(size);
+                self.start_items(origin.parent, parent, op);
+            }
+            _ => self.snapshot.frames.put(origin.parent, parent),
+        }
+    }
+
+    /// Everything a frame waited for has ended: it goes on with the list of what they gave.
+    fn join(&mut self, id: FrameId, mut frame: Frame, count: u32, next: u32) {
+        let place = frame.place();
+        let mut gathered = std::mem::take(&mut frame.gathered);
+        let gave = (0..count).map(|index| match gathered.remove(&index).map(Value::into_tokens) {
+            Some(tokens) => tokens,
+            None => Value::stored(Home::Branch(place.clone(), index)).into_tokens(),
+        });
+        let tokens = std::iter::once(Token::List(count)).chain(gave.flatten()).collect();
+        frame.value = block(Home::Branches(place, count), tokens);
+        frame.position = next;
+        self.go(id, frame);
+    }
+
+    /// A node fails for good: the item of the nearest map that collects failures, or else the run.
+    pub(super) fn fail(&mut self, id: FrameId, attempt: u32, kind: FailureKind, message: String) {
+        let Some(node) = self.snapshot.frames.get(id).map(|frame| frame.node) else { return };
+        let Some(item) = self.collected_item(id) else {
+            return self.end(End::TaskFailed { node, attempt, kind, message });
+        };
+        self.drop_branches(item);
+        if let Some(frame) = self.snapshot.frames.take(item) {
+            let task = self.program.path(node).cloned().unwrap_or_else(|| NodePath::new(""));
+            self.branch_ended(item, frame, Some(TaskFailure { task, attempt, kind, message }));
+        }
+    }
+
+    /// The frame, or the nearest that it came of, which is an item of a map that collects failures.
+    fn collected_item(&self, mut id: FrameId) -> Option<FrameId> {
+        loop {
+            let parent = self.snapshot.frames.get(id)?.lineage.origin?.parent;
+            let at = self.snapshot.frames.get(parent)?.position;
+            if let Some(Op::Map(MapOp { collects: true, .. })) = self.program.op(at) {
+                return Some(id);
+            }
+            id = parent;
+        }
+    }
+
+    /// Drops everything that came of a frame; what runs of it is stopped.
+    fn drop_branches(&mut self, id: FrameId) {
+        let mut doomed: Vec<_> = self.snapshot.frames.branches_of(id).collect();
+        while let Some(id) = doomed.pop() {
+            doomed.extend(self.snapshot.frames.branches_of(id));
+            if let Some(ticket) = self.snapshot.frames.take(id).and_then(|frame| frame.running(id)) {
+                self.effects.push(Effect::Stop { ticket });
+            }
+        }
+    }
+}
+
+fn block(home: Home, tokens: Vec<Token>) -> Value {
+    Value::from_tokens(vec![Token::Block(Block { home, tokens: tokens.into() })])
+}
+
+/// One item of the list that a map's frame carries.
+fn item(frame: &Frame, index: u32) -> Value {
+    let home = Home::Item(frame.place(), index);
+    let read = match frame.value.tokens() {
+        [Token::Block(block)] => block.tokens.get(index as usize + 1),
+        _ => None,
+    };
+    match read {
+        Some(Token::Leaf(leaf)) => Value::leaf(leaf.bytes.clone(), Some(home)),
+        _ => Value::stored(home),
+    }
+}

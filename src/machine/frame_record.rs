@@ -1,0 +1,157 @@
+//! Frames as records: the main chain's in the head, each branch's in a row of its own.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use super::frame::{Frame, FrameId, Lineage, Origin, Phase, Stage};
+use super::record::{decode, encode, is_zero, is_zero_u32};
+use super::value_record::{TokenRecord, into_value, token_records};
+use crate::definition::{Op, Priority, Program};
+use crate::time::Timestamp;
+
+#[derive(Serialize, Deserialize)]
+pub(super) struct FrameRecord {
+    pos: u32,
+    node: u32,
+    val: Vec<TokenRecord>,
+    #[serde(rename = "do")]
+    phase: PhaseRecord,
+    /// Priority and tags of a task that is ready, for whoever picks work without the definition.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    prio: Option<u8>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    tags: Option<Arc<[String]>>,
+    /// The frame it came from, and which branch of that it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    from: Option<(FrameId, u32)>,
+    /// Iterations of the loops it is in.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    turns: Vec<u64>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum PhaseRecord {
+    Ready {
+        attempt: u32,
+        issued: u64,
+        #[serde(default, skip_serializing_if = "is_zero_u32")]
+        deaths: u32,
+    },
+    Run {
+        attempt: u32,
+        issued: u64,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        since: Option<Timestamp>,
+        #[serde(default, skip_serializing_if = "is_zero_u32")]
+        deaths: u32,
+    },
+    Backoff {
+        attempt: u32,
+        issued: u64,
+        until: Timestamp,
+    },
+    Delay {
+        until: Timestamp,
+    },
+    Signal {
+        name: Arc<str>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        until: Option<Timestamp>,
+        #[serde(default, skip_serializing_if = "is_zero")]
+        at: u64,
+    },
+    Fork {
+        live: u32,
+    },
+    Map {
+        total: u32,
+        started: u32,
+        live: u32,
+        #[serde(default, skip_serializing_if = "is_zero")]
+        bytes: u64,
+    },
+    Failed,
+}
+
+/// Encodes the record of a branch.
+pub(super) fn encode_frame(program: &Program, frame: &Frame) -> Vec<u8> {
+    encode(&frame_record(program, frame), Vec::with_capacity(128))
+}
+
+/// Decodes the record of a branch.
+pub(super) fn decode_frame(bytes: &[u8]) -> Option<Frame> {
+    decode::<FrameRecord>(bytes).map(FrameRecord::into_frame)
+}
+
+pub(super) fn frame_record(program: &Program, frame: &Frame) -> FrameRecord {
+    let (prio, tags) = match program.op(frame.position) {
+        Some(Op::Task(op)) => (
+            (op.priority != Priority::default()).then_some(op.priority as u8),
+            (!op.tags.is_empty()).then(|| Arc::clone(&op.tags)),
+        ),
+        _ => (None, None),
+    };
+    FrameRecord {
+        pos: frame.position,
+        node: frame.node,
+        val: token_records(&frame.value),
+        phase: PhaseRecord::of(&frame.phase),
+        prio,
+        tags,
+        from: frame.lineage.origin.map(|origin| (origin.parent, origin.index)),
+        turns: frame.lineage.loops.clone(),
+    }
+}
+
+impl FrameRecord {
+    pub(super) fn into_frame(self) -> Frame {
+        let origin = self.from.map(|(parent, index)| Origin { parent, index });
+        Frame {
+            position: self.pos,
+            node: self.node,
+            value: into_value(self.val),
+            phase: self.phase.into_phase(),
+            lineage: Lineage { origin, loops: self.turns, ..Lineage::default() },
+            gathered: BTreeMap::new(),
+        }
+    }
+}
+
+impl PhaseRecord {
+    pub(super) fn of(phase: &Phase) -> Self {
+        match phase {
+            Phase::Task { attempt, issued, stage, deaths } => {
+                let (attempt, issued, deaths) = (*attempt, *issued, *deaths);
+                match stage {
+                    Stage::Ready => Self::Ready { attempt, issued, deaths },
+                    Stage::Running { since } => Self::Run { attempt, issued, since: *since, deaths },
+                    Stage::Backoff { until } => Self::Backoff { attempt, issued, until: *until },
+                }
+            }
+            Phase::Delay { until } => Self::Delay { until: *until },
+            Phase::Signal { signal, until, since } => Self::Signal { name: signal.clone(), until: *until, at: *since },
+            Phase::Fork { live } => Self::Fork { live: *live },
+            Phase::Map { total, started, live, bytes } => {
+                Self::Map { total: *total, started: *started, live: *live, bytes: *bytes }
+            }
+            Phase::Failed => Self::Failed,
+        }
+    }
+
+    pub(super) fn into_phase(self) -> Phase {
+        let task = |attempt, issued, stage, deaths| Phase::Task { attempt, issued, stage, deaths };
+        match self {
+            Self::Ready { attempt, issued, deaths } => task(attempt, issued, Stage::Ready, deaths),
+            Self::Run { attempt, issued, since, deaths } => task(attempt, issued, Stage::Running { since }, deaths),
+            Self::Backoff { attempt, issued, until } => task(attempt, issued, Stage::Backoff { until }, 0),
+            Self::Delay { until } => Phase::Delay { until },
+            Self::Signal { name, until, at } => Phase::Signal { signal: name, until, since: at },
+            Self::Fork { live } => Phase::Fork { live },
+            Self::Map { total, started, live, bytes } => Phase::Map { total, started, live, bytes },
+            Self::Failed => Phase::Failed,
+        }
+    }
+}

@@ -1,0 +1,62 @@
+//! Somebody lets an instance go on that has failed or was set aside.
+
+use std::time::Duration;
+
+use super::frame::{FrameId, Phase, Stage};
+use super::mover::Mover;
+use super::{End, Refusal};
+
+impl Mover<'_> {
+    /// A failed instance goes on in every frame from where it stood, with fresh attempts. What its tasks gave is kept, and so
+    /// are delays and timeouts: those that have passed meanwhile end at once.
+    pub(super) fn retry(&mut self, deadline: Option<Duration>) -> Result<(), Refusal> {
+        if !matches!(self.snapshot.end, Some(End::TaskFailed { .. } | End::DeadlineExceeded)) {
+            return Err(Refusal::NotFailed);
+        }
+        let deadline = deadline.map(|deadline| self.now.after(deadline)).or(self.snapshot.deadline);
+        if deadline.is_some_and(|deadline| deadline <= self.now) {
+            return Err(Refusal::DeadlinePassed);
+        }
+        self.snapshot.deadline = deadline;
+        self.snapshot.end = None;
+        self.changed = true;
+        for id in self.snapshot.frames.ids() {
+            self.retry_frame(id);
+        }
+        self.wake();
+        Ok(())
+    }
+
+    fn retry_frame(&mut self, id: FrameId) {
+        match self.snapshot.frames.get(id).map(|frame| &frame.phase) {
+            Some(Phase::Task { issued, .. }) => {
+                let issued = *issued;
+                self.snapshot.frames.update(id, |frame| {
+                    frame.phase = Phase::Task { attempt: 1, issued, stage: Stage::Ready, deaths: 0 };
+                });
+                self.start_attempt(id);
+            }
+            Some(Phase::Failed) => {
+                if let Some(frame) = self.snapshot.frames.take(id) {
+                    self.go(id, frame);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// A quarantined instance goes on as after a restart; deaths of the process before are not counted any more.
+    pub(super) fn released(&mut self) {
+        self.changed = true;
+        for id in self.snapshot.frames.ids() {
+            if matches!(self.snapshot.frames.get(id).map(|frame| &frame.phase), Some(Phase::Task { deaths: 1.., .. })) {
+                self.snapshot.frames.update(id, |frame| {
+                    if let Phase::Task { deaths, .. } = &mut frame.phase {
+                        *deaths = 0;
+                    }
+                });
+            }
+        }
+        self.resume(&[], false);
+    }
+}

@@ -1,0 +1,125 @@
+//! Values as records: a token each, in prefix order.
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+use super::record::{decode, encode};
+use crate::codec::{Home, Leaf, Place, Token, Value};
+use crate::limits::INLINE_BYTES_MAX;
+
+/// A token as stored. What stands in a row of its own is named, not repeated; small payloads are.
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum TokenRecord {
+    #[serde(rename = "b")]
+    Bytes(Bytes),
+    Input,
+    /// The result of a node that is within no map.
+    Node(u32),
+    Received,
+    TimedOut,
+    Pair,
+    Again,
+    Done,
+    List(u32),
+    Ok,
+    Err(Bytes),
+    At(PlaceRecord),
+}
+
+#[derive(Serialize, Deserialize)]
+pub(super) struct PlaceRecord {
+    #[serde(rename = "is")]
+    kind: PlaceKind,
+    node: u32,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    of: Vec<u32>,
+    /// The index of an item or branch, or the number of branches.
+    #[serde(default, skip_serializing_if = "super::record::is_zero_u32")]
+    n: u32,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum PlaceKind {
+    Result,
+    List,
+    Item,
+    Branch,
+    Branches,
+}
+
+/// Encodes a value for a row of its own.
+pub(super) fn encode_value(value: &Value) -> Vec<u8> {
+    encode(&token_records(value), Vec::new())
+}
+
+/// Decodes a value from a row of its own.
+pub(super) fn decode_value(bytes: &[u8]) -> Option<Value> {
+    decode::<Vec<TokenRecord>>(bytes).map(into_value)
+}
+
+pub(super) fn token_records(value: &Value) -> Vec<TokenRecord> {
+    value.tokens().iter().map(token_record).collect()
+}
+
+fn token_record(token: &Token) -> TokenRecord {
+    match token {
+        Token::Leaf(Leaf { bytes, home: Some(home) }) if bytes.len() > INLINE_BYTES_MAX => stored(home),
+        Token::Leaf(leaf) => TokenRecord::Bytes(leaf.bytes.clone()),
+        Token::Stored(home) => stored(home),
+        Token::Block(block) => stored(&block.home),
+        Token::Received => TokenRecord::Received,
+        Token::TimedOut => TokenRecord::TimedOut,
+        Token::Pair => TokenRecord::Pair,
+        Token::Again => TokenRecord::Again,
+        Token::Done => TokenRecord::Done,
+        Token::List(items) => TokenRecord::List(*items),
+        Token::Succeeded => TokenRecord::Ok,
+        Token::Failed(failure) => TokenRecord::Err(failure.clone()),
+    }
+}
+
+fn stored(home: &Home) -> TokenRecord {
+    let (kind, place, n) = match home {
+        Home::Input => return TokenRecord::Input,
+        Home::Result(place) if place.indices.is_empty() => return TokenRecord::Node(place.node),
+        Home::Result(place) => (PlaceKind::Result, place, 0),
+        Home::List(place) => (PlaceKind::List, place, 0),
+        Home::Item(place, index) => (PlaceKind::Item, place, *index),
+        Home::Branch(place, index) => (PlaceKind::Branch, place, *index),
+        Home::Branches(place, count) => (PlaceKind::Branches, place, *count),
+    };
+    TokenRecord::At(PlaceRecord { kind, node: place.node, of: place.indices.to_vec(), n })
+}
+
+impl PlaceRecord {
+    fn into_home(self) -> Home {
+        let place = Place { node: self.node, indices: self.of.into() };
+        match self.kind {
+            PlaceKind::Result => Home::Result(place),
+            PlaceKind::List => Home::List(place),
+            PlaceKind::Item => Home::Item(place, self.n),
+            PlaceKind::Branch => Home::Branch(place, self.n),
+            PlaceKind::Branches => Home::Branches(place, self.n),
+        }
+    }
+}
+
+pub(super) fn into_value(records: Vec<TokenRecord>) -> Value {
+    let token = |record| match record {
+        TokenRecord::Bytes(bytes) => Token::Leaf(Leaf { bytes, home: None }),
+        TokenRecord::Input => Token::Stored(Home::Input),
+        TokenRecord::Node(node) => Token::Stored(Home::Result(Place { node, indices: [].into() })),
+        TokenRecord::Received => Token::Received,
+        TokenRecord::TimedOut => Token::TimedOut,
+        TokenRecord::Pair => Token::Pair,
+        TokenRecord::Again => Token::Again,
+        TokenRecord::Done => Token::Done,
+        TokenRecord::List(items) => Token::List(items),
+        TokenRecord::Ok => Token::Succeeded,
+        TokenRecord::Err(failure) => Token::Failed(failure),
+        TokenRecord::At(place) => Token::Stored(place.into_home()),
+    };
+    Value::from_tokens(records.into_iter().map(token).collect())
+}
