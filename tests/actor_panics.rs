@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use common::{Counter, Gate, long, reach_code, still_clock, within};
+use common::{Counter, Gate, counting, long, reach_code, still_clock, within};
 use everstep::{
     BoxFuture, Clock, ConflictPolicy, Health, ManualClock, MemoryStore, MessageError, ResultError, Runtime,
     StartOptions, Status, StatusCode, Timestamp, Workflow,
@@ -102,4 +102,33 @@ async fn an_actor_that_panics_again_and_again_is_quarantined_for_all_to_see() {
     let new = within(runtime.start_with(&workflow, "id", 1, replace)).await.unwrap().handle;
     new.signal("go", &3_u32).await.unwrap();
     assert_eq!(within(new.result()).await, Ok(3));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_quarantined_instance_goes_on_once_it_is_released() {
+    // The clock panics until the instance is set aside, with a signal buffered and a task done; released, it goes on.
+    let (clock, store, count) = (Treacherous::new(), MemoryStore::new(), Counter::default());
+    let workflow = Workflow::builder("w")
+        .then("count", counting::<u32>(&count))
+        .wait_for_signal::<u32>("wait", "go")
+        .wait_for_signal::<u32>("wait too", "on")
+        .build()
+        .unwrap();
+    let builder = Runtime::builder(store.clone()).register(&workflow).clock(clock.clone());
+    let runtime = builder.start().await.unwrap();
+    let handle = runtime.start(&workflow, "id", 1).await.unwrap();
+    handle.signal("on", &2_u32).await.unwrap();
+    let waiting = reach_code(&handle, StatusCode::AwaitingSignal).await;
+    assert_eq!(within(handle.release()).await, Err(MessageError::NotQuarantined(waiting)));
+    clock.panics.store(u32::MAX, Ordering::SeqCst);
+    // Whatever it says: it is never done.
+    assert!(within(handle.cancel("x", "y")).await.is_err());
+    reach_code(&handle, StatusCode::Quarantined).await;
+    clock.panics.store(0, Ordering::SeqCst);
+    within(handle.release()).await.unwrap();
+    assert_eq!(handle.status().await.unwrap().code(), StatusCode::AwaitingSignal);
+    handle.signal("go", &1_u32).await.unwrap();
+    assert_eq!(within(handle.result()).await, Ok(2));
+    assert_eq!(count.get(), 1);
+    assert_eq!(within(handle.release()).await, Err(MessageError::NotQuarantined(Status::Completed)));
 }

@@ -21,7 +21,7 @@ use crate::executor::AttemptKey;
 use crate::id::{InstanceId, RunId};
 use crate::lifecycle::{
     CommitError, ConflictPolicy, LoadError, Port as _, PrepareRunOutcome, StartError, check_existing_instance,
-    fill_frames, load, prepare_run,
+    fill_frames, load, prepare_run, release,
 };
 use crate::machine::{Effect, HeadIndex, NewRun, Setting, Snapshot, encode_quarantine};
 use crate::panic::caught;
@@ -251,6 +251,22 @@ impl State {
         }
     }
 
+    /// Lets the instance go on if it is quarantined.
+    async fn release(&mut self, myself: &ActorRef<InstanceMessage>) -> Result<(), MailError> {
+        let hub = Arc::clone(&self.hub);
+        let stored = load(&*hub.store, &self.id).await.map_err(MailError::from)?;
+        let stored = stored.ok_or(MailError::NotFound)?;
+        let hash = stored.snapshot.definition();
+        let definition = hub.definitions.get(&hash).ok_or(MailError::NotRegistered(hash))?;
+        let setting = Setting { program: definition.program(), limits: &hub.limits, now: hub.clock.now() };
+        let (snapshot, effects) = release(hub.persistence(), &setting, stored).await.map_err(MailError::from)?;
+        let mut live = self.live(myself, *snapshot)?;
+        live.perform(effects).await;
+        self.being = Being::Live(live);
+        hub.waiters.tell(&self.id);
+        Ok(())
+    }
+
     async fn mail(&mut self, myself: &ActorRef<InstanceMessage>, mail: Mail) {
         match (&mut self.being, mail) {
             (_, Mail::Stop) => self.stopping = true,
@@ -261,6 +277,10 @@ impl State {
                 self.load(myself).await;
             }
             (Being::Gone(_), Mail::Replace(replacement)) => self.replace(myself, *replacement).await,
+            (Being::Gone(_), Mail::Release { reply }) => {
+                let released = self.release(myself).await;
+                reply.send(released);
+            }
             (Being::Gone(MailError::Store(_)), Mail::Finished { .. }) => {
                 // Kept by the executor; whoever takes the instance up next is told again.
             }
@@ -375,7 +395,9 @@ impl Mail {
             Self::Signal { reply, .. }
             | Self::Cancel { reply, .. }
             | Self::Pause { reply, .. }
-            | Self::Unpause { reply } => Some(reply),
+            | Self::Unpause { reply }
+            | Self::Retry { reply, .. }
+            | Self::Release { reply } => Some(reply),
             Self::Replace(_)
             | Self::TakeUp
             | Self::Wake

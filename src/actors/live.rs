@@ -122,6 +122,8 @@ impl Live {
             Mail::Cancel { reason, by, reply } => self.apply(Event::Cancel { reason, by }, Some(reply)).await,
             Mail::Pause { reason, by, reply } => self.apply(Event::Pause { reason, by }, Some(reply)).await,
             Mail::Unpause { reply } => self.apply(Event::Unpause, Some(reply)).await,
+            Mail::Retry { deadline, reply } => self.apply(Event::Retry { deadline }, Some(reply)).await,
+            Mail::Release { reply } => self.answer_with(reply, |status| Err(MailError::NotQuarantined(status))),
             Mail::Replace(replacement) => self.replacement = Some(replacement),
             // Reports of a run that was replaced are stale.
             Mail::Started { run, ticket, at } if run == self.run() => {
@@ -224,13 +226,14 @@ impl Live {
     /// Answers once everything applied so far is durable.
     fn answer(&mut self, reply: Option<Reply>, refusal: Option<Refusal>) {
         let Some(reply) = reply else { return };
-        let answer = match refusal {
+        self.answer_with(reply, |status| match refusal {
             None => Ok(()),
-            Some(refusal) => {
-                let status = self.snapshot.status(self.definition.program());
-                Err(MailError::Refused { refusal, status })
-            }
-        };
+            Some(refusal) => Err(MailError::Refused { refusal, status }),
+        });
+    }
+
+    fn answer_with(&mut self, reply: Reply, answer: impl FnOnce(Status) -> Result<(), MailError>) {
+        let answer = answer(self.snapshot.status(self.definition.program()));
         match self.pending.back_mut() {
             Some(pending) => pending.answers.push((reply, answer)),
             None => reply.send(answer),

@@ -1,14 +1,15 @@
 //! What is sent to instances, and what they answer.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use crate::definition::{Definition, SignalError, SignalType};
 use crate::id::{DefinitionHash, RunId};
-use crate::lifecycle::{CommitError, StartError};
-use crate::machine::{NewRun, Outcome, Refusal, Ticket};
+use crate::lifecycle::{CommitError, LoadError, ReleaseError, StartError};
+use crate::machine::{Damaged, NewRun, Outcome, Refusal, Ticket};
 use crate::status::Status;
 use crate::store::StoreError;
 use crate::time::Timestamp;
@@ -39,6 +40,10 @@ pub(crate) enum Mail {
     Pause { reason: Arc<str>, by: Arc<str>, reply: Reply },
     /// End the pause.
     Unpause { reply: Reply },
+    /// Let a failed instance go on.
+    Retry { deadline: Option<Duration>, reply: Reply },
+    /// Let a quarantined instance go on.
+    Release { reply: Reply },
     /// Start a new run in place of what is there.
     Replace(Box<Replacement>),
     /// An attempt got its slot.
@@ -91,6 +96,8 @@ pub(crate) enum MailError {
         status: Status,
     },
     Quarantined(Status),
+    NotQuarantined(Status),
+    Damaged(Damaged),
     NotRegistered(DefinitionHash),
     UnknownCodec(u8),
     /// The payload must be in the codec with this id.
@@ -108,6 +115,25 @@ impl From<&CommitError> for MailError {
         match error {
             CommitError::Store(error) => Self::Store(error.clone()),
             CommitError::Conflict(_) => Self::Fenced,
+        }
+    }
+}
+
+impl From<LoadError> for MailError {
+    fn from(error: LoadError) -> Self {
+        match error {
+            LoadError::Damaged(damaged) => Self::Damaged(damaged),
+            LoadError::Store(error) => Self::Store(error),
+        }
+    }
+}
+
+impl From<ReleaseError> for MailError {
+    fn from(error: ReleaseError) -> Self {
+        match error {
+            ReleaseError::NotQuarantined(status) => Self::NotQuarantined(status),
+            ReleaseError::Damaged(damaged) => Self::Damaged(damaged),
+            ReleaseError::Commit(error) => Self::from(&error),
         }
     }
 }

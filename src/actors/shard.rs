@@ -73,6 +73,11 @@ impl State {
         while panics.front().is_some_and(|first| now.since(*first) > window) {
             panics.pop_front();
         }
-        panics.len() >= hub.limits.panics_max as usize
+        let too_often = panics.len() >= hub.limits.panics_max as usize;
+        if too_often {
+            // Set aside, and counted anew if somebody releases it.
+            self.panics.remove(instance);
+        }
+        too_often
     }
 }

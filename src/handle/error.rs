@@ -88,6 +88,18 @@ pub enum MessageError {
     /// Unpause of an instance that is not paused.
     #[error("the instance is not paused ({0})")]
     NotPaused(Status),
+    /// Retry of an instance that has not failed.
+    #[error("the instance has not failed ({0})")]
+    NotFailed(Status),
+    /// Retry of an instance whose deadline has passed.
+    #[error("the workflow's deadline has passed: retry with a new one, by retry_within")]
+    DeadlinePassed,
+    /// Release of an instance that is not set aside.
+    #[error("the instance is not set aside ({0})")]
+    NotQuarantined(Status),
+    /// The instance cannot be read.
+    #[error(transparent)]
+    Damaged(#[from] Damaged),
     /// The instance is set aside.
     #[error("the instance is set aside ({0})")]
     Quarantined(Status),
@@ -129,7 +141,8 @@ pub enum ResultError {
         /// By whom.
         by: Arc<str>,
     },
-    /// The instance is set aside: look into why, and start it anew with `ConflictPolicy::TerminateExisting`.
+    /// The instance is set aside: look into why, and let it go on with `InstanceHandle::release`, or start it anew with
+    /// `ConflictPolicy::TerminateExisting`.
     #[error("the instance is set aside: {reason}")]
     Quarantined {
         /// Why.

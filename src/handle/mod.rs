@@ -148,6 +148,38 @@ impl<O: 'static> InstanceHandle<O> {
         self.explain(answer)
     }
 
+    /// Lets a failed instance go on from where it stood, in the same run: what finished tasks gave is kept, every task that
+    /// was at work gets fresh attempts, and a loop that reached its limit or a route without an arm is tried again. Answers
+    /// once that is durable; [`result`](Self::result) then waits anew.
+    ///
+    /// # Errors
+    /// [`MessageError::NotFailed`]; [`MessageError::DeadlinePassed`] if the workflow's deadline has passed, see
+    /// [`retry_within`](Self::retry_within).
+    pub async fn retry(&self) -> Result<(), MessageError> {
+        let answer = self.ask(|reply| Mail::Retry { deadline: None, reply }).await;
+        self.explain(answer)
+    }
+
+    /// As [`retry`](Self::retry), with a new deadline for the whole instance: so long from now.
+    ///
+    /// # Errors
+    /// [`MessageError::NotFailed`] among others.
+    pub async fn retry_within(&self, deadline: Duration) -> Result<(), MessageError> {
+        let answer = self.ask(|reply| Mail::Retry { deadline: Some(deadline), reply }).await;
+        self.explain(answer)
+    }
+
+    /// Lets a quarantined instance go on as after a restart: look into why it was set aside first. Deaths of the process and
+    /// panics are counted anew.
+    ///
+    /// # Errors
+    /// [`MessageError::NotQuarantined`]; [`MessageError::Damaged`] if it cannot be read, so that it can only be replaced or
+    /// deleted.
+    pub async fn release(&self) -> Result<(), MessageError> {
+        let answer = self.ask(|reply| Mail::Release { reply }).await;
+        self.explain(answer)
+    }
+
     async fn ask(&self, mail: impl FnOnce(Reply) -> Mail) -> Option<Result<(), MailError>> {
         if self.hub().is_closing() {
             return Some(Err(MailError::Store(StoreError::Fatal("the runtime is shutting down".into()))));
@@ -165,12 +197,16 @@ impl<O: 'static> InstanceHandle<O> {
             MailError::Refused { refusal, status } => match refusal {
                 Refusal::Ended => MessageError::AlreadyTerminal(status),
                 Refusal::NotPaused => MessageError::NotPaused(status),
+                Refusal::NotFailed => MessageError::NotFailed(status),
+                Refusal::DeadlinePassed => MessageError::DeadlinePassed,
                 Refusal::UnknownSignal { name } => {
                     MessageError::Signal(self.workflow.definition().unknown_signal(&name))
                 }
                 refusal => MessageError::Refused(refusal),
             },
             MailError::Quarantined(status) => MessageError::Quarantined(status),
+            MailError::NotQuarantined(status) => MessageError::NotQuarantined(status),
+            MailError::Damaged(damaged) => MessageError::Damaged(damaged),
             MailError::NotRegistered(_) | MailError::UnknownCodec(_) | MailError::OtherCodec(_) => {
                 MessageError::NotRegistered
             }

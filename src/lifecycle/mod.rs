@@ -6,6 +6,7 @@
 //!    on with.
 //! 3. [`step`]: one event, one transition; [`Caller`]: one attempt of a task.
 //! 4. [`finalize_execution`]: the last event of a stretch of work, committed, and the status it leaves.
+//! 5. [`release`]: a quarantined instance goes on.
 //!
 //! Each loads, applies the machine and commits through a [`Port`]; none decides anything itself.
 //!
@@ -17,6 +18,7 @@ mod call;
 mod finalize;
 mod load;
 mod port;
+mod release;
 mod resume;
 mod start;
 mod step;
@@ -25,6 +27,7 @@ pub use call::Caller;
 pub use finalize::{Ending, FinalizeError, Finalized, finalize_execution};
 pub use load::{LoadError, Stored, fill, fill_frames, fill_run, fill_values, load, read_branches};
 pub use port::{CommitError, Port};
+pub use release::{ReleaseError, release};
 pub use resume::{ResumeError, ResumeInputError, ResumeOutcome, get_resume_input, prepare_resume};
 pub use start::{
     ConflictPolicy, Existing, ExistingInstance, Old, PrepareRunOutcome, StartError, check_existing_instance,
