@@ -107,7 +107,9 @@ pub use id::{DefinitionHash, HashError, IdError, InstanceId, NodePath, RunId};
 pub use lifecycle::{ConflictPolicy, ExistingInstance, StartError};
 pub use limits::Limits;
 pub use run_once::{RunOnce, RunOnceError};
-pub use runtime::{Health, Runtime, RuntimeBuilder, RuntimeError, StartOptions, StartReport, Started, Unregistered};
+pub use runtime::{
+    Health, Runtime, RuntimeBuilder, RuntimeError, StartOptions, StartReport, Started, Unplaced, Unregistered,
+};
 pub use status::{Failure, Status, StatusCode};
 #[cfg(feature = "file-store")]
 pub use store::FileStore;

@@ -122,8 +122,13 @@ async fn a_loop_at_its_limit_goes_on_once_the_limit_is_raised() {
 async fn a_passed_deadline_must_be_renewed() {
     // The deadline passes in a delay; without a new one a retry is refused, and with one the delay, passed too, ends at once.
     let clock = still_clock();
-    let workflow =
-        Workflow::builder("w").deadline(HOUR).then("one", inc).delay("long", 2 * HOUR).then("two", inc).build().unwrap();
+    let workflow = Workflow::builder("w")
+        .deadline(HOUR)
+        .then("one", inc)
+        .delay("long", 2 * HOUR)
+        .then("two", inc)
+        .build()
+        .unwrap();
     let builder = Runtime::builder(MemoryStore::new()).register(&workflow).clock(clock.clone());
     let runtime = builder.start().await.unwrap();
     let handle = runtime.start(&workflow, "id", 1).await.unwrap();

@@ -13,6 +13,7 @@ use super::mail::{Mail, MailError, Reply};
 use super::persistence::PersistenceHandle;
 use super::registry::{Full, Registry};
 use super::timers::TimerMessage;
+use super::upgrades::{TakeOvers, Upgrades};
 use super::waiters::{Subscription, Waiters};
 use crate::clock::Clock;
 use crate::codec::Codec;
@@ -45,6 +46,7 @@ pub(crate) struct HubParts {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) store: Arc<dyn Store>,
     pub(crate) definitions: HashMap<DefinitionHash, Arc<Definition>>,
+    pub(crate) takeovers: TakeOvers,
     pub(crate) deps: Arc<Deps>,
     pub(crate) codecs: HashMap<u8, Codec>,
 }
@@ -54,6 +56,7 @@ pub(crate) struct Hub {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) store: Arc<dyn Store>,
     pub(crate) definitions: HashMap<DefinitionHash, Arc<Definition>>,
+    pub(crate) upgrades: Upgrades,
     pub(crate) deps: Arc<Deps>,
     pub(crate) codecs: HashMap<u8, Codec>,
     pub(super) registry: Registry,
@@ -93,6 +96,7 @@ impl Hub {
             clock: parts.clock,
             store: parts.store,
             definitions: parts.definitions,
+            upgrades: Upgrades::new(parts.takeovers),
             deps: parts.deps,
             codecs: parts.codecs,
             registry,

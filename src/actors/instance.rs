@@ -15,15 +15,16 @@ use ractor::{Actor, ActorCell, ActorProcessingErr, ActorRef, ActorRuntime};
 use super::hub::Hub;
 use super::live::Live;
 use super::mail::{InstanceMessage, Mail, MailError, Replacement, Reply};
+use super::upgrades::Unplaced;
 use crate::codec::Codec;
 use crate::definition::Definition;
 use crate::executor::AttemptKey;
 use crate::id::{InstanceId, RunId};
 use crate::lifecycle::{
-    CommitError, ConflictPolicy, LoadError, Port as _, PrepareRunOutcome, StartError, check_existing_instance,
-    fill_frames, load, prepare_run, release,
+    CommitError, ConflictPolicy, LoadError, Port as _, PrepareRunOutcome, StartError, TakeOverError,
+    check_existing_instance, fill_frames, load, prepare_run, release, take_over,
 };
-use crate::machine::{Effect, HeadIndex, NewRun, Setting, Snapshot, encode_quarantine};
+use crate::machine::{Effect, End, HeadIndex, NewRun, Refusal, Setting, Snapshot, encode_quarantine};
 use crate::panic::caught;
 use crate::status::Status;
 use crate::store::{Change, Condition, Write};
@@ -215,13 +216,42 @@ impl State {
         }
         let mut snapshot = stored.snapshot;
         let hash = snapshot.definition();
-        let definition = hub.definitions.get(&hash).ok_or(MailError::NotRegistered(hash))?;
-        if let Err(error) = fill_frames(&*hub.store, definition.program(), &mut snapshot).await {
-            return Err(self.unreadable(error).await);
+        match hub.definitions.get(&hash) {
+            Some(definition) => {
+                if let Err(error) = fill_frames(&*hub.store, definition.program(), &mut snapshot).await {
+                    return Err(self.unreadable(error).await);
+                }
+            }
+            None => snapshot = self.take_over(snapshot).await?,
         }
         let mut live = self.live(myself, snapshot)?;
         live.resume(process_died).await;
         Ok(live)
+    }
+
+    /// Lets an instance of an older definition go on with the one that takes it over, if it has a place there.
+    async fn take_over(&self, snapshot: Snapshot) -> Result<Snapshot, MailError> {
+        let (hub, hash) = (&self.hub, snapshot.definition());
+        let (newer, takeover) = hub.upgrades.of(&hash).ok_or(MailError::NotRegistered(hash))?;
+        if let Some(End::Completed { .. } | End::Cancelled { .. }) = snapshot.end() {
+            let status = snapshot.status(&*hub.names(&hash).await?);
+            return Err(MailError::Refused { refusal: Refusal::Ended, status });
+        }
+        let setting = Setting { program: newer.program(), limits: &hub.limits, now: hub.clock.now() };
+        match take_over(hub.persistence(), &setting, newer, takeover, snapshot).await {
+            Ok(snapshot) => {
+                tracing::info!(instance = %self.id, from = %hash, to = %newer.hash(), "an instance is taken over");
+                Ok(snapshot)
+            }
+            Err(TakeOverError::Commit(error)) => Err(MailError::from(&error)),
+            Err(TakeOverError::Damaged(damaged)) => Err(self.unreadable(damaged.into()).await),
+            Err(error @ (TakeOverError::Misplaced(_) | TakeOverError::NoManifest)) => {
+                let why = error.to_string();
+                tracing::warn!(instance = %self.id, why, "an instance has no place in the newer definition");
+                hub.upgrades.note(Unplaced { instance: self.id.clone(), definition: hash, why: why.clone() });
+                Err(MailError::Unplaced(why))
+            }
+        }
     }
 
     fn live(&self, myself: &ActorRef<InstanceMessage>, snapshot: Snapshot) -> Result<Box<Live>, MailError> {

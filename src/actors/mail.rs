@@ -99,6 +99,8 @@ pub(crate) enum MailError {
     NotQuarantined(Status),
     Damaged(Damaged),
     NotRegistered(DefinitionHash),
+    /// The newer definition has no place for it.
+    Unplaced(String),
     UnknownCodec(u8),
     /// The payload must be in the codec with this id.
     OtherCodec(u8),

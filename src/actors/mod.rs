@@ -9,7 +9,8 @@
 //! ```
 //!
 //! Beside them, not actors: [`registry`] (who is awake), [`waiters`] (who waits for a result or watches),
-//! [`recovery`] (takes up what is in progress), [`hub`] (what they all share).
+//! [`recovery`] (takes up what is in progress), [`upgrades`] (what goes on with a newer definition), [`hub`] (what they all
+//! share).
 //!
 //! Calls point down only (instance to persistence); everything sideways or up is a cast. User code never runs in a
 //! handler.
@@ -24,10 +25,13 @@ mod registry;
 mod root;
 mod shard;
 mod timers;
+mod upgrades;
 mod waiters;
 
 pub use hub::Health;
 pub(crate) use hub::{Hub, HubParts, Read};
 pub(crate) use mail::{Mail, MailError, Replacement, Reply, SignalMail};
 pub(crate) use root::Actors;
+pub(crate) use upgrades::TakeOvers;
+pub use upgrades::Unplaced;
 pub(crate) use waiters::Subscription;

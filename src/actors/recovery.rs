@@ -47,7 +47,7 @@ pub(super) async fn run(hub: Weak<Hub>) {
 }
 
 async fn take_up_all(hub: &Arc<Hub>) -> Result<(), StoreError> {
-    for definition in hub.definitions.keys() {
+    for definition in hub.definitions.keys().chain(hub.upgrades.older()) {
         take_up(hub, definition).await?;
     }
     Ok(())

@@ -170,6 +170,29 @@ impl Value {
         bytes(&self.tokens)
     }
 
+    /// The same where rows have other homes: what has none any more stands in the value itself. All of it must have been
+    /// read.
+    pub(crate) fn rehome(&self, home: &impl Fn(&Home) -> Option<Home>) -> Self {
+        fn rehome(tokens: &[Token], home: &impl Fn(&Home) -> Option<Home>, out: &mut Vec<Token>) {
+            for token in tokens {
+                match token {
+                    Token::Leaf(leaf) => {
+                        let home = leaf.home.as_ref().and_then(home);
+                        out.push(Token::Leaf(Leaf { bytes: leaf.bytes.clone(), home }));
+                    }
+                    Token::Block(block) => match home(&block.home) {
+                        Some(home) => out.push(Token::Block(Block { home, tokens: Arc::clone(&block.tokens) })),
+                        None => rehome(&block.tokens, home, out),
+                    },
+                    other => out.push(other.clone()),
+                }
+            }
+        }
+        let mut tokens = Vec::with_capacity(self.tokens.len());
+        rehome(&self.tokens, home, &mut tokens);
+        Self { tokens }
+    }
+
     /// The rows that were not read yet.
     pub(crate) fn unread(&self) -> Vec<Home> {
         let mut found = Vec::new();

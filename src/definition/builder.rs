@@ -85,9 +85,9 @@ pub struct Builder<I, O> {
     input: PhantomData<fn(I)>,
 }
 
-impl<O> Builder<O, O> {
+impl<T> Builder<T, T> {
     /// A chain without nodes yet, of the workflow itself or within one of its nodes.
-    pub(super) fn within(about: &Arc<About>, decode: Decode<O>) -> Self {
+    pub(super) fn within(about: &Arc<About>, decode: Decode<T>) -> Self {
         Self { about: Arc::clone(about), nodes: Vec::new(), decode, input: PhantomData }
     }
 }

@@ -95,7 +95,8 @@ impl Compiler {
             _ => None,
         };
         let (within, branch) = (scope.within, scope.branch.clone());
-        self.described.push(ManifestNode { path: path.clone(), kind, signal, within, branch });
+        let form = draft.kind.form();
+        self.described.push(ManifestNode { path: path.clone(), kind, signal, form, within, branch });
         self.nodes.push(Node { path });
         node
     }
@@ -295,6 +296,20 @@ impl Compiler {
 }
 
 impl NodeDraftKind {
+    fn form(&self) -> String {
+        let form = match self {
+            Self::Wait { timeout, keeps_input, .. } => match (timeout, keeps_input) {
+                (None, false) => "",
+                (Some(_), false) => "timeout",
+                (None, true) => "keeping",
+                (Some(_), true) => "keeping timeout",
+            },
+            Self::Map { collects: true, .. } => "collecting",
+            _ => "",
+        };
+        form.to_owned()
+    }
+
     fn kind(&self) -> NodeKind {
         match self {
             Self::Task(_) => NodeKind::Task,

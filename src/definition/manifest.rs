@@ -39,6 +39,9 @@ pub struct ManifestNode {
     /// The signal it waits for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub signal: Option<String>,
+    /// What changes how it is stored: whether a wait keeps what flowed in or has a timeout, or a map collects failures.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub form: String,
     /// The index of the node it is within.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub within: Option<u32>,
@@ -67,6 +70,27 @@ impl Names for Manifest {
 }
 
 impl Manifest {
+    /// A node and those around it, from within.
+    pub(crate) fn around(&self, node: u32) -> impl Iterator<Item = &ManifestNode> {
+        let first = self.nodes.get(node as usize);
+        // A stored manifest may be damaged: what is around a node stands before it.
+        let outer = |node: &&ManifestNode| {
+            let within = node.within? as usize;
+            self.nodes.get(within).filter(|outer| outer.path != node.path)
+        };
+        std::iter::successors(first, outer).take(self.nodes.len())
+    }
+
+    /// The branches of a fork, in order.
+    pub(crate) fn branches(&self, fork: &NodePath) -> Vec<&str> {
+        let within = |node: &&ManifestNode| {
+            node.within.and_then(|at| self.nodes.get(at as usize)).is_some_and(|outer| outer.path == *fork)
+        };
+        let mut names: Vec<_> = self.nodes.iter().filter(within).filter_map(|node| node.branch.as_deref()).collect();
+        names.dedup();
+        names
+    }
+
     /// The manifest as stored: MessagePack with field names.
     pub(crate) fn encode(&self) -> Bytes {
         match rmp_serde::to_vec_named(self) {

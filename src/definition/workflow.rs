@@ -140,13 +140,16 @@ impl Definition {
         &self.takes_over
     }
 
+    /// Whether instances of this definition go on with this one.
+    pub(crate) fn accepts(&self, found: DefinitionHash) -> bool {
+        self.hash() == found || self.takes_over.iter().any(|older| older.from == found)
+    }
+
     /// How many maps are around the task at this path, if there is one.
     pub(crate) fn maps_around_task(&self, path: &str) -> Option<usize> {
-        let nodes = &self.manifest.nodes;
-        let task = nodes.iter().find(|node| node.kind == NodeKind::Task && node.path.as_str() == path)?;
-        let around = |node: &&ManifestNode| nodes.get(node.within? as usize);
-        let within = std::iter::successors(Some(task), around);
-        Some(within.filter(|node| node.kind == NodeKind::Map).count())
+        let is_task = |node: &ManifestNode| node.kind == NodeKind::Task && node.path.as_str() == path;
+        let task = u32::try_from(self.manifest.nodes.iter().position(is_task)?).ok()?;
+        Some(self.manifest.around(task).filter(|node| node.kind == NodeKind::Map).count())
     }
 
     /// Where the node at this path was in the definitions that this one takes over.

@@ -118,6 +118,9 @@ pub enum MessageError {
     /// The instance's definition or codec is not registered in this process.
     #[error("the instance's definition or codec is not registered in this process: it is left alone")]
     NotRegistered,
+    /// The instance runs on an older definition, and the one that takes it over has no place for it: it is left alone.
+    #[error("the instance has no place in the newer definition: {0}")]
+    Unplaced(String),
     /// The runtime is shutting down.
     #[error("the runtime is shutting down")]
     ShuttingDown,

@@ -210,6 +210,7 @@ impl<O: 'static> InstanceHandle<O> {
             MailError::NotRegistered(_) | MailError::UnknownCodec(_) | MailError::OtherCodec(_) => {
                 MessageError::NotRegistered
             }
+            MailError::Unplaced(why) => MessageError::Unplaced(why),
             MailError::Store(_) if self.hub().is_closing() => MessageError::ShuttingDown,
             MailError::Store(error) => MessageError::OutcomeUnknown(error.to_string()),
             MailError::Fenced => MessageError::OutcomeUnknown("another writer has moved the instance".into()),

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::codec::{Home, Place, Token};
+use crate::codec::{Home, Place, Token, Value};
 use crate::definition::{Names, Program};
 use crate::id::{InstanceId, NodePath};
 use crate::machine::{Damaged, RowKey, Run, Snapshot, decode_head, decode_quarantine};
@@ -62,6 +62,14 @@ pub async fn load(store: &dyn Store, instance: &InstanceId) -> Result<Option<Sto
 pub async fn fill_frames(store: &dyn Store, program: &Program, snapshot: &mut Snapshot) -> Result<(), LoadError> {
     read_branches(store, snapshot).await?;
     snapshot.check(program)?;
+    read_signals(store, snapshot).await
+}
+
+/// Reads the signals of a snapshot: those buffered, and the ids of those remembered.
+///
+/// # Errors
+/// [`LoadError`].
+pub async fn read_signals(store: &dyn Store, snapshot: &mut Snapshot) -> Result<(), LoadError> {
     if snapshot.has_signals() {
         for (number, row) in numbered(store.rows(snapshot.run(), RowKey::SIGNALS).await?) {
             snapshot.take_signal_row(number, &row)?;
@@ -124,27 +132,37 @@ pub async fn fill_run(
     snapshot: &Snapshot,
     run: &mut Run,
 ) -> Result<(), LoadError> {
-    let mut rows = Rows::new(store, names);
-    loop {
-        let unread = run.value.unread();
-        if unread.is_empty() {
-            return Ok(());
-        }
-        rows.read(snapshot, unread).await?;
-        run.value.fill(&|home: &Home| rows.read.get(home).cloned());
-    }
+    Rows::new(store, names).complete(snapshot, &mut run.value).await
 }
 
 /// The rows of a run that hold values, as far as they were read.
-struct Rows<'a> {
+pub(super) struct Rows<'a> {
     store: &'a dyn Store,
     names: &'a dyn Names,
     read: HashMap<Home, Vec<Token>>,
 }
 
 impl<'a> Rows<'a> {
-    fn new(store: &'a dyn Store, names: &'a dyn Names) -> Self {
+    pub(super) fn new(store: &'a dyn Store, names: &'a dyn Names) -> Self {
         Self { store, names, read: HashMap::new() }
+    }
+
+    /// What stands at a home, all of it read.
+    pub(super) async fn value(&mut self, snapshot: &Snapshot, home: Home) -> Result<Value, LoadError> {
+        let mut value = Value::stored(home);
+        self.complete(snapshot, &mut value).await?;
+        Ok(value)
+    }
+
+    async fn complete(&mut self, snapshot: &Snapshot, value: &mut Value) -> Result<(), LoadError> {
+        loop {
+            let unread = value.unread();
+            if unread.is_empty() {
+                return Ok(());
+            }
+            self.read(snapshot, unread).await?;
+            value.fill(&|home: &Home| self.read.get(home).cloned());
+        }
     }
 
     async fn read(&mut self, snapshot: &Snapshot, homes: Vec<Home>) -> Result<(), LoadError> {

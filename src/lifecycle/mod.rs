@@ -6,7 +6,7 @@
 //!    on with.
 //! 3. [`step`]: one event, one transition; [`Caller`]: one attempt of a task.
 //! 4. [`finalize_execution`]: the last event of a stretch of work, committed, and the status it leaves.
-//! 5. [`release`]: a quarantined instance goes on.
+//! 5. [`release`]: a quarantined instance goes on. [`take_over`]: one of an older definition goes on with a newer one.
 //!
 //! Each loads, applies the machine and commits through a [`Port`]; none decides anything itself.
 //!
@@ -22,10 +22,11 @@ mod release;
 mod resume;
 mod start;
 mod step;
+mod takeover;
 
 pub use call::Caller;
 pub use finalize::{Ending, FinalizeError, Finalized, finalize_execution};
-pub use load::{LoadError, Stored, fill, fill_frames, fill_run, fill_values, load, read_branches};
+pub use load::{LoadError, Stored, fill, fill_frames, fill_run, fill_values, load, read_branches, read_signals};
 pub use port::{CommitError, Port};
 pub use release::{ReleaseError, release};
 pub use resume::{ResumeError, ResumeInputError, ResumeOutcome, get_resume_input, prepare_resume};
@@ -34,3 +35,4 @@ pub use start::{
     prepare_run,
 };
 pub use step::{Step, step};
+pub use takeover::{TakeOverError, take_over};

@@ -1,12 +1,12 @@
 //! Starting an instance: one insert-only write behind every policy.
 
 use crate::codec::Value;
-use crate::definition::{Definition, Names};
+use crate::definition::{Definition, Manifest, Names};
 use crate::id::{DefinitionHash, IdError, InstanceId, RunId};
 use crate::lifecycle::{CommitError, LoadError, Port, Step, Stored, fill_values, load};
 use crate::machine::{Damaged, Effect, NewRun, Setting, Snapshot, start};
 use crate::status::Status;
-use crate::store::{Condition, StoreError, Write};
+use crate::store::{Condition, Store, StoreError, Write};
 
 /// What a start does when the instance id is taken.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -150,11 +150,12 @@ pub async fn check_existing_instance(
         return Ok(Existing::Terminate(Old { at, quarantined: stored.quarantine.is_some() }));
     }
     let (expected, found) = (definition.hash(), stored.snapshot.definition());
-    if expected != found {
+    if !definition.accepts(found) {
         return Err(StartError::DefinitionMismatch { instance: instance.clone(), expected, found });
     }
     if policy == ConflictPolicy::Fail {
-        let status = stored.status(definition.program());
+        let older = older_manifest(port.store(), definition, found).await?;
+        let status = stored.status(names(definition, older.as_ref()));
         return Err(StartError::InstanceAlreadyExists { instance: instance.clone(), status });
     }
     Ok(Existing::Use(existing_instance(port, definition, stored).await?))
@@ -165,14 +166,34 @@ async fn existing_instance(
     definition: &Definition,
     mut stored: Stored,
 ) -> Result<ExistingInstance<Value>, StartError> {
-    let names: &dyn Names = definition.program();
+    let older = older_manifest(port.store(), definition, stored.snapshot.definition()).await?;
+    let names = names(definition, older.as_ref());
     let status = stored.status(names);
     if status == Status::Completed {
-        fill_values(port.store(), definition.program(), &mut stored.snapshot).await?;
+        fill_values(port.store(), names, &mut stored.snapshot).await?;
     }
     let snapshot = stored.snapshot;
     let output = if status == Status::Completed { snapshot.output().cloned() } else { None };
     Ok(ExistingInstance { run: snapshot.run(), codec: snapshot.codec(), status, output })
+}
+
+/// The manifest of an instance's definition, if that is one that this definition takes over.
+async fn older_manifest(
+    store: &dyn Store,
+    definition: &Definition,
+    found: DefinitionHash,
+) -> Result<Option<Manifest>, LoadError> {
+    if definition.hash() == found {
+        return Ok(None);
+    }
+    Ok(store.manifest(&found).await?.and_then(|bytes| Manifest::decode(&bytes)))
+}
+
+fn names<'a>(definition: &'a Definition, older: Option<&'a Manifest>) -> &'a dyn Names {
+    match older {
+        Some(older) => older,
+        None => definition.program(),
+    }
 }
 
 /// Starts a run in one write, or gives the instance that is there, as `existing` and the policy say. When the write loses

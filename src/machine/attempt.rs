@@ -87,17 +87,13 @@ impl Mover<'_> {
     /// The arm is recorded with the op that it begins with, before that runs.
     fn choose(&mut self, id: FrameId, key: &Value, op: &RouteOp) {
         let key = key.payload().map(|key| String::from_utf8_lossy(key)).unwrap_or_default();
-        match op.arm(&key) {
-            Some(start) => {
-                if let Some(mut frame) = self.snapshot.frames.take(id) {
-                    frame.position = start;
-                    self.go(id, frame);
-                }
-            }
-            None => {
-                let message = format!("there is no arm for key `{key}` and no default arm");
-                self.fail_attempt(id, AttemptFailure::new(FailureKind::UnknownKey, message));
-            }
+        let Some(start) = op.arm(&key) else {
+            let message = format!("there is no arm for key `{key}` and no default arm");
+            return self.fail_attempt(id, AttemptFailure::new(FailureKind::UnknownKey, message));
+        };
+        if let Some(mut frame) = self.snapshot.frames.take(id) {
+            frame.position = start;
+            self.go(id, frame);
         }
     }
 

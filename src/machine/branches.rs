@@ -12,7 +12,7 @@ use super::frame::{Frame, FrameId, Lineage, Phase};
 use super::mover::Mover;
 use super::value_record::encode_value;
 use super::{Effect, End, RowKey};
-use crate::codec::{Block, Home, Token, Value};
+use crate::codec::{Block, Home, Place, Token, Value};
 use crate::definition::{FailureKind, ForkOp, MapOp, Names as _, Op, Program, TaskFailure};
 use crate::id::NodePath;
 
@@ -102,12 +102,10 @@ impl Mover<'_> {
             None if collects => frame.value.behind(Token::Succeeded),
             None => frame.value,
         };
-        let (place, index) = (parent.place(), origin.index);
-        let key = |path: NodePath| RowKey::Branch(path, Arc::clone(&place.indices), index);
-        self.put_at(&place, key, &encode_value(&gave));
-        self.changed = true;
         let size = gave.bytes() as u64;
-        parent.gathered.insert(index, block(Home::Branch(place, index), gave.into_tokens()));
+        let gave = self.put_branch(&parent.place(), origin.index, gave);
+        parent.gathered.insert(origin.index, gave);
+        self.changed = true;
         match (&mut parent.phase, op) {
             (Phase::Fork { live: 1 }, Some(Op::Fork(op))) => {
                 let count = u32::try_from(op.branches.len()).unwrap_or(u32::MAX);
@@ -128,6 +126,13 @@ impl Mover<'_> {
             }
             _ => self.snapshot.frames.put(origin.parent, parent),
         }
+    }
+
+    /// Writes what a branch gave, and gives it as it is read from there.
+    pub(super) fn put_branch(&mut self, place: &Place, index: u32, gave: Value) -> Value {
+        let key = |path: NodePath| RowKey::Branch(path, Arc::clone(&place.indices), index);
+        self.put_at(place, key, &encode_value(&gave));
+        block(Home::Branch(place.clone(), index), gave.into_tokens())
     }
 
     /// Everything a frame waited for has ended: it goes on with the list of what they gave.

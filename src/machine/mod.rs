@@ -30,6 +30,7 @@ mod rows;
 mod signal;
 mod snapshot;
 mod status;
+mod takeover;
 mod value_record;
 mod wake;
 
@@ -42,3 +43,4 @@ pub use record::{decode_head, encode_head};
 pub use row::RowKey;
 pub use rows::{decode_quarantine, encode_quarantine};
 pub use snapshot::{End, Snapshot};
+pub use takeover::{Misplaced, take_over};

@@ -125,7 +125,7 @@ pub(super) struct Mover<'a> {
 }
 
 impl<'a> Mover<'a> {
-    fn new(setting: &Setting<'a>, snapshot: &'a mut Snapshot) -> Self {
+    pub(super) fn new(setting: &Setting<'a>, snapshot: &'a mut Snapshot) -> Self {
         let first_new = snapshot.next_frame;
         Self {
             program: setting.program,
@@ -232,6 +232,11 @@ impl<'a> Mover<'a> {
                 None => {}
             }
         }
+    }
+
+    /// The transition, where nobody knows which wake-up was asked for before.
+    pub(super) fn finish_unasked(self) -> Transition {
+        self.finish(&Asked::Unknown)
     }
 
     fn finish(mut self, asked: &Asked) -> Transition {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::Runtime;
 use super::report::{StartReport, find_unregistered};
-use crate::actors::{Actors, HubParts};
+use crate::actors::{Actors, HubParts, TakeOvers};
 use crate::clock::{Clock, SystemClock};
 use crate::codec::{CUSTOM_CODEC_ID_MIN, Codec};
 use crate::definition::{Definition, Deps, MissingDep, Workflow};
@@ -31,6 +31,12 @@ pub enum RuntimeError {
     RegisteredTwice {
         /// Their name.
         workflow: String,
+    },
+    /// Two workflows take over the same older definition.
+    #[error("two workflows take over definition {older}: only one may")]
+    TakenOverTwice {
+        /// The older definition.
+        older: DefinitionHash,
     },
     /// The store failed.
     #[error(transparent)]
@@ -127,10 +133,13 @@ impl RuntimeBuilder {
             return Err(RuntimeError::RegisteredTwice { workflow: twice.info().name().to_owned() });
         }
         let codecs = codecs(&self.codec, self.more_codecs)?;
+        let takeovers = takeovers(&self.definitions)?;
         for (hash, definition) in &self.definitions {
             self.store.save_manifest(hash, definition.manifest().encode()).await?;
         }
-        let unregistered = find_unregistered(&*self.store, &self.definitions).await?;
+        let unregistered =
+            find_unregistered(&*self.store, |hash| self.definitions.contains_key(hash) || takeovers.contains_key(hash));
+        let unregistered = unregistered.await?;
         for one in &unregistered {
             let (workflow, count) = (one.workflow.as_deref().unwrap_or("?"), one.instances.len());
             tracing::warn!(definition = %one.definition, workflow, count, more = one.more,
@@ -141,12 +150,27 @@ impl RuntimeBuilder {
             clock: self.clock,
             store: self.store,
             definitions: self.definitions,
+            takeovers,
             deps: Arc::new(self.deps),
             codecs,
         };
         let actors = Actors::start(parts).await.map_err(RuntimeError::Actors)?;
         Ok(Runtime::new(actors, self.codec, StartReport { unregistered }))
     }
+}
+
+/// What takes over which older definition; one that is registered itself is not taken over.
+fn takeovers(definitions: &HashMap<DefinitionHash, Arc<Definition>>) -> Result<TakeOvers, RuntimeError> {
+    let mut takeovers = TakeOvers::new();
+    for newer in definitions.values() {
+        for takeover in newer.takes_over().iter().filter(|takeover| !definitions.contains_key(&takeover.from)) {
+            let older = takeover.from;
+            if takeovers.insert(older, (Arc::clone(newer), takeover.clone())).is_some() {
+                return Err(RuntimeError::TakenOverTwice { older });
+            }
+        }
+    }
+    Ok(takeovers)
 }
 
 fn codecs(default: &Codec, more: Vec<Codec>) -> Result<HashMap<u8, Codec>, RuntimeError> {

@@ -14,7 +14,7 @@ use crate::handle::{HandleError, InstanceHandle, read};
 use crate::id::InstanceId;
 use crate::store::Store;
 
-pub use crate::actors::Health;
+pub use crate::actors::{Health, Unplaced};
 pub use builder::{RuntimeBuilder, RuntimeError};
 pub use report::{StartReport, Unregistered};
 pub use start::{StartOptions, Started};
@@ -52,6 +52,12 @@ impl Runtime {
         &self.inner.report
     }
 
+    /// Instances of older definitions that the one which takes them over has no place for, as far as they were activated, at
+    /// most 1,000. They are left as they are, and looked at again when they are next activated.
+    pub fn unplaced(&self) -> Vec<Unplaced> {
+        self.inner.actors.hub().upgrades.unplaced()
+    }
+
     /// Whether anything can be made durable at present.
     pub fn health(&self) -> Health {
         self.inner.actors.hub().health()
@@ -61,7 +67,7 @@ impl Runtime {
     ///
     /// # Errors
     /// [`HandleError::NotFound`] if there is none, [`HandleError::DefinitionMismatch`] if it runs on another definition
-    /// than this workflow's.
+    /// than this workflow's, and on none that this one takes over.
     pub async fn handle<I, O: 'static>(
         &self,
         workflow: &Workflow<I, O>,
@@ -71,7 +77,7 @@ impl Runtime {
         let read = read(self.inner.actors.hub(), &instance).await?;
         let snapshot = &read.stored.snapshot;
         let (expected, found) = (workflow.hash(), snapshot.definition());
-        if expected != found {
+        if !workflow.definition().accepts(found) {
             return Err(HandleError::DefinitionMismatch { expected, found });
         }
         Ok(InstanceHandle::new(&self.inner.actors, workflow, instance, snapshot.run(), snapshot.codec()))

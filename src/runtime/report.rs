@@ -1,9 +1,6 @@
 //! What a runtime finds when it starts.
 
-use std::collections::HashMap;
-use std::sync::Arc;
-
-use crate::definition::{Definition, Manifest};
+use crate::definition::Manifest;
 use crate::id::{DefinitionHash, InstanceId};
 use crate::status::StatusCode;
 use crate::store::{Store, StoreError};
@@ -15,7 +12,8 @@ const LISTED_MAX: usize = 1_000;
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub struct StartReport {
-    /// Unfinished instances whose definition is not registered in this process. They are left alone.
+    /// Unfinished instances whose definition is not registered in this process, nor taken over by one that is. They are left
+    /// alone.
     pub unregistered: Vec<Unregistered>,
 }
 
@@ -38,11 +36,11 @@ pub struct Unregistered {
 /// Seeks definition by definition, so registered ones cost nothing, however many instances they have.
 pub(super) async fn find_unregistered(
     store: &dyn Store,
-    registered: &HashMap<DefinitionHash, Arc<Definition>>,
+    is_known: impl Fn(&DefinitionHash) -> bool,
 ) -> Result<Vec<Unregistered>, StoreError> {
     let mut found = Vec::new();
     for definition in store.definitions().await? {
-        if registered.contains_key(&definition) {
+        if is_known(&definition) {
             continue;
         }
         let mut instances = Vec::new();

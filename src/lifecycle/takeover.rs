@@ -1,0 +1,66 @@
+//! Letting an instance of an older definition go on with a newer one.
+
+use crate::definition::{Definition, Manifest, TakeOver};
+use crate::lifecycle::load::Rows;
+use crate::lifecycle::{CommitError, LoadError, Port, Step, fill_values, read_branches, read_signals};
+use crate::machine::{Damaged, Misplaced, Setting, Snapshot, take_over as place};
+use crate::store::Condition;
+
+/// Why an instance was not taken over. It is left as it is.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum TakeOverError {
+    /// Something of it has no place in the newer definition.
+    #[error(transparent)]
+    Misplaced(#[from] Misplaced),
+    /// The store has no manifest of the older definition, or one that cannot be read.
+    #[error("the manifest of its definition is not in the store")]
+    NoManifest,
+    /// A record is damaged.
+    #[error(transparent)]
+    Damaged(#[from] Damaged),
+    /// It was not committed.
+    #[error(transparent)]
+    Commit(#[from] CommitError),
+}
+
+impl From<LoadError> for TakeOverError {
+    fn from(error: LoadError) -> Self {
+        match error {
+            LoadError::Damaged(damaged) => Self::Damaged(damaged),
+            LoadError::Store(store) => Self::Commit(store.into()),
+        }
+    }
+}
+
+/// Places an instance, as loaded, in a newer definition, in one write. What comes back goes on as one that was loaded
+/// with its branches and signals. Reads everything the instance has under way: once in its life for each take-over.
+///
+/// # Errors
+/// [`TakeOverError`]; the instance is as it was, except that after a store error the outcome is unknown.
+pub async fn take_over(
+    port: &dyn Port,
+    setting: &Setting<'_>,
+    newer: &Definition,
+    takeover: &TakeOver,
+    mut snapshot: Snapshot,
+) -> Result<Snapshot, TakeOverError> {
+    let store = port.store();
+    let manifest = store.manifest(&snapshot.definition()).await.map_err(CommitError::from)?;
+    let old = manifest.and_then(|bytes| Manifest::decode(&bytes)).ok_or(TakeOverError::NoManifest)?;
+    read_branches(store, &mut snapshot).await?;
+    fill_values(store, &old, &mut snapshot).await?;
+    for (frame, index, home) in snapshot.ended_branches(&old) {
+        let gave = Rows::new(store, &old).value(&snapshot, home).await?;
+        snapshot.gather(frame, index, gave);
+    }
+    let condition = Condition::At { run: snapshot.run(), seq: snapshot.seq() };
+    let transition = place(setting, newer, &old, takeover, &mut snapshot)?;
+    snapshot.check(newer.program())?;
+    let Step { write, .. } = Step::new(newer.program(), &snapshot, transition, condition);
+    if let Some(write) = write {
+        port.commit(write).await?;
+    }
+    read_signals(store, &mut snapshot).await?;
+    Ok(snapshot)
+}

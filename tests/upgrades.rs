@@ -1,0 +1,192 @@
+//! Instances of an older definition go on with a newer one, or are left as they are.
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test may panic")]
+
+mod common;
+
+use std::convert::Infallible;
+use std::time::Duration;
+
+use common::{Gate, holding, inc, reach_code, same, still_clock, within};
+use everstep::{
+    BuildError, Builder, Concurrency, ConflictPolicy, InstanceHandle, InstanceId, MemoryStore, MessageError, Runtime,
+    RuntimeError, StatusCode, Store, TakeOver, Workflow,
+};
+
+const HOUR: Duration = Duration::from_hours(1);
+
+/// Starts a runtime with one workflow.
+async fn runtime<I, O: 'static>(store: &MemoryStore, workflow: &Workflow<I, O>) -> Runtime {
+    Runtime::builder(store.clone()).register(workflow).clock(still_clock()).start().await.unwrap()
+}
+
+async fn grow(text: String) -> Result<String, Infallible> {
+    Ok(text.repeat(100))
+}
+
+async fn shout(text: String) -> Result<String, Infallible> {
+    Ok(text + "!")
+}
+
+/// Parks an instance of the old workflow at its wait, and gives the store.
+async fn parked<O: 'static>(old: &Workflow<String, O>, input: &str) -> MemoryStore {
+    let store = MemoryStore::new();
+    let runtime = runtime(&store, old).await;
+    let handle = runtime.start(old, "id", input.to_owned()).await.unwrap();
+    reach_code(&handle, StatusCode::AwaitingSignal).await;
+    store
+}
+
+async fn send_and_finish<O: PartialEq + std::fmt::Debug + 'static>(handle: &InstanceHandle<O>, expected: O) {
+    within(handle.signal("go", &"word".to_owned())).await.unwrap();
+    assert_eq!(within(handle.result()).await, Ok(expected));
+}
+
+/// grow beside a wait, joined.
+fn forked(
+    builder: Builder<String, String>,
+    fork: &str,
+    [first, second]: [&str; 2],
+    signal: &str,
+) -> Workflow<String, (String, String)> {
+    let fork = builder.fork(fork, |fork| {
+        let fork = fork.branch(first, |b| b.then("grow", grow));
+        fork.branch(second, |b| b.wait_for_signal::<String>("wait", signal))
+    });
+    fork.join("join", same).build().unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_parked_instance_goes_on_with_the_newer_definition_and_keeps_what_it_has() {
+    // The wait is renamed, a task behind it added, the one before it renamed; what that gave is too large for the head.
+    let old = Workflow::builder("w").then("grow", grow).wait_for_signal_keeping::<String>("wait", "go");
+    let old = old.build().unwrap();
+    let store = parked(&old, "ab").await;
+    let takeover = TakeOver::of(old.hash()).renamed("grow", "extend").renamed("wait", "approval");
+    let new = Workflow::builder("w").version("2").takes_over(takeover).then("extend", grow);
+    let new = new.wait_for_signal_keeping::<String>("approval", "go").then("join", same).build().unwrap();
+    let runtime = runtime(&store, &new).await;
+    assert!(runtime.report().unregistered.is_empty(), "it is taken over, not left alone");
+    let handle = runtime.handle(&new, "id").await.unwrap();
+    let found = common::with(ConflictPolicy::UseExisting);
+    let found = within(runtime.start_with(&new, "id", "other".to_owned(), found)).await.unwrap().existing.unwrap();
+    assert_eq!(found.status, handle.status().await.unwrap());
+    send_and_finish(&handle, ("ab".repeat(100), "word".to_owned())).await;
+    assert_eq!(handle.task_result::<String>("extend").await.unwrap(), Some("ab".repeat(100)));
+    assert!(runtime.unplaced().is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_instance_within_a_fork_goes_on_with_what_its_ended_branches_gave() {
+    // One branch has ended with a large result, one waits; in the newer definition nodes are renamed and added in both.
+    let old = forked(Workflow::builder_for("w"), "fork", ["a", "b"], "go");
+    let store = parked(&old, "ab").await;
+    let takeover = TakeOver::of(old.hash()).renamed("fork/b/wait", "fork/b/hold on").renamed("join", "merge");
+    let new = Workflow::builder("w")
+        .takes_over(takeover)
+        .taking::<String>()
+        .delay("new before", HOUR)
+        .fork("fork", |fork| {
+            fork.branch("a", |b| b.then("grow", grow).then("new", shout))
+                .branch("b", |b| b.wait_for_signal::<String>("hold on", "go").then("shout", shout))
+        })
+        .join("merge", same::<(String, String)>)
+        .build()
+        .unwrap();
+    let runtime = runtime(&store, &new).await;
+    let handle = runtime.handle(&new, "id").await.unwrap();
+    // The first branch had ended, so what is new in it does not run.
+    send_and_finish(&handle, ("ab".repeat(100), "word!".to_owned())).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_instance_in_the_middle_of_a_map_goes_on_item_by_item() {
+    // One item after the other: the first has ended, the second runs when its runtime stops. The newer definition takes it
+    // up by itself when its runtime starts, with the same item.
+    let gate = Gate::new();
+    let build = |behind: &str| {
+        let empty = Workflow::builder("w");
+        let old: Option<everstep::DefinitionHash> = behind.parse().ok();
+        let builder = match old {
+            Some(old) => empty.takes_over(old).taking::<Vec<String>>(),
+            None => empty.taking::<Vec<String>>(),
+        };
+        let map =
+            builder.map("each", Concurrency::AtMost(1), |item| item.then("hold", holding(&gate)).then("grow", grow));
+        if old.is_some() { map.then("new", same::<Vec<String>>).build().unwrap() } else { map.build().unwrap() }
+    };
+    let (old, store) = (build("none"), MemoryStore::new());
+    let first = runtime(&store, &old).await;
+    let items: Vec<String> = ["ab", "cd", "ef"].map(str::to_owned).to_vec();
+    first.start(&old, "id", items).await.unwrap();
+    gate.entered().await;
+    gate.open(1);
+    gate.entered().await;
+    first.shutdown(Duration::ZERO).await;
+    let new = build(&old.hash().to_string());
+    let second = runtime(&store, &new).await;
+    gate.open(2);
+    let handle = second.handle(&new, "id").await.unwrap();
+    let expected: Vec<_> = ["ab", "cd", "ef"].map(|text| text.repeat(100)).to_vec();
+    assert_eq!(within(handle.result()).await, Ok(expected));
+    assert_eq!(gate.count(), 4, "the item that was under way ran again, and no other");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_cannot_be_placed_stays_untouched_and_is_listed() {
+    // Each newer definition lacks the place in another way; the instance's bytes stay, and the old definition goes on.
+    let old = forked(Workflow::builder_for("w"), "fork", ["a", "b"], "go");
+    let store = parked(&old, "ab").await;
+    let id = InstanceId::new("id").unwrap();
+    let before = store.load(&id).await.unwrap();
+    let takeover = || TakeOver::of(old.hash());
+    let taking = |takeover| Workflow::builder("w").version("2").takes_over(takeover).taking::<String>();
+    let swapped = takeover().renamed("fork/a/grow", "fork/b/grow").renamed("fork/b/wait", "fork/a/wait");
+    let newer = [
+        forked(taking(takeover()), "fork", ["a", "c"], "go"),
+        forked(taking(takeover()), "fork", ["b", "a"], "go"),
+        forked(taking(takeover()), "fork", ["a", "b"], "other"),
+        forked(taking(takeover().renamed("fork", "work")), "work", ["a", "b"], "go"),
+        forked(taking(swapped), "fork", ["b", "a"], "go"),
+    ];
+    for new in newer {
+        let runtime = runtime(&store, &new).await;
+        let handle = runtime.handle(&new, "id").await.unwrap();
+        let sent = within(handle.signal("go", &"word".to_owned())).await;
+        assert!(matches!(sent, Err(MessageError::Unplaced(_))), "{sent:?}");
+        let [unplaced] = &runtime.unplaced()[..] else { panic!("{new:?}: {:?}", runtime.unplaced()) };
+        assert_eq!((&unplaced.instance, unplaced.definition), (&id, old.hash()));
+        assert_eq!(handle.status().await.unwrap().code(), StatusCode::AwaitingSignal);
+        assert_eq!(store.load(&id).await.unwrap(), before, "{}", unplaced.why);
+    }
+    let runtime = runtime(&store, &old).await;
+    send_and_finish(&runtime.handle(&old, "id").await.unwrap(), ("ab".repeat(100), "word".to_owned())).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_versions_run_side_by_side_each_on_its_own() {
+    // The older one is registered as well, so that its instance stays there although the newer one would take it over.
+    let old = Workflow::builder("w").then("inc", inc).wait_for_signal::<u32>("wait", "go").build().unwrap();
+    let new = Workflow::builder("w").version("2").takes_over(old.hash()).then("inc", inc);
+    let new = new.wait_for_signal::<u32>("wait", "go").then("again", inc).build().unwrap();
+    let builder = Runtime::builder(MemoryStore::new()).register(&old).register(&new);
+    let runtime = builder.start().await.unwrap();
+    let (one, two) = (runtime.start(&old, "one", 1).await.unwrap(), runtime.start(&new, "two", 1).await.unwrap());
+    for handle in [&one, &two] {
+        reach_code(handle, StatusCode::AwaitingSignal).await;
+        handle.signal("go", &5_u32).await.unwrap();
+    }
+    assert_eq!((within(one.result()).await, within(two.result()).await), (Ok(5), Ok(6)));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_take_over_that_cannot_be_meant_is_refused() {
+    // A new name that is no node does not build; two workflows that take over the same one do not start.
+    let old = common::waiting("w");
+    let takeover = TakeOver::of(old.hash()).renamed("wait", "nowhere");
+    let errors = Workflow::builder("w").takes_over(takeover).then("inc", inc).build().unwrap_err().0;
+    assert_eq!(errors, [BuildError::UnknownNewName { renamed: "wait".into(), path: "nowhere".into() }]);
+    let new =
+        |version| Workflow::builder("w").version(version).takes_over(old.hash()).then("inc", inc).build().unwrap();
+    let started = Runtime::builder(MemoryStore::new()).register(&new("2")).register(&new("3")).start().await;
+    assert_eq!(started.unwrap_err(), RuntimeError::TakenOverTwice { older: old.hash() });
+}
