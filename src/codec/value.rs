@@ -194,7 +194,7 @@ impl Value {
     }
 
     /// The rows that were not read yet.
-    pub(crate) fn unread(&self) -> Vec<Home> {
+    pub fn unread(&self) -> Vec<Home> {
         let mut found = Vec::new();
         unread(&self.tokens, &mut found);
         found
