@@ -158,7 +158,10 @@ impl<K: Kv> KvStore<K> {
             ops.insert(marker.to_vec(), None);
         }
         let swept = ops.len();
-        self.kv.write(ops)?;
+        // An empty write would be synced too.
+        if swept > 0 {
+            self.kv.write(ops)?;
+        }
         Ok(swept)
     }
 }

@@ -109,6 +109,9 @@ pub enum Change {
     Head(Bytes),
     /// Sets the instance aside: its head stays byte for byte, the indexes no longer list it.
     Quarantine(Bytes),
+    /// Removes head, quarantine record and index entries: the id is free. The rows of the run go with
+    /// [`Write::superseded`]. What is not there is deleted already: that succeeds under every condition, and does nothing.
+    Delete,
 }
 
 /// A write that did not happen because its condition did not hold.

@@ -127,6 +127,12 @@ impl Life {
         self.bare(Condition::Present, Change::Quarantine(record))
     }
 
+    /// The write that deletes it where it stands, and ends its run.
+    pub(super) fn delete(&self) -> Write {
+        let (run, seq) = self.at();
+        Write { superseded: Some(run), ..self.bare(Condition::At { run, seq }, Change::Delete) }
+    }
+
     /// The write that puts its head in the place of whatever is there, and ends the run that was.
     pub(super) fn replace(&self, superseded: Option<RunId>) -> Write {
         Write { superseded, ..self.bare(Condition::Present, Change::Head(self.head())) }
@@ -234,6 +240,15 @@ pub(super) async fn sweep_all(store: &Arc<dyn Store>) {
 /// The ids of a status, all of one page.
 pub(super) async fn listed(store: &Arc<dyn Store>, plan: &Plan, status: StatusCode) -> Vec<InstanceId> {
     done(store.instances(&plan.hash(), status, None, 10_000).await)
+}
+
+/// Everywhere a plan's instances are listed: by status, and by when they are due.
+pub(super) async fn everywhere(store: &Arc<dyn Store>, plan: &Plan) -> Vec<InstanceId> {
+    let mut found: Vec<_> = done(store.due(None, 10_000).await).into_iter().map(|(_, instance)| instance).collect();
+    for status in StatusCode::ALL {
+        found.extend(listed(store, plan, status).await);
+    }
+    found
 }
 
 /// Everything a store says of some writes: to be compared before and after.

@@ -4,10 +4,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::life::{Life, Plan, commit, commit_all, done, id, listed, paged, refused, run};
-use crate::id::InstanceId;
+use super::life::{Life, Plan, commit, commit_all, done, everywhere, id, paged, refused, run};
 use crate::machine::RowKey;
-use crate::status::StatusCode;
 use crate::store::{Change, Condition, Conflict, Loaded, Store, Write};
 
 async fn load(store: &Arc<dyn Store>, life: &Life) -> Option<Loaded> {
@@ -18,17 +16,8 @@ async fn load(store: &Arc<dyn Store>, life: &Life) -> Option<Loaded> {
 fn record(quarantine: &Write) -> Option<Bytes> {
     match &quarantine.change {
         Change::Quarantine(record) => Some(record.clone()),
-        Change::Head(_) => None,
+        Change::Head(_) | Change::Delete => None,
     }
-}
-
-/// Everywhere a plan's instances are listed: by status, and by when they are due.
-async fn everywhere(store: &Arc<dyn Store>, plan: &Plan) -> Vec<InstanceId> {
-    let mut found: Vec<_> = done(store.due(None, 10_000).await).into_iter().map(|(_, instance)| instance).collect();
-    for status in StatusCode::ALL {
-        found.extend(listed(store, plan, status).await);
-    }
-    found
 }
 
 /// Quarantine leaves the head and the rows byte for byte and keeps its record beside them; the instance is listed among
