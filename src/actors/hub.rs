@@ -23,7 +23,7 @@ use crate::lifecycle::{LoadError, Stored, load};
 use crate::limits::Limits;
 use crate::machine::{Effect, Outcome, Snapshot, Wake};
 use crate::status::Status;
-use crate::store::Store;
+use crate::store::{Store, StoreError};
 use crate::time::Timestamp;
 
 /// Whether the runtime can make anything durable.
@@ -220,15 +220,20 @@ impl Hub {
     /// Reads an instance from the store.
     pub(crate) async fn read(&self, instance: &InstanceId) -> Result<Option<Read>, LoadError> {
         let Some(stored) = load(&*self.store, instance).await? else { return Ok(None) };
-        let hash = stored.snapshot.definition();
-        let status = match self.definitions.get(&hash) {
-            Some(definition) => stored.status(definition.program()),
-            None => stored.status(&*self.stored_names(&hash).await?),
-        };
+        let status = self.status_of(&stored).await?;
         Ok(Some(Read { stored, status }))
     }
 
-    async fn stored_names(&self, hash: &DefinitionHash) -> Result<Box<dyn Names + Send>, LoadError> {
+    /// The status in the names of the instance's definition, registered or not.
+    pub(super) async fn status_of(&self, stored: &Stored) -> Result<Status, StoreError> {
+        let hash = stored.snapshot.definition();
+        Ok(match self.definitions.get(&hash) {
+            Some(definition) => stored.status(definition.program()),
+            None => stored.status(&*self.stored_names(&hash).await?),
+        })
+    }
+
+    async fn stored_names(&self, hash: &DefinitionHash) -> Result<Box<dyn Names + Send>, StoreError> {
         let manifest = self.store.manifest(hash).await?;
         let manifest = manifest.and_then(|bytes| crate::definition::Manifest::decode(&bytes));
         Ok(manifest.map_or_else(|| Box::new(NoNames) as Box<dyn Names + Send>, |manifest| Box::new(manifest)))

@@ -36,6 +36,8 @@ pub(super) struct Live {
     pub(super) to_quarantine: Option<Arc<str>>,
     /// Replaced as soon as everything is written.
     pub(super) replacement: Option<Box<Replacement>>,
+    /// Deleted as soon as everything is written; answered then.
+    pub(super) deletion: Option<Reply>,
     /// A write of this handler failed.
     pub(super) broken: Option<CommitError>,
 }
@@ -69,6 +71,7 @@ impl Live {
             told,
             to_quarantine: None,
             replacement: None,
+            deletion: None,
             broken: None,
         }
     }
@@ -77,9 +80,14 @@ impl Live {
         self.snapshot.run()
     }
 
-    /// Whether the run is to be replaced or set aside: nothing more is applied to it.
+    /// Whether the run is to be replaced, deleted or set aside: nothing more is applied to it.
     pub(super) fn is_leaving(&self) -> bool {
-        self.replacement.is_some() || self.to_quarantine.is_some()
+        self.replacement.is_some() || self.deletion.is_some() || self.to_quarantine.is_some()
+    }
+
+    /// Whether the run has ended, durably.
+    pub(super) fn is_over(&self) -> bool {
+        self.snapshot.end().is_some() && self.is_settled()
     }
 
     /// Whether everything is written, and answered.
@@ -119,6 +127,11 @@ impl Live {
             Mail::Cancel { reason, by, reply } => self.apply(Event::Cancel { reason, by }, Some(reply)).await,
             Mail::Pause { reason, by, reply } => self.apply(Event::Pause { reason, by }, Some(reply)).await,
             Mail::Unpause { reply } => self.apply(Event::Unpause, Some(reply)).await,
+            Mail::Delete { reply } if self.snapshot.end().is_some() => self.deletion = Some(reply),
+            Mail::Delete { reply } => {
+                let status = self.snapshot.status(self.definition.program());
+                self.settle(reply, Err(MailError::NotTerminal(status)));
+            }
             Mail::Replace(replacement) => self.replacement = Some(replacement),
             // Reports of a run that was replaced are stale.
             Mail::Started { run, ticket, at } if run == self.run() => {
@@ -218,7 +231,7 @@ impl Live {
         }
     }
 
-    /// Answers once everything applied so far is durable.
+    /// Answers an event once everything applied so far is durable.
     fn answer(&mut self, reply: Option<Reply>, refusal: Option<Refusal>) {
         let Some(reply) = reply else { return };
         let answer = match refusal {
@@ -228,6 +241,10 @@ impl Live {
                 Err(MailError::Refused { refusal, status })
             }
         };
+        self.settle(reply, answer);
+    }
+
+    fn settle(&mut self, reply: Reply, answer: Result<(), MailError>) {
         match self.pending.back_mut() {
             Some(pending) => pending.answers.push((reply, answer)),
             None => reply.send(answer),
@@ -253,7 +270,8 @@ impl Live {
 
     /// Ends what waits: nobody is told "done". Tasks go on; whoever takes the instance up next finds them.
     pub(super) fn abandon(&mut self, reason: &MailError) {
-        for (reply, _) in self.pending.drain(..).flat_map(|pending| pending.answers) {
+        let answers = self.pending.drain(..).flat_map(|pending| pending.answers).map(|(reply, _)| reply);
+        for reply in answers.chain(self.deletion.take()) {
             reply.send(Err(reason.clone()));
         }
         if let Some(replacement) = self.replacement.take() {

@@ -39,6 +39,8 @@ pub(crate) enum Mail {
     Pause { reason: Arc<str>, by: Arc<str>, reply: Reply },
     /// End the pause.
     Unpause { reply: Reply },
+    /// Delete the instance, which must have ended or be set aside.
+    Delete { reply: Reply },
     /// Start a new run in place of what is there.
     Replace(Box<Replacement>),
     /// An attempt got its slot.
@@ -91,6 +93,8 @@ pub(crate) enum MailError {
         status: Status,
     },
     Quarantined(Status),
+    /// It has not ended.
+    NotTerminal(Status),
     NotRegistered(DefinitionHash),
     UnknownCodec(u8),
     /// The payload must be in the codec with this id.
@@ -101,6 +105,13 @@ pub(crate) enum MailError {
     Store(StoreError),
     /// Something else wrote to the instance: nothing was done, and it may be asked again.
     Fenced,
+}
+
+impl MailError {
+    /// Whether what is in the store is not known.
+    pub(super) fn is_unsettled(&self) -> bool {
+        matches!(self, Self::Store(_) | Self::Fenced)
+    }
 }
 
 impl From<&CommitError> for MailError {

@@ -21,6 +21,7 @@ mod mail;
 mod persistence;
 mod recovery;
 mod registry;
+mod removal;
 mod root;
 mod shard;
 mod timers;

@@ -6,6 +6,7 @@
 //!    on with.
 //! 3. [`step`]: one event, one transition; [`Caller`]: one attempt of a task.
 //! 4. [`finalize_execution`]: the last event of a stretch of work, committed, and the status it leaves.
+//! 5. [`delete_instance`]: once it has ended, nothing of it need stay.
 //!
 //! Each loads, applies the machine and commits through a [`Port`]; none decides anything itself.
 //!
@@ -14,6 +15,7 @@
 //! again before going on.
 
 mod call;
+mod delete;
 mod finalize;
 mod load;
 mod port;
@@ -22,6 +24,7 @@ mod start;
 mod step;
 
 pub use call::Caller;
+pub use delete::{DeleteError, delete_instance};
 pub use finalize::{Ending, FinalizeError, Finalized, finalize_execution};
 pub use load::{LoadError, Stored, fill, fill_values, load};
 pub use port::{CommitError, Port};

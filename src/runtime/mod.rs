@@ -10,7 +10,7 @@ use std::time::Duration;
 use crate::actors::Actors;
 use crate::codec::Codec;
 use crate::definition::Workflow;
-use crate::handle::{HandleError, InstanceHandle, read};
+use crate::handle::{HandleError, InstanceHandle, MessageError, delete, read};
 use crate::id::InstanceId;
 use crate::store::Store;
 
@@ -75,6 +75,16 @@ impl Runtime {
             return Err(HandleError::DefinitionMismatch { expected, found });
         }
         Ok(InstanceHandle::new(&self.inner.actors, workflow, instance, snapshot.run(), snapshot.codec()))
+    }
+
+    /// Deletes an instance that has ended or is quarantined, whatever its workflow, registered here or not: see
+    /// [`InstanceHandle::delete`]. Also the way to get rid of an instance that no handle can be had of, because its head is
+    /// damaged; which run that was is unknown then, and the run's rows stay in the store.
+    ///
+    /// # Errors
+    /// [`MessageError`], as [`InstanceHandle::delete`].
+    pub async fn delete(&self, instance: &InstanceId) -> Result<(), MessageError> {
+        delete(self.inner.actors.hub(), instance).await
     }
 
     /// Stops gently: new work is refused, running tasks may finish until `grace` is over, then they are cancelled and run
