@@ -41,6 +41,8 @@ pub struct Snapshot {
     pub(crate) signals: Signals,
     pub(crate) pause: Option<Request>,
     pub(crate) end: Option<End>,
+    /// In the index part of the head, not in its record.
+    pub(crate) ended_at: Option<Timestamp>,
 }
 
 /// One cursor through the program, with the value it carries.
@@ -192,6 +194,11 @@ impl Snapshot {
     /// How it ended, if it did.
     pub fn end(&self) -> Option<&End> {
         self.end.as_ref()
+    }
+
+    /// When it ended; none while it has not, and for a run that ended before this was recorded.
+    pub fn ended_at(&self) -> Option<Timestamp> {
+        self.ended_at.filter(|_| self.end.is_some())
     }
 
     /// The output of a completed run.

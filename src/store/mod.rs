@@ -176,6 +176,18 @@ pub trait Store: Send + Sync + 'static {
         limit: usize,
     ) -> BoxFuture<'a, Result<Vec<InstanceId>, StoreError>>;
 
+    /// The instances whose run ended in this status earlier than `before`, by the time of their end and then by id, behind
+    /// `after`, at most `limit`. Only those whose head says when it ended ([`HeadIndex::ended`]); no quarantined ones.
+    ///
+    /// [`HeadIndex::ended`]: crate::machine::HeadIndex::ended
+    fn ended<'a>(
+        &'a self,
+        status: StatusCode,
+        before: Timestamp,
+        after: Option<&'a (Timestamp, InstanceId)>,
+        limit: usize,
+    ) -> BoxFuture<'a, Result<Vec<(Timestamp, InstanceId)>, StoreError>>;
+
     /// The definitions that have instances.
     fn definitions(&self) -> BoxFuture<'_, Result<Vec<DefinitionHash>, StoreError>>;
 

@@ -68,7 +68,8 @@ checks! {
     repeat: a_repeated_batch_succeeds_and_changes_nothing, a_repeated_batch_tells_winners_from_losers;
     index: the_due_index_is_ordered_and_paged, a_due_entry_moves_with_its_instance,
         the_status_index_is_ordered_and_paged, a_status_entry_moves_with_its_instance,
-        definitions_are_listed_once_each;
+        definitions_are_listed_once_each, the_index_of_ends_is_ordered_and_paged,
+        an_end_is_listed_while_its_run_is_there;
     quarantine: quarantine_keeps_the_head_and_unlists_the_instance, the_quarantined_are_ordered_and_paged,
         a_quarantined_instance_takes_no_update, a_head_that_replaces_a_quarantined_one_lists_it_again,
         a_release_with_the_same_head_lists_it_again, only_what_is_there_can_be_quarantined,
