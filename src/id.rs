@@ -181,6 +181,16 @@ impl DefinitionHash {
     }
 }
 
+impl DefinitionHash {
+    /// From the 64 hexadecimal digits it is shown as.
+    pub(crate) fn from_hex(text: &str) -> Option<Self> {
+        let digits = text.chars().map(|digit| digit.to_digit(16)).collect::<Option<Vec<_>>>()?;
+        let bytes = digits.chunks_exact(2).map(|pair| pair.iter().fold(0, |byte, digit| byte << 4 | *digit));
+        let bytes = bytes.map(u8::try_from).collect::<Result<Vec<_>, _>>().ok()?;
+        if digits.len() == 64 { bytes.try_into().ok().map(Self) } else { None }
+    }
+}
+
 impl fmt::Display for DefinitionHash {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
@@ -210,6 +220,15 @@ mod tests {
     fn node_ids_may_not_hold_the_path_separator() {
         assert!(check_name("node id", "reserve stock").is_ok());
         assert!(matches!(check_name("node id", "a/b"), Err(IdError::BadCharacter { found: '/', .. })));
+    }
+
+    #[test]
+    fn a_definition_hash_reads_back_from_how_it_is_shown() {
+        let hash = DefinitionHash(std::array::from_fn(|n| u8::try_from(n * 8).unwrap_or(255)));
+        assert_eq!(DefinitionHash::from_hex(&hash.to_string()), Some(hash));
+        for no_hash in ["", "00", &"0".repeat(63), &"0".repeat(66), &"g".repeat(64)] {
+            assert_eq!(DefinitionHash::from_hex(no_hash), None, "{no_hash}");
+        }
     }
 
     #[test]

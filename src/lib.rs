@@ -63,6 +63,7 @@
 //! | give tasks what they need | [`Dep`], [`TaskContext`], [`Permanent`], [`RetryAfter`] |
 //! | run it | [`Runtime`], [`RuntimeBuilder`], [`StartOptions`], [`RunOnce`] |
 //! | talk to an instance | [`InstanceHandle`], [`Status`], [`StatusWatch`] |
+//! | list, count and delete instances | [`Runtime::list`], [`Runtime::count`], [`InstanceFilter`], [`InstanceHandle::delete`] |
 //! | choose a store | [`FileStore`], [`MemoryStore`], [`Durability`], [`store`] |
 //! | choose a codec | [`Codec`], [`CustomCodec`] |
 //! | tune the bounds | [`Limits`] |
@@ -105,7 +106,10 @@ pub use id::{DefinitionHash, IdError, InstanceId, NodePath, RunId};
 pub use lifecycle::{ConflictPolicy, ExistingInstance, StartError};
 pub use limits::Limits;
 pub use run_once::{RunOnce, RunOnceError};
-pub use runtime::{Health, Runtime, RuntimeBuilder, RuntimeError, StartOptions, StartReport, Started, Unregistered};
+pub use runtime::{
+    Cursor, CursorError, Health, InstanceFilter, ListError, Listed, Page, Runtime, RuntimeBuilder, RuntimeError,
+    StartOptions, StartReport, Started, Unregistered,
+};
 pub use status::{Failure, Status, StatusCode, TaskFailure};
 #[cfg(feature = "file-store")]
 pub use store::FileStore;

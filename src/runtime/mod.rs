@@ -1,6 +1,8 @@
-//! The runtime a service embeds: builder, starts, health, shutdown.
+//! The runtime a service embeds: builder, starts, lists, deletes, health, shutdown.
 
 mod builder;
+mod cursor;
+mod list;
 mod report;
 mod start;
 
@@ -16,6 +18,8 @@ use crate::store::Store;
 
 pub use crate::actors::Health;
 pub use builder::{RuntimeBuilder, RuntimeError};
+pub use cursor::{Cursor, CursorError};
+pub use list::{InstanceFilter, ListError, Listed, Page};
 pub use report::{StartReport, Unregistered};
 pub use start::{StartOptions, Started};
 
