@@ -191,15 +191,10 @@ impl std::str::FromStr for DefinitionHash {
 
     /// From 64 hexadecimal digits, as it is shown.
     fn from_str(text: &str) -> Result<Self, HashError> {
-        let digits = text.as_bytes();
-        if digits.len() != 64 || !digits.iter().all(u8::is_ascii_hexdigit) {
-            return Err(HashError);
-        }
-        let mut hash = [0; 32];
-        for (byte, pair) in hash.iter_mut().zip(text.as_bytes().chunks(2)) {
-            let pair = std::str::from_utf8(pair).map_err(|_| HashError)?;
-            *byte = u8::from_str_radix(pair, 16).map_err(|_| HashError)?;
-        }
+        let digits = text.chars().map(|digit| digit.to_digit(16)).collect::<Option<Vec<_>>>().ok_or(HashError)?;
+        let bytes = digits.chunks_exact(2).map(|pair| pair.iter().fold(0, |byte, digit| byte << 4 | *digit));
+        let bytes = bytes.map(u8::try_from).collect::<Result<Vec<_>, _>>().map_err(|_| HashError)?;
+        let hash = bytes.try_into().ok().filter(|_| digits.len() == 64).ok_or(HashError)?;
         Ok(Self(hash))
     }
 }
@@ -233,6 +228,15 @@ mod tests {
     fn node_ids_may_not_hold_the_path_separator() {
         assert!(check_name("node id", "reserve stock").is_ok());
         assert!(matches!(check_name("node id", "a/b"), Err(IdError::BadCharacter { found: '/', .. })));
+    }
+
+    #[test]
+    fn a_definition_hash_reads_back_from_how_it_is_shown() {
+        let hash = DefinitionHash(std::array::from_fn(|n| u8::try_from(n * 8).unwrap_or(255)));
+        assert_eq!(hash.to_string().parse(), Ok(hash));
+        for no_hash in ["", "00", &"0".repeat(63), &"0".repeat(66), &"g".repeat(64)] {
+            assert_eq!(no_hash.parse::<DefinitionHash>(), Err(HashError), "{no_hash}");
+        }
     }
 
     #[test]

@@ -63,6 +63,7 @@
 //! | give tasks what they need | [`Dep`], [`TaskContext`], [`Permanent`], [`RetryAfter`] |
 //! | run it | [`Runtime`], [`RuntimeBuilder`], [`StartOptions`], [`RunOnce`] |
 //! | talk to an instance | [`InstanceHandle`], [`Status`], [`StatusWatch`] |
+//! | list, count and delete instances | [`Runtime::list`], [`Runtime::count`], [`InstanceFilter`], [`InstanceHandle::delete`] |
 //! | choose a store | [`FileStore`], [`MemoryStore`], [`Durability`], [`store`] |
 //! | choose a codec | [`Codec`], [`CustomCodec`] |
 //! | tune the bounds | [`Limits`] |
@@ -108,7 +109,8 @@ pub use lifecycle::{ConflictPolicy, ExistingInstance, StartError};
 pub use limits::Limits;
 pub use run_once::{RunOnce, RunOnceError};
 pub use runtime::{
-    Health, Runtime, RuntimeBuilder, RuntimeError, StartOptions, StartReport, Started, Unplaced, Unregistered,
+    Cursor, CursorError, Health, InstanceFilter, ListError, Listed, Page, Runtime, RuntimeBuilder, RuntimeError,
+    StartOptions, StartReport, Started, Unplaced, Unregistered,
 };
 pub use status::{Failure, Status, StatusCode};
 #[cfg(feature = "file-store")]

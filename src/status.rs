@@ -60,7 +60,7 @@ pub enum Status {
 impl Status {
     /// Whether the run has ended.
     pub fn is_terminal(&self) -> bool {
-        matches!(self, Self::Completed | Self::Failed { .. } | Self::Cancelled { .. })
+        self.code().is_terminal()
     }
 
     /// The status without its details, as stores index it.
@@ -128,6 +128,11 @@ impl StatusCode {
         Self::Cancelled,
         Self::Quarantined,
     ];
+
+    /// Whether it is one of a run that has ended.
+    pub fn is_terminal(self) -> bool {
+        matches!(self, Self::Completed | Self::Failed | Self::Cancelled)
+    }
 
     /// From its number.
     pub fn from_u8(number: u8) -> Option<Self> {

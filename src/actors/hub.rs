@@ -24,7 +24,7 @@ use crate::lifecycle::{LoadError, Stored, load};
 use crate::limits::Limits;
 use crate::machine::{Effect, Outcome, Snapshot, Wake};
 use crate::status::Status;
-use crate::store::Store;
+use crate::store::{Store, StoreError};
 use crate::time::Timestamp;
 
 /// Whether the runtime can make anything durable.
@@ -224,13 +224,17 @@ impl Hub {
     /// Reads an instance from the store.
     pub(crate) async fn read(&self, instance: &InstanceId) -> Result<Option<Read>, LoadError> {
         let Some(stored) = load(&*self.store, instance).await? else { return Ok(None) };
-        let names = self.names(&stored.snapshot.definition()).await?;
-        let status = stored.status(&*names);
+        let status = self.status_of(&stored).await?;
         Ok(Some(Read { stored, status }))
     }
 
+    /// The status in the names of the instance's definition, registered or not.
+    pub(super) async fn status_of(&self, stored: &Stored) -> Result<Status, StoreError> {
+        Ok(stored.status(&*self.names(&stored.snapshot.definition()).await?))
+    }
+
     /// The names of a definition's nodes: its program's, or those of its manifest if it is not registered.
-    pub(crate) async fn names(&self, hash: &DefinitionHash) -> Result<Arc<dyn Names>, LoadError> {
+    pub(crate) async fn names(&self, hash: &DefinitionHash) -> Result<Arc<dyn Names>, StoreError> {
         if let Some(definition) = self.definitions.get(hash) {
             return Ok(Arc::clone(definition) as Arc<dyn Names>);
         }

@@ -14,20 +14,16 @@ use ractor::{Actor, ActorCell, ActorProcessingErr, ActorRef, ActorRuntime};
 
 use super::hub::Hub;
 use super::live::Live;
-use super::mail::{InstanceMessage, Mail, MailError, Replacement, Reply};
+use super::mail::{InstanceMessage, Mail, MailError, Reply};
+use super::removal::quarantine;
 use super::upgrades::Unplaced;
 use crate::codec::Codec;
-use crate::definition::Definition;
 use crate::executor::AttemptKey;
 use crate::id::{InstanceId, RunId};
-use crate::lifecycle::{
-    CommitError, ConflictPolicy, LoadError, Port as _, PrepareRunOutcome, StartError, TakeOverError,
-    check_existing_instance, fill_frames, load, prepare_run, release, take_over,
-};
-use crate::machine::{Effect, End, HeadIndex, NewRun, Refusal, Setting, Snapshot, encode_quarantine};
+use crate::lifecycle::{CommitError, LoadError, TakeOverError, fill_frames, load, release, take_over};
+use crate::machine::{Effect, End, HeadIndex, Refusal, Setting, Snapshot};
 use crate::panic::caught;
 use crate::status::Status;
-use crate::store::{Change, Condition, Write};
 
 /// How an actor comes by its instance.
 pub(super) enum Activation {
@@ -50,16 +46,16 @@ pub(super) struct ActorPanicked {
 pub(super) struct InstanceActor;
 
 pub(super) struct State {
-    hub: Arc<Hub>,
-    id: InstanceId,
+    pub(super) hub: Arc<Hub>,
+    pub(super) id: InstanceId,
     queued: Arc<AtomicUsize>,
-    being: Being,
-    /// Mail that came behind a replacement or a quarantine, which waits for what is being written. Bounded by the callers' places.
+    pub(super) being: Being,
+    /// Mail that came behind a replacement, a delete or a quarantine, which waits for what is being written. Bounded by the callers' places.
     behind: VecDeque<Mail>,
     stopping: bool,
 }
 
-enum Being {
+pub(super) enum Being {
     New(Activation),
     Live(Box<Live>),
     /// There is nothing to talk to, for this reason.
@@ -159,7 +155,7 @@ impl State {
         }
     }
 
-    async fn load(&mut self, myself: &ActorRef<InstanceMessage>) {
+    pub(super) async fn load(&mut self, myself: &ActorRef<InstanceMessage>) {
         let Being::New(activation) = std::mem::replace(&mut self.being, Being::Gone(MailError::NotFound)) else {
             return;
         };
@@ -234,7 +230,7 @@ impl State {
         let (hub, hash) = (&self.hub, snapshot.definition());
         let (newer, takeover) = hub.upgrades.of(&hash).ok_or(MailError::NotRegistered(hash))?;
         if let Some(End::Completed { .. } | End::Cancelled { .. }) = snapshot.end() {
-            let status = snapshot.status(&*hub.names(&hash).await?);
+            let status = snapshot.status(&*hub.names(&hash).await.map_err(MailError::Store)?);
             return Err(MailError::Refused { refusal: Refusal::Ended, status });
         }
         let setting = Setting { program: newer.program(), limits: &hub.limits, now: hub.clock.now() };
@@ -301,6 +297,11 @@ impl State {
         match (&mut self.being, mail) {
             (_, Mail::Stop) => self.stopping = true,
             (Being::Live(live), mail) if live.is_leaving() => self.behind.push_back(mail),
+            // Deleted and started anew, past this actor, while it learned of the end: the news is of the new run.
+            (Being::Live(live), Mail::TakeUp) if live.is_over() => {
+                self.being = Being::New(Activation::Load);
+                self.load(myself).await;
+            }
             (Being::Live(live), mail) => live.mail(mail).await,
             (Being::Gone(_), Mail::TakeUp) => {
                 self.being = Being::New(Activation::Load);
@@ -311,6 +312,8 @@ impl State {
                 let released = self.release(myself).await;
                 reply.send(released);
             }
+            // Whatever keeps it from going on here need not keep it in the store.
+            (Being::Gone(reason), Mail::Delete { reply }) if !reason.is_unsettled() => self.delete(reply).await,
             (Being::Gone(MailError::Store(_)), Mail::Finished { .. }) => {
                 // Kept by the executor; whoever takes the instance up next is told again.
             }
@@ -339,7 +342,8 @@ impl State {
         self.being = Being::Gone(reason);
     }
 
-    /// What a handled message leaves to be done here: leaving a state that cannot go on, or a replacement.
+    /// What a handled message leaves to be done here: leaving a state that cannot go on, a replacement, a
+    /// delete.
     async fn follow_up(&mut self, myself: &ActorRef<InstanceMessage>) {
         let Being::Live(live) = &mut self.being else { return };
         if let Some(error) = live.broken.take() {
@@ -356,66 +360,10 @@ impl State {
         } else if let Some(replacement) = live.replacement.take() {
             // Settled: what is stored is what is in memory, and nobody else writes to it.
             self.replace(myself, *replacement).await;
+        } else if let Some(reply) = live.deletion.take() {
+            self.delete(reply).await;
         }
     }
-
-    /// Starts the new run in place of what is there, and takes it up.
-    async fn replace(&mut self, myself: &ActorRef<InstanceMessage>, replacement: Replacement) {
-        let Replacement { definition, new, reply } = replacement;
-        let started = start_in_place(&self.hub, &definition, new).await;
-        let answer = match started {
-            Ok((snapshot, effects)) => {
-                if let Being::Live(old) = &self.being {
-                    old.stop_tasks();
-                }
-                // Without effects, an earlier try had gone through.
-                let activation =
-                    if effects.is_empty() { Activation::Load } else { Activation::Fresh(snapshot, effects) };
-                self.being = Being::New(activation);
-                self.load(myself).await;
-                self.hub.waiters.tell(&self.id);
-                self.hub.persistence().sweep();
-                Ok(())
-            }
-            Err(StartError::OutcomeUnknown(error)) => {
-                self.being = Being::Gone(MailError::Store(error.clone()));
-                Err(StartError::OutcomeUnknown(error))
-            }
-            Err(error) => Err(error),
-        };
-        // Whoever asked may have gone; the new run is durable all the same.
-        let _ = reply.send(answer);
-    }
-}
-
-async fn start_in_place(
-    hub: &Arc<Hub>,
-    definition: &Definition,
-    new: NewRun,
-) -> Result<(Box<Snapshot>, Vec<Effect>), StartError> {
-    let (port, policy) = (hub.persistence(), ConflictPolicy::TerminateExisting);
-    let setting = Setting { program: definition.program(), limits: &hub.limits, now: hub.clock.now() };
-    let existing = check_existing_instance(port, definition, &new.instance, policy).await?;
-    match prepare_run(port, &setting, definition, new, policy, existing).await? {
-        PrepareRunOutcome::Fresh { snapshot, effects } => Ok((snapshot, effects)),
-        PrepareRunOutcome::ExistingStatus(_) => unreachable!("the policy uses nothing that exists"),
-    }
-}
-
-/// Writes the quarantine record beside the head.
-pub(super) async fn quarantine(hub: &Arc<Hub>, id: &InstanceId, reason: &str) -> Result<(), CommitError> {
-    let run = RunId::from_bytes([0; 16]);
-    let write = Write {
-        instance: id.clone(),
-        condition: Condition::Present,
-        change: Change::Quarantine(encode_quarantine(id, reason)),
-        rows: Vec::new(),
-        run,
-        superseded: None,
-    };
-    hub.persistence().commit(write).await?;
-    hub.waiters.tell(id);
-    Ok(())
 }
 
 impl Mail {
@@ -427,7 +375,8 @@ impl Mail {
             | Self::Pause { reply, .. }
             | Self::Unpause { reply }
             | Self::Retry { reply, .. }
-            | Self::Release { reply } => Some(reply),
+            | Self::Release { reply }
+            | Self::Delete { reply } => Some(reply),
             Self::Replace(_)
             | Self::TakeUp
             | Self::Wake

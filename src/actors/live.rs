@@ -39,6 +39,8 @@ pub(super) struct Live {
     pub(super) to_quarantine: Option<Arc<str>>,
     /// Replaced as soon as everything is written.
     pub(super) replacement: Option<Box<Replacement>>,
+    /// Deleted as soon as everything is written; answered then.
+    pub(super) deletion: Option<Reply>,
     /// A write of this handler failed.
     pub(super) broken: Option<CommitError>,
 }
@@ -72,6 +74,7 @@ impl Live {
             told,
             to_quarantine: None,
             replacement: None,
+            deletion: None,
             broken: None,
         }
     }
@@ -80,9 +83,14 @@ impl Live {
         self.snapshot.run()
     }
 
-    /// Whether the run is to be replaced or set aside: nothing more is applied to it.
+    /// Whether the run is to be replaced, deleted or set aside: nothing more is applied to it.
     pub(super) fn is_leaving(&self) -> bool {
-        self.replacement.is_some() || self.to_quarantine.is_some()
+        self.replacement.is_some() || self.deletion.is_some() || self.to_quarantine.is_some()
+    }
+
+    /// Whether the run has ended, durably.
+    pub(super) fn is_over(&self) -> bool {
+        self.snapshot.end().is_some() && self.is_settled()
     }
 
     /// Whether everything is written, and answered.
@@ -124,6 +132,8 @@ impl Live {
             Mail::Unpause { reply } => self.apply(Event::Unpause, Some(reply)).await,
             Mail::Retry { deadline, reply } => self.apply(Event::Retry { deadline }, Some(reply)).await,
             Mail::Release { reply } => self.answer_with(reply, |status| Err(MailError::NotQuarantined(status))),
+            Mail::Delete { reply } if self.snapshot.end().is_some() => self.deletion = Some(reply),
+            Mail::Delete { reply } => self.answer_with(reply, |status| Err(MailError::NotTerminal(status))),
             Mail::Replace(replacement) => self.replacement = Some(replacement),
             // Reports of a run that was replaced are stale.
             Mail::Started { run, ticket, at } if run == self.run() => {
@@ -223,7 +233,7 @@ impl Live {
         }
     }
 
-    /// Answers once everything applied so far is durable.
+    /// Answers an event once everything applied so far is durable.
     fn answer(&mut self, reply: Option<Reply>, refusal: Option<Refusal>) {
         let Some(reply) = reply else { return };
         self.answer_with(reply, |status| match refusal {
@@ -259,7 +269,8 @@ impl Live {
 
     /// Ends what waits: nobody is told "done". Tasks go on; whoever takes the instance up next finds them.
     pub(super) fn abandon(&mut self, reason: &MailError) {
-        for (reply, _) in self.pending.drain(..).flat_map(|pending| pending.answers) {
+        let answers = self.pending.drain(..).flat_map(|pending| pending.answers).map(|(reply, _)| reply);
+        for reply in answers.chain(self.deletion.take()) {
             reply.send(Err(reason.clone()));
         }
         if let Some(replacement) = self.replacement.take() {

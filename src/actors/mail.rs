@@ -44,6 +44,8 @@ pub(crate) enum Mail {
     Retry { deadline: Option<Duration>, reply: Reply },
     /// Let a quarantined instance go on.
     Release { reply: Reply },
+    /// Delete the instance, which must have ended or be set aside.
+    Delete { reply: Reply },
     /// Start a new run in place of what is there.
     Replace(Box<Replacement>),
     /// An attempt got its slot.
@@ -98,6 +100,8 @@ pub(crate) enum MailError {
     Quarantined(Status),
     NotQuarantined(Status),
     Damaged(Damaged),
+    /// It has not ended.
+    NotTerminal(Status),
     NotRegistered(DefinitionHash),
     /// The newer definition has no place for it.
     Unplaced(String),
@@ -110,6 +114,13 @@ pub(crate) enum MailError {
     Store(StoreError),
     /// Something else wrote to the instance: nothing was done, and it may be asked again.
     Fenced,
+}
+
+impl MailError {
+    /// Whether what is in the store is not known.
+    pub(super) fn is_unsettled(&self) -> bool {
+        matches!(self, Self::Store(_) | Self::Fenced)
+    }
 }
 
 impl From<&CommitError> for MailError {

@@ -22,6 +22,7 @@ mod mail;
 mod persistence;
 mod recovery;
 mod registry;
+mod removal;
 mod root;
 mod shard;
 mod timers;

@@ -8,7 +8,8 @@ use std::time::Duration;
 use ractor::{Actor, ActorCell, ActorProcessingErr, ActorRef, SpawnErr, SupervisionEvent};
 
 use super::hub::Hub;
-use super::instance::{ActorPanicked, quarantine};
+use super::instance::ActorPanicked;
+use super::removal::quarantine;
 use crate::id::InstanceId;
 use crate::time::Timestamp;
 

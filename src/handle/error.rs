@@ -103,6 +103,9 @@ pub enum MessageError {
     /// The instance is set aside.
     #[error("the instance is set aside ({0})")]
     Quarantined(Status),
+    /// Delete of an instance that has not ended.
+    #[error("the instance has not ended ({0}): cancel it first")]
+    NotTerminal(Status),
     /// The signal's name or payload type is not what the workflow declares.
     #[error(transparent)]
     Signal(#[from] SignalError),

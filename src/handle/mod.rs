@@ -1,5 +1,6 @@
 //! Talking to one instance: [`InstanceHandle`], [`StatusWatch`], and their errors.
 
+mod ask;
 mod error;
 mod watch;
 
@@ -15,8 +16,10 @@ use crate::id::{InstanceId, NodePath, RunId, check_signal_id, generate_signal_id
 use crate::lifecycle::{fill_values, read_branches};
 use crate::machine::{Refusal, RowKey};
 use crate::status::Status;
-use crate::store::StoreError;
 
+use self::ask::{Answer, ask, explain};
+
+pub(crate) use ask::delete;
 pub use error::{HandleError, MessageError, ResultError};
 pub use watch::StatusWatch;
 
@@ -180,41 +183,28 @@ impl<O: 'static> InstanceHandle<O> {
         self.explain(answer)
     }
 
-    async fn ask(&self, mail: impl FnOnce(Reply) -> Mail) -> Option<Result<(), MailError>> {
-        if self.hub().is_closing() {
-            return Some(Err(MailError::Store(StoreError::Fatal("the runtime is shutting down".into()))));
-        }
-        self.hub().ask(&self.instance, mail).await
+    /// Deletes the instance's current run with all its results, once it has ended or is quarantined. When this returns, that
+    /// is durable and the id is free; the rows go later, in small batches. Whoever still waits or watches is told that the
+    /// instance is not there.
+    ///
+    /// # Errors
+    /// [`MessageError::NotTerminal`] if it has not ended: cancel it first. [`MessageError::NotFound`] if there is none; that
+    /// is also what a second try finds when the first, of unknown outcome, had gone through.
+    pub async fn delete(&self) -> Result<(), MessageError> {
+        delete(self.hub(), &self.instance).await
     }
 
-    fn explain(&self, answer: Option<Result<(), MailError>>) -> Result<(), MessageError> {
-        let Some(answer) = answer else {
-            return Err(MessageError::OutcomeUnknown("the answer was lost with an actor".into()));
-        };
-        answer.map_err(|error| match error {
-            MailError::NotFound => MessageError::NotFound,
-            MailError::Signal(error) => MessageError::Signal(error),
-            MailError::Refused { refusal, status } => match refusal {
-                Refusal::Ended => MessageError::AlreadyTerminal(status),
-                Refusal::NotPaused => MessageError::NotPaused(status),
-                Refusal::NotFailed => MessageError::NotFailed(status),
-                Refusal::DeadlinePassed => MessageError::DeadlinePassed,
-                Refusal::UnknownSignal { name } => {
-                    MessageError::Signal(self.workflow.definition().unknown_signal(&name))
-                }
-                refusal => MessageError::Refused(refusal),
-            },
-            MailError::Quarantined(status) => MessageError::Quarantined(status),
-            MailError::NotQuarantined(status) => MessageError::NotQuarantined(status),
-            MailError::Damaged(damaged) => MessageError::Damaged(damaged),
-            MailError::NotRegistered(_) | MailError::UnknownCodec(_) | MailError::OtherCodec(_) => {
-                MessageError::NotRegistered
+    async fn ask(&self, mail: impl FnOnce(Reply) -> Mail) -> Answer {
+        ask(self.hub(), &self.instance, mail).await
+    }
+
+    fn explain(&self, answer: Answer) -> Result<(), MessageError> {
+        match answer {
+            Some(Err(MailError::Refused { refusal: Refusal::UnknownSignal { name }, .. })) => {
+                Err(MessageError::Signal(self.workflow.definition().unknown_signal(&name)))
             }
-            MailError::Unplaced(why) => MessageError::Unplaced(why),
-            MailError::Store(_) if self.hub().is_closing() => MessageError::ShuttingDown,
-            MailError::Store(error) => MessageError::OutcomeUnknown(error.to_string()),
-            MailError::Fenced => MessageError::OutcomeUnknown("another writer has moved the instance".into()),
-        })
+            answer => explain(self.hub(), answer),
+        }
     }
 
     async fn read(&self) -> Result<Read, HandleError> {

@@ -7,6 +7,7 @@
 //! 3. [`step`]: one event, one transition; [`Caller`]: one attempt of a task.
 //! 4. [`finalize_execution`]: the last event of a stretch of work, committed, and the status it leaves.
 //! 5. [`release`]: a quarantined instance goes on. [`take_over`]: one of an older definition goes on with a newer one.
+//!    [`delete_instance`]: once it has ended, nothing of it need stay.
 //!
 //! Each loads, applies the machine and commits through a [`Port`]; none decides anything itself.
 //!
@@ -15,6 +16,7 @@
 //! again before going on.
 
 mod call;
+mod delete;
 mod finalize;
 mod load;
 mod port;
@@ -25,6 +27,7 @@ mod step;
 mod takeover;
 
 pub use call::Caller;
+pub use delete::{DeleteError, delete_instance};
 pub use finalize::{Ending, FinalizeError, Finalized, finalize_execution};
 pub use load::{LoadError, Stored, fill, fill_frames, fill_run, fill_values, load, read_branches, read_signals};
 pub use port::{CommitError, Port};

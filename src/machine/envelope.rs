@@ -24,7 +24,8 @@
 //! ```text
 //!      0      1  status code
 //!      1     32  definition hash
-//!     33      8  due: microseconds since the Unix epoch, or all ones for none
+//!     33      8  due, or with the status of a run that has ended, when it ended: microseconds since the Unix epoch, or
+//!                all ones for none
 //!     41    ...  MessagePack, see `record`
 //! ```
 
@@ -128,6 +129,8 @@ pub struct HeadIndex {
     pub definition: DefinitionHash,
     /// When the instance is due.
     pub due: Option<Timestamp>,
+    /// When the run ended; none while it has not, and for one that ended before this was recorded.
+    pub ended: Option<Timestamp>,
 }
 
 impl Kind {
@@ -275,10 +278,11 @@ impl<'a> Fields<'a> {
     fn head_index(&mut self, run: RunId, seq: u64) -> Option<HeadIndex> {
         let [status] = self.take()?;
         let definition = DefinitionHash(self.take()?);
-        let due = u64::from_be_bytes(self.take()?);
+        let time = u64::from_be_bytes(self.take()?);
         let status = StatusCode::from_u8(status)?;
-        let due = (due != u64::MAX).then(|| Timestamp::from_micros(due));
-        Some(HeadIndex { run, seq, status, definition, due })
+        let time = (time != u64::MAX).then(|| Timestamp::from_micros(time));
+        let (due, ended) = if status.is_terminal() { (None, time) } else { (time, None) };
+        Some(HeadIndex { run, seq, status, definition, due, ended })
     }
 }
 
@@ -296,7 +300,7 @@ impl HeadIndex {
     pub(super) fn write(&self, out: &mut Vec<u8>) {
         out.push(self.status as u8);
         out.extend_from_slice(self.definition.as_bytes());
-        out.extend_from_slice(&self.due.map_or(u64::MAX, Timestamp::as_micros).to_be_bytes());
+        out.extend_from_slice(&self.due.or(self.ended).map_or(u64::MAX, Timestamp::as_micros).to_be_bytes());
     }
 }
 
@@ -312,6 +316,7 @@ impl Snapshot {
             status: self.status_code(),
             definition: self.definition,
             due: self.due(),
+            ended: self.ended_at(),
         }
     }
 }

@@ -60,6 +60,7 @@ pub fn start(setting: &Setting<'_>, new: NewRun) -> (Snapshot, Transition) {
         signals: Signals::default(),
         pause: None,
         end: None,
+        ended_at: None,
     };
     let mut mover = Mover::new(setting, &mut snapshot);
     if new.input.len() > INLINE_BYTES_MAX {
@@ -209,6 +210,7 @@ impl<'a> Mover<'a> {
         self.effects.extend(running.into_iter().map(|ticket| Effect::Stop { ticket }));
         self.moving.clear();
         self.snapshot.end = Some(end);
+        self.snapshot.ended_at = Some(self.now);
         self.changed = true;
         self.effects.push(Effect::Ended);
     }

@@ -174,6 +174,7 @@ pub fn decode_head(instance: &InstanceId, head: &Bytes) -> Result<Snapshot, Dama
         signals: Signals { accepted: record.signals, ..Signals::default() },
         pause: record.pause.map(|pause| Request { reason: pause.reason, by: pause.by }),
         end: record.end.map(EndRecord::into_end),
+        ended_at: index.ended,
     })
 }
 

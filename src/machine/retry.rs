@@ -18,7 +18,7 @@ impl Mover<'_> {
             return Err(Refusal::DeadlinePassed);
         }
         self.snapshot.deadline = deadline;
-        self.snapshot.end = None;
+        (self.snapshot.end, self.snapshot.ended_at) = (None, None);
         self.changed = true;
         for id in self.snapshot.frames.ids() {
             self.retry_frame(id);

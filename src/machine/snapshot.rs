@@ -32,6 +32,8 @@ pub struct Snapshot {
     pub(crate) signals: Signals,
     pub(crate) pause: Option<Request>,
     pub(crate) end: Option<End>,
+    /// In the index part of the head, not in its record.
+    pub(crate) ended_at: Option<Timestamp>,
 }
 
 /// What an instance waits for, as its head tells it while the frames that wait are not read.
@@ -134,6 +136,11 @@ impl Snapshot {
     /// How it ended, if it did.
     pub fn end(&self) -> Option<&End> {
         self.end.as_ref()
+    }
+
+    /// When it ended; none while it has not, and for a run that ended before this was recorded.
+    pub fn ended_at(&self) -> Option<Timestamp> {
+        self.ended_at.filter(|_| self.end.is_some())
     }
 
     /// The output of a completed run.

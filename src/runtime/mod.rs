@@ -1,6 +1,8 @@
-//! The runtime a service embeds: builder, starts, health, shutdown.
+//! The runtime a service embeds: builder, starts, lists, deletes, health, shutdown.
 
 mod builder;
+mod cursor;
+mod list;
 mod report;
 mod start;
 
@@ -10,12 +12,14 @@ use std::time::Duration;
 use crate::actors::Actors;
 use crate::codec::Codec;
 use crate::definition::Workflow;
-use crate::handle::{HandleError, InstanceHandle, read};
+use crate::handle::{HandleError, InstanceHandle, MessageError, delete, read};
 use crate::id::InstanceId;
 use crate::store::Store;
 
 pub use crate::actors::{Health, Unplaced};
 pub use builder::{RuntimeBuilder, RuntimeError};
+pub use cursor::{Cursor, CursorError};
+pub use list::{InstanceFilter, ListError, Listed, Page};
 pub use report::{StartReport, Unregistered};
 pub use start::{StartOptions, Started};
 
@@ -81,6 +85,16 @@ impl Runtime {
             return Err(HandleError::DefinitionMismatch { expected, found });
         }
         Ok(InstanceHandle::new(&self.inner.actors, workflow, instance, snapshot.run(), snapshot.codec()))
+    }
+
+    /// Deletes an instance that has ended or is quarantined, whatever its workflow, registered here or not: see
+    /// [`InstanceHandle::delete`]. Also the way to get rid of an instance that no handle can be had of, because its head is
+    /// damaged; which run that was is unknown then, and the run's rows stay in the store.
+    ///
+    /// # Errors
+    /// [`MessageError`], as [`InstanceHandle::delete`].
+    pub async fn delete(&self, instance: &InstanceId) -> Result<(), MessageError> {
+        delete(self.inner.actors.hub(), instance).await
     }
 
     /// Stops gently: new work is refused, running tasks may finish until `grace` is over, then they are cancelled and run

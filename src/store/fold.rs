@@ -50,10 +50,20 @@ struct Folding {
 
 /// The batch, or one like it, was stored before its answer was lost.
 struct Repeat {
-    /// The write whose head is the one stored.
+    /// The last write that left the instance as it is stored.
     last: usize,
-    /// The writes that led to it, itself included.
+    /// The writes up to there that were done.
     applied: Vec<usize>,
+}
+
+/// An instance as far as conditions and repeats look at it.
+#[derive(Clone, Copy)]
+struct Standing<'a> {
+    is_there: bool,
+    /// Its run and last transition; none if it is quarantined or its head cannot be read.
+    at: Option<(RunId, u64)>,
+    /// Its head, if that is known.
+    head: Option<&'a Bytes>,
 }
 
 impl Present {
@@ -87,6 +97,15 @@ impl Folding {
         self.check(write)?;
         let id = &write.instance;
         match &write.change {
+            Change::Delete if self.present.head.is_none() => return Ok(()),
+            Change::Delete => {
+                if self.present.quarantined {
+                    ops.insert(keys::quarantine(id), None);
+                }
+                self.present.head = None;
+                self.present.quarantined = false;
+                ops.insert(keys::head(id), None);
+            }
             Change::Head(head) => {
                 if self.present.quarantined {
                     ops.insert(keys::quarantine(id), None);
@@ -111,12 +130,9 @@ impl Folding {
     }
 
     fn check(&self, write: &Write) -> Result<(), Conflict> {
-        let holds = match write.condition {
-            Condition::Absent => self.present.head.is_none(),
-            Condition::Present => self.present.head.is_some(),
-            Condition::At { run, seq } => self.listed.is_some_and(|index| (index.run, index.seq) == (run, seq)),
-        };
-        if holds { Ok(()) } else { Err(self.conflict(&write.instance)) }
+        let at = self.listed.map(|index| (index.run, index.seq));
+        let standing = Standing { is_there: self.present.head.is_some(), at, head: self.present.head.as_ref() };
+        if standing.meets(write) { Ok(()) } else { Err(self.conflict(&write.instance)) }
     }
 
     fn conflict(&self, id: &InstanceId) -> Conflict {
@@ -140,29 +156,71 @@ impl Folding {
 }
 
 impl Repeat {
-    /// Looks for the stored head in the batch, byte for byte, and walks back along the conditions.
+    /// Looks for the first write from which on the batch leads to what is stored: a head byte for byte, or nothing after a
+    /// delete. `rest` begins at `offset`.
     fn find(present: &Present, id: &InstanceId, rest: &[Write], offset: usize) -> Option<Self> {
-        let stored = present.head.as_ref()?;
-        let heads = rest.iter().enumerate().filter_map(|(at, write)| match &write.change {
-            Change::Head(head) if write.instance == *id => Some((offset + at, write.condition, head)),
-            _ => None,
-        });
-        let heads = heads.collect::<Vec<_>>();
-        let mut walk = heads.iter().rev().skip_while(|(_, _, head)| *head != stored);
-        let (last, mut condition, _) = *walk.next()?;
-        let mut applied = vec![last];
-        for (at, earlier, head) in walk {
-            if let Condition::At { run, seq } = condition
-                && position_of(id, head) == Some((run, seq))
-            {
-                applied.push(*at);
-                condition = *earlier;
+        let stored = present.head.as_ref();
+        let writes = (offset..).zip(rest).filter(|(_, write)| write.instance == *id).collect::<Vec<_>>();
+        let leads_there = |write: &Write| match &write.change {
+            Change::Head(head) => stored == Some(head),
+            Change::Delete => stored.is_none(),
+            Change::Quarantine(_) => false,
+        };
+        // Most batches whose first write is refused are no repeats.
+        let reach = writes.iter().rposition(|(_, write)| leads_there(write))? + 1;
+        let writes = writes.get(..reach)?;
+        (0..reach).find_map(|first| Self::from(writes.get(first..)?, stored))
+    }
+
+    /// Goes through the writes as if the first had found what it asked for.
+    fn from(writes: &[(usize, &Write)], stored: Option<&Bytes>) -> Option<Self> {
+        let (_, first) = writes.first()?;
+        let mut standing = Standing::as_asked(first.condition);
+        let (mut applied, mut last) = (Vec::new(), None);
+        for (position, write) in writes {
+            if standing.meets(write) {
+                standing = standing.after(write);
+                applied.push(*position);
+                // Without a head it may be there all the same, unknown.
+                if standing.head == stored && standing.is_there == stored.is_some() {
+                    last = Some(*position);
+                }
             }
         }
-        Some(Self { last, applied })
+        last.map(|last| Self { last, applied })
     }
 }
 
-fn position_of(id: &InstanceId, head: &Bytes) -> Option<(RunId, u64)> {
-    HeadIndex::of_head(id, head).ok().map(|index| (index.run, index.seq))
+impl<'a> Standing<'a> {
+    /// The least that can be known of an instance that meets a condition.
+    fn as_asked(condition: Condition) -> Self {
+        let at = match condition {
+            Condition::At { run, seq } => Some((run, seq)),
+            Condition::Absent | Condition::Present => None,
+        };
+        Self { is_there: condition != Condition::Absent, at, head: None }
+    }
+
+    fn meets(self, write: &Write) -> bool {
+        match write.condition {
+            _ if matches!(write.change, Change::Delete) && !self.is_there => true,
+            Condition::Absent => !self.is_there,
+            Condition::Present => self.is_there,
+            Condition::At { run, seq } => self.at == Some((run, seq)),
+        }
+    }
+
+    fn after<'b>(self, write: &'b Write) -> Standing<'b>
+    where
+        'a: 'b,
+    {
+        match &write.change {
+            Change::Head(head) => {
+                let index = HeadIndex::of_head(&write.instance, head).ok();
+                Standing { is_there: true, at: index.map(|index| (index.run, index.seq)), head: Some(head) }
+            }
+            Change::Quarantine(_) => Self { at: None, ..self },
+            Change::Delete => Self { is_there: false, at: None, head: None },
+        }
+    }
 }

@@ -9,6 +9,7 @@
 //! 't'  due 8  instance id                  due index, empty
 //! 'v'                                      the layout's version
 //! 'x'  run id 16                           a superseded run, to be swept
+//! 'z'  status 1  ended 8  instance id      index of the runs that have ended, empty
 //! ```
 //!
 //! A batch is applied in the order of its keys, and a reader may see it half applied. So rows come before heads, which
@@ -27,6 +28,7 @@ pub(super) const QUARANTINES: &[u8] = b"q";
 pub(super) const STATUSES: &[u8] = b"s";
 pub(super) const DUES: &[u8] = b"t";
 pub(super) const SUPERSEDED: &[u8] = b"x";
+pub(super) const ENDS: &[u8] = b"z";
 
 fn join(parts: &[&[u8]]) -> Vec<u8> {
     parts.concat()
@@ -68,11 +70,20 @@ pub(super) fn due(at: Timestamp, id: &InstanceId) -> Vec<u8> {
     join(&[DUES, &at.as_micros().to_be_bytes(), id.as_str().as_bytes()])
 }
 
+pub(super) fn ended_prefix(status: StatusCode) -> Vec<u8> {
+    join(&[ENDS, &[status as u8]])
+}
+
+pub(super) fn ended(status: StatusCode, at: Timestamp, id: &InstanceId) -> Vec<u8> {
+    join(&[&ended_prefix(status), &at.as_micros().to_be_bytes(), id.as_str().as_bytes()])
+}
+
 /// The index entries of a head.
 pub(super) fn index_entries(id: &InstanceId, index: &HeadIndex) -> impl Iterator<Item = Vec<u8>> {
     let status = join(&[&status_prefix(&index.definition, index.status), id.as_str().as_bytes()]);
     let due = index.due.map(|at| due(at, id));
-    std::iter::once(status).chain(due)
+    let ended = index.ended.map(|at| ended(index.status, at, id));
+    std::iter::once(status).chain(due).chain(ended)
 }
 
 /// The instance id at the end of a key.
@@ -83,13 +94,26 @@ pub(super) fn instance(key: &[u8], prefix_bytes: usize) -> Option<InstanceId> {
 
 /// The parts of a due key.
 pub(super) fn parse_due(key: &[u8]) -> Option<(Timestamp, InstanceId)> {
-    let micros = key.get(1..9)?.try_into().ok()?;
-    Some((Timestamp::from_micros(u64::from_be_bytes(micros)), instance(key, 9)?))
+    parse_time(key, 1)
+}
+
+/// The time and the instance in a key of the index of ends.
+pub(super) fn parse_ended(key: &[u8]) -> Option<(Timestamp, InstanceId)> {
+    parse_time(key, 2)
+}
+
+fn parse_time(key: &[u8], prefix_bytes: usize) -> Option<(Timestamp, InstanceId)> {
+    let micros = key.get(prefix_bytes..)?.first_chunk()?;
+    Some((Timestamp::from_micros(u64::from_be_bytes(*micros)), instance(key, prefix_bytes + 8)?))
 }
 
 /// Whether an index entry lists this instance.
 pub(super) fn is_of(key: &[u8], id: &InstanceId) -> bool {
-    let prefix_bytes = if key.starts_with(DUES) { 9 } else { 34 };
+    let prefix_bytes = match key {
+        key if key.starts_with(DUES) => 9,
+        key if key.starts_with(ENDS) => 10,
+        _ => 34,
+    };
     key.get(prefix_bytes..) == Some(id.as_str().as_bytes())
 }
 

@@ -87,10 +87,12 @@ impl<K: Kv> KvStore<K> {
 
     /// The index entries of an instance, when its head cannot say which they are. Looks at all there are: this is rare.
     fn index_entries_of(&self, id: &InstanceId) -> Result<Vec<Vec<u8>>, StoreError> {
-        let statuses = self.kv.scan(keys::STATUSES, keys::STATUSES, usize::MAX)?;
-        let dues = self.kv.scan(keys::DUES, keys::DUES, usize::MAX)?;
-        let all = statuses.iter().chain(&dues).map(|(key, _)| key);
-        Ok(all.filter(|key| keys::is_of(key, id)).map(|key| key.to_vec()).collect())
+        let mut entries = Vec::new();
+        for index in [keys::STATUSES, keys::DUES, keys::ENDS] {
+            let all = self.kv.scan(index, index, usize::MAX)?;
+            entries.extend(all.iter().filter(|(key, _)| keys::is_of(key, id)).map(|(key, _)| key.to_vec()));
+        }
+        Ok(entries)
     }
 
     fn commit_batch(&self, batch: &[Write]) -> Result<Answers, StoreError> {
@@ -132,6 +134,23 @@ impl<K: Kv> KvStore<K> {
         Ok(found.iter().filter_map(|(key, _)| keys::parse_due(key)).collect())
     }
 
+    fn ended_page(
+        &self,
+        status: StatusCode,
+        before: Timestamp,
+        after: Option<&(Timestamp, InstanceId)>,
+        limit: usize,
+    ) -> Result<Vec<(Timestamp, InstanceId)>, StoreError> {
+        let prefix = keys::ended_prefix(status);
+        let mut from = after.map_or_else(|| prefix.clone(), |(at, id)| keys::ended(status, *at, id));
+        if after.is_some() {
+            from.push(0);
+        }
+        let found = self.kv.scan(&prefix, &from, limit)?;
+        let parsed = found.iter().filter_map(|(key, _)| keys::parse_ended(key));
+        Ok(parsed.take_while(|(at, _)| *at < before).collect())
+    }
+
     /// One seek for each definition, however many instances it has.
     fn listed_definitions(&self) -> Result<Vec<DefinitionHash>, StoreError> {
         let mut definitions = Vec::new();
@@ -158,7 +177,10 @@ impl<K: Kv> KvStore<K> {
             ops.insert(marker.to_vec(), None);
         }
         let swept = ops.len();
-        self.kv.write(ops)?;
+        // An empty write would be synced too.
+        if swept > 0 {
+            self.kv.write(ops)?;
+        }
         Ok(swept)
     }
 }
@@ -219,6 +241,16 @@ impl<K: Kv> Store for KvStore<K> {
         Box::pin(async move { self.page(keys::QUARANTINES, after, limit) })
     }
 
+    fn ended<'a>(
+        &'a self,
+        status: StatusCode,
+        before: Timestamp,
+        after: Option<&'a (Timestamp, InstanceId)>,
+        limit: usize,
+    ) -> BoxFuture<'a, Result<Vec<(Timestamp, InstanceId)>, StoreError>> {
+        Box::pin(async move { self.ended_page(status, before, after, limit) })
+    }
+
     fn definitions(&self) -> BoxFuture<'_, Result<Vec<DefinitionHash>, StoreError>> {
         Box::pin(async move { self.listed_definitions() })
     }
@@ -255,5 +287,52 @@ impl<K: Kv> Store for KvStore<K> {
 
     fn durability(&self) -> Durability {
         self.kv.durability()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::definition::Workflow;
+    use crate::id::RunId;
+    use crate::limits::Limits;
+    use crate::machine::{self, Event, NewRun, Setting};
+    use crate::store::{Change, Condition, MemoryStore};
+
+    /// Heads rot where they stand: one that is due, and one that has ended. Their index entries, which nothing names any
+    /// more, go with them.
+    #[tokio::test]
+    async fn a_deleted_instance_whose_head_has_rotted_leaves_no_index_entry() {
+        let hour = std::time::Duration::from_hours(1);
+        let workflow = Workflow::builder_for::<u32>("w").delay("d", hour).build().unwrap();
+        let program = workflow.definition().program();
+        let (limits, now) = (Limits::default(), Timestamp::from_micros(1_000_000));
+        let setting = Setting { program, limits: &limits, now };
+        for has_ended in [false, true] {
+            let (store, instance, run) = (MemoryStore::new(), InstanceId::new("one").unwrap(), RunId::generate(now));
+            let input = Bytes::from_static(&[1]);
+            let (mut snapshot, _) = machine::start(
+                &setting,
+                NewRun { instance: instance.clone(), run, codec: 1, input, traceparent: None },
+            );
+            if has_ended {
+                machine::apply(&setting, &mut snapshot, Event::Cancel { reason: "".into(), by: "".into() }).unwrap();
+            }
+            let head = machine::encode_head(program, &snapshot);
+            let write = |condition, change| Write {
+                instance: instance.clone(),
+                condition,
+                change,
+                rows: Vec::new(),
+                run,
+                superseded: None,
+            };
+            let insert = write(Condition::Absent, Change::Head(head.clone()));
+            assert_eq!(store.commit(&[insert]).await.unwrap(), [Ok(())]);
+            assert_eq!(store.kv.scan(&[], &[], 10).unwrap().len(), 3, "the head, its status, and its time");
+            store.kv.write(Ops::from([(keys::head(&instance), Some(head.slice(1..)))])).unwrap();
+            assert_eq!(store.commit(&[write(Condition::Present, Change::Delete)]).await.unwrap(), [Ok(())]);
+            assert_eq!(store.kv.scan(&[], &[], 10).unwrap(), [], "has ended: {has_ended}");
+        }
     }
 }

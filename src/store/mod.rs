@@ -109,6 +109,9 @@ pub enum Change {
     Head(Bytes),
     /// Sets the instance aside: its head stays byte for byte, the indexes no longer list it.
     Quarantine(Bytes),
+    /// Removes head, quarantine record and index entries: the id is free. The rows of the run go with
+    /// [`Write::superseded`]. What is not there is deleted already: that succeeds under every condition, and does nothing.
+    Delete,
 }
 
 /// A write that did not happen because its condition did not hold.
@@ -175,6 +178,18 @@ pub trait Store: Send + Sync + 'static {
         after: Option<&'a InstanceId>,
         limit: usize,
     ) -> BoxFuture<'a, Result<Vec<InstanceId>, StoreError>>;
+
+    /// The instances whose run ended in this status earlier than `before`, by the time of their end and then by id, behind
+    /// `after`, at most `limit`. Only those whose head says when it ended ([`HeadIndex::ended`]); no quarantined ones.
+    ///
+    /// [`HeadIndex::ended`]: crate::machine::HeadIndex::ended
+    fn ended<'a>(
+        &'a self,
+        status: StatusCode,
+        before: Timestamp,
+        after: Option<&'a (Timestamp, InstanceId)>,
+        limit: usize,
+    ) -> BoxFuture<'a, Result<Vec<(Timestamp, InstanceId)>, StoreError>>;
 
     /// The definitions that have instances.
     fn definitions(&self) -> BoxFuture<'_, Result<Vec<DefinitionHash>, StoreError>>;

@@ -205,6 +205,8 @@ impl Real {
         let index = HeadIndex::of_head(self.snapshot.instance(), &head).unwrap();
         let due = if model.running().is_some() { None } else { model.next_wake().map(at) };
         assert_eq!((index.seq, index.due), (self.snapshot.seq(), due));
+        assert_eq!(index.ended.is_some(), model.over.is_some(), "when it ended is recorded at its end");
+        assert_eq!(index.ended, self.snapshot.ended_at());
         assert_eq!(encode_head(program, &self.read_back()), head, "read back it is the same");
     }
 

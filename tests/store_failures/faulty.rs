@@ -271,6 +271,15 @@ impl Store for Faulty {
     ) -> BoxFuture<'a, Result<Vec<InstanceId>, StoreError>> {
         self.store.quarantined(after, limit)
     }
+    fn ended<'a>(
+        &'a self,
+        status: StatusCode,
+        before: Timestamp,
+        after: Option<&'a (Timestamp, InstanceId)>,
+        limit: usize,
+    ) -> BoxFuture<'a, Result<Vec<(Timestamp, InstanceId)>, StoreError>> {
+        self.store.ended(status, before, after, limit)
+    }
     fn definitions(&self) -> BoxFuture<'_, Result<Vec<DefinitionHash>, StoreError>> {
         self.store.definitions()
     }

@@ -124,6 +124,7 @@ pub(super) fn snapshot(seq: u64) -> Snapshot {
         signals: Signals::default(),
         pause: None,
         end: None,
+        ended_at: None,
     }
 }
 
@@ -217,6 +218,10 @@ pub(super) fn fixtures() -> Vec<Fixture> {
                 pause: request(),
                 ..at(4, RESERVE, small(b"\x01"), running(1, 1, None, 0))
             },
+        ),
+        alone(
+            "completed_at",
+            Snapshot { ended_at: Some(later(7)), ..ended(11, End::Completed { output: small(b"\x07") }) },
         ),
     ]
 }

@@ -76,13 +76,14 @@ fn plain(snapshot: &Snapshot) -> String {
         signals,
         pause,
         end,
+        ended_at,
     } = snapshot;
     let Signals { accepted, buffered, buffered_count, buffered_bytes, remembered, numbers } = signals;
     let (buffered, numbers) = (BTreeMap::from_iter(buffered), BTreeMap::from_iter(numbers));
     format!(
         "{:#?}\n{:#?}\n{:#?}",
         (instance, run, seq, definition, codec, started_at, deadline, traceparent),
-        (frames, next_frame, unread_frames, shown, pause, end),
+        (frames, next_frame, unread_frames, shown, pause, end, ended_at),
         (accepted, buffered, buffered_count, buffered_bytes, remembered, numbers),
     )
 }
@@ -154,8 +155,8 @@ fn every_head_is_as_it_is_drawn() {
         let body = &bytes[body_at..];
         assert_eq!(body[0], snapshot.status_code() as u8, "{name}: status");
         assert_eq!(&body[1..33], snapshot.definition.as_bytes(), "{name}: definition");
-        let due = snapshot.due().map_or(u64::MAX, Timestamp::as_micros);
-        assert_eq!(body[33..41], due.to_be_bytes(), "{name}: due");
+        let time = snapshot.due().or(snapshot.ended_at).map_or(u64::MAX, Timestamp::as_micros);
+        assert_eq!(body[33..41], time.to_be_bytes(), "{name}: due, or when it ended");
         let index = HeadIndex::of_head(&id, &bytes).unwrap();
         assert_eq!(index, snapshot.head_index(), "{name}: as stores read it");
     }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::life::{DAWN, HOUR, Life, Plan, commit, commit_all, done, id, listed, paged};
+use super::life::{DAWN, HOUR, Life, Plan, all_ended, commit, commit_all, done, id, listed, paged};
 use crate::id::InstanceId;
 use crate::status::StatusCode;
 use crate::store::{Store, Write};
@@ -151,4 +151,74 @@ pub async fn definitions_are_listed_once_each(store: &Arc<dyn Store>) {
     let mut found = done(store.definitions().await);
     found.sort();
     assert_eq!(found, expected, "the first definition has no instance any more");
+}
+
+/// Those that ended in a status are given by the time of their end and then by id, up to a time and in pages; pages follow
+/// each other without a gap or a repeat, also behind an entry that is gone.
+pub async fn the_index_of_ends_is_ordered_and_paged(store: &Arc<dyn Store>) {
+    let plan = Plan::new("ended");
+    let cancelled = StatusCode::Cancelled;
+    // Latest first, three at each time; the times cross byte borders.
+    let mut ends: Vec<(Timestamp, Life)> = Vec::new();
+    for n in 0..60 {
+        let at = DAWN.after(Duration::from_micros(100 * (20 - u64::from(n) / 3)));
+        let (mut life, insert) = plan.start_at(&format!("i{n:02}"), n, at);
+        commit_all(store, &[insert, life.cancel()]).await;
+        ends.push((at, life));
+    }
+    let (_, waiting) = plan.start("waiting", 100);
+    commit_all(store, &[waiting]).await;
+    let mut expected: Vec<_> = ends.iter().map(|(at, life)| (*at, life.id().clone())).collect();
+    expected.sort();
+    assert_eq!(all_ended(store, cancelled).await, expected, "all at once");
+    for limit in [1, 2, 7, 59, 60, 61] {
+        let page = |after: Option<_>| async move {
+            store.ended(cancelled, Timestamp::from_micros(u64::MAX), after.as_ref(), limit).await
+        };
+        assert_eq!(paged(limit, page).await, expected, "in pages of {limit}");
+    }
+    for micros in [0, 100, 101, 1_000, 2_000, 2_001] {
+        let before = DAWN.after(Duration::from_micros(micros));
+        let earlier: Vec<_> = expected.iter().filter(|(at, _)| *at < before).cloned().collect();
+        let found = done(store.ended(cancelled, before, None, 100).await);
+        assert_eq!(found, earlier, "ended in the first {micros} microseconds, and not at their end");
+    }
+    let Some((at, gone)) = ends.get(30) else { panic!("60 instances have ended") };
+    commit_all(store, &[gone.delete()]).await;
+    for point in [(*at, id("i")), (*at, gone.id().clone()), (*at, id("zz"))] {
+        let behind = |entry: &&(Timestamp, InstanceId)| **entry > point && entry.1 != *gone.id();
+        let behind: Vec<_> = expected.iter().filter(behind).take(5).cloned().collect();
+        let end = Timestamp::from_micros(u64::MAX);
+        let found = done(store.ended(cancelled, end, Some(&point), 5).await);
+        assert_eq!(found, behind, "behind {point:?}, where there is no entry");
+    }
+}
+
+/// An instance is listed with the time of its end once it has ended, in the status in which it did, and no longer when a
+/// new run takes its place, or it is set aside or deleted.
+pub async fn an_end_is_listed_while_its_run_is_there(store: &Arc<dyn Store>) {
+    let plan = Plan::new("ended");
+    for (n, then) in [(1, "replaced"), (3, "set aside"), (5, "deleted")] {
+        let (mut life, insert) = plan.start(then, n);
+        commit_all(store, &[insert, life.wake(), life.wake()]).await;
+        for status in StatusCode::ALL {
+            assert_eq!(all_ended(store, status).await, [], "{status:?} before its end");
+        }
+        life.rest(HOUR);
+        commit_all(store, &[life.signal("s1", b"yes")]).await;
+        for status in StatusCode::ALL {
+            let ended = vec![(DAWN.after(3 * HOUR), id(then))];
+            let expected = if status == StatusCode::Completed { ended } else { Vec::new() };
+            assert_eq!(all_ended(store, status).await, expected, "{status:?} after its end");
+        }
+        let is_due = all_due(store).await.iter().any(|(_, instance)| *instance == id(then));
+        assert!(!is_due, "the time of an end is no time to be due");
+        let end = match then {
+            "replaced" => plan.start(then, n + 1).0.replace(Some(life.run())),
+            "set aside" => life.quarantine("a bug"),
+            _ => life.delete(),
+        };
+        commit_all(store, &[end]).await;
+        assert_eq!(all_ended(store, StatusCode::Completed).await, [], "{then}");
+    }
 }

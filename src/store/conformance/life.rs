@@ -97,6 +97,11 @@ impl Life {
         machine::encode_head(self.plan.0.program(), &self.snapshot)
     }
 
+    /// Some time passes in which nothing happens to it.
+    pub(super) fn rest(&mut self, time: Duration) {
+        self.now = self.now.after(time);
+    }
+
     /// Time passes until it is due: the delay it is in ends.
     pub(super) fn wake(&mut self) -> Write {
         self.now = self.due().unwrap_or(self.now);
@@ -125,6 +130,12 @@ impl Life {
     pub(super) fn quarantine(&self, reason: &str) -> Write {
         let record = machine::encode_quarantine(self.id(), reason);
         self.bare(Condition::Present, Change::Quarantine(record))
+    }
+
+    /// The write that deletes it where it stands, and ends its run.
+    pub(super) fn delete(&self) -> Write {
+        let (run, seq) = self.at();
+        Write { superseded: Some(run), ..self.bare(Condition::At { run, seq }, Change::Delete) }
     }
 
     /// The write that puts its head in the place of whatever is there, and ends the run that was.
@@ -236,6 +247,21 @@ pub(super) async fn listed(store: &Arc<dyn Store>, plan: &Plan, status: StatusCo
     done(store.instances(&plan.hash(), status, None, 10_000).await)
 }
 
+/// The instances that ended in a status, whenever that was.
+pub(super) async fn all_ended(store: &Arc<dyn Store>, status: StatusCode) -> Vec<(Timestamp, InstanceId)> {
+    done(store.ended(status, Timestamp::from_micros(u64::MAX), None, 10_000).await)
+}
+
+/// Everywhere a plan's instances are listed: by status, by when they are due, and by when they ended.
+pub(super) async fn everywhere(store: &Arc<dyn Store>, plan: &Plan) -> Vec<InstanceId> {
+    let mut found: Vec<_> = done(store.due(None, 10_000).await).into_iter().map(|(_, instance)| instance).collect();
+    for status in StatusCode::ALL {
+        found.extend(listed(store, plan, status).await);
+        found.extend(all_ended(store, status).await.into_iter().map(|(_, instance)| instance));
+    }
+    found
+}
+
 /// Everything a store says of some writes: to be compared before and after.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Image {
@@ -244,6 +270,7 @@ pub(super) struct Image {
     signals: Vec<(RunId, Vec<(u64, Bytes)>)>,
     listed: Vec<(DefinitionHash, StatusCode, Vec<InstanceId>)>,
     due: Vec<(Timestamp, InstanceId)>,
+    ended: Vec<(StatusCode, Vec<(Timestamp, InstanceId)>)>,
     quarantined: Vec<InstanceId>,
 }
 
@@ -266,7 +293,11 @@ impl Image {
             }
         }
         let due = done(store.due(None, 10_000).await);
+        let mut ended = Vec::new();
+        for status in StatusCode::ALL {
+            ended.push((status, all_ended(store, status).await));
+        }
         let quarantined = done(store.quarantined(None, 10_000).await);
-        Self { instances, rows, signals, listed, due, quarantined }
+        Self { instances, rows, signals, listed, due, ended, quarantined }
     }
 }

@@ -3,7 +3,7 @@
 //! * [`run`] makes a fresh store for each check of [`CHECKS`] and says which promises were broken.
 //! * [`commit`], [`repeat`]: conditions, batches, and what a batch answers when it comes again.
 //! * [`reads`], [`index`]: what was written is read back, and found where it is due or by its status.
-//! * [`quarantine`], [`sweep`], [`reopen`]: setting aside, clearing up, coming back.
+//! * [`quarantine`], [`delete`], [`sweep`], [`reopen`]: setting aside, clearing up, coming back.
 //!
 //! It does not test what takes a crash, a full disk or a second process: that depends on what a store is made of. Nor
 //! does it look for `close`, which a store in memory may ignore.
@@ -22,6 +22,7 @@
 mod life;
 
 pub mod commit;
+pub mod delete;
 pub mod index;
 pub mod quarantine;
 pub mod reads;
@@ -67,11 +68,15 @@ checks! {
     repeat: a_repeated_batch_succeeds_and_changes_nothing, a_repeated_batch_tells_winners_from_losers;
     index: the_due_index_is_ordered_and_paged, a_due_entry_moves_with_its_instance,
         the_status_index_is_ordered_and_paged, a_status_entry_moves_with_its_instance,
-        definitions_are_listed_once_each;
+        definitions_are_listed_once_each, the_index_of_ends_is_ordered_and_paged,
+        an_end_is_listed_while_its_run_is_there;
     quarantine: quarantine_keeps_the_head_and_unlists_the_instance, the_quarantined_are_ordered_and_paged,
         a_quarantined_instance_takes_no_update, a_head_that_replaces_a_quarantined_one_lists_it_again,
         a_release_with_the_same_head_lists_it_again, only_what_is_there_can_be_quarantined,
         a_head_that_cannot_be_read_is_kept_and_can_be_set_aside;
+    delete: a_deleted_instance_leaves_nothing_behind, a_deleted_id_starts_anew, a_delete_needs_run_and_seq,
+        what_is_not_there_is_deleted_already, a_repeated_delete_succeeds_and_changes_nothing,
+        a_head_that_cannot_be_read_can_be_deleted;
     sweep: a_superseded_run_is_swept_in_small_batches, less_than_the_limit_swept_means_done;
     reopen: a_reopened_store_has_everything, a_batch_is_repeated_after_reopening;
 }

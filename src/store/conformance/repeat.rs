@@ -14,8 +14,10 @@ pub(super) async fn mixed_batch(store: &Arc<dyn Store>) -> Vec<Write> {
     let (old, insert_old) = start("restarted", 2);
     let (mut aside, insert_aside) = start("set aside", 3);
     let (released, insert_released) = start("released", 4);
+    let (mut ended, insert_ended) = start("ended", 10);
     let earlier = [insert_updated, insert_old, insert_aside, insert_released, released.quarantine("by mistake")];
     commit_all(store, &earlier).await;
+    commit_all(store, &[insert_ended]).await;
 
     let (mut pipelined, insert_pipelined) = start("pipelined", 5);
     let (_, inserted) = start("inserted", 6);
@@ -33,6 +35,8 @@ pub(super) async fn mixed_batch(store: &Arc<dyn Store>) -> Vec<Write> {
         aside.quarantine("a bug"),
         fresh.replace(Some(released.run())),
         fresh.wake(),
+        ended.cancel(),
+        ended.delete(),
     ]
 }
 

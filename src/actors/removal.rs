@@ -1,0 +1,117 @@
+//! How a run loses its place: it is replaced by a new one, deleted, or set aside.
+
+use std::sync::Arc;
+
+use ractor::ActorRef;
+
+use super::hub::Hub;
+use super::instance::{Activation, Being, State};
+use super::mail::{InstanceMessage, MailError, Replacement, Reply};
+use crate::definition::Definition;
+use crate::executor::AttemptKey;
+use crate::id::{InstanceId, RunId};
+use crate::lifecycle::{
+    CommitError, ConflictPolicy, DeleteError, Port as _, PrepareRunOutcome, StartError, Stored,
+    check_existing_instance, delete_instance, prepare_run,
+};
+use crate::machine::{Effect, NewRun, Setting, Snapshot, Wake, encode_quarantine};
+use crate::store::{Change, Condition, Write};
+
+impl State {
+    /// Starts the new run in place of what is there, and takes it up.
+    pub(super) async fn replace(&mut self, myself: &ActorRef<InstanceMessage>, replacement: Replacement) {
+        let Replacement { definition, new, reply } = replacement;
+        let started = start_in_place(&self.hub, &definition, new).await;
+        let answer = match started {
+            Ok((snapshot, effects)) => {
+                if let Being::Live(old) = &self.being {
+                    old.stop_tasks();
+                }
+                // Without effects, an earlier try had gone through.
+                let activation =
+                    if effects.is_empty() { Activation::Load } else { Activation::Fresh(snapshot, effects) };
+                self.being = Being::New(activation);
+                self.load(myself).await;
+                self.hub.waiters.tell(&self.id);
+                self.hub.persistence().sweep();
+                Ok(())
+            }
+            Err(StartError::OutcomeUnknown(error)) => {
+                self.being = Being::Gone(MailError::Store(error.clone()));
+                Err(StartError::OutcomeUnknown(error))
+            }
+            Err(error) => Err(error),
+        };
+        // Whoever asked may have gone; the new run is durable all the same.
+        let _ = reply.send(answer);
+    }
+
+    /// Deletes the instance, if it has ended or is set aside, and answers once that is durable.
+    pub(super) async fn delete(&mut self, reply: Reply) {
+        let answer = match delete_instance(self.hub.persistence(), &self.id).await {
+            Ok(deleted) => {
+                self.deleted(deleted.as_ref());
+                Ok(())
+            }
+            Err(DeleteError::NotFound) => {
+                self.being = Being::Gone(MailError::NotFound);
+                Err(MailError::NotFound)
+            }
+            Err(DeleteError::NotTerminal(stored)) => Err(match self.hub.status_of(&stored).await {
+                Ok(status) => MailError::NotTerminal(status),
+                Err(error) => MailError::Store(error),
+            }),
+            Err(DeleteError::Store(error)) => {
+                self.being = Being::Gone(MailError::Store(error.clone()));
+                Err(MailError::Store(error))
+            }
+        };
+        reply.send(answer);
+    }
+
+    /// Lets go of what is in memory of a deleted instance. A start of its id that comes meanwhile waits in the mailbox.
+    fn deleted(&mut self, deleted: Option<&Stored>) {
+        let hub = &self.hub;
+        // One that was set aside may have left attempts and a wake-up behind, which a new run would inherit.
+        for (run, ticket) in deleted.iter().flat_map(|stored| {
+            let run = stored.snapshot.run();
+            stored.snapshot.running().map(move |ticket| (run, ticket))
+        }) {
+            hub.running().executor.stop(&AttemptKey { instance: self.id.clone(), run, ticket });
+        }
+        hub.arm(&self.id, Wake { at: None, stored: true });
+        hub.waiters.tell(&self.id);
+        hub.persistence().sweep();
+        self.being = Being::Gone(MailError::NotFound);
+    }
+}
+
+async fn start_in_place(
+    hub: &Arc<Hub>,
+    definition: &Definition,
+    new: NewRun,
+) -> Result<(Box<Snapshot>, Vec<Effect>), StartError> {
+    let (port, policy) = (hub.persistence(), ConflictPolicy::TerminateExisting);
+    let setting = Setting { program: definition.program(), limits: &hub.limits, now: hub.clock.now() };
+    let existing = check_existing_instance(port, definition, &new.instance, policy).await?;
+    match prepare_run(port, &setting, definition, new, policy, existing).await? {
+        PrepareRunOutcome::Fresh { snapshot, effects } => Ok((snapshot, effects)),
+        PrepareRunOutcome::ExistingStatus(_) => unreachable!("the policy uses nothing that exists"),
+    }
+}
+
+/// Writes the quarantine record beside the head.
+pub(super) async fn quarantine(hub: &Arc<Hub>, id: &InstanceId, reason: &str) -> Result<(), CommitError> {
+    let run = RunId::from_bytes([0; 16]);
+    let write = Write {
+        instance: id.clone(),
+        condition: Condition::Present,
+        change: Change::Quarantine(encode_quarantine(id, reason)),
+        rows: Vec::new(),
+        run,
+        superseded: None,
+    };
+    hub.persistence().commit(write).await?;
+    hub.waiters.tell(id);
+    Ok(())
+}

@@ -1,0 +1,53 @@
+//! Asking an instance for something, and its answer in a caller's words.
+
+use std::sync::Arc;
+
+use super::MessageError;
+use crate::actors::{Hub, Mail, MailError, Reply};
+use crate::id::InstanceId;
+use crate::machine::Refusal;
+use crate::store::StoreError;
+
+/// None if the answer was lost with an actor.
+pub(super) type Answer = Option<Result<(), MailError>>;
+
+pub(super) async fn ask(hub: &Arc<Hub>, instance: &InstanceId, mail: impl FnOnce(Reply) -> Mail) -> Answer {
+    if hub.is_closing() {
+        return Some(Err(MailError::Store(StoreError::Fatal("the runtime is shutting down".into()))));
+    }
+    hub.ask(instance, mail).await
+}
+
+pub(super) fn explain(hub: &Hub, answer: Answer) -> Result<(), MessageError> {
+    let Some(answer) = answer else {
+        return Err(MessageError::OutcomeUnknown("the answer was lost with an actor".into()));
+    };
+    answer.map_err(|error| match error {
+        MailError::NotFound => MessageError::NotFound,
+        MailError::Signal(error) => MessageError::Signal(error),
+        MailError::Refused { refusal, status } => match refusal {
+            Refusal::Ended => MessageError::AlreadyTerminal(status),
+            Refusal::NotPaused => MessageError::NotPaused(status),
+            Refusal::NotFailed => MessageError::NotFailed(status),
+            Refusal::DeadlinePassed => MessageError::DeadlinePassed,
+            refusal => MessageError::Refused(refusal),
+        },
+        MailError::Quarantined(status) => MessageError::Quarantined(status),
+        MailError::NotQuarantined(status) => MessageError::NotQuarantined(status),
+        MailError::Damaged(damaged) => MessageError::Damaged(damaged),
+        MailError::Unplaced(why) => MessageError::Unplaced(why),
+        MailError::NotTerminal(status) => MessageError::NotTerminal(status),
+        MailError::NotRegistered(_) | MailError::UnknownCodec(_) | MailError::OtherCodec(_) => {
+            MessageError::NotRegistered
+        }
+        MailError::Store(_) if hub.is_closing() => MessageError::ShuttingDown,
+        MailError::Store(error) => MessageError::OutcomeUnknown(error.to_string()),
+        MailError::Fenced => MessageError::OutcomeUnknown("another writer has moved the instance".into()),
+    })
+}
+
+/// Deletes an instance, whatever its definition.
+pub(crate) async fn delete(hub: &Arc<Hub>, instance: &InstanceId) -> Result<(), MessageError> {
+    let answer = ask(hub, instance, |reply| Mail::Delete { reply }).await;
+    explain(hub, answer)
+}

@@ -1,0 +1,67 @@
+//! Where a list of instances goes on.
+
+use std::fmt;
+use std::str::FromStr;
+
+use super::list::Listed;
+use crate::id::{DefinitionHash, InstanceId};
+use crate::status::StatusCode;
+
+/// A place in the order in which instances are listed. As text it can leave the process; it says nothing that is secret to
+/// whoever sees the list.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Cursor {
+    pub(super) section: Section,
+    pub(super) after: InstanceId,
+}
+
+/// A text that is no cursor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("this is no cursor of a list of instances: give one back as it was, or begin without")]
+pub struct CursorError;
+
+/// Instances that the store lists in one place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Section {
+    Status(DefinitionHash, StatusCode),
+    Quarantined,
+}
+
+impl Cursor {
+    pub(super) fn behind(listed: &Listed) -> Self {
+        let section = match listed.definition {
+            Some(definition) if listed.status != StatusCode::Quarantined => Section::Status(definition, listed.status),
+            _ => Section::Quarantined,
+        };
+        Self { section, after: listed.instance.clone() }
+    }
+}
+
+/// The status code, the definition unless it is a quarantined one's, and the instance id.
+impl fmt::Display for Cursor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.section {
+            Section::Status(definition, status) => write!(f, "{}{definition}{}", status as u8, self.after),
+            Section::Quarantined => write!(f, "{}{}", StatusCode::Quarantined as u8, self.after),
+        }
+    }
+}
+
+impl FromStr for Cursor {
+    type Err = CursorError;
+
+    fn from_str(text: &str) -> Result<Self, CursorError> {
+        let parse = || {
+            let (status, rest) = text.split_at_checked(1)?;
+            let (section, after) = match StatusCode::from_u8(status.parse().ok()?)? {
+                StatusCode::Quarantined => (Section::Quarantined, rest),
+                status => {
+                    let (definition, after) = rest.split_at_checked(64)?;
+                    (Section::Status(definition.parse().ok()?, status), after)
+                }
+            };
+            Some(Self { section, after: InstanceId::new(after).ok()? })
+        };
+        parse().ok_or(CursorError)
+    }
+}
