@@ -20,7 +20,7 @@ pub enum LoopResult<T, U> {
 /// What a task may give: any type that serde can write and read, or a [`LoopResult`] of such.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` cannot be what a task gives",
-    label = "neither `Serialize + DeserializeOwned` nor a `LoopResult` of such",
+    label = "this task gives `{Self}`, which serde cannot both write and read",
     note = "derive `serde::Serialize` and `serde::Deserialize` for it: each result is stored before the next task runs"
 )]
 pub trait Output: Sized + Send + 'static {

@@ -11,7 +11,7 @@ use super::draft::{About, NodeDraft, NodeDraftKind};
 use super::handler::{ErasedTask, Handler};
 use super::workflow::SignalType;
 use super::{BuildErrors, TakeOver, Workflow, WorkflowInfo};
-use crate::codec::{Decode, Output as _, SignalOutcome};
+use crate::codec::{Decode, Output, SignalOutcome};
 
 /// A workflow without nodes yet; its first task decides the input. Version, texts, metadata and deadline are set here,
 /// before the first node.
@@ -60,7 +60,7 @@ impl EmptyBuilder {
     /// Adds the first task.
     pub fn then<M, I, H>(self, id: impl Into<String>, task: H) -> Builder<I, H::Output>
     where
-        H: Handler<M, I>,
+        H: Handler<M, I, Output: Output>,
         I: DeserializeOwned + Send + 'static,
     {
         self.taking::<I>().then(id, task)
@@ -96,7 +96,7 @@ impl<I, O: Send + 'static> Builder<I, O> {
     /// Adds a task: an async function from `O`, or one with options made by [`task`](crate::task).
     pub fn then<M, H>(mut self, id: impl Into<String>, task: H) -> Builder<I, H::Output>
     where
-        H: Handler<M, O>,
+        H: Handler<M, O, Output: Output>,
     {
         let task = ErasedTask::new(task, self.decode.clone());
         self.add(id, NodeDraftKind::Task(task));

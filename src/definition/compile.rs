@@ -94,9 +94,9 @@ impl Compiler {
             NodeDraftKind::Wait { signal, .. } => Some(signal.clone()),
             _ => None,
         };
-        let (within, branch) = (scope.within, scope.branch.clone());
+        let (within, branch, branches) = (scope.within, scope.branch.clone(), draft.kind.branches());
         let form = draft.kind.form();
-        self.described.push(ManifestNode { path: path.clone(), kind, signal, form, within, branch });
+        self.described.push(ManifestNode { path: path.clone(), kind, signal, form, within, branch, branches });
         self.nodes.push(Node { path });
         node
     }
@@ -321,6 +321,16 @@ impl NodeDraftKind {
             Self::Map { .. } => NodeKind::Map,
             Self::Child { .. } => NodeKind::Child,
         }
+    }
+
+    /// The names of its branches or arms.
+    fn branches(&self) -> Vec<String> {
+        let (chains, last) = match self {
+            Self::Fork { branches } => (branches.as_slice(), None),
+            Self::Route { arms, otherwise, .. } => (arms.as_slice(), otherwise.as_ref()),
+            _ => (&[][..], None),
+        };
+        chains.iter().chain(last).map(|chain| chain.name.clone()).collect()
     }
 }
 

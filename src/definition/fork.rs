@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::draft::{About, ChainDraft, NodeDraftKind};
 use super::{Builder, Handler};
-use crate::codec::{CodecError, Decode, Reader};
+use crate::codec::{CodecError, Decode, Output, Reader};
 
 /// The branches of a fork with outputs `T`, a tuple: made by [`Builder::fork`].
 pub struct Fork<O, T> {
@@ -171,7 +171,7 @@ impl<I, T: Send + 'static> Join<I, T> {
     /// Adds the join: a task that gets what every branch gave.
     pub fn join<M, H>(self, id: impl Into<String>, task: H) -> Builder<I, H::Output>
     where
-        H: Handler<M, T>,
+        H: Handler<M, T, Output: Output>,
     {
         self.builder.then(id, task)
     }

@@ -51,8 +51,9 @@ pub trait Extract: Sized {
     note = "`I: Deserialize`, `O: Serialize + Deserialize` or a `LoopResult` of such, `E: Into<Box<dyn Error + Send + Sync>>`, and its future is `Send`"
 )]
 pub trait Handler<M, I>: Send + Sync + 'static {
-    /// What the task gives.
-    type Output: Output;
+    /// What the task gives. That it is an [`Output`] is asked for where the task is added: asked for here, the compiler would
+    /// find no task at all where a result has no serde derives, and not say that.
+    type Output;
 
     /// Starts one attempt.
     fn call(&self, input: I, scope: &TaskScope) -> BoxFuture<'static, Result<Self::Output, BoxError>>;
@@ -74,7 +75,6 @@ macro_rules! impl_handler {
         where
             F: Fn(I, $($param,)*) -> Fut + Send + Sync + 'static,
             Fut: Future<Output = Result<O, E>> + Send + 'static,
-            O: Output,
             E: Into<BoxError> + 'static,
             I: Send + 'static,
             $($param: Extract,)*
@@ -150,7 +150,7 @@ pub(crate) struct ErasedTask {
 impl ErasedTask {
     pub(crate) fn new<M, I, H>(handler: H, decode: Decode<I>) -> Self
     where
-        H: Handler<M, I>,
+        H: Handler<M, I, Output: Output>,
         I: Send + 'static,
     {
         let options = Arc::new(handler.options());

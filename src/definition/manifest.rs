@@ -48,6 +48,9 @@ pub struct ManifestNode {
     /// The branch or arm of that node it is in, if that has any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub branch: Option<String>,
+    /// Its own branches or arms, in order, the default arm last. An arm may have no nodes.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub branches: Vec<String>,
 }
 
 /// Names, kinds and edges of a definition.
@@ -99,8 +102,8 @@ impl Manifest {
         }
     }
 
-    /// Reads a stored manifest; one that cannot be read names nothing.
-    pub(crate) fn decode(bytes: &[u8]) -> Option<Self> {
+    /// Reads a manifest as [`Store::manifest`](crate::Store::manifest) gives it; one that cannot be read names nothing.
+    pub fn decode(bytes: &[u8]) -> Option<Self> {
         rmp_serde::from_slice(bytes).ok()
     }
 }

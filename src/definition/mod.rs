@@ -5,7 +5,8 @@
 //! * [`handler`], [`deps`], [`context`]: how an async function becomes a task and gets what it asks for.
 //! * [`options`], [`retry`], [`failure`]: how a task is run, and how it can fail.
 //! * [`takeover`]: which older definition a newer one takes over.
-//! * [`program`]: the table of ops the machine interprets; [`hash`] and [`manifest`] are made of it.
+//! * [`program`]: the table of ops the machine interprets; [`hash`] and [`manifest`] are made of it, and [`mermaid`] draws
+//!   the manifest.
 //!
 //! Knows nothing of snapshots, stores or actors.
 
@@ -22,6 +23,7 @@ mod handler;
 mod hash;
 mod manifest;
 mod map;
+mod mermaid;
 mod options;
 mod program;
 mod repeat;

@@ -16,9 +16,26 @@ pub enum LoopLimit {
     AtMost(u64),
 }
 
+/// What the body of a loop may give that a `T` flows into: a [`LoopResult<T, _>`](LoopResult) and nothing else. A trait only
+/// so that the compiler says it in these words.
+#[doc(hidden)]
+#[diagnostic::on_unimplemented(
+    message = "the body of this loop gives `{Self}`, not a `LoopResult<{T}, _>`",
+    label = "the body's last task must return a `LoopResult<{T}, _>`",
+    note = "`LoopResult::Again` carries the `{T}` that the next iteration begins with, `LoopResult::Done` the loop's output"
+)]
+pub trait EndOfBody<T> {
+    /// The loop's output.
+    type Done;
+}
+
+impl<T, U> EndOfBody<T> for LoopResult<T, U> {
+    type Done = U;
+}
+
 impl<I, O: DeserializeOwned + Send + 'static> Builder<I, O> {
     /// Repeats `body` until its last task returns [`LoopResult::Done`], whose value flows on. With [`LoopResult::Again`] the
-    /// body runs once more, with that value.
+    /// body runs once more, with that value. So the body gives a [`LoopResult<O, U>`](LoopResult), and the loop a `U`.
     ///
     /// The number of the iteration and the carried value are durable. Of the results of tasks in the body the latest
     /// iteration's are kept.
@@ -40,12 +57,15 @@ impl<I, O: DeserializeOwned + Send + 'static> Builder<I, O> {
     /// # Ok(())
     /// # }
     /// ```
-    pub fn repeat<U: DeserializeOwned + Send + 'static>(
+    pub fn repeat<X>(
         mut self,
         id: impl Into<String>,
         limit: LoopLimit,
-        body: impl FnOnce(Builder<O, O>) -> Builder<O, LoopResult<O, U>>,
-    ) -> Builder<I, U> {
+        body: impl FnOnce(Builder<O, O>) -> Builder<O, X>,
+    ) -> Builder<I, X::Done>
+    where
+        X: EndOfBody<O, Done: DeserializeOwned + Send + 'static>,
+    {
         let body = self.body(body);
         let limit = match limit {
             LoopLimit::Unlimited => None,
@@ -56,12 +76,12 @@ impl<I, O: DeserializeOwned + Send + 'static> Builder<I, O> {
     }
 
     /// Repeats `body` at most `iterations` times, at least once; when the last of them says [`LoopResult::Again`], its value
-    /// is the loop's output.
-    pub fn repeat_or_exit(
+    /// is the loop's output. So the body gives a [`LoopResult<O, O>`](LoopResult).
+    pub fn repeat_or_exit<X: EndOfBody<O, Done = O>>(
         mut self,
         id: impl Into<String>,
         iterations: u64,
-        body: impl FnOnce(Builder<O, O>) -> Builder<O, LoopResult<O, O>>,
+        body: impl FnOnce(Builder<O, O>) -> Builder<O, X>,
     ) -> Self {
         let body = self.body(body);
         self.add(id, NodeDraftKind::Loop { body, limit: Some(iterations), exits: true });

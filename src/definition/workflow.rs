@@ -222,6 +222,48 @@ impl<I, O: 'static> Workflow<I, O> {
         self.definition.hash()
     }
 
+    /// The workflow as a flowchart in the language of [Mermaid](https://mermaid.js.org), for documents and reviews: paste it into
+    /// a Markdown file between ` ```mermaid ` and ` ``` `.
+    ///
+    /// ```
+    /// # use std::convert::Infallible;
+    /// use everstep::Workflow;
+    ///
+    /// # async fn price(item: u32) -> Result<u32, Infallible> { Ok(item) }
+    /// # async fn ship(item: u32) -> Result<u32, Infallible> { Ok(item) }
+    /// let order = Workflow::builder("order")
+    ///     .then("price", price)
+    ///     .route("large", |cents: &u32| *cents > 10_000, |route| {
+    ///         route
+    ///             .arm(true, |arm| arm.wait_for_signal::<u32>("approval", "approved"))
+    ///             .arm(false, |arm| arm)
+    ///     })
+    ///     .then("ship", ship)
+    ///     .build()?;
+    /// assert_eq!(order.to_mermaid(), r#"flowchart TD
+    ///     start(["order, version 1"])
+    ///     n0["price"]
+    ///     subgraph s1["large"]
+    ///         n1{"route"}
+    ///         n2{{"approval<br/>signal approved"}}
+    ///     end
+    ///     n3["ship"]
+    ///     finish(["end"])
+    ///     start --> n0
+    ///     n0 --> n1
+    ///     n1 -->|"true"| n2
+    ///     n2 --> n3
+    ///     n1 -->|"false"| n3
+    ///     n3 --> finish
+    /// "#);
+    /// # Ok::<(), everstep::BuildErrors>(())
+    /// ```
+    ///
+    /// It is drawn from the [`Manifest`] alone, see [`Manifest::to_mermaid`].
+    pub fn to_mermaid(&self) -> String {
+        self.definition.manifest.to_mermaid()
+    }
+
     /// The same with its input left open, for handles.
     pub(crate) fn without_input(&self) -> Workflow<(), O> {
         Workflow { definition: Arc::clone(&self.definition), output: self.output.clone(), input: PhantomData }
