@@ -48,10 +48,16 @@
 //! # Changing a workflow
 //!
 //! An instance keeps to the definition it was started with, recognised by a hash of the workflow's name, version and
-//! structure. Lengths of timeouts and delays, retry policies, priorities, tags and texts are not part of it and can be
-//! changed freely. Adding, removing, renaming or reordering nodes, another signal name, and another workflow or task
-//! version make another definition: register the old one beside the new one until no instance needs it any more;
-//! [`Runtime::report`] lists those whose definition is not registered, which are left alone.
+//! structure. Lengths of timeouts and delays, retry policies, limits of loops and maps, priorities, tags and texts are not
+//! part of it and can be changed freely. Adding, removing, renaming or reordering nodes, another signal name, another branch
+//! or route key, and another workflow or task version make another definition. Then there are two ways:
+//!
+//! * Register the old one beside the new one until no instance needs it any more: each instance runs on its own.
+//! * Let the new one take the old one over ([`TakeOver`]): instances go on with it when they are next activated, where
+//!   everything they have under way has a place in it.
+//!
+//! What is neither is left alone: [`Runtime::report`] lists instances whose definition is not known here, and
+//! [`Runtime::unplaced`] those that a take-over has no place for.
 //!
 //! Payload types are not part of it either: add fields with `#[serde(default)]`, or give the workflow another version.
 //!
@@ -60,9 +66,12 @@
 //! | to | see |
 //! |---|---|
 //! | build a workflow | [`Workflow`], [`Builder`], [`task`], [`RetryPolicy`], [`Handler`] |
+//! | branch, choose, repeat, fan out | [`Builder::fork`], [`Builder::route`], [`Builder::repeat`], [`Builder::map`], [`Builder::child`] |
+//! | change it while instances run | [`TakeOver`], [`Runtime::unplaced`] |
 //! | give tasks what they need | [`Dep`], [`TaskContext`], [`Permanent`], [`RetryAfter`] |
 //! | run it | [`Runtime`], [`RuntimeBuilder`], [`StartOptions`], [`RunOnce`] |
 //! | talk to an instance | [`InstanceHandle`], [`Status`], [`StatusWatch`] |
+//! | look after what failed | [`InstanceHandle::retry`], [`InstanceHandle::release`] |
 //! | list, count and delete instances | [`Runtime::list`], [`Runtime::count`], [`InstanceFilter`], [`InstanceHandle::delete`] |
 //! | choose a store | [`FileStore`], [`MemoryStore`], [`Durability`], [`store`] |
 //! | choose a codec | [`Codec`], [`CustomCodec`] |
