@@ -77,7 +77,7 @@ pub(super) fn row_of(home: &Home) -> RowKey {
     }
 }
 
-const NOW: Timestamp = Timestamp::from_micros(1_700_000_000_123_456);
+pub(super) const NOW: Timestamp = Timestamp::from_micros(1_700_000_000_123_456);
 
 fn later(seconds: u64) -> Timestamp {
     NOW.after(Duration::from_secs(seconds))

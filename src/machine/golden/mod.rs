@@ -1,12 +1,14 @@
 //! Records as bytes, kept for ever in `tests/golden`: what any version wrote, every later one reads and writes the same.
 //!
 //! * [`fixtures`]: fixed snapshots of every shape, and the rows beside them.
+//! * [`branches`]: an instance with branches and lists, told event by event.
 //! * [`hostile`]: records that are damaged, or put together to do harm.
 //!
 //! A file that is there is never written again. For a new fixture, or a new format in a directory of its own,
 //! `EVERSTEP_WRITE_GOLDEN=1 cargo test golden` writes the files that are missing; the tests that read them pass from the
 //! next run on.
 
+mod branches;
 mod fixtures;
 mod hostile;
 
