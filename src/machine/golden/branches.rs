@@ -179,7 +179,7 @@ fn directory() -> PathBuf {
 
 /// A point as files: its head, and each row by its key.
 fn files(point: &Point) -> BTreeMap<String, Bytes> {
-    let hex = |key: &[u8]| key.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+    let hex = |key: &[u8]| key.iter().map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().concat();
     let rows = point.rows.iter().map(|(key, row)| (format!("{}.{}.bin", point.name, hex(key)), row.clone()));
     std::iter::once((format!("{}.bin", point.name), point.head.clone())).chain(rows).collect()
 }
@@ -256,7 +256,7 @@ fn a_row_with_any_byte_changed_does_no_harm() {
                 body[at] = marker;
                 let changed = envelope.seal(&body, key);
                 if kind == Kind::Frame {
-                    read += usize::from(reads_and_moves(&head, &point, key, changed, &definition, &limits));
+                    read += usize::from(reads_and_moves(&head, &point, key, &changed, &definition, &limits));
                 } else {
                     read += usize::from(crate::machine::value_record::decode_value(&body).is_some());
                 }
@@ -270,13 +270,13 @@ fn reads_and_moves(
     head: &Snapshot,
     point: &Point,
     changed_key: &[u8],
-    changed: Bytes,
+    changed: &Bytes,
     definition: &Definition,
     limits: &Limits,
 ) -> bool {
     let mut snapshot = head.clone();
     let frames = point.rows.iter().filter(|(key, _)| key.starts_with(RowKey::FRAMES)).map(|(key, row)| {
-        let row = if key == changed_key { &changed } else { row };
+        let row = if key == changed_key { changed } else { row };
         (u64::from_be_bytes(key[1..].try_into().unwrap()), row.clone())
     });
     if snapshot.take_frame_rows(frames.collect()).is_err() || snapshot.check(definition.program()).is_err() {
