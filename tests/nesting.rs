@@ -3,6 +3,9 @@
 
 mod common;
 
+#[path = "store_failures/faulty.rs"]
+mod faulty;
+
 #[path = "nesting/building.rs"]
 mod building;
 #[path = "nesting/children.rs"]

@@ -21,7 +21,7 @@ use crate::executor::AttemptKey;
 use crate::id::{InstanceId, RunId};
 use crate::lifecycle::{
     CommitError, ConflictPolicy, LoadError, Port as _, PrepareRunOutcome, StartError, check_existing_instance,
-    fill_frames, load, prepare_run,
+    fill_frames, has_moved, load, prepare_run,
 };
 use crate::machine::{Effect, HeadIndex, NewRun, Setting, Snapshot, encode_quarantine};
 use crate::panic::caught;
@@ -204,24 +204,32 @@ impl State {
 
     /// Reads the instance and lets it go on.
     async fn take_up(&self, myself: &ActorRef<InstanceMessage>, process_died: bool) -> Result<Box<Live>, MailError> {
-        let hub = &self.hub;
-        let stored = match load(&*hub.store, &self.id).await {
-            Ok(Some(stored)) => stored,
-            Ok(None) => return Err(MailError::NotFound),
-            Err(error) => return Err(self.unreadable(error).await),
-        };
-        if let Some(reason) = stored.quarantine {
-            return Err(MailError::Quarantined(Status::Quarantined { reason }));
-        }
-        let mut snapshot = stored.snapshot;
-        let hash = snapshot.definition();
-        let definition = hub.definitions.get(&hash).ok_or(MailError::NotRegistered(hash))?;
-        if let Err(error) = fill_frames(&*hub.store, definition.program(), &mut snapshot).await {
-            return Err(self.unreadable(error).await);
-        }
-        let mut live = self.live(myself, snapshot)?;
+        let mut live = self.live(myself, self.read().await?)?;
         live.resume(process_died).await;
         Ok(live)
+    }
+
+    async fn read(&self) -> Result<Snapshot, MailError> {
+        let store = &*self.hub.store;
+        loop {
+            let stored = match load(store, &self.id).await {
+                Ok(Some(stored)) => stored,
+                Ok(None) => return Err(MailError::NotFound),
+                Err(error) => return Err(self.unreadable(error).await),
+            };
+            if let Some(reason) = stored.quarantine {
+                return Err(MailError::Quarantined(Status::Quarantined { reason }));
+            }
+            let mut snapshot = stored.snapshot;
+            let hash = snapshot.definition();
+            let definition = self.hub.definitions.get(&hash).ok_or(MailError::NotRegistered(hash))?;
+            match fill_frames(store, definition.program(), &mut snapshot).await {
+                Ok(()) => return Ok(snapshot),
+                // The owner before this one may have moved it a last time while it was read.
+                Err(LoadError::Damaged(_)) if matches!(has_moved(store, &snapshot).await, Ok(true)) => {}
+                Err(error) => return Err(self.unreadable(error).await),
+            }
+        }
     }
 
     fn live(&self, myself: &ActorRef<InstanceMessage>, snapshot: Snapshot) -> Result<Box<Live>, MailError> {

@@ -23,6 +23,7 @@ mod step;
 
 pub use call::Caller;
 pub use finalize::{Ending, FinalizeError, Finalized, finalize_execution};
+pub(crate) use load::has_moved;
 pub use load::{LoadError, Stored, fill, fill_frames, fill_run, fill_values, load, read_branches};
 pub use port::{CommitError, Port};
 pub use resume::{ResumeError, ResumeInputError, ResumeOutcome, get_resume_input, prepare_resume};

@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
-use everstep::{Clock as _, Status, StatusCode, Workflow};
+use everstep::{Builder, Clock as _, MemoryStore, Runtime, Status, StatusCode, Workflow};
 
 use crate::common::{Gate, holding, moving, reach, reach_code, same, when_clock_is_at, within};
+use crate::faulty::Faulty;
 use crate::{World, both, waiting_in};
 
 const MINUTE: Duration = Duration::from_mins(1);
@@ -125,6 +126,60 @@ async fn a_delay_ends_on_time_while_a_sibling_runs() {
     reach_code(&handle, StatusCode::Waiting).await;
     world.clock.advance(MINUTE);
     assert_eq!(moving(&world.clock, SECOND, handle.result()).await, Ok(303));
+}
+
+/// Two branches that each wait for a signal of their own.
+fn two_waits() -> Workflow<u32, u32> {
+    Workflow::builder_for::<u32>("w")
+        .fork("both", |fork| {
+            fork.branch("a", |branch| branch.wait_for_signal::<u32>("wait", "a"))
+                .branch("b", |branch| branch.wait_for_signal::<u32>("wait", "b"))
+        })
+        .join("join", both)
+        .build()
+        .unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_instance_that_moves_while_its_waits_are_read_is_not_taken_for_a_damaged_one() {
+    // Who asks stays behind the read of the head until one of two branches has ended, so that a branch is missing.
+    let (workflow, store) = (two_waits(), Faulty::new());
+    let runtime = Runtime::builder(store.clone()).register(&workflow).start().await.unwrap();
+    let handle = runtime.start(&workflow, "id", 0).await.unwrap();
+    let gate = store.hold_loads_of("id", 1);
+    let asked = {
+        let handle = handle.clone();
+        tokio::spawn(async move { handle.waits().await })
+    };
+    gate.entered().await;
+    handle.signal("a", &1_u32).await.unwrap();
+    gate.open(1);
+    let waits = within(asked).await.unwrap().unwrap();
+    assert!(matches!(&waits[..], [Status::AwaitingSignal { signal, .. }] if signal == "b"), "{waits:?}");
+    handle.signal("b", &2_u32).await.unwrap();
+    assert_eq!(within(handle.result()).await, Ok(102));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_instance_that_an_earlier_owner_moves_while_it_is_taken_up_is_not_set_aside() {
+    // Two runtimes on one store, as for a moment after a runtime was dropped: while the second one takes the instance up and
+    // has read its head, the first one ends a branch.
+    let (workflow, store) = (two_waits(), MemoryStore::new());
+    let earlier = Runtime::builder(store.clone()).register(&workflow).start().await.unwrap();
+    let first = earlier.start(&workflow, "id", 0).await.unwrap();
+    let slow = Faulty::over(store);
+    let later = Runtime::builder(slow.clone()).register(&workflow).start().await.unwrap();
+    let second = later.handle(&workflow, "id").await.unwrap();
+    let gate = slow.hold_loads_of("id", 1);
+    let signalled = {
+        let second = second.clone();
+        tokio::spawn(async move { second.signal("b", &2_u32).await })
+    };
+    gate.entered().await;
+    first.signal("a", &1_u32).await.unwrap();
+    gate.open(1);
+    within(signalled).await.unwrap().unwrap();
+    assert_eq!(within(second.result()).await, Ok(102));
 }
 
 fn path(path: &str) -> everstep::NodePath {
