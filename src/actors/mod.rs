@@ -25,6 +25,7 @@ mod registry;
 mod removal;
 mod root;
 mod shard;
+mod take_up;
 mod timers;
 mod upgrades;
 mod waiters;

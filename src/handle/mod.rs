@@ -13,7 +13,7 @@ use crate::actors::{Actors, Hub, Mail, MailError, Read, Reply, SignalMail};
 use crate::codec::{Codec, Output};
 use crate::definition::{SignalType, Workflow};
 use crate::id::{InstanceId, NodePath, RunId, check_signal_id, generate_signal_id};
-use crate::lifecycle::{fill_values, read_branches};
+use crate::lifecycle::{fill_values, has_moved, read_branches};
 use crate::machine::{Refusal, RowKey};
 use crate::status::Status;
 
@@ -319,11 +319,19 @@ impl<O: 'static> InstanceHandle<O> {
     /// # Errors
     /// [`HandleError`].
     pub async fn waits(&self) -> Result<Vec<Status>, HandleError> {
-        let mut snapshot = self.read().await?.stored.snapshot;
         let hub = self.hub();
-        let names = hub.names(&snapshot.definition()).await.map_err(HandleError::from)?;
-        read_branches(&*hub.store, &mut snapshot).await.map_err(HandleError::from)?;
-        Ok(snapshot.waits(&*names))
+        loop {
+            let mut snapshot = self.read().await?.stored.snapshot;
+            let has_branches = snapshot.unread_frames() > 0;
+            let read = read_branches(&*hub.store, &mut snapshot).await;
+            if has_branches && has_moved(&*hub.store, &snapshot).await? {
+                tokio::task::yield_now().await;
+                continue;
+            }
+            read?;
+            let names = hub.names(&snapshot.definition()).await?;
+            return Ok(snapshot.waits(&*names));
+        }
     }
 
     fn codec_of(&self, id: u8) -> Result<&Codec, HandleError> {

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use crate::codec::{Home, Place, Token, Value};
 use crate::definition::{Names, Program};
 use crate::id::{InstanceId, NodePath};
-use crate::machine::{Damaged, RowKey, Run, Snapshot, decode_head, decode_quarantine};
+use crate::machine::{Damaged, HeadIndex, RowKey, Run, Snapshot, decode_head, decode_quarantine};
 use crate::status::Status;
 use crate::store::{Store, StoreError};
 
@@ -88,6 +88,14 @@ pub async fn read_branches(store: &dyn Store, snapshot: &mut Snapshot) -> Result
         snapshot.take_frame_rows(numbered(rows))?;
     }
     Ok(())
+}
+
+/// Whether the instance was moved since its head was read. Head and rows are read one by one: what was read does not belong
+/// together then, which looks as if something was damaged.
+pub(crate) async fn has_moved(store: &dyn Store, snapshot: &Snapshot) -> Result<bool, LoadError> {
+    let Some(loaded) = store.load(snapshot.instance()).await? else { return Ok(true) };
+    let index = HeadIndex::of_head(snapshot.instance(), &loaded.head)?;
+    Ok((index.run, index.seq) != (snapshot.run(), snapshot.seq()))
 }
 
 /// Rows whose keys are a letter and a number. A key that is not is none of ours, and what is missing is noticed.

@@ -1,0 +1,125 @@
+//! How an actor comes by its instance: from the store, from an older definition, or out of quarantine.
+
+use std::sync::Arc;
+
+use ractor::ActorRef;
+
+use super::instance::{Being, State};
+use super::live::Live;
+use super::mail::{InstanceMessage, MailError};
+use super::removal::quarantine;
+use super::upgrades::Unplaced;
+use crate::codec::Codec;
+use crate::lifecycle::{CommitError, LoadError, TakeOverError, fill_frames, has_moved, load, release, take_over};
+use crate::machine::{End, HeadIndex, Refusal, Setting, Snapshot};
+use crate::status::Status;
+
+impl State {
+    pub(super) async fn is_stored(&self, snapshot: &Snapshot) -> bool {
+        let Ok(Some(loaded)) = self.hub.store.load(&self.id).await else { return false };
+        let index = HeadIndex::of_head(&self.id, &loaded.head);
+        index.is_ok_and(|index| (index.run, index.seq) == (snapshot.run(), snapshot.seq()))
+    }
+
+    /// Reads the instance and lets it go on.
+    pub(super) async fn take_up(
+        &self,
+        myself: &ActorRef<InstanceMessage>,
+        process_died: bool,
+    ) -> Result<Box<Live>, MailError> {
+        let mut live = self.live(myself, self.read().await?)?;
+        live.resume(process_died).await;
+        Ok(live)
+    }
+
+    async fn read(&self) -> Result<Snapshot, MailError> {
+        let store = &*self.hub.store;
+        loop {
+            let stored = match load(store, &self.id).await {
+                Ok(Some(stored)) => stored,
+                Ok(None) => return Err(MailError::NotFound),
+                Err(error) => return Err(self.unreadable(error).await),
+            };
+            if let Some(reason) = stored.quarantine {
+                return Err(MailError::Quarantined(Status::Quarantined { reason }));
+            }
+            let mut snapshot = stored.snapshot;
+            let hash = snapshot.definition();
+            let Some(definition) = self.hub.definitions.get(&hash) else { return self.take_over(snapshot).await };
+            match fill_frames(store, definition.program(), &mut snapshot).await {
+                Ok(()) => return Ok(snapshot),
+                // The owner before this one may have moved it a last time while it was read.
+                Err(LoadError::Damaged(_)) if matches!(has_moved(store, &snapshot).await, Ok(true)) => {}
+                Err(error) => return Err(self.unreadable(error).await),
+            }
+        }
+    }
+
+    /// Lets an instance of an older definition go on with the one that takes it over, if it has a place there.
+    async fn take_over(&self, snapshot: Snapshot) -> Result<Snapshot, MailError> {
+        let (hub, hash) = (&self.hub, snapshot.definition());
+        let (newer, takeover) = hub.upgrades.of(&hash).ok_or(MailError::NotRegistered(hash))?;
+        if let Some(End::Completed { .. } | End::Cancelled { .. }) = snapshot.end() {
+            let status = snapshot.status(&*hub.names(&hash).await.map_err(MailError::Store)?);
+            return Err(MailError::Refused { refusal: Refusal::Ended, status });
+        }
+        let setting = Setting { program: newer.program(), limits: &hub.limits, now: hub.clock.now() };
+        match take_over(hub.persistence(), &setting, newer, takeover, snapshot).await {
+            Ok(snapshot) => {
+                tracing::info!(instance = %self.id, from = %hash, to = %newer.hash(), "an instance is taken over");
+                Ok(snapshot)
+            }
+            Err(TakeOverError::Commit(error)) => Err(MailError::from(&error)),
+            Err(TakeOverError::Damaged(damaged)) => Err(self.unreadable(damaged.into()).await),
+            Err(error @ (TakeOverError::Misplaced(_) | TakeOverError::NoManifest)) => {
+                let why = error.to_string();
+                tracing::warn!(instance = %self.id, why, "an instance has no place in the newer definition");
+                hub.upgrades.note(Unplaced { instance: self.id.clone(), definition: hash, why: why.clone() });
+                Err(MailError::Unplaced(why))
+            }
+        }
+    }
+
+    pub(super) fn live(&self, myself: &ActorRef<InstanceMessage>, snapshot: Snapshot) -> Result<Box<Live>, MailError> {
+        let hash = snapshot.definition();
+        let definition = self.hub.definitions.get(&hash).ok_or(MailError::NotRegistered(hash))?;
+        let codec: &Codec = self.hub.codecs.get(&snapshot.codec()).ok_or(MailError::UnknownCodec(snapshot.codec()))?;
+        Ok(Box::new(Live::new(Arc::clone(&self.hub), myself.clone(), Arc::clone(definition), codec.clone(), snapshot)))
+    }
+
+    /// A damaged instance is set aside; a store that fails is not the instance's fault.
+    async fn unreadable(&self, error: LoadError) -> MailError {
+        match error {
+            LoadError::Store(error) => MailError::Store(error),
+            LoadError::Damaged(damaged) => {
+                tracing::error!(instance = %self.id, error = %damaged, "an instance is damaged");
+                self.quarantine(&damaged.to_string()).await
+            }
+        }
+    }
+
+    /// Sets the instance aside; its head stays as it is.
+    pub(super) async fn quarantine(&self, reason: &str) -> MailError {
+        match quarantine(&self.hub, &self.id, reason).await {
+            Ok(()) => MailError::Quarantined(Status::Quarantined { reason: reason.into() }),
+            Err(CommitError::Store(error)) => MailError::Store(error),
+            Err(CommitError::Conflict(_)) => MailError::NotFound,
+        }
+    }
+
+    /// Lets the instance go on if it is quarantined.
+    pub(super) async fn release(&mut self, myself: &ActorRef<InstanceMessage>) -> Result<(), MailError> {
+        let hub = Arc::clone(&self.hub);
+        let stored = load(&*hub.store, &self.id).await.map_err(MailError::from)?;
+        let stored = stored.ok_or(MailError::NotFound)?;
+        let hash = stored.snapshot.definition();
+        let definition = hub.definitions.get(&hash).ok_or(MailError::NotRegistered(hash))?;
+        let setting = Setting { program: definition.program(), limits: &hub.limits, now: hub.clock.now() };
+        let (snapshot, effects) = release(hub.persistence(), &setting, stored).await.map_err(MailError::from)?;
+        let mut live = self.live(myself, *snapshot)?;
+        live.perform(effects).await;
+        self.being = Being::Live(live);
+        hub.waiters.tell(&self.id);
+        Ok(())
+    }
+}
