@@ -145,6 +145,8 @@ pub(crate) struct ErasedTask {
     run: Arc<Run>,
     pub(crate) options: Arc<TaskOptions>,
     pub(crate) requirements: Arc<[Requirement]>,
+    /// Whether what it gives is a list for a map, which has a limit of its own.
+    gives_list: bool,
 }
 
 impl ErasedTask {
@@ -168,7 +170,7 @@ impl ErasedTask {
                 encoded.map_err(|error| codec_failure(&error))
             })
         };
-        Self { run: Arc::new(run), options, requirements }
+        Self { run: Arc::new(run), options, requirements, gives_list: false }
     }
 
     /// A function of what flows in, which the machine needs to go on: not a task, so without options, retries and services.
@@ -184,11 +186,18 @@ impl ErasedTask {
                 decoded.and_then(|input| function(input, &scope)).map_err(|error| codec_failure(&error))
             })
         };
-        Self { run: Arc::new(run), options: Arc::default(), requirements: [].into() }
+        Self { run: Arc::new(run), options: Arc::default(), requirements: [].into(), gives_list: false }
+    }
+
+    pub(super) fn give_list(&mut self) {
+        self.gives_list = true;
     }
 
     /// One attempt.
-    pub(crate) fn run(&self, value: Value, scope: TaskScope) -> BoxFuture<'static, Result<Value, AttemptFailure>> {
+    pub(crate) fn run(&self, value: Value, mut scope: TaskScope) -> BoxFuture<'static, Result<Value, AttemptFailure>> {
+        if self.gives_list {
+            scope.limits.payload_bytes_max = scope.limits.list_bytes_max;
+        }
         (self.run)(value, scope)
     }
 }

@@ -29,7 +29,8 @@ where
     ///
     /// A list has at most [`Limits::list_items_max`](crate::Limits::list_items_max) items and
     /// [`Limits::list_bytes_max`](crate::Limits::list_bytes_max) bytes, and each item and each result is a payload with a
-    /// payload's limit. The task before, if it gives the whole list at once, is held to the payload limit for it.
+    /// payload's limit. A task right before the map may give a list of that size; a list from elsewhere (the instance's input,
+    /// an arm, a child) that is one payload has a payload's limit.
     ///
     /// ```
     /// # use std::convert::Infallible;
@@ -80,6 +81,9 @@ where
             Concurrency::Unlimited => None,
             Concurrency::AtMost(items) => Some(items),
         };
+        if let Some(NodeDraft { kind: NodeDraftKind::Task(task), .. }) = self.nodes.last_mut() {
+            task.give_list();
+        }
         let split = ErasedTask::inner(self.decode.clone(), |list: Vec<T>, scope| split(&list, scope));
         let chain = body(Builder::within(&self.about, Decode::payload()));
         let body: Vec<NodeDraft> = chain.nodes;

@@ -195,6 +195,27 @@ async fn lists_over_their_limits_fail_with_a_typed_failure() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_task_before_a_map_may_give_a_list_that_is_larger_than_a_payload() {
+    // Thirty items of ten bytes where a payload has a hundred: right before the map that is fine, elsewhere it is not.
+    let list = |n: u32| ready(Ok::<_, Infallible>(vec!["x".repeat(9); n as usize]));
+    let count = |list: Vec<String>| ready(Ok::<_, Infallible>(u32::try_from(list.len()).unwrap()));
+    let mapped = Workflow::builder("mapped").then("list", list);
+    let mapped =
+        mapped.map("each", Concurrency::Unlimited, |item| item.then("same", same)).then("count", count).build();
+    let plain = Workflow::builder("plain").then("list", list).then("count", count).build();
+    let (mapped, plain) = (mapped.unwrap(), plain.unwrap());
+    let mut limits = everstep::Limits::default();
+    (limits.payload_bytes_max, limits.list_bytes_max) = (100, 500);
+    let runtime = World::new().builder(&mapped).register(&plain).limits(limits).start().await.unwrap();
+    let handle = runtime.start(&mapped, "mapped", 30).await.unwrap();
+    assert_eq!(within(handle.result()).await, Ok(30));
+    let failure = task_failure(within(runtime.start(&plain, "plain", 30).await.unwrap().result()).await);
+    assert_eq!((failure.task.as_str(), failure.kind), ("list", FailureKind::Codec));
+    let failure = task_failure(within(runtime.start(&mapped, "larger", 60).await.unwrap().result()).await);
+    assert_eq!((failure.task.as_str(), failure.kind), ("list", FailureKind::Codec));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_result_over_the_payload_limit_is_its_tasks_failure() {
     // The item's task, not the map, is named, and a map that collects has it in its place.
     let grow = |n: u32| ready(Ok::<_, Infallible>("x".repeat(n as usize)));
