@@ -11,8 +11,8 @@
     reason = "figures are approximate, and a benchmark may panic"
 )]
 
+mod instances;
 mod limit;
-mod linear;
 mod report;
 
 use std::time::Duration;
@@ -23,12 +23,19 @@ use everstep::Durability;
 /// Measures a workload on the embedded store.
 #[derive(Parser)]
 struct Options {
-    /// linear: many instances in flight; alone: one at a time; limit: the disk by itself.
-    #[arg(value_parser = ["linear", "alone", "limit"])]
+    /// linear: chains, many in flight; alone: chains, one at a time; fanout: forks, many in flight; map: one list after the
+    /// other; limit: the disk by itself.
+    #[arg(value_parser = ["linear", "alone", "fanout", "map", "limit"])]
     workload: String,
     /// Tasks of each instance.
     #[arg(long, default_value_t = 10)]
     tasks: usize,
+    /// Branches of each fork.
+    #[arg(long, default_value_t = 16)]
+    branches: usize,
+    /// Items of each list.
+    #[arg(long, default_value_t = 10_000)]
+    items: u32,
     /// Instances, or producers, at once.
     #[arg(long, default_value_t = 64)]
     in_flight: usize,
@@ -70,6 +77,6 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let options = Options::parse();
     match options.workload.as_str() {
         "limit" => limit::run(&options).await,
-        _ => linear::run(&options).await,
+        _ => instances::run(&options).await,
     }
 }
