@@ -1,0 +1,133 @@
+//! A store that hands everything on to one in memory, and lets a test look and interfere.
+#![allow(dead_code, reason = "each test file uses a part of this")]
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use everstep::machine::RowKey;
+use everstep::store::{Answers, Loaded, Write};
+use everstep::{
+    BoxFuture, DefinitionHash, Durability, InstanceId, MemoryStore, RunId, StatusCode, Store, StoreError, Timestamp,
+};
+
+/// What a test does at each call.
+pub(crate) trait Hooks: Send + Sync + 'static {
+    /// In place of a commit.
+    fn commit<'a>(&'a self, store: &'a MemoryStore, batch: &'a [Write]) -> BoxFuture<'a, Result<Answers, StoreError>>;
+
+    /// Before everything else but a close.
+    fn check(&self) -> Result<(), StoreError> {
+        Ok(())
+    }
+
+    /// After heads or rows were read: how many, and their bytes.
+    fn read(&self, _records: usize, _bytes: usize) {}
+}
+
+/// Clones share everything.
+pub(crate) struct Through<H> {
+    pub(crate) store: MemoryStore,
+    pub(crate) hooks: Arc<H>,
+}
+
+impl<H> Through<H> {
+    pub(crate) fn new(store: &MemoryStore, hooks: &Arc<H>) -> Self {
+        Self { store: store.clone(), hooks: Arc::clone(hooks) }
+    }
+}
+
+impl<H: Hooks> Through<H> {
+    fn checked<'a, T: Send + 'a>(
+        &'a self,
+        call: BoxFuture<'a, Result<T, StoreError>>,
+    ) -> BoxFuture<'a, Result<T, StoreError>> {
+        Box::pin(async move {
+            self.hooks.check()?;
+            call.await
+        })
+    }
+
+    fn counted<'a, T: Send + 'a>(
+        &'a self,
+        call: BoxFuture<'a, Result<T, StoreError>>,
+        size: impl Fn(&T) -> (usize, usize) + Send + 'a,
+    ) -> BoxFuture<'a, Result<T, StoreError>> {
+        Box::pin(async move {
+            self.hooks.check()?;
+            let found = call.await?;
+            let (records, bytes) = size(&found);
+            self.hooks.read(records, bytes);
+            Ok(found)
+        })
+    }
+}
+
+fn size_of_rows<K>(rows: &[(K, Bytes)]) -> (usize, usize) {
+    (rows.len(), rows.iter().map(|(_, row)| row.len()).sum())
+}
+
+impl<H: Hooks> Store for Through<H> {
+    fn commit<'a>(&'a self, batch: &'a [Write]) -> BoxFuture<'a, Result<Answers, StoreError>> {
+        self.hooks.commit(&self.store, batch)
+    }
+    fn load<'a>(&'a self, instance: &'a InstanceId) -> BoxFuture<'a, Result<Option<Loaded>, StoreError>> {
+        self.counted(self.store.load(instance), |found| found.as_ref().map_or((0, 0), |found| (1, found.head.len())))
+    }
+    fn row<'a>(&'a self, run: RunId, key: &'a RowKey) -> BoxFuture<'a, Result<Option<Bytes>, StoreError>> {
+        self.counted(self.store.row(run, key), |row| row.as_ref().map_or((0, 0), |row| (1, row.len())))
+    }
+    fn rows<'a>(&'a self, run: RunId, prefix: &'a [u8]) -> BoxFuture<'a, Result<Vec<(Bytes, Bytes)>, StoreError>> {
+        self.counted(self.store.rows(run, prefix), |rows| size_of_rows(rows))
+    }
+    fn signal_rows(&self, run: RunId) -> BoxFuture<'_, Result<Vec<(u64, Bytes)>, StoreError>> {
+        self.counted(self.store.signal_rows(run), |rows| size_of_rows(rows))
+    }
+    fn due<'a>(
+        &'a self,
+        after: Option<&'a (Timestamp, InstanceId)>,
+        limit: usize,
+    ) -> BoxFuture<'a, Result<Vec<(Timestamp, InstanceId)>, StoreError>> {
+        self.checked(self.store.due(after, limit))
+    }
+    fn instances<'a>(
+        &'a self,
+        definition: &'a DefinitionHash,
+        status: StatusCode,
+        after: Option<&'a InstanceId>,
+        limit: usize,
+    ) -> BoxFuture<'a, Result<Vec<InstanceId>, StoreError>> {
+        self.checked(self.store.instances(definition, status, after, limit))
+    }
+    fn quarantined<'a>(
+        &'a self,
+        after: Option<&'a InstanceId>,
+        limit: usize,
+    ) -> BoxFuture<'a, Result<Vec<InstanceId>, StoreError>> {
+        self.checked(self.store.quarantined(after, limit))
+    }
+    fn definitions(&self) -> BoxFuture<'_, Result<Vec<DefinitionHash>, StoreError>> {
+        self.checked(self.store.definitions())
+    }
+    fn save_manifest<'a>(
+        &'a self,
+        definition: &'a DefinitionHash,
+        manifest: Bytes,
+    ) -> BoxFuture<'a, Result<(), StoreError>> {
+        self.checked(self.store.save_manifest(definition, manifest))
+    }
+    fn manifest<'a>(&'a self, definition: &'a DefinitionHash) -> BoxFuture<'a, Result<Option<Bytes>, StoreError>> {
+        self.checked(self.store.manifest(definition))
+    }
+    fn sweep(&self, limit: usize) -> BoxFuture<'_, Result<usize, StoreError>> {
+        self.checked(self.store.sweep(limit))
+    }
+    fn reopen(&self) -> BoxFuture<'_, Result<(), StoreError>> {
+        self.checked(self.store.reopen())
+    }
+    fn close(&self) -> BoxFuture<'_, ()> {
+        self.store.close()
+    }
+    fn durability(&self) -> Durability {
+        self.store.durability()
+    }
+}

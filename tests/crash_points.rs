@@ -1,0 +1,214 @@
+//! A crash after the n-th commit, for every n, of every kind of node within every other, at every position.
+//!
+//! Each workflow runs once without a crash. Then for every n the process ends behind its n-th commit, a new one goes on with
+//! the same store, and the same output comes: no recorded task runs again, none more than once per life of the process, and
+//! whatever was answered is so. An end comes in two ways: nobody learns of the last commit; or everything goes on until one
+//! more is tried, so that tasks run whose outcome is lost. In the first, signals are sent before anything waits for them.
+//! Then once more with a second end, right behind the first commit of the second life.
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test may panic")]
+
+mod common;
+
+#[path = "crash_points/doom.rs"]
+mod doom;
+#[path = "crash_points/life.rs"]
+mod life;
+#[path = "crash_points/tasks.rs"]
+mod tasks;
+#[path = "common/through.rs"]
+mod through;
+#[path = "crash_points/workflows.rs"]
+mod workflows;
+
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::sync::Mutex;
+
+use bytes::Bytes;
+use everstep::{InstanceId, MemoryStore, RunId, StatusCode, Store as _, Workflow};
+
+use common::still_clock;
+use doom::{Durable, End};
+use life::{Caller, World};
+use tasks::{List, Log, Ran};
+use workflows::{KINDS, Kind, POSITIONS, workflow};
+
+/// How a run ended, whatever the lives it took.
+struct Ended {
+    numbers: Vec<u64>,
+    signals: u32,
+    /// How often each task is to run: how many different keys its runs have.
+    tasks: BTreeMap<String, usize>,
+    /// The keys of the rows that are left.
+    rows: BTreeSet<Bytes>,
+    /// Transitions, in all lives.
+    commits: u64,
+    /// Lives that ended before the run did.
+    crashes: usize,
+    /// How often the instance said where it stood.
+    told: usize,
+}
+
+/// Runs an instance over these ends of the process and one more life, and checks what must be so in any case.
+async fn run(workflow: &Workflow<List, List>, ends: &[End], early: u32) -> Ended {
+    let world = World { workflow, store: MemoryStore::new(), clock: still_clock(), log: Log::default() };
+    let mut caller = Caller { early, ..Caller::default() };
+    let mut lives: Vec<Durable> = Vec::new();
+    let mut output = None;
+    for end in ends.iter().copied().map(Some).chain([None]) {
+        let (gave, durable) = world.live(lives.len(), end, &mut caller).await;
+        lives.push(durable);
+        if gave.is_some() {
+            output = gave;
+            break;
+        }
+    }
+    let ran = world.log.ran();
+    check_runs(&ran, &lives);
+    check_answers(&caller, &lives);
+    let run = caller.run.unwrap();
+    let mut keys = BTreeMap::<String, HashSet<String>>::new();
+    for one in ran {
+        keys.entry(one.path).or_default().insert(one.key);
+    }
+    Ended {
+        numbers: output.unwrap().into_iter().map(|item| item.number).collect(),
+        signals: caller.sent,
+        tasks: keys.into_iter().map(|(path, keys)| (path, keys.len())).collect(),
+        rows: check_store(&world, run).await,
+        commits: lives.iter().map(|life| life.commits).sum(),
+        crashes: lives.len() - 1,
+        told: caller.told.lock().unwrap().len(),
+    }
+}
+
+/// Once per life at most, and never again once the result is recorded.
+fn check_runs(ran: &[Ran], lives: &[Durable]) {
+    let mut seen = HashSet::new();
+    for one in ran {
+        assert!(seen.insert((one.life, &one.key)), "twice in one life: {one:?}");
+        assert_eq!(one.attempt, 1, "a crash is no failure: {one:?}");
+        let recorded = lives[..one.life].iter().any(|life| life.keys.contains(&one.key));
+        assert!(!recorded, "its result was recorded: {one:?}");
+    }
+}
+
+/// What the instance said of itself was durable, in that life or before.
+fn check_answers(caller: &Caller, lives: &[Durable]) {
+    let told = caller.told.lock().unwrap();
+    for (life, status) in &*told {
+        let status = status.as_ref().unwrap();
+        let so_far = &lives[..=*life];
+        assert!(so_far.iter().any(|life| life.statuses.contains(status)), "told but never durable: {status}");
+    }
+}
+
+/// Nothing is left to be done; gives the keys of the rows.
+async fn check_store(world: &World<'_>, run: RunId) -> BTreeSet<Bytes> {
+    let (store, hash) = (&world.store, world.workflow.hash());
+    assert_eq!(store.due(None, 9).await.unwrap(), []);
+    for status in StatusCode::ALL {
+        let wanted = if status == StatusCode::Completed { vec![InstanceId::new("id").unwrap()] } else { vec![] };
+        assert_eq!(store.instances(&hash, status, None, 9).await.unwrap(), wanted);
+    }
+    let rows = store.rows(run, &[]).await.unwrap();
+    rows.into_iter().map(|(key, _)| key).collect()
+}
+
+/// One workflow, crashed everywhere; gives how many crashes that were, and how many answers were checked.
+async fn crash_everywhere(workflow: &Workflow<List, List>) -> (usize, usize) {
+    let usual = run(workflow, &[], 0).await;
+    let (mut crashes, mut told) = (0, usual.told);
+    for (answered, twice) in [(false, false), (true, false), (false, true), (true, true)] {
+        for commit in 1.. {
+            let early = if answered { 0 } else { usual.signals };
+            let ends = [End { commit, answered }, End { commit: 1, answered: !answered }];
+            let ends = if twice { &ends[..] } else { &ends[..1] };
+            let ended = run(workflow, ends, early).await;
+            let case = format!("{}: {ends:?}", workflow.definition().info().name());
+            assert_eq!(ended.numbers, usual.numbers, "{case}");
+            assert_eq!((ended.signals, &ended.tasks), (usual.signals, &usual.tasks), "{case}");
+            assert_eq!(ended.rows, usual.rows, "{case}");
+            (crashes, told) = (crashes + ended.crashes, told + ended.told);
+            if ended.crashes == 0 {
+                // The run was over before. What is due at once ends at once, or not quite: so it may take a few more or less.
+                assert!(commit + 3 >= usual.commits, "{case} of {}", usual.commits);
+                break;
+            }
+        }
+    }
+    (crashes, told)
+}
+
+/// How many workflows are at work at once.
+const THREADS: usize = 8;
+
+/// Everything within one kind of node. Each workflow has a thread of its own for everything but its store, so that what can
+/// go on after an end does before it is looked at.
+fn crash_everywhere_within(outer: Kind) {
+    let cases = KINDS.into_iter().flat_map(|inner| POSITIONS.map(|position| (inner, position)));
+    let (cases, sums) = (Mutex::new(cases), Mutex::new((0, 0)));
+    std::thread::scope(|scope| {
+        for _ in 0..THREADS {
+            scope.spawn(|| {
+                let tokio = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+                let next = || cases.lock().unwrap().next();
+                while let Some((inner, position)) = next() {
+                    let (crashes, told) = tokio.block_on(crash_everywhere(&workflow(outer, inner, position)));
+                    let mut sums = sums.lock().unwrap();
+                    *sums = (sums.0 + crashes, sums.1 + told);
+                }
+            });
+        }
+    });
+    let (crashes, told) = sums.into_inner().unwrap();
+    assert!(told > crashes, "the instances were asked at each commit, and answered {told} times");
+    println!("{crashes} crashes within {outer:?}, {told} answers");
+}
+
+#[test]
+fn no_crash_shows_in_a_chain_of_tasks() {
+    // Every kind of node before, between and behind tasks of the main chain.
+    crash_everywhere_within(Kind::Task);
+}
+
+#[test]
+fn no_crash_shows_in_a_chain_of_delays() {
+    // Every kind of node before, between and behind delays of the main chain.
+    crash_everywhere_within(Kind::Delay);
+}
+
+#[test]
+fn no_crash_shows_in_a_chain_of_signal_waits() {
+    // Every kind of node before, between and behind waits of the main chain.
+    crash_everywhere_within(Kind::Signal);
+}
+
+#[test]
+fn no_crash_shows_within_a_fork() {
+    // Every kind of node as first, middle and last of a branch, beside another branch.
+    crash_everywhere_within(Kind::Fork);
+}
+
+#[test]
+fn no_crash_shows_within_a_route() {
+    // Every kind of node as first, middle and last of an arm.
+    crash_everywhere_within(Kind::Route);
+}
+
+#[test]
+fn no_crash_shows_within_a_loop() {
+    // Every kind of node as first, middle and last of a body that runs twice.
+    crash_everywhere_within(Kind::Loop);
+}
+
+#[test]
+fn no_crash_shows_within_a_map() {
+    // Every kind of node as first, middle and last of two items, all at once and one by one.
+    crash_everywhere_within(Kind::Map);
+}
+
+#[test]
+fn no_crash_shows_within_a_child() {
+    // Every kind of node as first, middle and last of a child.
+    crash_everywhere_within(Kind::Child);
+}
