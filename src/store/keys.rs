@@ -50,10 +50,6 @@ pub(super) fn row(run: RunId, key: &RowKey) -> Vec<u8> {
     join(&[b"b", &run.to_bytes(), &key.to_bytes()])
 }
 
-pub(super) fn signal_rows(run: RunId) -> Vec<u8> {
-    join(&[b"b", &run.to_bytes(), RowKey::SIGNALS])
-}
-
 pub(super) fn status_prefix(definition: &DefinitionHash, status: StatusCode) -> Vec<u8> {
     join(&[STATUSES, definition.as_bytes(), &[status as u8]])
 }
@@ -120,11 +116,6 @@ pub(super) fn is_of(key: &[u8], id: &InstanceId) -> bool {
 /// The definition in a status key.
 pub(super) fn parse_definition(key: &[u8]) -> Option<DefinitionHash> {
     Some(DefinitionHash(key.get(1..33)?.try_into().ok()?))
-}
-
-/// The number in a signal row's key.
-pub(super) fn parse_signal(key: &[u8]) -> Option<u64> {
-    Some(u64::from_be_bytes(key.get(18..26)?.try_into().ok()?))
 }
 
 /// The run in a superseded key.

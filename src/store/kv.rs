@@ -207,14 +207,6 @@ impl<K: Kv> Store for KvStore<K> {
         })
     }
 
-    fn signal_rows(&self, run: RunId) -> BoxFuture<'_, Result<Vec<(u64, Bytes)>, StoreError>> {
-        Box::pin(async move {
-            let prefix = keys::signal_rows(run);
-            let found = self.kv.scan(&prefix, &prefix, usize::MAX)?;
-            Ok(found.into_iter().filter_map(|(key, row)| Some((keys::parse_signal(&key)?, row))).collect())
-        })
-    }
-
     fn due<'a>(
         &'a self,
         after: Option<&'a (Timestamp, InstanceId)>,

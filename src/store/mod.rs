@@ -152,9 +152,6 @@ pub trait Store: Send + Sync + 'static {
     /// The rows of a run whose keys start with `prefix`, in order: each key as [`RowKey::to_bytes`] gives it, and its row.
     fn rows<'a>(&'a self, run: RunId, prefix: &'a [u8]) -> BoxFuture<'a, Result<Vec<(Bytes, Bytes)>, StoreError>>;
 
-    /// A run's signal rows, in the order of their numbers.
-    fn signal_rows(&self, run: RunId) -> BoxFuture<'_, Result<Vec<(u64, Bytes)>, StoreError>>;
-
     /// The instances due next behind `after`, in order, at most `limit`.
     fn due<'a>(
         &'a self,

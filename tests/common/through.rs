@@ -79,9 +79,6 @@ impl<H: Hooks> Store for Through<H> {
     fn rows<'a>(&'a self, run: RunId, prefix: &'a [u8]) -> BoxFuture<'a, Result<Vec<(Bytes, Bytes)>, StoreError>> {
         self.counted(self.store.rows(run, prefix), |rows| size_of_rows(rows))
     }
-    fn signal_rows(&self, run: RunId) -> BoxFuture<'_, Result<Vec<(u64, Bytes)>, StoreError>> {
-        self.counted(self.store.signal_rows(run), |rows| size_of_rows(rows))
-    }
     fn due<'a>(
         &'a self,
         after: Option<&'a (Timestamp, InstanceId)>,
@@ -104,6 +101,15 @@ impl<H: Hooks> Store for Through<H> {
         limit: usize,
     ) -> BoxFuture<'a, Result<Vec<InstanceId>, StoreError>> {
         self.checked(self.store.quarantined(after, limit))
+    }
+    fn ended<'a>(
+        &'a self,
+        status: StatusCode,
+        before: Timestamp,
+        after: Option<&'a (Timestamp, InstanceId)>,
+        limit: usize,
+    ) -> BoxFuture<'a, Result<Vec<(Timestamp, InstanceId)>, StoreError>> {
+        self.checked(self.store.ended(status, before, after, limit))
     }
     fn definitions(&self) -> BoxFuture<'_, Result<Vec<DefinitionHash>, StoreError>> {
         self.checked(self.store.definitions())

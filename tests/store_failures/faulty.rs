@@ -245,9 +245,6 @@ impl Store for Faulty {
     fn rows<'a>(&'a self, run: RunId, prefix: &'a [u8]) -> BoxFuture<'a, Result<Vec<(Bytes, Bytes)>, StoreError>> {
         self.store.rows(run, prefix)
     }
-    fn signal_rows(&self, run: RunId) -> BoxFuture<'_, Result<Vec<(u64, Bytes)>, StoreError>> {
-        self.store.signal_rows(run)
-    }
     fn due<'a>(
         &'a self,
         after: Option<&'a (Timestamp, InstanceId)>,

@@ -274,12 +274,19 @@ pub(super) struct Image {
     quarantined: Vec<InstanceId>,
 }
 
+/// A run's signal rows by number.
+pub(super) async fn signal_rows(store: &Arc<dyn Store>, run: RunId) -> Vec<(u64, Bytes)> {
+    let number = |key: &Bytes| key.get(1..).and_then(|number| Some(u64::from_be_bytes(number.try_into().ok()?)));
+    let rows = done(store.rows(run, RowKey::SIGNALS).await);
+    rows.into_iter().filter_map(|(key, row)| Some((number(&key)?, row))).collect()
+}
+
 impl Image {
     pub(super) async fn of(store: &Arc<dyn Store>, writes: &[Write]) -> Self {
         let (mut instances, mut rows, mut signals, mut listed) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
         for write in writes {
             instances.push((write.instance.clone(), done(store.load(&write.instance).await)));
-            signals.push((write.run, done(store.signal_rows(write.run).await)));
+            signals.push((write.run, signal_rows(store, write.run).await));
             for RowChange { key, .. } in &write.rows {
                 rows.push((write.run, key.clone(), done(store.row(write.run, key).await)));
             }

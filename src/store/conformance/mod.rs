@@ -60,6 +60,7 @@ macro_rules! checks {
 
 checks! {
     reads: heads_and_rows_read_back_byte_for_byte, signal_rows_come_in_order_and_only_of_their_run,
+        rows_come_by_prefix_in_the_order_of_their_keys,
         a_manifest_reads_back;
     commit: answers_come_in_order, of_many_inserts_the_first_wins, an_insert_repeated_in_its_batch_counts_once,
         an_update_needs_run_and_seq, writes_of_one_instance_see_those_before_them,

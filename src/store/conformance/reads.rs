@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::life::{Plan, commit_all, done, id, run};
+use super::life::{Plan, commit_all, done, id, run, signal_rows};
+use crate::id::NodePath;
 use crate::machine::{RowChange, RowKey};
 use crate::store::{Change, Condition, Loaded, Store, Write};
 
@@ -56,16 +57,48 @@ pub async fn signal_rows_come_in_order_and_only_of_their_run(store: &Arc<dyn Sto
         insert.rows.extend(numbers.map(|number| RowChange { key: RowKey::Signal(number), value: Some(row(number)) }));
         commit_all(store, &[insert]).await;
         let expected: Vec<_> = sorted.iter().map(|number| (*number, row(*number))).collect();
-        assert_eq!(done(store.signal_rows(run(n)).await), expected, "the signal rows of run {n}");
+        assert_eq!(signal_rows(store, run(n)).await, expected, "the signal rows of run {n}");
     }
     let (life, _) = plan.start("i2", 2);
     let update = life.clone().pause().row(RowKey::Signal(10), None).row(RowKey::Signal(0), Some(b"only its id"));
     commit_all(store, &[update]).await;
-    let rows = done(store.signal_rows(run(2)).await);
+    let rows = signal_rows(store, run(2)).await;
     sorted.retain(|number| *number != 10);
     assert!(rows.iter().map(|(number, _)| *number).eq(sorted), "a deleted signal row is not given");
     assert_eq!(rows.first(), Some(&(0, Bytes::from_static(b"only its id"))), "a changed signal row");
-    assert_eq!(done(store.signal_rows(run(9)).await), [], "a run without signals");
+    assert_eq!(signal_rows(store, run(9)).await, [], "a run without signals");
+}
+
+/// Rows of one prefix are given in the order of their keys, with the keys they were written by, and no others: of live
+/// branches by number, of ended ones by index, whatever stands beside them.
+pub async fn rows_come_by_prefix_in_the_order_of_their_keys(store: &Arc<dyn Store>) {
+    let plan = Plan::new("rows");
+    let (path, beside) = (NodePath::new("a/b"), NodePath::new("a/b/c"));
+    let branch = |path: &NodePath, of: &[u32], index| RowKey::Branch(path.clone(), of.into(), index);
+    let branches = [0, 1, 255, 256, 70_000].map(|index| branch(&path, &[7], index));
+    let frames = [1, 9, 255, 256, 1 << 40].map(RowKey::Frame);
+    let others = [
+        branch(&path, &[8], 3),
+        branch(&beside, &[7], 2),
+        RowKey::List(path.clone(), [7].into()),
+        RowKey::Result(path.clone(), [7].into()),
+        RowKey::Signal(1),
+    ];
+    for n in [1, 2] {
+        let (_, mut insert) = plan.start(&format!("i{n}"), n);
+        // Written in another order than that of the keys.
+        for key in frames.iter().rev().chain(others.iter()).chain(branches.iter().rev()) {
+            let row = Bytes::from(format!("run {n}, {key:?}"));
+            insert.rows.push(RowChange { key: key.clone(), value: Some(row) });
+        }
+        commit_all(store, &[insert]).await;
+    }
+    for (prefix, keys) in [(RowKey::FRAMES.to_vec(), &frames), (RowKey::branches(&path, &[7]), &branches)] {
+        let row = |key: &RowKey| (Bytes::from(key.to_bytes()), Bytes::from(format!("run 2, {key:?}")));
+        let expected: Vec<_> = keys.iter().map(row).collect();
+        assert_eq!(done(store.rows(run(2), &prefix).await), expected, "the rows behind {prefix:?}");
+    }
+    assert_eq!(done(store.rows(run(9), RowKey::FRAMES).await), [], "a run without branches");
 }
 
 /// A definition's manifest is kept as it was last saved, each for itself.

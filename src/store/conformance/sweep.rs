@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::life::{Life, Plan, commit_all, done};
+use super::life::{Life, Plan, commit_all, done, signal_rows};
 use crate::id::RunId;
 use crate::machine::{RowChange, RowKey};
 use crate::store::{Store, Write};
@@ -19,7 +19,7 @@ pub(super) fn with_rows(plan: &Plan, mut write: Write, signals: u64) -> Write {
 
 /// How many of the rows of [`with_rows`] a run still has.
 pub(super) async fn rows_left(store: &Arc<dyn Store>, plan: &Plan, run: RunId) -> usize {
-    let mut left = done(store.signal_rows(run).await).len();
+    let mut left = signal_rows(store, run).await.len();
     for key in [RowKey::Input, plan.result(0), plan.result(1), plan.result(2)] {
         left += usize::from(done(store.row(run, &key).await).is_some());
     }
