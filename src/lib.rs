@@ -64,6 +64,7 @@
 //! | run it | [`Runtime`], [`RuntimeBuilder`], [`StartOptions`], [`RunOnce`] |
 //! | talk to an instance | [`InstanceHandle`], [`Status`], [`StatusWatch`] |
 //! | list, count and delete instances | [`Runtime::list`], [`Runtime::count`], [`InstanceFilter`], [`InstanceHandle::delete`] |
+//! | let ended instances go by themselves | [`Retention`] |
 //! | choose a store | [`FileStore`], [`MemoryStore`], [`Durability`], [`store`] |
 //! | choose a codec | [`Codec`], [`CustomCodec`] |
 //! | tune the bounds | [`Limits`] |
@@ -107,8 +108,8 @@ pub use lifecycle::{ConflictPolicy, ExistingInstance, StartError};
 pub use limits::Limits;
 pub use run_once::{RunOnce, RunOnceError};
 pub use runtime::{
-    Cursor, CursorError, Health, InstanceFilter, ListError, Listed, Page, Runtime, RuntimeBuilder, RuntimeError,
-    StartOptions, StartReport, Started, Unregistered,
+    Cursor, CursorError, Health, InstanceFilter, ListError, Listed, Page, Retention, Runtime, RuntimeBuilder,
+    RuntimeError, StartOptions, StartReport, Started, Unregistered,
 };
 pub use status::{Failure, Status, StatusCode, TaskFailure};
 #[cfg(feature = "file-store")]

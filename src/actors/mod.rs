@@ -9,7 +9,7 @@
 //! ```
 //!
 //! Beside them, not actors: [`registry`] (who is awake), [`waiters`] (who waits for a result or watches),
-//! [`recovery`] (takes up what is in progress), [`hub`] (what they all share).
+//! [`recovery`] (takes up what is in progress), [`pruner`] (deletes what has ended), [`hub`] (what they all share).
 //!
 //! Calls point down only (instance to persistence); everything sideways or up is a cast. User code never runs in a
 //! handler.
@@ -19,6 +19,7 @@ mod instance;
 mod live;
 mod mail;
 mod persistence;
+mod pruner;
 mod recovery;
 mod registry;
 mod removal;
@@ -30,5 +31,6 @@ mod waiters;
 pub use hub::Health;
 pub(crate) use hub::{Hub, HubParts, Read};
 pub(crate) use mail::{Mail, MailError, Replacement, Reply, SignalMail};
+pub use pruner::Retention;
 pub(crate) use root::Actors;
 pub(crate) use waiters::Subscription;

@@ -24,6 +24,7 @@ mod start;
 mod step;
 
 pub use call::Caller;
+pub(crate) use delete::deletion;
 pub use delete::{DeleteError, delete_instance};
 pub use finalize::{Ending, FinalizeError, Finalized, finalize_execution};
 pub use load::{LoadError, Stored, fill, fill_values, load};

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::Runtime;
 use super::report::{StartReport, find_unregistered};
-use crate::actors::{Actors, HubParts};
+use crate::actors::{Actors, HubParts, Retention};
 use crate::clock::{Clock, SystemClock};
 use crate::codec::{CUSTOM_CODEC_ID_MIN, Codec};
 use crate::definition::{Definition, Deps, MissingDep, Workflow};
@@ -48,6 +48,7 @@ pub struct RuntimeBuilder {
     registered_twice: Option<Arc<Definition>>,
     deps: Deps,
     limits: Limits,
+    retention: Retention,
     codec: Codec,
     more_codecs: Vec<Codec>,
     clock: Arc<dyn Clock>,
@@ -61,6 +62,7 @@ impl RuntimeBuilder {
             registered_twice: None,
             deps: Deps::new(),
             limits: Limits::default(),
+            retention: Retention::new(),
             codec: Codec::MessagePack,
             more_codecs: Vec::new(),
             clock: Arc::new(SystemClock),
@@ -93,6 +95,12 @@ impl RuntimeBuilder {
     /// Sets the bounds.
     pub fn limits(mut self, limits: Limits) -> Self {
         self.limits = limits;
+        self
+    }
+
+    /// Sets how long instances are kept once they have ended. For ever by default.
+    pub fn retention(mut self, retention: Retention) -> Self {
+        self.retention = retention;
         self
     }
 
@@ -144,7 +152,7 @@ impl RuntimeBuilder {
             deps: Arc::new(self.deps),
             codecs,
         };
-        let actors = Actors::start(parts).await.map_err(RuntimeError::Actors)?;
+        let actors = Actors::start(parts, self.retention).await.map_err(RuntimeError::Actors)?;
         Ok(Runtime::new(actors, self.codec, StartReport { unregistered }))
     }
 }
