@@ -73,6 +73,7 @@
 //! | talk to an instance | [`InstanceHandle`], [`Status`], [`StatusWatch`] |
 //! | look after what failed | [`InstanceHandle::retry`], [`InstanceHandle::release`] |
 //! | list, count and delete instances | [`Runtime::list`], [`Runtime::count`], [`InstanceFilter`], [`InstanceHandle::delete`] |
+//! | let ended instances go by themselves | [`Retention`] |
 //! | choose a store | [`FileStore`], [`MemoryStore`], [`Durability`], [`store`] |
 //! | choose a codec | [`Codec`], [`CustomCodec`] |
 //! | tune the bounds | [`Limits`] |
@@ -118,8 +119,8 @@ pub use lifecycle::{ConflictPolicy, ExistingInstance, StartError};
 pub use limits::Limits;
 pub use run_once::{RunOnce, RunOnceError};
 pub use runtime::{
-    Cursor, CursorError, Health, InstanceFilter, ListError, Listed, Page, Runtime, RuntimeBuilder, RuntimeError,
-    StartOptions, StartReport, Started, Unplaced, Unregistered,
+    Cursor, CursorError, Health, InstanceFilter, ListError, Listed, Page, Retention, Runtime, RuntimeBuilder,
+    RuntimeError, StartOptions, StartReport, Started, Unplaced, Unregistered,
 };
 pub use status::{Failure, Status, StatusCode};
 #[cfg(feature = "file-store")]

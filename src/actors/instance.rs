@@ -27,7 +27,7 @@ pub(super) enum Activation {
     Fresh(Box<Snapshot>, Vec<Effect>),
     /// From the store.
     Load,
-    /// From the store, after an actor that died: what that one submitted is settled first.
+    /// From the store, after an actor that died, or whose run was deleted: what was submitted is settled first.
     Successor,
 }
 
@@ -195,7 +195,7 @@ impl State {
             (Being::Live(live), mail) if live.is_leaving() => self.behind.push_back(mail),
             // Deleted and started anew, past this actor, while it learned of the end: the news is of the new run.
             (Being::Live(live), Mail::TakeUp) if live.is_over() => {
-                self.being = Being::New(Activation::Load);
+                self.being = Being::New(Activation::Successor);
                 self.load(myself).await;
             }
             (Being::Live(live), mail) => live.mail(mail).await,

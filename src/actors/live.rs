@@ -116,7 +116,10 @@ impl Live {
 
     pub(super) async fn mail(&mut self, mail: Mail) {
         match mail {
-            Mail::Wake => self.apply(Event::Wake, None).await,
+            Mail::Wake => {
+                self.apply(Event::Wake, None).await;
+                self.ask_to_be_woken();
+            }
             Mail::Signal { signal, reply } => {
                 let SignalMail { name, id, payload, codec, payload_type } = *signal;
                 if let Err(error) = self.definition.check_signal(&name, payload_type) {
@@ -160,6 +163,15 @@ impl Live {
         match self.as_ending(event) {
             Ok(ending) => self.finalize(ending, reply, recorded).await,
             Err(event) => self.step(event, reply, recorded).await,
+        }
+    }
+
+    /// A wake-up that came is spent, also if it came too early and changed nothing.
+    fn ask_to_be_woken(&mut self) {
+        let wake = self.snapshot.wake();
+        match self.pending.back_mut() {
+            Some(pending) => pending.effects.push(Effect::WakeAt(wake)),
+            None => self.hub.arm(self.snapshot.instance(), wake),
         }
     }
 

@@ -9,8 +9,8 @@
 //! ```
 //!
 //! Beside them, not actors: [`registry`] (who is awake), [`waiters`] (who waits for a result or watches),
-//! [`recovery`] (takes up what is in progress), [`upgrades`] (what goes on with a newer definition), [`hub`] (what they all
-//! share).
+//! [`recovery`] (takes up what is in progress), [`pruner`] (deletes what has ended), [`upgrades`] (what goes on with a newer
+//! definition), [`hub`] (what they all share).
 //!
 //! Calls point down only (instance to persistence); everything sideways or up is a cast. User code never runs in a
 //! handler.
@@ -20,6 +20,7 @@ mod instance;
 mod live;
 mod mail;
 mod persistence;
+mod pruner;
 mod recovery;
 mod registry;
 mod removal;
@@ -33,6 +34,7 @@ mod waiters;
 pub use hub::Health;
 pub(crate) use hub::{Hub, HubParts, Read};
 pub(crate) use mail::{Mail, MailError, Replacement, Reply, SignalMail};
+pub use pruner::Retention;
 pub(crate) use root::Actors;
 pub(crate) use upgrades::TakeOvers;
 pub use upgrades::Unplaced;

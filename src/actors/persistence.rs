@@ -27,7 +27,8 @@ use crate::store::{Answers, Store, StoreError, Write};
 
 /// Most writes in one commit.
 const BATCH_WRITES_MAX: usize = 4_096;
-/// Rows of superseded runs deleted between two commits.
+/// Rows of superseded runs deleted between two commits, at least; twice as many as were written since, if that is more, so
+/// that what is left behind cannot outgrow what is cleared.
 const SWEEP_ROWS: usize = 256;
 /// The first and the longest wait before the store is tried again.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(1));
@@ -39,8 +40,10 @@ pub(super) enum PersistenceMessage {
     Flush,
     /// Answer once everything submitted before is settled.
     Barrier(oneshot::Sender<()>),
-    /// Delete some rows of superseded runs, if there is nothing else to do.
+    /// There are rows of superseded runs to be deleted.
     Sweep,
+    /// Delete some of them; sent by the actor to itself, behind whatever came meanwhile.
+    SweepOn,
 }
 
 pub(super) struct Submission {
@@ -117,6 +120,10 @@ struct State {
     store: Arc<dyn Store>,
     queue: Vec<Submission>,
     flush_is_due: bool,
+    /// Whether `SweepOn` is on its way: one at a time, however often it is asked for.
+    sweep_is_due: bool,
+    /// Rows written since the last sweep.
+    rows_written: usize,
     /// The wait before the store is tried again; short again once a commit has succeeded.
     backoff: Duration,
 }
@@ -125,7 +132,15 @@ struct State {
 pub(super) fn spawn(hub: &Arc<Hub>, root: ActorCell) -> std::io::Result<(PersistenceHandle, Thread)> {
     let (ready, started) = std::sync::mpsc::sync_channel(1);
     let store = Arc::clone(&hub.store);
-    let state = State { hub: Arc::downgrade(hub), store, queue: Vec::new(), flush_is_due: false, backoff: BACKOFF.0 };
+    let state = State {
+        hub: Arc::downgrade(hub),
+        store,
+        queue: Vec::new(),
+        flush_is_due: false,
+        sweep_is_due: false,
+        rows_written: 0,
+        backoff: BACKOFF.0,
+    };
     let tokio = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
     let thread = std::thread::Builder::new().name("everstep-persistence".into()).spawn(move || {
         tokio.block_on(async move {
@@ -178,9 +193,15 @@ impl Actor for Persistence {
                 state.flush().await;
                 let _ = settled.send(());
             }
+            PersistenceMessage::Sweep if state.sweep_is_due => {}
             PersistenceMessage::Sweep => {
-                if state.sweep().await {
-                    myself.cast(PersistenceMessage::Sweep)?;
+                state.sweep_is_due = true;
+                myself.cast(PersistenceMessage::SweepOn)?;
+            }
+            PersistenceMessage::SweepOn => {
+                state.sweep_is_due = state.sweep().await;
+                if state.sweep_is_due {
+                    myself.cast(PersistenceMessage::SweepOn)?;
                 }
             }
         }
@@ -222,6 +243,7 @@ impl State {
                 Ok(answers) => {
                     self.set_health(Health::Healthy);
                     self.backoff = BACKOFF.0;
+                    self.rows_written += writes.iter().map(|write| write.rows.len()).sum::<usize>();
                     return Ok(answers);
                 }
                 Err(error) => return Err(error),
@@ -256,8 +278,9 @@ impl State {
     }
 
     /// Whether there is more to sweep.
-    async fn sweep(&self) -> bool {
-        match self.store.sweep(SWEEP_ROWS).await {
+    async fn sweep(&mut self) -> bool {
+        let rows = SWEEP_ROWS.max(2 * std::mem::take(&mut self.rows_written));
+        match self.store.sweep(rows).await {
             Ok(swept) => swept > 0,
             Err(error) => {
                 // The next write notices too, and does what must be done.

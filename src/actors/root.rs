@@ -6,8 +6,9 @@ use std::time::Duration;
 use ractor::{Actor, ActorProcessingErr, ActorRef, SupervisionEvent};
 
 use super::hub::{Health, Hub, HubParts, Running, ToInstances};
+use super::pruner::Retention;
 use super::timers::TimerMessage;
-use super::{persistence, recovery, shard, timers};
+use super::{persistence, pruner, recovery, shard, timers};
 use crate::executor::Executor;
 use crate::lifecycle::Port as _;
 
@@ -58,7 +59,7 @@ pub(crate) struct Actors {
 
 impl Actors {
     /// Starts everything; recovery goes on in the background.
-    pub(crate) async fn start(parts: HubParts) -> Result<Self, String> {
+    pub(crate) async fn start(parts: HubParts, retention: Retention) -> Result<Self, String> {
         let hub = Hub::new(parts);
         let text = |error: &dyn std::fmt::Display| error.to_string();
         let (root, _) = Actor::spawn(None, Root, Arc::downgrade(&hub)).await.map_err(|error| text(&error))?;
@@ -77,6 +78,9 @@ impl Actors {
         let _ = hub.parts.set(running);
         first_tick.cast(TimerMessage::Tick).map_err(|error| text(&error))?;
         tokio::spawn(recovery::run(Arc::downgrade(&hub)));
+        if retention.is_limited() {
+            tokio::spawn(pruner::run(Arc::downgrade(&hub), retention));
+        }
         Ok(Self { hub, root, persistence: std::sync::Mutex::new(Some(thread)) })
     }
 

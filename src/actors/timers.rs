@@ -34,7 +34,8 @@ const RETRY_AFTER: Duration = Duration::from_millis(20);
 pub(super) enum TimerMessage {
     /// Wake an instance at this time instead of the one before.
     Arm { instance: InstanceId, wake: Wake },
-    /// Wake an instance that was just started, if it has not asked for something newer.
+    /// Wake an instance that was just started, if it has not asked for something newer. An earlier time that is known stays,
+    /// a later one does not: it may be of a run that was deleted. To be woken too early does no harm.
     ArmFresh { instance: InstanceId, wake: Wake },
     /// Something may be due, or the window be low. The first comes from the root, when everything is there.
     Tick,
@@ -129,7 +130,8 @@ impl Actor for Timers {
                 state.next_alarm()
             }
             TimerMessage::ArmFresh { instance, wake } => {
-                if !state.times.contains_key(&instance) {
+                let known = state.times.get(&instance).map(|(at, _)| *at);
+                if known.is_none_or(|known| wake.at.is_some_and(|at| at < known)) {
                     state.arm(instance, wake);
                 }
                 state.next_alarm()

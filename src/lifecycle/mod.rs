@@ -27,6 +27,7 @@ mod step;
 mod takeover;
 
 pub use call::Caller;
+pub(crate) use delete::deletion;
 pub use delete::{DeleteError, delete_instance};
 pub use finalize::{Ending, FinalizeError, Finalized, finalize_execution};
 pub(crate) use load::has_moved;

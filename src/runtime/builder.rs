@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::Runtime;
 use super::report::{StartReport, find_unregistered};
-use crate::actors::{Actors, HubParts, TakeOvers};
+use crate::actors::{Actors, HubParts, Retention, TakeOvers};
 use crate::clock::{Clock, SystemClock};
 use crate::codec::{CUSTOM_CODEC_ID_MIN, Codec};
 use crate::definition::{Definition, Deps, MissingDep, Workflow};
@@ -54,6 +54,7 @@ pub struct RuntimeBuilder {
     registered_twice: Option<Arc<Definition>>,
     deps: Deps,
     limits: Limits,
+    retention: Retention,
     codec: Codec,
     more_codecs: Vec<Codec>,
     clock: Arc<dyn Clock>,
@@ -67,6 +68,7 @@ impl RuntimeBuilder {
             registered_twice: None,
             deps: Deps::new(),
             limits: Limits::default(),
+            retention: Retention::new(),
             codec: Codec::MessagePack,
             more_codecs: Vec::new(),
             clock: Arc::new(SystemClock),
@@ -99,6 +101,12 @@ impl RuntimeBuilder {
     /// Sets the bounds.
     pub fn limits(mut self, limits: Limits) -> Self {
         self.limits = limits;
+        self
+    }
+
+    /// Sets how long instances are kept once they have ended. For ever by default.
+    pub fn retention(mut self, retention: Retention) -> Self {
+        self.retention = retention;
         self
     }
 
@@ -154,7 +162,7 @@ impl RuntimeBuilder {
             deps: Arc::new(self.deps),
             codecs,
         };
-        let actors = Actors::start(parts).await.map_err(RuntimeError::Actors)?;
+        let actors = Actors::start(parts, self.retention).await.map_err(RuntimeError::Actors)?;
         Ok(Runtime::new(actors, self.codec, StartReport { unregistered }))
     }
 }

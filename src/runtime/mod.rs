@@ -16,7 +16,7 @@ use crate::handle::{HandleError, InstanceHandle, MessageError, delete, read};
 use crate::id::InstanceId;
 use crate::store::Store;
 
-pub use crate::actors::{Health, Unplaced};
+pub use crate::actors::{Health, Retention, Unplaced};
 pub use builder::{RuntimeBuilder, RuntimeError};
 pub use cursor::{Cursor, CursorError};
 pub use list::{InstanceFilter, ListError, Listed, Page};
