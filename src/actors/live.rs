@@ -14,12 +14,12 @@ use ractor::ActorRef;
 
 use super::hub::Hub;
 use super::mail::{InstanceMessage, Mail, MailError, Replacement, Reply, SignalMail};
-use crate::codec::Codec;
+use crate::codec::{Codec, Home, Value};
 use crate::definition::{Definition, Op};
 use crate::executor::{AttemptKey, Job};
 use crate::id::RunId;
 use crate::lifecycle::{
-    Caller, CommitError, Ending, FinalizeError, LoadError, Port as _, fill_run, finalize_execution, step,
+    Caller, CommitError, Ending, FinalizeError, LoadError, Port as _, fill_list, fill_run, finalize_execution, step,
 };
 use crate::limits::PayloadLimits;
 use crate::machine::{Effect, Event, Refusal, Run, Setting, Snapshot, Ticket};
@@ -305,8 +305,9 @@ impl Live {
 
     /// Hands an attempt to the executor, with what it is still to be given from the store.
     async fn submit(&mut self, mut run: Run) {
-        let store = self.hub.persistence().store();
-        match fill_run(store, self.definition.program(), &self.snapshot, &mut run).await {
+        // Rare, and large as a future: only what was taken up from the store has anything to read.
+        let is_read = run.value.unread().is_empty();
+        match if is_read { Ok(()) } else { Box::pin(self.fill(&mut run)).await } {
             Ok(()) => {}
             Err(LoadError::Store(error)) => {
                 self.broken = Some(error.into());
@@ -324,6 +325,25 @@ impl Live {
             limits: PayloadLimits::from(&self.hub.limits),
         };
         self.hub.running().executor.submit(Job { key: self.key(run.ticket), run, caller });
+    }
+
+    async fn fill(&mut self, run: &mut Run) -> Result<(), LoadError> {
+        let (store, program) = (self.hub.persistence().store(), self.definition.program());
+        let list_of = |value: &Value| {
+            let mut unread = value.unread().into_iter();
+            unread.find_map(|home| if let Home::Item(place, _) = home { Some(place) } else { None })
+        };
+        if list_of(&run.value).is_some()
+            && let Some(frame) = self.snapshot.frames.get(run.ticket.frame)
+        {
+            if let Some(place) = list_of(&frame.value) {
+                fill_list(store, program, &mut self.snapshot, &place).await?;
+            }
+            if let Some(frame) = self.snapshot.frames.get(run.ticket.frame) {
+                run.value = frame.value.clone();
+            }
+        }
+        fill_run(store, program, &self.snapshot, run).await
     }
 
     fn key(&self, ticket: Ticket) -> AttemptKey {

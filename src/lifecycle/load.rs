@@ -143,6 +143,22 @@ pub async fn fill_run(
     }
 }
 
+/// Reads the list that a map was given, once for all its items: those that have started, and those that will. Without it each
+/// item that starts after the instance was taken up would read the whole list.
+pub(crate) async fn fill_list(
+    store: &dyn Store,
+    names: &dyn Names,
+    snapshot: &mut Snapshot,
+    place: &Place,
+) -> Result<(), LoadError> {
+    let items = snapshot.unread().into_iter().filter(|home| matches!(home, Home::Item(of, _) if of == place));
+    let homes = std::iter::once(Home::List(place.clone())).chain(items).collect();
+    let mut rows = Rows::new(store, names);
+    rows.read(snapshot, homes).await?;
+    snapshot.fill(&rows.read);
+    Ok(())
+}
+
 /// The rows of a run that hold values, as far as they were read.
 struct Rows<'a> {
     store: &'a dyn Store,

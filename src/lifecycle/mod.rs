@@ -23,8 +23,8 @@ mod step;
 
 pub use call::Caller;
 pub use finalize::{Ending, FinalizeError, Finalized, finalize_execution};
-pub(crate) use load::has_moved;
 pub use load::{LoadError, Stored, fill, fill_frames, fill_run, fill_values, load, read_branches};
+pub(crate) use load::{fill_list, has_moved};
 pub use port::{CommitError, Port};
 pub use resume::{ResumeError, ResumeInputError, ResumeOutcome, get_resume_input, prepare_resume};
 pub use start::{
