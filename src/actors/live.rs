@@ -146,7 +146,7 @@ impl Live {
             _ => None,
         };
         match self.as_ending(event) {
-            Ok(ending) => self.finalize(ending, reply, recorded).await,
+            Ok(ending) => Box::pin(self.finalize(ending, reply, recorded)).await,
             Err(event) => self.step(event, reply, recorded).await,
         }
     }
