@@ -115,7 +115,7 @@ impl Actor for InstanceActor {
 impl State {
     async fn handle(&mut self, myself: &ActorRef<InstanceMessage>, message: InstanceMessage) {
         match message {
-            InstanceMessage::Load => self.load(myself).await,
+            InstanceMessage::Load => Box::pin(self.load(myself)).await,
             InstanceMessage::Mail(mail) => {
                 self.queued.fetch_sub(1, Ordering::AcqRel);
                 self.mail(myself, mail).await;
@@ -201,15 +201,17 @@ impl State {
             (Being::Live(live), mail) => live.mail(mail).await,
             (Being::Gone(_), Mail::TakeUp) => {
                 self.being = Being::New(Activation::Load);
-                self.load(myself).await;
+                Box::pin(self.load(myself)).await;
             }
-            (Being::Gone(_), Mail::Replace(replacement)) => self.replace(myself, *replacement).await,
+            (Being::Gone(_), Mail::Replace(replacement)) => Box::pin(self.replace(myself, *replacement)).await,
             (Being::Gone(_), Mail::Release { reply }) => {
-                let released = self.release(myself).await;
+                let released = Box::pin(self.release(myself)).await;
                 reply.send(released);
             }
             // Whatever keeps it from going on here need not keep it in the store.
-            (Being::Gone(reason), Mail::Delete { reply }) if !reason.is_unsettled() => self.delete(reply).await,
+            (Being::Gone(reason), Mail::Delete { reply }) if !reason.is_unsettled() => {
+                Box::pin(self.delete(reply)).await;
+            }
             (Being::Gone(MailError::Store(_)), Mail::Finished { .. }) => {
                 // Kept by the executor; whoever takes the instance up next is told again.
             }
@@ -251,13 +253,13 @@ impl State {
         }
         if let Some(reason) = live.to_quarantine.take() {
             tracing::error!(instance = %self.id, reason = &*reason, "an instance is quarantined");
-            let gone = self.quarantine(&reason).await;
+            let gone = Box::pin(self.quarantine(&reason)).await;
             self.being = Being::Gone(gone);
         } else if let Some(replacement) = live.replacement.take() {
             // Settled: what is stored is what is in memory, and nobody else writes to it.
-            self.replace(myself, *replacement).await;
+            Box::pin(self.replace(myself, *replacement)).await;
         } else if let Some(reply) = live.deletion.take() {
-            self.delete(reply).await;
+            Box::pin(self.delete(reply)).await;
         }
     }
 }

@@ -161,7 +161,7 @@ impl Live {
             _ => None,
         };
         match self.as_ending(event) {
-            Ok(ending) => self.finalize(ending, reply, recorded).await,
+            Ok(ending) => Box::pin(self.finalize(ending, reply, recorded)).await,
             Err(event) => self.step(event, reply, recorded).await,
         }
     }
@@ -331,8 +331,11 @@ impl Live {
 
     /// Hands an attempt to the executor, with what it is still to be given from the store.
     async fn submit(&mut self, mut run: Run) {
-        let store = self.hub.persistence().store();
-        match fill_run(store, self.definition.program(), &self.snapshot, &mut run).await {
+        // Rare, and large as a future: only what was taken up from the store has anything to read.
+        let is_read = run.value.unread().is_empty();
+        let (store, names) = (self.hub.persistence().store(), self.definition.program());
+        let filled = if is_read { Ok(()) } else { Box::pin(fill_run(store, names, &self.snapshot, &mut run)).await };
+        match filled {
             Ok(()) => {}
             Err(LoadError::Store(error)) => {
                 self.broken = Some(error.into());

@@ -54,15 +54,27 @@ pub async fn load(store: &dyn Store, instance: &InstanceId) -> Result<Option<Sto
     Ok(Some(Stored { snapshot, quarantine }))
 }
 
-/// Reads the branches and signals of a snapshot, and checks that it stands where its program says it can. What its frames
-/// carry is read when it is needed: [`fill_values`], [`fill_run`].
+/// Reads the branches and signals of a snapshot and the lists of maps under way, and checks that it stands where its program
+/// says it can. What else its frames carry is read when it is needed: [`fill_values`], [`fill_run`].
 ///
 /// # Errors
 /// [`LoadError`].
 pub async fn fill_frames(store: &dyn Store, program: &Program, snapshot: &mut Snapshot) -> Result<(), LoadError> {
     read_branches(store, snapshot).await?;
     snapshot.check(program)?;
+    read_lists(store, program, snapshot).await?;
     read_signals(store, snapshot).await
+}
+
+/// Reads the lists that maps under way were given, once for all their items: those that have started, and those that will.
+async fn read_lists(store: &dyn Store, program: &Program, snapshot: &mut Snapshot) -> Result<(), LoadError> {
+    let homes = snapshot.unread_lists();
+    if !homes.is_empty() {
+        let mut rows = Rows::new(store, program);
+        rows.read(snapshot, homes).await?;
+        snapshot.fill(&rows.read);
+    }
+    Ok(())
 }
 
 /// Reads the signals of a snapshot: those buffered, and the ids of those remembered.

@@ -45,6 +45,17 @@ impl Snapshot {
         values.flat_map(Value::unread).collect()
     }
 
+    /// The lists of maps that have items to start, and items of lists, that are still to be read.
+    pub fn unread_lists(&self) -> Vec<Home> {
+        let wanted = |frame: &Frame, home: &Home| match (home, &frame.phase) {
+            (Home::List(_), Phase::Map { total, started, .. }) => started < total,
+            (home, _) => matches!(home, Home::Item(..)),
+        };
+        let unread =
+            |frame: &Frame| frame.value.unread().into_iter().filter(|home| wanted(frame, home)).collect::<Vec<_>>();
+        self.frames.iter().flat_map(|(_, frame)| unread(frame)).collect()
+    }
+
     /// Puts what was read in its place.
     pub fn fill(&mut self, read: &HashMap<Home, Vec<Token>>) {
         let lookup = |home: &Home| read.get(home).cloned();

@@ -1,0 +1,219 @@
+//! Ten thousand tasks, iterations and items: what each step writes, what is kept, and what it takes to go on.
+//!
+//! Everything runs on threads with a stack of 256 KiB, the runtime's own ones too: each test runs in a process of its own,
+//! started with that size as the default.
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test may panic")]
+
+mod common;
+
+#[path = "long_runs/meter.rs"]
+mod meter;
+#[path = "common/through.rs"]
+mod through;
+#[path = "long_runs/workflows.rs"]
+mod workflows;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use everstep::{Concurrency, Limits, ManualClock, MemoryStore, RunId, Runtime, RuntimeBuilder, Store as _, Workflow};
+
+use common::{Gate, still_clock};
+use meter::{Meter, Read};
+use through::Through;
+use workflows::{STEPS, Text, chain, looping, mapping, text};
+
+const STACK_BYTES: usize = 256 * 1024;
+/// Over the size up to which values ride in heads and frames.
+const ITEM_DIGITS: usize = 150;
+/// How long ten thousand steps may take before a test says that they never end.
+const PATIENCE: Duration = Duration::from_mins(2);
+
+/// Runs the rest of a test in a process whose threads have small stacks, on such threads.
+fn on_small_stacks(test: &str, run: impl AsyncFnOnce() + Send + 'static) {
+    let bytes = STACK_BYTES.to_string();
+    if std::env::var("RUST_MIN_STACK").as_ref() != Ok(&bytes) {
+        let mut process = std::process::Command::new(std::env::current_exe().unwrap());
+        let ended = process.args(["--exact", test, "--nocapture"]).env("RUST_MIN_STACK", bytes).status();
+        return assert!(ended.unwrap().success(), "{test} did not end well in its own process");
+    }
+    let work = move || {
+        let mut tokio = tokio::runtime::Builder::new_multi_thread();
+        let tokio = tokio.worker_threads(2).thread_stack_size(STACK_BYTES).enable_all().build().unwrap();
+        tokio.block_on(run());
+    };
+    std::thread::Builder::new().stack_size(STACK_BYTES).spawn(work).unwrap().join().unwrap();
+}
+
+/// What outlives a runtime.
+struct World<I, O> {
+    workflow: Workflow<I, O>,
+    input: I,
+    store: MemoryStore,
+    clock: ManualClock,
+}
+
+impl<I: serde::Serialize + Clone + Sync, O: std::fmt::Debug + PartialEq + 'static> World<I, O> {
+    fn new(workflow: Workflow<I, O>, input: I) -> Self {
+        Self { workflow, input, store: MemoryStore::new(), clock: still_clock() }
+    }
+
+    fn builder(&self, meter: &Arc<Meter>, gate: Option<Gate>) -> RuntimeBuilder {
+        let mut limits = Limits::default();
+        limits.payload_bytes_max = 8 << 20;
+        let store = Through::new(&self.store, meter);
+        let builder = Runtime::builder(store).register(&self.workflow).clock(self.clock.clone()).limits(limits);
+        builder.provide(gate)
+    }
+
+    /// From the start to the end, or to the end of the process behind so many writes; gives the run, and what was counted.
+    async fn run(&self, writes: Option<usize>) -> (RunId, Arc<Meter>, Option<O>) {
+        let meter = Meter::new(writes);
+        let runtime = self.builder(&meter, None).start().await.unwrap();
+        let handle = runtime.start(&self.workflow, "id", self.input.clone()).await.unwrap();
+        let output = tokio::select! {
+            output = tokio::time::timeout(PATIENCE, handle.result()) => Some(output.unwrap().unwrap()),
+            () = meter.over.cancelled() => None,
+        };
+        (handle.run_id(), meter, output)
+    }
+
+    /// Takes the instance up, up to the first task that runs again; gives what had to be read for that.
+    async fn take_up(&self) -> Read {
+        let (meter, gate) = (Meter::new(None), Gate::new());
+        let runtime = self.builder(&meter, Some(gate.clone())).start().await.unwrap();
+        gate.entered().await;
+        let read = meter.read_so_far();
+        drop(runtime);
+        read
+    }
+
+    /// Goes on to the end; gives what was read on the way, and the output.
+    async fn go_on(&self) -> (Read, O) {
+        let meter = Meter::new(None);
+        let runtime = self.builder(&meter, None).start().await.unwrap();
+        let handle = runtime.handle(&self.workflow, "id").await.unwrap();
+        let output = tokio::time::timeout(PATIENCE, handle.result()).await.unwrap().unwrap();
+        (meter.read_so_far(), output)
+    }
+
+    async fn rows(&self, run: RunId) -> usize {
+        self.store.rows(run, &[]).await.unwrap().len()
+    }
+}
+
+/// What taking up and going on may cost, and what is left.
+struct Bounds {
+    /// Rows of the run at its end.
+    rows: usize,
+    /// Records read on the way from a restart to the end and the result.
+    records_to_go_on: usize,
+    bytes_to_go_on: usize,
+}
+
+/// What was found when the process had ended at some point.
+struct Stopped {
+    rows: usize,
+    taken_up: Read,
+}
+
+/// Runs to the end: a step late in the run writes as much as an early one. Then again to a tenth and nine tenths of it, to be
+/// taken up from there; gives what was found at these.
+async fn measure<I, O>(name: &str, bounds: Bounds, workflow: impl Fn() -> Workflow<I, O>, input: I) -> [Stopped; 2]
+where
+    I: serde::Serialize + Clone + Sync,
+    O: std::fmt::Debug + PartialEq + 'static,
+{
+    let whole = World::new(workflow(), input.clone());
+    let (run, meter, output) = whole.run(None).await;
+    let (writes, rows) = (meter.writes(), whole.rows(run).await);
+    let (early, late) = (mean(&writes, 5..15), mean(&writes, 85..95));
+    println!("{name}: {} writes of {early:.1} bytes, late ones of {late:.1}; {rows} rows at the end", writes.len());
+    assert!((late / early - 1.0).abs() < 0.1, "{name}: a step wrote {early} bytes, and later {late}");
+    assert_eq!(rows, bounds.rows, "{name}");
+
+    let mut stopped = Vec::new();
+    for tenths in [1, 9] {
+        let part = World::new(workflow(), input.clone());
+        let (run, ..) = part.run(Some(writes.len() * tenths / 10)).await;
+        let (rows, taken_up) = (part.rows(run).await, part.take_up().await);
+        let (gone_on, gave) = part.go_on().await;
+        println!("{name}: at {tenths} tenths {rows} rows, {taken_up:?} to take up, {gone_on:?} to go on to the end");
+        assert_eq!(Some(gave), output, "{name}");
+        assert!(gone_on.records <= bounds.records_to_go_on && gone_on.bytes <= bounds.bytes_to_go_on, "{name}");
+        stopped.push(Stopped { rows, taken_up });
+    }
+    stopped.try_into().ok().unwrap()
+}
+
+/// Taking up reads the same however much has been done.
+#[track_caller]
+fn assert_same(early: Read, late: Read) {
+    assert_eq!(early.records, late.records);
+    assert!(early.bytes.abs_diff(late.bytes) * 10 <= early.bytes, "{early:?}, and later {late:?}");
+}
+
+/// The mean of a part of the writes, in percent of all.
+fn mean(writes: &[usize], percent: std::ops::Range<usize>) -> f64 {
+    let part = &writes[writes.len() * percent.start / 100..writes.len() * percent.end / 100];
+    #[expect(clippy::cast_precision_loss, reason = "both are small")]
+    let mean = part.iter().sum::<usize>() as f64 / part.len() as f64;
+    mean
+}
+
+fn items() -> Vec<Text> {
+    (0..STEPS).map(|n| text(n, ITEM_DIGITS)).collect()
+}
+
+/// Each item is read once, and so are each result and, for the output, what each item gave.
+fn map_bounds() -> Bounds {
+    let bytes = 3 * STEPS * (ITEM_DIGITS + 150);
+    Bounds { rows: 2 * STEPS + 2, records_to_go_on: 3 * STEPS + 100, bytes_to_go_on: bytes }
+}
+
+#[test]
+fn a_chain_of_ten_thousand_tasks_costs_the_same_at_each() {
+    // One row for each task; the head alone is read to go on.
+    on_small_stacks("a_chain_of_ten_thousand_tasks_costs_the_same_at_each", async || {
+        let bounds = Bounds { rows: STEPS, records_to_go_on: 10, bytes_to_go_on: 4_096 };
+        let [early, late] = measure("chain", bounds, chain, text(0, 40)).await;
+        assert_same(early.taken_up, late.taken_up);
+    });
+}
+
+#[test]
+fn a_loop_of_ten_thousand_iterations_costs_the_same_in_each_and_keeps_the_rows_of_one() {
+    // The carried value, and the latest result of the one task.
+    let name = "a_loop_of_ten_thousand_iterations_costs_the_same_in_each_and_keeps_the_rows_of_one";
+    on_small_stacks(name, async || {
+        let bounds = Bounds { rows: 1, records_to_go_on: 10, bytes_to_go_on: 4_096 };
+        let [early, late] = measure("loop", bounds, looping, text(0, 40)).await;
+        assert_same(early.taken_up, late.taken_up);
+        assert_eq!((early.rows, late.rows), (1, 1));
+    });
+}
+
+#[test]
+fn a_map_of_ten_thousand_items_at_once_costs_the_same_for_each_and_is_taken_up_by_what_is_left() {
+    // All items start with the map: what is read to take it up is a record for each that has not ended, and the list once.
+    let name = "a_map_of_ten_thousand_items_at_once_costs_the_same_for_each_and_is_taken_up_by_what_is_left";
+    on_small_stacks(name, async || {
+        let workflow = || mapping(Concurrency::Unlimited);
+        for (stopped, left) in measure("map", map_bounds(), workflow, items()).await.into_iter().zip([9, 1]) {
+            let left = STEPS * left / 10;
+            assert!(stopped.taken_up.records <= left + 10, "{:?} for {left} items", stopped.taken_up);
+        }
+    });
+}
+
+#[test]
+fn a_map_of_sixteen_items_at_once_costs_the_same_for_each_and_is_taken_up_the_same_wherever_it_is() {
+    // Sixteen records and the list, once.
+    let name = "a_map_of_sixteen_items_at_once_costs_the_same_for_each_and_is_taken_up_the_same_wherever_it_is";
+    on_small_stacks(name, async || {
+        let workflow = || mapping(Concurrency::AtMost(16));
+        let [early, late] = measure("map of 16", map_bounds(), workflow, items()).await;
+        assert_same(early.taken_up, late.taken_up);
+        assert!(early.taken_up.records <= 16 + 4, "{:?}", early.taken_up);
+    });
+}
