@@ -7,6 +7,7 @@
 //! ```
 
 use std::collections::VecDeque;
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -46,7 +47,8 @@ pub(super) struct State {
     pub(super) id: InstanceId,
     queued: Arc<AtomicUsize>,
     pub(super) being: Being,
-    /// Mail that came behind a replacement, a delete or a quarantine, which waits for what is being written. Bounded by the callers' places.
+    /// Mail to be handled: at once, but for what came behind a replacement, a delete or a quarantine, which waits for what is
+    /// being written. Bounded by the callers' places.
     behind: VecDeque<Mail>,
     stopping: bool,
 }
@@ -101,7 +103,12 @@ impl Actor for InstanceActor {
         message: InstanceMessage,
         state: &mut State,
     ) -> Result<(), ActorProcessingErr> {
-        if let Err(panic) = caught(state.handle(&myself, message)).await {
+        // Pinned here: as an argument it would be stored twice, and ractor has this future on the stack several times over.
+        let handled = {
+            let handling = pin!(state.handle(&myself, message));
+            caught(handling).await
+        };
+        if let Err(panic) = handled {
             return Err(Box::new(ActorPanicked { instance: state.id.clone(), panic }));
         }
         if state.may_leave() && state.hub.registry.leave(&state.id, myself.get_id()) {
@@ -118,7 +125,10 @@ impl State {
             InstanceMessage::Load => Box::pin(self.load(myself)).await,
             InstanceMessage::Mail(mail) => {
                 self.queued.fetch_sub(1, Ordering::AcqRel);
-                self.mail(myself, mail).await;
+                match mail {
+                    Mail::Stop => self.stopping = true,
+                    mail => self.behind.push_back(mail),
+                }
             }
             InstanceMessage::Committed { run, seq } => {
                 if let Being::Live(live) = &mut self.being {
@@ -191,12 +201,10 @@ impl State {
 
     async fn mail(&mut self, myself: &ActorRef<InstanceMessage>, mail: Mail) {
         match (&mut self.being, mail) {
-            (_, Mail::Stop) => self.stopping = true,
-            (Being::Live(live), mail) if live.is_leaving() => self.behind.push_back(mail),
             // Deleted and started anew, past this actor, while it learned of the end: the news is of the new run.
             (Being::Live(live), Mail::TakeUp) if live.is_over() => {
                 self.being = Being::New(Activation::Successor);
-                self.load(myself).await;
+                Box::pin(self.load(myself)).await;
             }
             (Being::Live(live), mail) => live.mail(mail).await,
             (Being::Gone(_), Mail::TakeUp) => {
