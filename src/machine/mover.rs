@@ -155,13 +155,25 @@ impl<'a> Mover<'a> {
         }
         self.is_moving = true;
         while let Some((id, frame)) = self.moving.pop() {
-            // A failure on the way may have taken the parent, and with it all its branches.
-            let parent = frame.lineage.origin.map(|origin| origin.parent);
-            if parent.is_none_or(|parent| self.snapshot.frames.get(parent).is_some()) {
+            if self.is_wanted(&frame) {
                 self.enter(id, frame);
             }
         }
         self.is_moving = false;
+    }
+
+    /// A failure on the way may have taken a frame's parent, and with it all its branches.
+    fn is_wanted(&self, frame: &Frame) -> bool {
+        frame.lineage.origin.is_none_or(|origin| self.snapshot.frames.get(origin.parent).is_some())
+    }
+
+    /// Lets the same happen to frames in turn. Once the run has ended nothing happens to those behind.
+    pub(super) fn each(&mut self, ids: Vec<FrameId>, what: impl Fn(&mut Self, FrameId)) {
+        for id in ids {
+            if self.snapshot.end.is_none() {
+                what(self, id);
+            }
+        }
     }
 
     /// Lets a frame that something held go on with the next op.

@@ -20,9 +20,7 @@ impl Mover<'_> {
         self.snapshot.deadline = deadline;
         self.snapshot.end = None;
         self.changed = true;
-        for id in self.snapshot.frames.ids() {
-            self.retry_frame(id);
-        }
+        self.each(self.snapshot.frames.ids(), Self::retry_frame);
         self.wake();
         Ok(())
     }

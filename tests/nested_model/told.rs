@@ -1,0 +1,45 @@
+//! Stories told on purpose: each is the shortest that once went another way.
+
+use crate::driver::{Begin, Driver};
+use crate::plan::{End, Options, Spec, plan};
+use crate::story::{Happening, Output, Which};
+
+/// Both are told the story, and then whatever brings the instance to its end.
+fn tell(specs: &[Spec], list_bytes_max: Option<usize>, story: &[Happening]) {
+    let plan = plan(specs);
+    let mut both = Driver::new(&plan, Begin { deadline: None, list_bytes_max, input: "a".into() });
+    for what in story {
+        both.happen(what);
+    }
+    both.bring_to_its_end();
+}
+
+fn wait() -> Spec {
+    Spec::Wait { signal: "a", timeout: None, keeps: false }
+}
+
+fn map(concurrency: Option<usize>, body: Spec) -> Spec {
+    Spec::Map { concurrency, collects: false, body: vec![body] }
+}
+
+fn well(texts: &[&str], again: bool) -> Happening {
+    let texts = texts.iter().map(ToString::to_string).collect();
+    Happening::Well(Which::Current(0), Output { texts, again })
+}
+
+fn signal(id: u32, payload: &str) -> Happening {
+    Happening::Signal { name: "a", id, payload: payload.into() }
+}
+
+/// The task before the map gives a list, and that is split.
+fn list(items: &[&str]) -> [Happening; 2] {
+    [well(items, false), well(&[], false)]
+}
+
+#[test]
+fn a_retry_that_fails_again_asks_for_nothing_more() {
+    // Two items; the first one's loop is at its limit, and still is when the run is retried.
+    let once = Spec::Loop { limit: Some(1), exits: false, body: vec![], end: End::Task(Options::default()) };
+    let fails = [well(&["a"], true), Happening::Retry(None)];
+    tell(&[map(None, once)], None, &[list(&["a", "a"]), fails].concat());
+}
