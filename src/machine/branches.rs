@@ -74,12 +74,12 @@ impl Mover<'_> {
     /// A branch's chain is at its end.
     pub(super) fn branch_succeeded(&mut self, id: FrameId, frame: Frame, node: u32) {
         let parent = frame.lineage.origin.and_then(|origin| self.snapshot.frames.get(origin.parent));
-        let gathered = match parent.map(|parent| &parent.phase) {
-            Some(Phase::Map { bytes, .. }) => *bytes,
-            _ => 0,
+        let bytes_max = self.limits.list_bytes_max as u64;
+        let is_too_large = match parent.map(|parent| &parent.phase) {
+            Some(Phase::Map { bytes, .. }) => bytes.saturating_add(frame.value.bytes() as u64) > bytes_max,
+            _ => false,
         };
-        let (bytes, bytes_max) = (frame.value.bytes() as u64, self.limits.list_bytes_max as u64);
-        if gathered.saturating_add(bytes) > bytes_max {
+        if is_too_large {
             self.hold(id, frame, node, Phase::Failed);
             let message =
                 format!("the list of results is over its limit of {bytes_max} bytes (Limits::list_bytes_max)");

@@ -43,3 +43,9 @@ fn a_retry_that_fails_again_asks_for_nothing_more() {
     let fails = [well(&["a"], true), Happening::Retry(None)];
     tell(&[map(None, once)], None, &[list(&["a", "a"]), fails].concat());
 }
+
+#[test]
+fn the_limit_on_lists_does_not_hold_for_a_branch_of_a_fork() {
+    // A branch gives more bytes than a list may have.
+    tell(&[Spec::Fork(vec![vec![wait()]])], Some(20), &[signal(0, &"a".repeat(150))]);
+}
