@@ -67,7 +67,10 @@ impl Mover<'_> {
         frame.phase = Phase::Map { total, started, live, bytes };
         self.snapshot.frames.put(id, frame);
         self.changed = true;
-        self.moving.extend(items.into_iter().rev());
+        // Items go in their order: behind those before them that are still to go.
+        let is_item = |(_, frame): &(FrameId, Frame)| frame.lineage.origin.is_some_and(|origin| origin.parent == id);
+        let behind = self.moving.iter().position(is_item).unwrap_or(self.moving.len());
+        self.moving.splice(behind..behind, items.into_iter().rev());
         self.move_all();
     }
 

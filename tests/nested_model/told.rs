@@ -49,3 +49,10 @@ fn the_limit_on_lists_does_not_hold_for_a_branch_of_a_fork() {
     // A branch gives more bytes than a list may have.
     tell(&[Spec::Fork(vec![vec![wait()]])], Some(20), &[signal(0, &"a".repeat(150))]);
 }
+
+#[test]
+fn items_start_in_their_order_also_when_one_ends_at_once() {
+    // Of three items two may be at work at once, and two signals are there before them: for the first and the second.
+    let signals = [signal(0, "a"), signal(1, "b")];
+    tell(&[map(Some(2), wait())], None, &[signals, list(&["a", "b", "c"])].concat());
+}
