@@ -110,10 +110,11 @@ impl<'a> Mover<'a> {
         Some(self.payload_value(place, signal.payload))
     }
 
-    /// Whether a wait that begins now is to be held at its timeout, for a buffered signal that a pause keeps from it.
-    pub(super) fn will_be_held_back(&self, op: &WaitOp) -> bool {
-        let waiting = self.snapshot.frames.waiting_for(&op.signal);
-        self.snapshot.is_paused() && self.snapshot.signals.count(&op.signal) > waiting
+    /// Whether a wait that begins now is to be held at its timeout, for a buffered signal that a pause, or those who have
+    /// waited for longer, keep from it.
+    pub(super) fn will_be_held_back(&self, id: FrameId, op: &WaitOp) -> bool {
+        let buffered = self.snapshot.signals.count(&op.signal);
+        self.snapshot.frames.would_be_among_first(buffered, &op.signal, (self.seq(), id))
     }
 
     /// After a pause: those that wait take what came meanwhile, those first that have waited longest.

@@ -56,3 +56,20 @@ fn items_start_in_their_order_also_when_one_ends_at_once() {
     let signals = [signal(0, "a"), signal(1, "b")];
     tell(&[map(Some(2), wait())], None, &[signals, list(&["a", "b", "c"])].concat());
 }
+
+#[test]
+fn who_begins_to_wait_at_the_end_of_a_pause_is_served_behind_those_who_have_waited_for_longer() {
+    // One branch waits twice, the other once, and two signals come in a pause: one for each branch.
+    let fork = Spec::Fork(vec![vec![wait(), wait()], vec![wait()]]);
+    tell(&[fork], None, &[Happening::Pause, signal(0, "a"), signal(1, "b"), Happening::Unpause]);
+}
+
+#[test]
+fn of_two_waits_that_begin_at_once_a_signal_in_the_buffer_holds_the_first_ones_timeout() {
+    // In a pause two branches begin to wait in one transition: first, as it goes, the one deeper down, which comes later in
+    // the order of frames. The other one does not wait for long, but the signal that is there is for that one.
+    let deep = Spec::Fork(vec![vec![Spec::Fork(vec![vec![wait()]])]]);
+    let short = Spec::Wait { signal: "a", timeout: Some(0), keeps: false };
+    let specs = [Spec::Task(Options::default()), Spec::Fork(vec![vec![deep], vec![short]])];
+    tell(&specs, None, &[signal(0, "b"), Happening::Pause, well(&[], false)]);
+}
