@@ -5,13 +5,13 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::envelope::Shape;
-use super::frame::{Frame, FrameId, Lineage, ROOT};
+use super::frame::{Frame, FrameId, Lineage, Phase, ROOT};
 use super::frame_record::encode_frame;
 use super::frames::Frames;
 use super::snapshot::Signals;
 use super::{Effect, End, Event, Refusal, RowChange, RowKey, Snapshot, Transition, Wake};
 use crate::codec::{Home, Place, Value};
-use crate::definition::{Names as _, Program};
+use crate::definition::{Names as _, Op, Program};
 use crate::id::{InstanceId, RunId};
 use crate::limits::{INLINE_BYTES_MAX, Limits};
 use crate::time::Timestamp;
@@ -215,11 +215,16 @@ impl<'a> Mover<'a> {
         result.at_home(Home::Result(place))
     }
 
-    /// Ends the run: what still runs is stopped.
+    /// Ends the run: what still runs is stopped, and branches that were about to start are kept for a retry.
     pub(super) fn end(&mut self, end: End) {
         let running: Vec<_> = self.snapshot.running().collect();
         self.effects.extend(running.into_iter().map(|ticket| Effect::Stop { ticket }));
-        self.moving.clear();
+        for (id, frame) in std::mem::take(&mut self.moving) {
+            if self.is_wanted(&frame) {
+                let node = self.program.op(frame.position).and_then(Op::node).unwrap_or_default();
+                self.hold(id, frame, node, Phase::Failed);
+            }
+        }
         self.snapshot.end = Some(end);
         self.changed = true;
         self.effects.push(Effect::Ended);

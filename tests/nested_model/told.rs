@@ -65,6 +65,13 @@ fn who_begins_to_wait_at_the_end_of_a_pause_is_served_behind_those_who_have_wait
 }
 
 #[test]
+fn branches_about_to_start_when_the_run_fails_start_with_the_retry() {
+    // The first item ends at once with more than the list of results may have, before the second one starts.
+    let story = [&[signal(0, &"a".repeat(150))][..], &list(&["a", "a"])].concat();
+    tell(&[map(None, wait())], Some(20), &story);
+}
+
+#[test]
 fn of_two_waits_that_begin_at_once_a_signal_in_the_buffer_holds_the_first_ones_timeout() {
     // In a pause two branches begin to wait in one transition: first, as it goes, the one deeper down, which comes later in
     // the order of frames. The other one does not wait for long, but the signal that is there is for that one.
