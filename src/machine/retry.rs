@@ -21,6 +21,8 @@ impl Mover<'_> {
         self.snapshot.end = None;
         self.changed = true;
         self.each(self.snapshot.frames.ids(), Self::retry_frame);
+        // The run may have failed before everyone was served.
+        self.consume_buffered();
         self.wake();
         Ok(())
     }

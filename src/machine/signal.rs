@@ -74,10 +74,11 @@ impl<'a> Mover<'a> {
         number
     }
 
-    /// The frame that has waited longest for this signal and may take one.
+    /// The frame that has waited longest for this signal and may take one: none in a pause or once the run has ended.
     fn waiting_frame(&self, name: &str) -> Option<(FrameId, &'a WaitOp)> {
         let program: &'a Program = self.program;
-        let id = self.snapshot.frames.first_waiting(name).filter(|_| !self.snapshot.is_paused())?;
+        let may_take = !self.snapshot.is_paused() && self.snapshot.end.is_none();
+        let id = self.snapshot.frames.first_waiting(name).filter(|_| may_take)?;
         match program.op(self.snapshot.frames.get(id)?.position) {
             Some(Op::Wait(op)) => Some((id, op)),
             _ => None,
@@ -117,7 +118,7 @@ impl<'a> Mover<'a> {
         self.snapshot.frames.would_be_among_first(buffered, &op.signal, (self.seq(), id))
     }
 
-    /// After a pause: those that wait take what came meanwhile, those first that have waited longest.
+    /// After a pause, or a failure at its end: those that wait take what came meanwhile, those first that have waited longest.
     pub(super) fn consume_buffered(&mut self) {
         let mut names: Vec<_> = self.snapshot.signals.buffered.keys().cloned().collect();
         names.sort_unstable();

@@ -72,6 +72,13 @@ fn branches_about_to_start_when_the_run_fails_start_with_the_retry() {
 }
 
 #[test]
+fn what_a_failure_at_the_end_of_a_pause_left_in_the_buffer_is_served_with_the_retry() {
+    // Two items wait, and two signals come in a pause; at its end the first one is too large for the list of results.
+    let paused = [Happening::Pause, signal(0, &"a".repeat(150)), signal(1, "b"), Happening::Unpause];
+    tell(&[map(None, wait())], Some(20), &[&list(&["a", "a"])[..], &paused].concat());
+}
+
+#[test]
 fn of_two_waits_that_begin_at_once_a_signal_in_the_buffer_holds_the_first_ones_timeout() {
     // In a pause two branches begin to wait in one transition: first, as it goes, the one deeper down, which comes later in
     // the order of frames. The other one does not wait for long, but the signal that is there is for that one.
