@@ -21,7 +21,7 @@ impl Mover<'_> {
                     }
                     frame.position += 1;
                 }
-                Op::Wait(op) => match self.enter_wait(&mut frame, op) {
+                Op::Wait(op) => match self.enter_wait(id, &mut frame, op) {
                     None => frame.position += 1,
                     Some(phase) => return self.hold(id, frame, op.node, phase),
                 },
@@ -56,16 +56,18 @@ impl Mover<'_> {
     }
 
     /// Passes a wait, or gives what holds it there.
-    fn enter_wait(&mut self, frame: &mut Frame, op: &WaitOp) -> Option<Phase> {
+    fn enter_wait(&mut self, id: FrameId, frame: &mut Frame, op: &WaitOp) -> Option<Phase> {
         let until = op.timeout.map(|timeout| self.now.after(timeout));
         frame.node = op.node;
+        // At the end of a pause there may be others who have waited for longer: then this one is served in its turn.
         if !self.snapshot.is_paused()
+            && self.snapshot.frames.would_be_among_first(1, &op.signal, (self.seq(), id))
             && let Some(payload) = self.take_buffered(op, frame.place())
         {
             frame.value = received(op, std::mem::take(&mut frame.value), payload);
             return None;
         }
-        if until.is_some_and(|until| until <= self.now) && !self.will_be_held_back(op) {
+        if until.is_some_and(|until| until <= self.now) && !self.will_be_held_back(id, op) {
             frame.value = timed_out(op, std::mem::take(&mut frame.value));
             return None;
         }

@@ -67,19 +67,22 @@ impl Mover<'_> {
         frame.phase = Phase::Map { total, started, live, bytes };
         self.snapshot.frames.put(id, frame);
         self.changed = true;
-        self.moving.extend(items.into_iter().rev());
+        // Items go in their order: behind those before them that are still to go.
+        let is_item = |(_, frame): &(FrameId, Frame)| frame.lineage.origin.is_some_and(|origin| origin.parent == id);
+        let behind = self.moving.iter().position(is_item).unwrap_or(self.moving.len());
+        self.moving.splice(behind..behind, items.into_iter().rev());
         self.move_all();
     }
 
     /// A branch's chain is at its end.
     pub(super) fn branch_succeeded(&mut self, id: FrameId, frame: Frame, node: u32) {
         let parent = frame.lineage.origin.and_then(|origin| self.snapshot.frames.get(origin.parent));
-        let gathered = match parent.map(|parent| &parent.phase) {
-            Some(Phase::Map { bytes, .. }) => *bytes,
-            _ => 0,
+        let bytes_max = self.limits.list_bytes_max as u64;
+        let is_too_large = match parent.map(|parent| &parent.phase) {
+            Some(Phase::Map { bytes, .. }) => bytes.saturating_add(frame.value.bytes() as u64) > bytes_max,
+            _ => false,
         };
-        let (bytes, bytes_max) = (frame.value.bytes() as u64, self.limits.list_bytes_max as u64);
-        if gathered.saturating_add(bytes) > bytes_max {
+        if is_too_large {
             self.hold(id, frame, node, Phase::Failed);
             let message =
                 format!("the list of results is over its limit of {bytes_max} bytes (Limits::list_bytes_max)");

@@ -39,13 +39,12 @@ impl Mover<'_> {
         }
         self.changed = true;
         self.consume_buffered();
-        for id in self.snapshot.frames.ids() {
-            if let Some(Phase::Task { stage: Stage::Ready, .. }) =
-                self.snapshot.frames.get(id).map(|frame| &frame.phase)
-            {
-                self.start_attempt(id);
+        self.each(self.snapshot.frames.ids(), |mover, id| {
+            let phase = mover.snapshot.frames.get(id).map(|frame| &frame.phase);
+            if matches!(phase, Some(Phase::Task { stage: Stage::Ready, .. })) {
+                mover.start_attempt(id);
             }
-        }
+        });
         self.wake();
         Ok(())
     }

@@ -100,7 +100,8 @@ pub enum Phase {
         /// Bytes that the ended ones gave.
         bytes: u64,
     },
-    /// The op itself failed and ended the run: a loop at its limit, a list that became too large. A retry tries it again.
+    /// The op itself failed and ended the run: a loop at its limit, a list that became too large. Or the run ended before
+    /// this branch got to its first op. A retry tries it again.
     Failed,
 }
 

@@ -5,13 +5,13 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::envelope::Shape;
-use super::frame::{Frame, FrameId, Lineage, ROOT};
+use super::frame::{Frame, FrameId, Lineage, Phase, ROOT};
 use super::frame_record::encode_frame;
 use super::frames::Frames;
 use super::snapshot::Signals;
 use super::{Effect, End, Event, Refusal, RowChange, RowKey, Snapshot, Transition, Wake};
 use crate::codec::{Home, Place, Value};
-use crate::definition::{Names as _, Program};
+use crate::definition::{Names as _, Op, Program};
 use crate::id::{InstanceId, RunId};
 use crate::limits::{INLINE_BYTES_MAX, Limits};
 use crate::time::Timestamp;
@@ -156,13 +156,25 @@ impl<'a> Mover<'a> {
         }
         self.is_moving = true;
         while let Some((id, frame)) = self.moving.pop() {
-            // A failure on the way may have taken the parent, and with it all its branches.
-            let parent = frame.lineage.origin.map(|origin| origin.parent);
-            if parent.is_none_or(|parent| self.snapshot.frames.get(parent).is_some()) {
+            if self.is_wanted(&frame) {
                 self.enter(id, frame);
             }
         }
         self.is_moving = false;
+    }
+
+    /// A failure on the way may have taken a frame's parent, and with it all its branches.
+    fn is_wanted(&self, frame: &Frame) -> bool {
+        frame.lineage.origin.is_none_or(|origin| self.snapshot.frames.get(origin.parent).is_some())
+    }
+
+    /// Lets the same happen to frames in turn. Once the run has ended nothing happens to those behind.
+    pub(super) fn each(&mut self, ids: Vec<FrameId>, what: impl Fn(&mut Self, FrameId)) {
+        for id in ids {
+            if self.snapshot.end.is_none() {
+                what(self, id);
+            }
+        }
     }
 
     /// Lets a frame that something held go on with the next op.
@@ -204,11 +216,16 @@ impl<'a> Mover<'a> {
         result.at_home(Home::Result(place))
     }
 
-    /// Ends the run: what still runs is stopped.
+    /// Ends the run: what still runs is stopped, and branches that were about to start are kept for a retry.
     pub(super) fn end(&mut self, end: End) {
         let running: Vec<_> = self.snapshot.running().collect();
         self.effects.extend(running.into_iter().map(|ticket| Effect::Stop { ticket }));
-        self.moving.clear();
+        for (id, frame) in std::mem::take(&mut self.moving) {
+            if self.is_wanted(&frame) {
+                let node = self.program.op(frame.position).and_then(Op::node).unwrap_or_default();
+                self.hold(id, frame, node, Phase::Failed);
+            }
+        }
         self.snapshot.end = Some(end);
         self.snapshot.ended_at = Some(self.now);
         self.changed = true;

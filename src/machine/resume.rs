@@ -17,9 +17,7 @@ impl Mover<'_> {
             self.effects.push(Effect::Quarantine { reason: reason.into() });
             return;
         }
-        for id in self.snapshot.frames.ids() {
-            self.resume_frame(id, alive, process_died);
-        }
+        self.each(self.snapshot.frames.ids(), |mover, id| mover.resume_frame(id, alive, process_died));
         self.wake();
     }
 

@@ -20,9 +20,9 @@ impl Mover<'_> {
         self.snapshot.deadline = deadline;
         (self.snapshot.end, self.snapshot.ended_at) = (None, None);
         self.changed = true;
-        for id in self.snapshot.frames.ids() {
-            self.retry_frame(id);
-        }
+        self.each(self.snapshot.frames.ids(), Self::retry_frame);
+        // The run may have failed before everyone was served.
+        self.consume_buffered();
         self.wake();
         Ok(())
     }

@@ -103,7 +103,7 @@ impl Snapshot {
                 (Op::Task(_) | Op::Map(_) | Op::Route(_), Phase::Task { .. })
                 | (Op::Delay { .. }, Phase::Delay { .. })
                 | (Op::Wait(_), Phase::Signal { .. })
-                | (Op::LoopEnd { .. } | Op::BranchEnd { .. }, Phase::Failed) => true,
+                | (_, Phase::Failed) => true,
                 (Op::Fork(_), Phase::Fork { live }) | (Op::Map(_), Phase::Map { live, .. }) => {
                     self.frames.branches_of(id).count() == *live as usize
                 }

@@ -74,10 +74,11 @@ impl<'a> Mover<'a> {
         number
     }
 
-    /// The frame that has waited longest for this signal and may take one.
+    /// The frame that has waited longest for this signal and may take one: none in a pause or once the run has ended.
     fn waiting_frame(&self, name: &str) -> Option<(FrameId, &'a WaitOp)> {
         let program: &'a Program = self.program;
-        let id = self.snapshot.frames.first_waiting(name).filter(|_| !self.snapshot.is_paused())?;
+        let may_take = !self.snapshot.is_paused() && self.snapshot.end.is_none();
+        let id = self.snapshot.frames.first_waiting(name).filter(|_| may_take)?;
         match program.op(self.snapshot.frames.get(id)?.position) {
             Some(Op::Wait(op)) => Some((id, op)),
             _ => None,
@@ -110,13 +111,14 @@ impl<'a> Mover<'a> {
         Some(self.payload_value(place, signal.payload))
     }
 
-    /// Whether a wait that begins now is to be held at its timeout, for a buffered signal that a pause keeps from it.
-    pub(super) fn will_be_held_back(&self, op: &WaitOp) -> bool {
-        let waiting = self.snapshot.frames.waiting_for(&op.signal);
-        self.snapshot.is_paused() && self.snapshot.signals.count(&op.signal) > waiting
+    /// Whether a wait that begins now is to be held at its timeout, for a buffered signal that a pause, or those who have
+    /// waited for longer, keep from it.
+    pub(super) fn will_be_held_back(&self, id: FrameId, op: &WaitOp) -> bool {
+        let buffered = self.snapshot.signals.count(&op.signal);
+        self.snapshot.frames.would_be_among_first(buffered, &op.signal, (self.seq(), id))
     }
 
-    /// After a pause: those that wait take what came meanwhile, those first that have waited longest.
+    /// After a pause, or a failure at its end: those that wait take what came meanwhile, those first that have waited longest.
     pub(super) fn consume_buffered(&mut self) {
         let mut names: Vec<_> = self.snapshot.signals.buffered.keys().cloned().collect();
         names.sort_unstable();

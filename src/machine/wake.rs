@@ -17,9 +17,7 @@ impl Mover<'_> {
         if self.snapshot.deadline.is_some_and(|deadline| deadline <= self.now) {
             return self.end(End::DeadlineExceeded);
         }
-        for id in self.snapshot.frames.due(self.now) {
-            self.wake_frame(id);
-        }
+        self.each(self.snapshot.frames.due(self.now), Self::wake_frame);
     }
 
     fn wake_frame(&mut self, id: FrameId) {

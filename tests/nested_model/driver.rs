@@ -1,0 +1,223 @@
+//! Tells both what happens.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use everstep::limits::Limits;
+use everstep::machine::Event;
+
+use crate::attempt::Act;
+use crate::build::{Tuning, definition};
+use crate::cursor::Doing;
+use crate::plan::{Chain, What};
+use crate::real::{Real, at};
+use crate::story::{Happening, Output, Which};
+use crate::world::{Model, Over, sent};
+use crate::{SECOND, SIGNALS_BUFFERED_MAX};
+
+/// How an instance is started.
+#[derive(Clone, Debug)]
+pub(crate) struct Begin {
+    pub(crate) deadline: Option<u64>,
+    /// Lists may be short, so that results outgrow them.
+    pub(crate) list_bytes_max: Option<usize>,
+    pub(crate) input: String,
+}
+
+pub(crate) struct Driver<'p> {
+    plan: &'p Chain,
+    begin: Begin,
+    real: Real,
+    pub(crate) model: Model<'p>,
+}
+
+fn list_bytes_max(begin: &Begin) -> usize {
+    begin.list_bytes_max.unwrap_or(Limits::default().list_bytes_max)
+}
+
+impl<'p> Driver<'p> {
+    pub(crate) fn new(plan: &'p Chain, begin: Begin) -> Self {
+        let mut limits = Limits::default();
+        limits.signals_buffered_max = SIGNALS_BUFFERED_MAX;
+        limits.list_bytes_max = list_bytes_max(&begin);
+        let now = 1_800_000_000 * SECOND;
+        let mut model = Model::new(plan, begin.deadline, limits.list_bytes_max, now, begin.input.clone());
+        let definition = definition(plan, begin.deadline, Tuning { more_iterations: 0 });
+        let real = Real::start(definition, limits, &mut model, &begin.input);
+        Self { plan, begin, real, model }
+    }
+
+    fn serial(&self, which: Which) -> Option<u64> {
+        let running = self.model.running();
+        match which {
+            Which::Current(n) => running.keys().nth(n % running.len().max(1)).copied(),
+            Which::Old(n) => {
+                let old = self.real.runs.keys().filter(|serial| !running.contains_key(serial));
+                let old: Vec<_> = old.collect();
+                old.get(n % old.len().max(1)).copied().copied()
+            }
+        }
+    }
+
+    /// Time passes, and nobody says so.
+    pub(crate) fn pass(&mut self, seconds: u64) {
+        self.model.world.now += seconds * SECOND;
+    }
+
+    pub(crate) fn happen(&mut self, what: &Happening) {
+        self.model.world.step += 1;
+        let was_over = self.model.over.is_some();
+        let failed = matches!(self.model.over, Some(Over::Failed(_) | Over::Deadline));
+        let event = match what {
+            Happening::Restart { fill } => return self.real.restart(*fill || self.begin.list_bytes_max.is_some()),
+            Happening::Redeploy => return self.redeploy(),
+            Happening::Well(..) if failed => self.retry(Some(20)),
+            Happening::Retry(deadline) => self.retry(*deadline),
+            Happening::Released if was_over => return,
+            happening => match self.event(happening) {
+                Some(event) => event,
+                None => return,
+            },
+        };
+        // A retry is a new beginning, even if it fails at once.
+        let was_over = was_over && !matches!(event, Event::Retry { .. });
+        self.real.tell(event, &mut self.model, was_over);
+    }
+
+    fn retry(&mut self, deadline: Option<u64>) -> Event {
+        // A deadline is for workflows that have one.
+        let deadline = deadline.filter(|_| self.begin.deadline.is_some());
+        self.model.retry(deadline);
+        Event::Retry { deadline: deadline.map(std::time::Duration::from_secs) }
+    }
+
+    /// Tells the model, and gives what the machine is to be told; none if there is nobody whom it could happen to.
+    fn event(&mut self, what: &Happening) -> Option<Event> {
+        let (reason, by) = (Arc::from("why"), Arc::from("who"));
+        let model = &mut self.model;
+        Some(match what {
+            Happening::Well(which, output) => {
+                let serial = self.serial(*which)?;
+                let outcome = self.ended(serial, output);
+                let ticket = self.real.runs[&serial].ticket;
+                Event::AttemptFinished { ticket, outcome: Ok(outcome) }
+            }
+            Happening::Badly(which, failure) => {
+                let serial = self.serial(*which)?;
+                self.real.at_work.remove(&serial);
+                self.model.attempt(serial, &Act::Badly(failure.clone()));
+                Event::AttemptFinished { ticket: self.real.runs[&serial].ticket, outcome: Err(failure.clone()) }
+            }
+            Happening::Started(which) => {
+                let serial = self.serial(*which)?;
+                self.model.attempt(serial, &Act::Started);
+                Event::AttemptStarted { ticket: self.real.runs[&serial].ticket, at: at(self.model.world.now) }
+            }
+            Happening::Withdrawn(which) => {
+                let serial = self.serial(*which)?;
+                self.real.at_work.remove(&serial);
+                self.model.attempt(serial, &Act::Withdrawn);
+                Event::AttemptWithdrawn { ticket: self.real.runs[&serial].ticket }
+            }
+            Happening::Signal { name, id, payload } => {
+                model.signal(name, *id, payload.clone());
+                Event::Signal { name: (*name).into(), id: format!("id {id}").into(), payload: sent(payload) }
+            }
+            Happening::Wake => {
+                model.wake();
+                Event::Wake
+            }
+            Happening::Pause => {
+                model.pause();
+                Event::Pause { reason, by }
+            }
+            Happening::Unpause => {
+                model.unpause();
+                Event::Unpause
+            }
+            Happening::Cancel => {
+                model.cancel();
+                Event::Cancel { reason, by }
+            }
+            Happening::Resumed { process_died, alive } => {
+                let running = self.model.running().into_keys().enumerate();
+                let alive: BTreeSet<_> =
+                    running.filter(|(n, _)| alive & (1 << (n % 8)) != 0).map(|(_, serial)| serial).collect();
+                self.real.at_work.retain(|serial| alive.contains(serial));
+                let tickets = alive.iter().map(|serial| self.real.runs[serial].ticket).collect();
+                self.model.resume(alive, *process_died);
+                Event::Resumed { alive: tickets, process_died: *process_died }
+            }
+            Happening::Released => {
+                self.real.at_work.clear();
+                model.release();
+                Event::Released
+            }
+            Happening::Retry(_) | Happening::Restart { .. } | Happening::Redeploy => unreachable!("handled before"),
+        })
+    }
+
+    /// An attempt ends well, or one of long ago does once more.
+    fn ended(&mut self, serial: u64, output: &Output) -> everstep::Value {
+        self.real.at_work.remove(&serial);
+        let running = self.model.running();
+        let Some(cursor) = running.get(&serial) else { return sent("late").into() };
+        let gives = output.of(cursor);
+        let outcome = self.real.call(serial, cursor, &gives);
+        self.model.attempt(serial, &Act::Well(gives));
+        outcome
+    }
+
+    fn redeploy(&mut self) {
+        self.model.world.more_iterations += 2;
+        self.model.world.list_bytes_max *= 2;
+        self.real.limits.list_bytes_max *= 2;
+        let tuning = Tuning { more_iterations: self.model.world.more_iterations };
+        let definition = definition(self.plan, self.begin.deadline, tuning);
+        assert_eq!(definition.hash(), self.real.definition.hash(), "limits are not what a definition is known by");
+        self.real.definition = definition;
+        self.real.restart(self.begin.list_bytes_max.is_some());
+    }
+
+    /// Does whatever is to be done until the instance has ended: every task goes well, every loop is done, every signal
+    /// comes.
+    pub(crate) fn bring_to_its_end(&mut self) {
+        self.real.check_values(&self.model);
+        let output = Output { texts: vec!["a".into(), "b".into()], again: false };
+        let (mut retries, mut signal) = (0, 1_000);
+        for _ in 0..2_000 {
+            match &self.model.over {
+                Some(Over::Completed(_) | Over::Cancelled) => return self.real.check_values(&self.model),
+                // The key of a route stays what it is.
+                Some(_) if retries == 8 => return,
+                Some(_) => {
+                    retries += 1;
+                    self.happen(&Happening::Redeploy);
+                    self.happen(&Happening::Retry(Some(1_000)));
+                    continue;
+                }
+                None => {}
+            }
+            let now = self.model.world.now;
+            let wants = self.model.root.leaves().into_iter().find_map(|leaf| match (&leaf.doing, leaf.what()) {
+                (Doing::Wait { .. }, What::Wait { signal, .. }) => Some(*signal),
+                _ => None,
+            });
+            let what = if self.model.world.paused {
+                Happening::Unpause
+            } else if !self.model.running().is_empty() {
+                Happening::Well(Which::Current(usize::from(signal % 2 == 0)), output.clone())
+            } else if let Some(name) = wants {
+                signal += 1;
+                Happening::Signal { name, id: signal, payload: "a".into() }
+            } else if let Some(wake) = self.model.next_wake() {
+                self.pass(wake.saturating_sub(now).div_ceil(SECOND));
+                Happening::Wake
+            } else {
+                unreachable!("nothing would ever move it");
+            };
+            self.happen(&what);
+        }
+        panic!("it does not come to its end");
+    }
+}

@@ -1,0 +1,268 @@
+//! The machine side by side with the model: told the same through the lifecycle and a store, asked for the same, read back
+//! from what it wrote.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use everstep::bytes::Bytes;
+use everstep::lifecycle::{Caller, Step, fill_frames, fill_run, fill_values, get_resume_input, load, step};
+use everstep::limits::Limits;
+use everstep::machine::{Effect, Event, NewRun, RowKey, Run, Setting, Snapshot, Ticket, Wake, encode_head, start};
+use everstep::store::{Change, Condition, Write};
+use everstep::{
+    CancellationToken, Codec, Definition, Deps, Failure, InstanceId, MemoryStore, Names as _, Output as _, RunId,
+    SignalOutcome, Status, Store as _, Timestamp, Value,
+};
+use futures_util::FutureExt as _;
+
+use crate::cursor::{Cursor, Doing};
+use crate::plan::{Gives, What};
+use crate::value::{Val, tokens};
+use crate::world::{Answer, Model, Over};
+
+pub(crate) fn at(micros: u64) -> Timestamp {
+    Timestamp::from_micros(micros)
+}
+
+/// Everything here is in memory: no future waits.
+pub(crate) fn now<T>(future: impl Future<Output = T>) -> T {
+    future.now_or_never().unwrap()
+}
+
+/// The machine's side: a snapshot, the store it is kept in, and what it asked for.
+pub(crate) struct Real {
+    pub(crate) definition: Arc<Definition>,
+    pub(crate) limits: Limits,
+    pub(crate) snapshot: Snapshot,
+    store: MemoryStore,
+    /// Attempts by the model's serial.
+    pub(crate) runs: BTreeMap<u64, Run>,
+    /// Those that somebody is at work on.
+    pub(crate) at_work: BTreeSet<u64>,
+    /// The wake-up asked for, once that is known.
+    asked: Option<Wake>,
+}
+
+impl Real {
+    /// Starts an instance, and says what that came to.
+    pub(crate) fn start(definition: Arc<Definition>, limits: Limits, model: &mut Model<'_>, input: &str) -> Self {
+        let (instance, run) = (InstanceId::new("random-1").unwrap(), RunId::from_bytes([7; 16]));
+        let input = Codec::MessagePack.encode(&input, usize::MAX).unwrap();
+        let new = NewRun { instance, run, codec: 1, input, traceparent: None };
+        let setting = Setting { program: definition.program(), limits: &limits, now: at(model.world.now) };
+        let (snapshot, transition) = start(&setting, new);
+        let write = Write {
+            instance: snapshot.instance().clone(),
+            condition: Condition::Absent,
+            change: Change::Head(encode_head(definition.program(), &snapshot)),
+            rows: transition.rows,
+            run,
+            superseded: None,
+        };
+        let (store, runs, at_work) = (MemoryStore::new(), BTreeMap::new(), BTreeSet::new());
+        let mut real = Self { definition, limits, snapshot, store, runs, at_work, asked: None };
+        let started = Step { write: Some(write), refused: None, effects: transition.effects };
+        let expected = model.answer();
+        real.take(started, &expected, model, false);
+        real
+    }
+
+    /// Reads the snapshot back, as a process does that takes it up.
+    pub(crate) fn restart(&mut self, fill: bool) {
+        let instance = self.snapshot.instance().clone();
+        let program = self.definition.program();
+        let mut snapshot = now(load(&self.store, &instance)).unwrap().unwrap().snapshot;
+        assert_eq!(snapshot.status(program), self.snapshot.status(program), "the head alone tells the status");
+        assert!(snapshot.end().is_some() || snapshot.status_code() == self.snapshot.status_code());
+        now(fill_frames(&self.store, program, &mut snapshot)).unwrap();
+        if fill {
+            now(fill_values(&self.store, program, &mut snapshot)).unwrap();
+        }
+        let head = encode_head(program, &snapshot);
+        assert_eq!(head, encode_head(program, &self.snapshot), "read back it is the same");
+        (self.snapshot, self.asked) = (snapshot, None);
+    }
+
+    /// Tells the machine what the model was told, and compares what it came to.
+    pub(crate) fn tell(&mut self, event: Event, model: &mut Model<'_>, was_over: bool) {
+        let expected = model.answer();
+        let (seq, definition) = (self.snapshot.seq(), Arc::clone(&self.definition));
+        let head = encode_head(definition.program(), &self.snapshot);
+        let setting = Setting { program: definition.program(), limits: &self.limits, now: at(model.world.now) };
+        match step(&setting, &mut self.snapshot, event) {
+            Ok(done) => {
+                assert_eq!(self.snapshot.seq(), seq + u64::from(done.write.is_some()), "one number per change");
+                let same = encode_head(definition.program(), &self.snapshot) == head;
+                assert!(done.write.is_some() || same, "a change is never silent");
+                self.take(done, &expected, model, was_over);
+            }
+            Err(refusal) => {
+                assert!(expected.refused, "{refusal}");
+                assert_eq!(encode_head(definition.program(), &self.snapshot), head, "a refusal changes nothing");
+            }
+        }
+    }
+
+    /// Commits a step, and does and compares what it asks for.
+    fn take(&mut self, done: Step, expected: &Answer, model: &Model<'_>, was_over: bool) {
+        let mut ours = Answer { refused: done.refused.is_some(), ..Answer::default() };
+        if let Some(write) = done.write {
+            let signals = write.rows.iter().filter_map(|row| match row.key {
+                RowKey::Signal(number) => Some(number),
+                _ => None,
+            });
+            ours.signals = signals.collect();
+            let largest = write.rows.iter().filter(|row| matches!(row.key, RowKey::Frame(_)));
+            let largest = largest.filter_map(|row| row.value.as_ref().map(Bytes::len)).max();
+            assert!(largest.is_none_or(|bytes| bytes < 1_500), "a record of {largest:?} bytes");
+            let Change::Head(head) = &write.change else { unreachable!("only heads are written") };
+            assert!(head.len() < 1_500, "a head of {} bytes", head.len());
+            assert_eq!(now(self.store.commit(&[write])).unwrap(), [Ok(())]);
+        }
+        let serial = |real: &Self, ticket: Ticket| {
+            real.runs.iter().find(|(_, run)| run.ticket == ticket).map(|(serial, _)| *serial)
+        };
+        let (mut runs, mut stopped, mut ended) = (Vec::new(), Vec::new(), false);
+        for effect in done.effects {
+            match effect {
+                Effect::Run(run) => runs.push(run),
+                Effect::Stop { ticket } => {
+                    runs.retain(|run| run.ticket != ticket);
+                    stopped.push(ticket);
+                }
+                Effect::Proceed { ticket } => drop(ours.proceed.insert(serial(self, ticket).unwrap())),
+                Effect::Withdraw { ticket } => drop(ours.withdraw.insert(serial(self, ticket).unwrap())),
+                Effect::WakeAt(wake) => self.asked = Some(wake),
+                Effect::Ended => ended = true,
+                Effect::Quarantine { .. } => ours.quarantine = true,
+            }
+        }
+        self.at_work.retain(|serial| !stopped.contains(&self.runs[serial].ticket));
+        assert_eq!(runs.len(), expected.runs.len(), "{runs:?} asked for, not {:?}", expected.runs);
+        for (mut run, wanted) in runs.into_iter().zip(&expected.runs) {
+            now(fill_run(&self.store, self.definition.program(), &self.snapshot, &mut run)).unwrap();
+            let path = self.definition.program().path(run.node).unwrap();
+            assert_eq!((path.as_str(), &*run.turns), (&*wanted.path, &*wanted.turns), "which task runs");
+            assert_eq!(tokens(&run.value), wanted.value.tokens(), "what `{path}` is given");
+            let timeout = run.timeout.map(|timeout| u64::try_from(timeout.as_micros()).unwrap());
+            let asked = (run.attempt, timeout, run.announce, run.alone);
+            assert_eq!(asked, (wanted.attempt, wanted.timeout, wanted.announce, wanted.alone), "how `{path}` runs");
+            assert!(serial(self, run.ticket).is_none(), "a ticket is given once: {:?}", run.ticket);
+            self.runs.insert(wanted.serial, run);
+            self.at_work.insert(wanted.serial);
+        }
+        ours.runs.clone_from(&expected.runs);
+        assert_eq!(&ours, expected, "(ours, the model's)");
+        assert_eq!(ended, model.over.is_some() && !was_over, "whether it ended");
+        let running: BTreeSet<_> = model.running().into_keys().collect();
+        assert!(self.at_work.is_subset(&running), "what is not wanted any more is stopped: {:?}", self.at_work);
+        self.check(model);
+    }
+
+    fn check(&self, model: &Model<'_>) {
+        let program = self.definition.program();
+        assert_eq!(self.snapshot.status(program), status(model));
+        let running = !model.running().is_empty();
+        let wake = Wake { at: model.next_wake().map(at), stored: model.next_wake().is_none() || !running };
+        assert_eq!(self.snapshot.wake(), wake);
+        assert!(self.asked.is_none_or(|asked| asked == wake), "asked for {:?}, not {wake:?}", self.asked);
+        let due = wake.at.filter(|_| !running).map(|at| (at, self.snapshot.instance().clone()));
+        assert_eq!(now(self.store.due(None, 2)).unwrap(), due.into_iter().collect::<Vec<_>>(), "what the store lists");
+        assert_eq!(self.snapshot.is_paused(), model.world.paused && model.over.is_none());
+        if let Some(Over::Completed(output)) = &model.over {
+            assert_eq!(self.snapshot.output().map(|output| self.read(output)), Some(output.tokens()), "the output");
+        }
+        let waits: Vec<_> = self.snapshot.waits(program);
+        let mut leaves = model.root.leaves();
+        leaves.sort_by_key(|leaf| leaf.frame);
+        let expected = leaves.into_iter().filter(|_| model.over.is_none()).filter_map(waiting);
+        assert_eq!(waits, expected.collect::<Vec<_>>(), "what it waits for");
+    }
+
+    /// What only an instance that was read whole can tell.
+    pub(crate) fn check_values(&self, model: &Model<'_>) {
+        let mut snapshot = self.snapshot.clone();
+        now(fill_values(&self.store, self.definition.program(), &mut snapshot)).unwrap();
+        if model.over.is_none() && !model.world.paused {
+            let input = get_resume_input(&snapshot).unwrap();
+            assert_eq!(tokens(&input), model.deciding().value.tokens(), "what it goes on with");
+        }
+        for ((path, indices), value) in &model.world.results {
+            let path = everstep::NodePath::new(path);
+            let key = RowKey::Result(path.clone(), indices.as_slice().into());
+            let row = now(self.store.row(snapshot.run(), &key)).unwrap().unwrap();
+            let (shape, payload) = snapshot.open_row(&key, &row).unwrap();
+            assert_eq!(tokens(&shape.value(payload)), value.tokens(), "the result of `{path}` at {indices:?}");
+        }
+    }
+
+    fn read(&self, value: &Value) -> Vec<everstep::Token> {
+        let ticket = Ticket { frame: 0, issued: 0 };
+        let (value, turns) = (value.clone(), [].into());
+        let (attempt, node, task, timeout, announce, alone) = (1, 0, 0, None, false, false);
+        let mut run = Run { ticket, attempt, node, task, value, turns, timeout, announce, alone };
+        now(fill_run(&self.store, self.definition.program(), &self.snapshot, &mut run)).unwrap();
+        tokens(&run.value)
+    }
+
+    /// Calls the code of an attempt for real. A task shows what it was given, and then gives what the story says.
+    pub(crate) fn call(&self, serial: u64, cursor: &Cursor<'_>, gives: &Val) -> Value {
+        let caller = Caller {
+            definition: Arc::clone(&self.definition),
+            deps: Arc::new(Deps::new()),
+            codec: Codec::MessagePack,
+            limits: (&Limits::default()).into(),
+        };
+        let (instance, run) = (self.snapshot.instance(), self.runs[&serial].clone());
+        let attempt = caller.call(instance, self.snapshot.run(), run, at(0), CancellationToken::new());
+        let shown = now(attempt).unwrap();
+        match cursor.what() {
+            What::Task { gives: form, reads, .. } => {
+                assert_eq!(text(form, &shown), cursor.value.shown(reads), "what `{}` reads", cursor.path());
+                Value::from_tokens(gives.tokens())
+            }
+            What::Route { .. } => shown,
+            _ => {
+                assert_eq!(tokens(&shown), gives.tokens(), "what `{}` makes of its input", cursor.path());
+                shown
+            }
+        }
+    }
+}
+
+/// The text that a task gave in its way.
+fn text(gives: &Gives, shown: &Value) -> String {
+    let payload = Value::from_tokens(shown.tokens().last().cloned().into_iter().collect());
+    let codec = Codec::MessagePack;
+    match gives {
+        Gives::List => Vec::<String>::decode(&payload, &codec).unwrap().remove(0),
+        _ => String::decode(&payload, &codec)
+            .or_else(|_| match SignalOutcome::<String>::decode(&payload, &codec)? {
+                SignalOutcome::Received(text) => Ok(text),
+                SignalOutcome::TimedOut => unreachable!("a task shows its input"),
+            })
+            .unwrap_or_else(|error: everstep::CodecError| panic!("{error}")),
+    }
+}
+
+fn waiting(leaf: &Cursor<'_>) -> Option<Status> {
+    let node = everstep::NodePath::new(leaf.path());
+    match (&leaf.doing, leaf.what()) {
+        (Doing::Delay { until }, _) => Some(Status::Waiting { wake_at: at(*until), delay: node }),
+        (Doing::Wait { until, .. }, What::Wait { signal, .. }) => {
+            Some(Status::AwaitingSignal { node, signal: (*signal).into(), wake_at: until.map(at) })
+        }
+        _ => None,
+    }
+}
+
+fn status(model: &Model<'_>) -> Status {
+    match &model.over {
+        Some(Over::Completed(_)) => Status::Completed,
+        Some(Over::Deadline) => Status::Failed { failure: Failure::DeadlineExceeded },
+        Some(Over::Cancelled) => Status::Cancelled { reason: "why".into(), by: "who".into() },
+        Some(Over::Failed(failure)) => Status::Failed { failure: Failure::Task(failure.clone()) },
+        None if model.world.paused => Status::Paused { reason: "why".into(), by: "who".into() },
+        None => waiting(model.deciding()).unwrap_or(Status::InProgress),
+    }
+}

@@ -1,0 +1,89 @@
+//! Stories told on purpose: each is the shortest that once went another way.
+
+use crate::driver::{Begin, Driver};
+use crate::plan::{End, Options, Spec, plan};
+use crate::story::{Happening, Output, Which};
+
+/// Both are told the story, and then whatever brings the instance to its end.
+fn tell(specs: &[Spec], list_bytes_max: Option<usize>, story: &[Happening]) {
+    let plan = plan(specs);
+    let mut both = Driver::new(&plan, Begin { deadline: None, list_bytes_max, input: "a".into() });
+    for what in story {
+        both.happen(what);
+    }
+    both.bring_to_its_end();
+}
+
+fn wait() -> Spec {
+    Spec::Wait { signal: "a", timeout: None, keeps: false }
+}
+
+fn map(concurrency: Option<usize>, body: Spec) -> Spec {
+    Spec::Map { concurrency, collects: false, body: vec![body] }
+}
+
+fn well(texts: &[&str], again: bool) -> Happening {
+    let texts = texts.iter().map(ToString::to_string).collect();
+    Happening::Well(Which::Current(0), Output { texts, again })
+}
+
+fn signal(id: u32, payload: &str) -> Happening {
+    Happening::Signal { name: "a", id, payload: payload.into() }
+}
+
+/// The task before the map gives a list, and that is split.
+fn list(items: &[&str]) -> [Happening; 2] {
+    [well(items, false), well(&[], false)]
+}
+
+#[test]
+fn a_retry_that_fails_again_asks_for_nothing_more() {
+    // Two items; the first one's loop is at its limit, and still is when the run is retried.
+    let once = Spec::Loop { limit: Some(1), exits: false, body: vec![], end: End::Task(Options::default()) };
+    let fails = [well(&["a"], true), Happening::Retry(None)];
+    tell(&[map(None, once)], None, &[list(&["a", "a"]), fails].concat());
+}
+
+#[test]
+fn the_limit_on_lists_does_not_hold_for_a_branch_of_a_fork() {
+    // A branch gives more bytes than a list may have.
+    tell(&[Spec::Fork(vec![vec![wait()]])], Some(20), &[signal(0, &"a".repeat(150))]);
+}
+
+#[test]
+fn items_start_in_their_order_also_when_one_ends_at_once() {
+    // Of three items two may be at work at once, and two signals are there before them: for the first and the second.
+    let signals = [signal(0, "a"), signal(1, "b")];
+    tell(&[map(Some(2), wait())], None, &[signals, list(&["a", "b", "c"])].concat());
+}
+
+#[test]
+fn who_begins_to_wait_at_the_end_of_a_pause_is_served_behind_those_who_have_waited_for_longer() {
+    // One branch waits twice, the other once, and two signals come in a pause: one for each branch.
+    let fork = Spec::Fork(vec![vec![wait(), wait()], vec![wait()]]);
+    tell(&[fork], None, &[Happening::Pause, signal(0, "a"), signal(1, "b"), Happening::Unpause]);
+}
+
+#[test]
+fn branches_about_to_start_when_the_run_fails_start_with_the_retry() {
+    // The first item ends at once with more than the list of results may have, before the second one starts.
+    let story = [&[signal(0, &"a".repeat(150))][..], &list(&["a", "a"])].concat();
+    tell(&[map(None, wait())], Some(20), &story);
+}
+
+#[test]
+fn what_a_failure_at_the_end_of_a_pause_left_in_the_buffer_is_served_with_the_retry() {
+    // Two items wait, and two signals come in a pause; at its end the first one is too large for the list of results.
+    let paused = [Happening::Pause, signal(0, &"a".repeat(150)), signal(1, "b"), Happening::Unpause];
+    tell(&[map(None, wait())], Some(20), &[&list(&["a", "a"])[..], &paused].concat());
+}
+
+#[test]
+fn of_two_waits_that_begin_at_once_a_signal_in_the_buffer_holds_the_first_ones_timeout() {
+    // In a pause two branches begin to wait in one transition: first, as it goes, the one deeper down, which comes later in
+    // the order of frames. The other one does not wait for long, but the signal that is there is for that one.
+    let deep = Spec::Fork(vec![vec![Spec::Fork(vec![vec![wait()]])]]);
+    let short = Spec::Wait { signal: "a", timeout: Some(0), keeps: false };
+    let specs = [Spec::Task(Options::default()), Spec::Fork(vec![vec![deep], vec![short]])];
+    tell(&specs, None, &[signal(0, "b"), Happening::Pause, well(&[], false)]);
+}
