@@ -1,0 +1,50 @@
+//! What the tests share that kill an example at random moments.
+
+use std::path::PathBuf;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use tokio::io::AsyncReadExt as _;
+use tokio::process::Child;
+
+/// How long a job may take that is left in peace. Never a measure of speed.
+pub(crate) const PEACE: Duration = Duration::from_mins(1);
+
+/// An example, which cargo builds beside the tests.
+pub(crate) fn example(name: &str) -> PathBuf {
+    let test = std::env::current_exe().unwrap();
+    let binary = test.parent().and_then(|deps| deps.parent()).unwrap().join("examples").join(name);
+    assert!(binary.exists(), "{} is missing: run the tests with cargo, which builds it", binary.display());
+    binary
+}
+
+/// Numbers from a seed that is printed, so that a failing run can be repeated.
+pub(crate) struct Random(u64);
+
+impl Random {
+    /// From `EVERSTEP_SEED`, if that is set.
+    pub(crate) fn seeded() -> Self {
+        let seed = std::env::var("EVERSTEP_SEED").ok().and_then(|seed| seed.parse().ok());
+        let seed = seed.unwrap_or_else(|| SystemTime::now().duration_since(UNIX_EPOCH).unwrap().subsec_nanos().into());
+        println!("EVERSTEP_SEED={seed}");
+        Self(seed)
+    }
+
+    pub(crate) fn below(&mut self, bound: u64) -> u64 {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 33) % bound
+    }
+}
+
+/// Kills the job after a while; true if it had ended by itself, which it must have done well. What it says is piped.
+pub(crate) async fn kill_after(mut child: Child, after: Duration) -> bool {
+    if let Ok(ended) = tokio::time::timeout(after, child.wait()).await {
+        let mut said = String::new();
+        child.stderr.take().unwrap().read_to_string(&mut said).await.unwrap();
+        child.stdout.take().unwrap().read_to_string(&mut said).await.unwrap();
+        assert!(ended.unwrap().success(), "the job failed: {said}");
+        return true;
+    }
+    // SIGKILL, and waits for the end.
+    child.kill().await.unwrap();
+    false
+}
