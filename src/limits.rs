@@ -18,6 +18,10 @@ pub const FAILURE_MESSAGE_BYTES_MAX: usize = 2_048;
 pub const REASON_BYTES_MAX: usize = 1_024;
 /// A value up to this size, in bytes, rides in the snapshot; a larger one is written once, as a row of its own.
 pub const INLINE_BYTES_MAX: usize = 128;
+/// About how many bytes of a map's list stand in one row: what is read for one item.
+pub const LIST_ROW_BYTES: usize = 16 << 10;
+/// Most items of a map's list in one row.
+pub const LIST_ROW_ITEMS_MAX: u32 = 1_024;
 /// Signal ids remembered per run, so that a repeated one is ignored.
 pub const SIGNAL_IDS_REMEMBERED: u64 = 10_000;
 /// Deaths of the process in a row at one position after which the instance is quarantined.

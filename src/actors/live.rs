@@ -19,7 +19,7 @@ use crate::definition::{Definition, Op};
 use crate::executor::{AttemptKey, Job};
 use crate::id::RunId;
 use crate::lifecycle::{
-    Caller, CommitError, Ending, FinalizeError, LoadError, Port as _, fill_run, finalize_execution, step,
+    Caller, CommitError, Ending, FinalizeError, ListRows, LoadError, Port as _, fill_next_run, finalize_execution, step,
 };
 use crate::limits::PayloadLimits;
 use crate::machine::{Effect, Event, Refusal, Run, Setting, Snapshot, Ticket};
@@ -31,6 +31,8 @@ pub(super) struct Live {
     definition: Arc<Definition>,
     codec: Codec,
     snapshot: Snapshot,
+    /// Rows of the lists of its maps, read for the last items that started.
+    lists: ListRows,
     /// What waits for a commit, oldest first.
     pending: VecDeque<Pending>,
     /// The last status that listeners were told of, so that they are told of changes only.
@@ -70,6 +72,7 @@ impl Live {
             definition,
             codec,
             snapshot,
+            lists: ListRows::new(),
             pending: VecDeque::new(),
             told,
             to_quarantine: None,
@@ -331,10 +334,13 @@ impl Live {
 
     /// Hands an attempt to the executor, with what it is still to be given from the store.
     async fn submit(&mut self, mut run: Run) {
-        // Rare, and large as a future: only what was taken up from the store has anything to read.
-        let is_read = run.value.unread().is_empty();
         let (store, names) = (self.hub.persistence().store(), self.definition.program());
-        let filled = if is_read { Ok(()) } else { Box::pin(fill_run(store, names, &self.snapshot, &mut run)).await };
+        // Rare, and large as a future: only what was taken up from the store has anything to read.
+        let filled = if run.value.unread().is_empty() {
+            Ok(())
+        } else {
+            Box::pin(fill_next_run(store, names, &self.snapshot, &mut run, &mut self.lists)).await
+        };
         match filled {
             Ok(()) => {}
             Err(LoadError::Store(error)) => {

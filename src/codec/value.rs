@@ -84,10 +84,10 @@ pub enum Home {
     Input,
     /// The result at a place: a task's output, or a large signal payload.
     Result(Place),
-    /// The list that a map was given.
-    List(Place),
-    /// One item of that list.
-    Item(Place, u32),
+    /// The list that a map was given: so many items.
+    List(Place, u32),
+    /// One item of that list: in which row, and the how manieth there.
+    Item(Place, u32, u32),
     /// What one branch of a fork or map gave.
     Branch(Place, u32),
     /// What all of them gave: so many rows.

@@ -54,21 +54,21 @@ pub async fn load(store: &dyn Store, instance: &InstanceId) -> Result<Option<Sto
     Ok(Some(Stored { snapshot, quarantine }))
 }
 
-/// Reads the branches and signals of a snapshot and the lists of maps under way, and checks that it stands where its program
-/// says it can. What else its frames carry is read when it is needed: [`fill_values`], [`fill_run`].
+/// Reads the branches and signals of a snapshot and the items of lists that they carry, and checks that it stands where its
+/// program says it can. What else its frames carry is read when it is needed: [`fill_values`], [`fill_run`].
 ///
 /// # Errors
 /// [`LoadError`].
 pub async fn fill_frames(store: &dyn Store, program: &Program, snapshot: &mut Snapshot) -> Result<(), LoadError> {
     read_branches(store, snapshot).await?;
     snapshot.check(program)?;
-    read_lists(store, program, snapshot).await?;
+    read_items(store, program, snapshot).await?;
     read_signals(store, snapshot).await
 }
 
-/// Reads the lists that maps under way were given, once for all their items: those that have started, and those that will.
-async fn read_lists(store: &dyn Store, program: &Program, snapshot: &mut Snapshot) -> Result<(), LoadError> {
-    let homes = snapshot.unread_lists();
+/// Reads the items of lists that frames carry: many stand in one row, which is read once for all of them.
+async fn read_items(store: &dyn Store, program: &Program, snapshot: &mut Snapshot) -> Result<(), LoadError> {
+    let homes = snapshot.unread_items();
     if !homes.is_empty() {
         let mut rows = Rows::new(store, program);
         rows.read(snapshot, homes).await?;
@@ -152,19 +152,43 @@ pub async fn fill_run(
     snapshot: &Snapshot,
     run: &mut Run,
 ) -> Result<(), LoadError> {
-    Rows::new(store, names).complete(snapshot, &mut run.value).await
+    fill_next_run(store, names, snapshot, run, &mut ListRows::new()).await
 }
+
+/// The same for one run after the other: items that start in turn mostly stand in the same row of their list.
+pub(crate) async fn fill_next_run(
+    store: &dyn Store,
+    names: &dyn Names,
+    snapshot: &Snapshot,
+    run: &mut Run,
+    lists: &mut ListRows,
+) -> Result<(), LoadError> {
+    if lists.len() > LIST_ROWS_KEPT {
+        lists.clear();
+    }
+    let mut rows = Rows { lists: std::mem::take(lists), ..Rows::new(store, names) };
+    let filled = rows.complete(snapshot, &mut run.value).await;
+    *lists = rows.lists;
+    filled
+}
+
+/// Rows of lists, by their number.
+pub(crate) type ListRows = HashMap<(Place, u32), Vec<Token>>;
+
+/// Rows of lists that are kept for the next run.
+const LIST_ROWS_KEPT: usize = 16;
 
 /// The rows of a run that hold values, as far as they were read.
 pub(super) struct Rows<'a> {
     store: &'a dyn Store,
     names: &'a dyn Names,
     read: HashMap<Home, Vec<Token>>,
+    lists: ListRows,
 }
 
 impl<'a> Rows<'a> {
     pub(super) fn new(store: &'a dyn Store, names: &'a dyn Names) -> Self {
-        Self { store, names, read: HashMap::new() }
+        Self { store, names, read: HashMap::new(), lists: ListRows::new() }
     }
 
     /// What stands at a home, all of it read.
@@ -201,18 +225,9 @@ impl<'a> Rows<'a> {
                 let key = RowKey::Result(self.path(snapshot, place)?, Arc::clone(&place.indices));
                 self.read_row(snapshot, &home, &key).await
             }
-            Home::List(place) => {
-                let key = RowKey::List(self.path(snapshot, place)?, Arc::clone(&place.indices));
-                self.read_row(snapshot, &home, &key).await
-            }
-            Home::Item(place, index) => {
-                // The list is read once for all its items.
-                let list = Home::List(place.clone());
-                if !self.read.contains_key(&list) {
-                    let key = RowKey::List(self.path(snapshot, place)?, Arc::clone(&place.indices));
-                    self.read_row(snapshot, &list, &key).await?;
-                }
-                let item = self.read.get(&list).and_then(|tokens| tokens.get(*index as usize + 1)).cloned();
+            Home::List(place, count) => self.read_list(snapshot, place, *count).await,
+            Home::Item(place, row, index) => {
+                let item = self.list_row(snapshot, place, *row).await?.get(*index as usize).cloned();
                 let item = item.ok_or_else(|| Damaged::new(snapshot.instance(), "list", "an item is missing"))?;
                 self.read.insert(home, vec![item]);
                 Ok(())
@@ -235,6 +250,36 @@ impl<'a> Rows<'a> {
         let row = self.store.row(snapshot.run(), key).await?;
         let row = row.ok_or_else(|| missing(snapshot, key))?;
         self.read.insert(home.clone(), snapshot.open_value(key, &row)?.into_tokens());
+        Ok(())
+    }
+
+    /// The items in one row of a list, which is read once for all of them.
+    async fn list_row(&mut self, snapshot: &Snapshot, place: &Place, number: u32) -> Result<&[Token], LoadError> {
+        let at = (place.clone(), number);
+        if !self.lists.contains_key(&at) {
+            let key = RowKey::List(self.path(snapshot, place)?, Arc::clone(&place.indices), number);
+            let row = self.store.row(snapshot.run(), &key).await?.ok_or_else(|| missing(snapshot, &key))?;
+            self.lists.insert(at.clone(), snapshot.open_value(&key, &row)?.into_tokens());
+        }
+        Ok(self.lists.get(&at).map_or(&[][..], Vec::as_slice))
+    }
+
+    /// A whole list in one scan. Behind its rows may be those of a longer one, of an earlier iteration.
+    async fn read_list(&mut self, snapshot: &Snapshot, place: &Place, count: u32) -> Result<(), LoadError> {
+        let path = self.path(snapshot, place)?;
+        let rows = self.store.rows(snapshot.run(), &RowKey::lists(&path, &place.indices)).await?;
+        let mut tokens = vec![Token::List(count)];
+        for ((_, row), number) in rows.into_iter().zip(0..) {
+            if tokens.len() > count as usize {
+                break;
+            }
+            let key = RowKey::List(path.clone(), Arc::clone(&place.indices), number);
+            tokens.extend(snapshot.open_value(&key, &row)?.into_tokens());
+        }
+        if tokens.len() != count as usize + 1 {
+            return Err(Damaged::new(snapshot.instance(), "list", "items are missing").into());
+        }
+        self.read.insert(Home::List(place.clone(), count), tokens);
         Ok(())
     }
 

@@ -15,6 +15,7 @@ use super::{Effect, End, RowKey};
 use crate::codec::{Block, Home, Place, Token, Value};
 use crate::definition::{FailureKind, ForkOp, MapOp, Names as _, Op, Program, TaskFailure};
 use crate::id::NodePath;
+use crate::limits::{LIST_ROW_BYTES, LIST_ROW_ITEMS_MAX};
 
 impl Mover<'_> {
     pub(super) fn fork(&mut self, id: FrameId, mut frame: Frame, op: &ForkOp) {
@@ -49,28 +50,42 @@ impl Mover<'_> {
             return self.go(id, frame);
         }
         let place = frame.place();
-        self.put_at(&place, |path| RowKey::List(path, Arc::clone(&place.indices)), &encode_value(&list));
-        frame.value = block(Home::List(place), list.into_tokens());
-        frame.phase = Phase::Map { total, started: 0, live: 0, bytes: 0 };
+        let per_row = self.put_list(&place, total, &list);
+        frame.value = block(Home::List(place, total), list.into_tokens());
+        frame.phase = Phase::Map { total, started: 0, live: 0, bytes: 0, per_row };
         self.start_items(id, frame, op);
+    }
+
+    /// Writes a list in rows of some kilobytes, and says how many items stand in each.
+    fn put_list(&mut self, place: &Place, total: u32, list: &Value) -> u32 {
+        let rows = u32::try_from(list.bytes() / LIST_ROW_BYTES).unwrap_or(u32::MAX).saturating_add(1);
+        let per_row = total.div_ceil(rows).clamp(1, LIST_ROW_ITEMS_MAX);
+        let items = list.tokens().get(1..).unwrap_or_default();
+        for (number, items) in (0..).zip(items.chunks(per_row as usize)) {
+            let key = |path: NodePath| RowKey::List(path, Arc::clone(&place.indices), number);
+            self.put_at(place, key, &encode_value(&Value::from_tokens(items.to_vec())));
+        }
+        per_row
     }
 
     /// Starts items as far as the limit allows.
     fn start_items(&mut self, id: FrameId, mut frame: Frame, op: &MapOp) {
-        let Phase::Map { total, mut started, mut live, bytes } = frame.phase else { return };
+        let Phase::Map { total, mut started, mut live, bytes, per_row } = frame.phase else { return };
         let mut items = Vec::new();
         while started < total && op.concurrency.is_none_or(|limit| live < limit) {
-            let value = item(&frame, started);
+            let value = item(&frame, started, per_row);
             items.push(self.branch(frame.lineage.item(id, started), frame.position + 1, value));
             (started, live) = (started + 1, live + 1);
         }
-        frame.phase = Phase::Map { total, started, live, bytes };
+        frame.phase = Phase::Map { total, started, live, bytes, per_row };
         self.snapshot.frames.put(id, frame);
         self.changed = true;
         // Items go in their order: behind those before them that are still to go.
         let is_item = |(_, frame): &(FrameId, Frame)| frame.lineage.origin.is_some_and(|origin| origin.parent == id);
-        let behind = self.moving.iter().position(is_item).unwrap_or(self.moving.len());
-        self.moving.splice(behind..behind, items.into_iter().rev());
+        if !items.is_empty() {
+            let behind = self.moving.iter().position(is_item).unwrap_or(self.moving.len());
+            self.moving.splice(behind..behind, items.into_iter().rev());
+        }
         self.move_all();
     }
 
@@ -194,8 +209,10 @@ fn block(home: Home, tokens: Vec<Token>) -> Value {
 }
 
 /// One item of the list that a map's frame carries.
-fn item(frame: &Frame, index: u32) -> Value {
-    let home = Home::Item(frame.place(), index);
+fn item(frame: &Frame, index: u32, per_row: u32) -> Value {
+    // A record that says zero is damaged; whatever is read then is not there.
+    let per_row = per_row.max(1);
+    let home = Home::Item(frame.place(), index / per_row, index % per_row);
     let read = match frame.value.tokens() {
         [Token::Block(block)] => block.tokens.get(index as usize + 1),
         _ => None,

@@ -99,6 +99,8 @@ pub enum Phase {
         live: u32,
         /// Bytes that the ended ones gave.
         bytes: u64,
+        /// Items in each row of the list.
+        per_row: u32,
     },
     /// The op itself failed and ended the run: a loop at its limit, a list that became too large. Or the run ended before
     /// this branch got to its first op. A retry tries it again.

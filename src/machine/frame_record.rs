@@ -72,6 +72,7 @@ pub(super) enum PhaseRecord {
         live: u32,
         #[serde(default, skip_serializing_if = "is_zero")]
         bytes: u64,
+        per_row: u32,
     },
     Failed,
 }
@@ -134,8 +135,8 @@ impl PhaseRecord {
             Phase::Delay { until } => Self::Delay { until: *until },
             Phase::Signal { signal, until, since } => Self::Signal { name: signal.clone(), until: *until, at: *since },
             Phase::Fork { live } => Self::Fork { live: *live },
-            Phase::Map { total, started, live, bytes } => {
-                Self::Map { total: *total, started: *started, live: *live, bytes: *bytes }
+            Phase::Map { total, started, live, bytes, per_row } => {
+                Self::Map { total: *total, started: *started, live: *live, bytes: *bytes, per_row: *per_row }
             }
             Phase::Failed => Self::Failed,
         }
@@ -150,7 +151,7 @@ impl PhaseRecord {
             Self::Delay { until } => Phase::Delay { until },
             Self::Signal { name, until, at } => Phase::Signal { signal: name, until, since: at },
             Self::Fork { live } => Phase::Fork { live },
-            Self::Map { total, started, live, bytes } => Phase::Map { total, started, live, bytes },
+            Self::Map { total, started, live, bytes, per_row } => Phase::Map { total, started, live, bytes, per_row },
             Self::Failed => Phase::Failed,
         }
     }

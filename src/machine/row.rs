@@ -14,7 +14,7 @@ use crate::id::NodePath;
 /// Signal     0x03  number, 8 bytes
 /// Frame      0x04  number, 8 bytes
 /// Branch     0x05  node path bytes  0x00  map indices, 4 bytes each  index of the branch, 4 bytes
-/// List       0x06  node path bytes  0x00  map indices, 4 bytes each
+/// List       0x06  node path bytes  0x00  map indices, 4 bytes each  number of the row, 4 bytes
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum RowKey {
@@ -28,8 +28,8 @@ pub enum RowKey {
     Frame(FrameId),
     /// What a branch of a fork or map gave that has ended.
     Branch(NodePath, Arc<[u32]>, u32),
-    /// The list that a map was given.
-    List(NodePath, Arc<[u32]>),
+    /// A piece of the list that a map was given, so that one item can be read without all others.
+    List(NodePath, Arc<[u32]>, u32),
 }
 
 impl RowKey {
@@ -46,6 +46,11 @@ impl RowKey {
     /// What the rows of every branch of a fork or map start with.
     pub fn branches(path: &NodePath, indices: &[u32]) -> Vec<u8> {
         placed(5, path, indices)
+    }
+
+    /// What the rows of the whole list of a map start with.
+    pub fn lists(path: &NodePath, indices: &[u32]) -> Vec<u8> {
+        placed(6, path, indices)
     }
 
     /// The kind of record the row holds.
@@ -67,18 +72,19 @@ impl RowKey {
             Self::Result(path, indices) => placed(2, path, indices),
             Self::Signal(number) => numbered(Self::SIGNALS, *number),
             Self::Frame(number) => numbered(Self::FRAMES, *number),
-            Self::Branch(path, indices, index) => {
-                let mut key = placed(5, path, indices);
-                key.extend_from_slice(&index.to_be_bytes());
-                key
-            }
-            Self::List(path, indices) => placed(6, path, indices),
+            Self::Branch(path, indices, index) => within(placed(5, path, indices), *index),
+            Self::List(path, indices, number) => within(placed(6, path, indices), *number),
         }
     }
 }
 
 fn numbered(prefix: &[u8], number: u64) -> Vec<u8> {
     [prefix, &number.to_be_bytes()].concat()
+}
+
+fn within(mut key: Vec<u8>, index: u32) -> Vec<u8> {
+    key.extend_from_slice(&index.to_be_bytes());
+    key
 }
 
 fn placed(tag: u8, path: &NodePath, indices: &[u32]) -> Vec<u8> {

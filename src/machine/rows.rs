@@ -45,15 +45,10 @@ impl Snapshot {
         values.flat_map(Value::unread).collect()
     }
 
-    /// The lists of maps that have items to start, and items of lists, that are still to be read.
-    pub fn unread_lists(&self) -> Vec<Home> {
-        let wanted = |frame: &Frame, home: &Home| match (home, &frame.phase) {
-            (Home::List(_), Phase::Map { total, started, .. }) => started < total,
-            (home, _) => matches!(home, Home::Item(..)),
-        };
-        let unread =
-            |frame: &Frame| frame.value.unread().into_iter().filter(|home| wanted(frame, home)).collect::<Vec<_>>();
-        self.frames.iter().flat_map(|(_, frame)| unread(frame)).collect()
+    /// Items of lists that are still to be read: many may stand in one row.
+    pub fn unread_items(&self) -> Vec<Home> {
+        let unread = self.frames.iter().flat_map(|(_, frame)| frame.value.unread());
+        unread.filter(|home| matches!(home, Home::Item(..))).collect()
     }
 
     /// Puts what was read in its place.

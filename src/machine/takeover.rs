@@ -161,8 +161,8 @@ impl<'a> Placing<'a> {
         match home {
             Home::Input => Some(Home::Input),
             Home::Result(at) => place(at).map(Home::Result),
-            Home::List(at) => place(at).map(Home::List),
-            Home::Item(at, index) => place(at).map(|at| Home::Item(at, *index)),
+            Home::List(at, count) => place(at).map(|at| Home::List(at, *count)),
+            Home::Item(at, row, index) => place(at).map(|at| Home::Item(at, *row, *index)),
             Home::Branch(..) | Home::Branches(..) => None,
         }
     }

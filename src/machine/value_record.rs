@@ -34,9 +34,12 @@ pub(super) struct PlaceRecord {
     node: u32,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     of: Vec<u32>,
-    /// The index of an item or branch, or the number of branches.
+    /// The index of a branch, or of an item in its row; the number of branches, or of items.
     #[serde(default, skip_serializing_if = "super::record::is_zero_u32")]
     n: u32,
+    /// The row of the item.
+    #[serde(default, skip_serializing_if = "super::record::is_zero_u32")]
+    row: u32,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -81,16 +84,16 @@ fn token_record(token: &Token) -> TokenRecord {
 }
 
 fn stored(home: &Home) -> TokenRecord {
-    let (kind, place, n) = match home {
+    let (kind, place, n, row) = match home {
         Home::Input => return TokenRecord::Input,
         Home::Result(place) if place.indices.is_empty() => return TokenRecord::Node(place.node),
-        Home::Result(place) => (PlaceKind::Result, place, 0),
-        Home::List(place) => (PlaceKind::List, place, 0),
-        Home::Item(place, index) => (PlaceKind::Item, place, *index),
-        Home::Branch(place, index) => (PlaceKind::Branch, place, *index),
-        Home::Branches(place, count) => (PlaceKind::Branches, place, *count),
+        Home::Result(place) => (PlaceKind::Result, place, 0, 0),
+        Home::List(place, count) => (PlaceKind::List, place, *count, 0),
+        Home::Item(place, row, index) => (PlaceKind::Item, place, *index, *row),
+        Home::Branch(place, index) => (PlaceKind::Branch, place, *index, 0),
+        Home::Branches(place, count) => (PlaceKind::Branches, place, *count, 0),
     };
-    TokenRecord::At(PlaceRecord { kind, node: place.node, of: place.indices.to_vec(), n })
+    TokenRecord::At(PlaceRecord { kind, node: place.node, of: place.indices.to_vec(), n, row })
 }
 
 impl PlaceRecord {
@@ -98,8 +101,8 @@ impl PlaceRecord {
         let place = Place { node: self.node, indices: self.of.into() };
         match self.kind {
             PlaceKind::Result => Home::Result(place),
-            PlaceKind::List => Home::List(place),
-            PlaceKind::Item => Home::Item(place, self.n),
+            PlaceKind::List => Home::List(place, self.n),
+            PlaceKind::Item => Home::Item(place, self.row, self.n),
             PlaceKind::Branch => Home::Branch(place, self.n),
             PlaceKind::Branches => Home::Branches(place, self.n),
         }

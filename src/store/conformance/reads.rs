@@ -80,7 +80,7 @@ pub async fn rows_come_by_prefix_in_the_order_of_their_keys(store: &Arc<dyn Stor
     let others = [
         branch(&path, &[8], 3),
         branch(&beside, &[7], 2),
-        RowKey::List(path.clone(), [7].into()),
+        RowKey::List(path.clone(), [7].into(), 0),
         RowKey::Result(path.clone(), [7].into()),
         RowKey::Signal(1),
     ];
