@@ -207,8 +207,9 @@ async fn a_store_that_fails_holds_pruning_up_and_does_not_end_it() {
             store.plan_for("id", 0, fate);
             clock.advance(MINUTE);
             is_pruned(&clock, &store, name).await;
-            assert_eq!(store.failed(), 1, "{fate:?}");
         }
+        // Only the first delete was planned to fail; its failure may be told after it was written.
+        assert_eq!(store.failed(), 1, "{fate:?}");
     }
 }
 

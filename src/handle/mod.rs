@@ -222,7 +222,8 @@ impl<O: 'static> InstanceHandle<O> {
     /// Waits until the run has ended and gives its output.
     ///
     /// # Errors
-    /// [`ResultError`]: a typed failure if it ended otherwise.
+    /// [`ResultError`]: a typed failure if it ended otherwise; [`HandleError::NotFound`] if it was deleted before this could
+    /// read it.
     pub async fn result(&self) -> Result<O, ResultError> {
         match self.await_end().await {
             Err(ResultError::Handle(error)) => Err(match self.hub().explain(error) {

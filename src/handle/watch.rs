@@ -20,8 +20,8 @@ impl StatusWatch {
         Self { changes, actors, instance, run, last: None }
     }
 
-    /// The next status; none once the run has ended and that was given, or another run has taken its place, or the
-    /// runtime has shut down.
+    /// The next status; none once the run has ended and that was given, or was deleted, or another run has taken its
+    /// place, or the runtime has shut down.
     pub async fn next(&mut self) -> Option<Status> {
         let hub = Arc::clone(self.actors.hub());
         loop {
