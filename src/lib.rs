@@ -68,6 +68,7 @@
 //! | build a workflow | [`Workflow`], [`Builder`], [`task`], [`RetryPolicy`], [`Handler`] |
 //! | branch, choose, repeat, fan out | [`Builder::fork`], [`Builder::route`], [`Builder::repeat`], [`Builder::map`], [`Builder::child`] |
 //! | change it while instances run | [`TakeOver`], [`Runtime::unplaced`] |
+//! | draw it | [`Workflow::to_mermaid`], [`Manifest`] |
 //! | give tasks what they need | [`Dep`], [`TaskContext`], [`Permanent`], [`RetryAfter`] |
 //! | run it | [`Runtime`], [`RuntimeBuilder`], [`StartOptions`], [`RunOnce`] |
 //! | talk to an instance | [`InstanceHandle`], [`Status`], [`StatusWatch`] |

@@ -1,0 +1,171 @@
+//! The example of one instance that fans out, killed with `kill -9` at random moments: it goes on in every file that was under
+//! way, nothing recorded is done again, and the report is as if nothing had happened.
+#![cfg(all(unix, feature = "file-store"))]
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test may panic anywhere")]
+
+mod kill;
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Duration;
+
+use everstep::lifecycle::{Stored, load};
+use everstep::machine::{RowKey, Shape};
+use everstep::{Codec, FileStore, InstanceId, NodePath, Store};
+use serde::Deserialize;
+use tokio::process::{Child, Command};
+
+use crate::kill::{PEACE, Random, example, kill_after};
+
+const FILES: u32 = 200;
+const KILLS: usize = 15;
+const PAGE_BYTES: u64 = 64 << 10;
+
+/// The task of the loop, and the others that do something with a file.
+const PAGE: &str = "files/kind/Text/facts/count/by_page/pages/page";
+const ONCE: [&str; 4] = ["files/look", "files/kind/Text/facts/hash/hash", "files/kind/Binary/hash", "files/finish"];
+
+struct Job {
+    input: PathBuf,
+    data: PathBuf,
+    ledger: PathBuf,
+}
+
+/// What the example carries from page to page, as far as it counts here.
+#[derive(Deserialize)]
+struct Pages {
+    counts: Counts,
+}
+
+#[derive(Deserialize)]
+struct Counts {
+    bytes: u64,
+}
+
+impl Job {
+    fn new(root: &Path, name: &str) -> Self {
+        let [data, ledger] = ["data", "ledger"].map(|what| root.join(format!("{what}-{name}")));
+        Self { input: root.join("input"), data, ledger }
+    }
+
+    fn spawn(&self) -> Child {
+        let mut command = Command::new(example("fan_out"));
+        command.arg(&self.input).arg("--data").arg(&self.data).arg("--ledger").arg(&self.ledger);
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+    }
+
+    /// The tasks that really ran so far, and on what.
+    fn ledger(&self) -> Vec<String> {
+        let ledger = std::fs::read_to_string(&self.ledger).unwrap_or_default();
+        ledger.lines().map(|line| line.trim_end().to_owned()).collect()
+    }
+
+    fn report(&self) -> String {
+        std::fs::read_to_string(self.data.join("report.json")).unwrap()
+    }
+
+    /// The lines of the ledger whose tasks are recorded in the store: these must never be written again.
+    async fn recorded(&self) -> BTreeSet<String> {
+        let mut recorded = BTreeSet::new();
+        let store = self.data.join("store");
+        if !store.exists() {
+            return recorded;
+        }
+        let store = FileStore::open(store).await.unwrap();
+        if let Some(stored) = load(&store, &InstanceId::new("report").unwrap()).await.unwrap() {
+            for task in ["list", "report"] {
+                if result(&store, &stored, task, &[]).await.is_some() {
+                    recorded.insert(task.to_owned());
+                }
+            }
+            for number in 0..FILES {
+                for task in ONCE {
+                    if result(&store, &stored, task, &[number]).await.is_some() {
+                        recorded.insert(format!("{task} {}", name(number)));
+                    }
+                }
+                if let Some((shape, payload)) = result(&store, &stored, PAGE, &[number]).await {
+                    let pages = || Codec::MessagePack.decode::<Pages>(&payload).unwrap().counts.bytes / PAGE_BYTES;
+                    let pages = if shape == Shape::Again { pages() } else { u64::from(u32::MAX) };
+                    let pages = pages.min(contents(number).len() as u64 / PAGE_BYTES + 1);
+                    recorded.extend((0..pages).map(|page| format!("{PAGE} {} {}", name(number), page * PAGE_BYTES)));
+                }
+            }
+        }
+        store.close().await;
+        recorded
+    }
+}
+
+/// What is recorded of a task.
+async fn result(store: &FileStore, stored: &Stored, task: &str, indices: &[u32]) -> Option<(Shape, Vec<u8>)> {
+    let key = RowKey::Result(NodePath::new(task), indices.into());
+    let row = store.row(stored.snapshot.run(), &key).await.unwrap()?;
+    let (shape, payload) = stored.snapshot.open_row(&key, &row).unwrap();
+    Some((shape, payload.to_vec()))
+}
+
+fn name(number: u32) -> String {
+    format!("file{number:03}")
+}
+
+/// Every tenth file is empty, every tenth binary, every tenth a text of several pages.
+fn contents(number: u32) -> Vec<u8> {
+    match number % 10 {
+        0 => Vec::new(),
+        1 => [number.to_be_bytes(); 500].concat(),
+        2 => format!("a line of file {number}\n").repeat(10_000).into_bytes(),
+        _ => format!("file {number}\n").repeat(20).into_bytes(),
+    }
+}
+
+/// Method: a parent starts the job, kills it at a random moment, reads from its store which tasks are recorded, starts it
+/// again, and compares with the ledger of what really ran. When a job ends before it is killed, its report must be the one of
+/// a job that was left in peace, and a new one begins in an empty directory.
+#[tokio::test]
+async fn no_recorded_task_runs_again_and_the_report_is_the_same_however_often_the_job_is_killed() {
+    let root = tempfile::tempdir().unwrap();
+    std::fs::create_dir(root.path().join("input")).unwrap();
+    for number in 0..FILES {
+        std::fs::write(root.path().join("input").join(name(number)), contents(number)).unwrap();
+    }
+    let mut random = Random::seeded();
+    let undisturbed = Job::new(root.path(), "undisturbed");
+    assert!(kill_after(undisturbed.spawn(), PEACE).await, "the job does not end");
+    let all: BTreeSet<_> = undisturbed.ledger().into_iter().collect();
+
+    let (mut kills, mut round) = (0, 0);
+    while kills < KILLS {
+        let job = Job::new(root.path(), &round.to_string());
+        round += 1;
+        loop {
+            let recorded = job.recorded().await;
+            let before = job.ledger().len();
+            // Killed often enough, it may end in peace: on a busy machine it may never get anywhere between two kills.
+            let after = if kills < KILLS { Duration::from_millis(random.below(800)) } else { PEACE };
+            let ended = kill_after(job.spawn(), after).await;
+            let mut now = BTreeSet::new();
+            for line in &job.ledger()[before..] {
+                assert!(!recorded.contains(line), "`{line}` ran again although that was recorded");
+                assert!(now.insert(line.clone()), "`{line}` ran twice in one life of the job");
+            }
+            if ended {
+                break;
+            }
+            kills += 1;
+        }
+        assert_eq!(job.ledger().into_iter().collect::<BTreeSet<_>>(), all, "other tasks ran than in peace");
+        assert_eq!(job.recorded().await, all, "what ran is recorded in the end");
+        assert_eq!(job.report(), undisturbed.report());
+    }
+}
+
+/// Method: has the example draw its workflow, and reads the README.
+#[test]
+fn the_readme_shows_the_workflow_as_it_is() {
+    let drawn = std::process::Command::new(example("fan_out")).arg("--draw").output().unwrap();
+    let drawing = format!("```mermaid\n{}```\n", String::from_utf8(drawn.stdout).unwrap());
+    let readme = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/README.md")).unwrap();
+    assert!(readme.contains(&drawing), "draw it anew with `cargo run --example fan_out -- --draw`:\n{drawing}");
+}
