@@ -77,8 +77,7 @@ impl Job {
         }
         if let Some(files) = handle.task_result::<Vec<FileName>>("list").await? {
             let before = self.done_before(handle, &files).await?;
-            self.progress.found(files.len());
-            self.progress.were_done(before);
+            self.progress.go_on(files.len(), before);
             self.progress.say(&format!("going on: {before} of {} files were done before", files.len()));
         }
         Ok(())

@@ -38,12 +38,12 @@ impl Progress {
 
     /// There are so many files.
     pub(crate) fn found(&self, files: usize) {
-        self.change(|inner| inner.total = files as u64);
+        self.go_on(files, 0);
     }
 
-    /// So many of them were done by earlier processes.
-    pub(crate) fn were_done(&self, before: u64) {
-        self.change(|inner| inner.before = before);
+    /// There are so many files, of which earlier processes did so many.
+    pub(crate) fn go_on(&self, files: usize, before: u64) {
+        self.change(|inner| (inner.total, inner.before) = (files as u64, before));
     }
 
     /// One more is done.
@@ -85,7 +85,7 @@ impl Progress {
         if let Some(bar) = &self.bar {
             bar.set_length(total);
             bar.set_position(done);
-        } else if inner.last_line.elapsed() >= LINE_EVERY {
+        } else if total > 0 && inner.last_line.elapsed() >= LINE_EVERY {
             inner.last_line = Instant::now();
             warn(&format!("{done} of {total} files"));
         }
