@@ -19,7 +19,8 @@ use crate::{SECOND, SIGNALS_BUFFERED_MAX};
 #[derive(Clone, Debug)]
 pub(crate) struct Begin {
     pub(crate) deadline: Option<u64>,
-    /// Lists may be short, so that results outgrow them.
+    /// Lists may be short, so that results outgrow them. Then everything is read at a restart: the machine does not count
+    /// the bytes of what was not read.
     pub(crate) list_bytes_max: Option<usize>,
     pub(crate) input: String,
 }
