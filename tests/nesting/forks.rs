@@ -121,12 +121,13 @@ async fn a_branch_that_waits_leaves_its_siblings_running() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn of_branches_that_fail_at_once_one_is_told_and_the_instance_fails_once() {
-    // Two branches are let go together, a hundred times over, and both fail.
-    let gate = Gate::new();
+    // Both wait at a gate and are let go together, a hundred times. Each time has a gate of its own: the branch that is
+    // stopped gives its place at the gate back, at any moment.
+    let gates: Vec<_> = (0..100).map(|_| Gate::new()).collect();
     let fail = |name: &'static str| {
-        let gate = gate.clone();
-        move |_: u32| {
-            let gate = gate.clone();
+        let gates = gates.clone();
+        move |round: u32| {
+            let gate = gates[round as usize].clone();
             async move {
                 gate.pass().await;
                 Err::<u32, _>(name)
@@ -141,15 +142,14 @@ async fn of_branches_that_fail_at_once_one_is_told_and_the_instance_fails_once()
         .build()
         .unwrap();
     let runtime = World::new().runtime(&workflow).await;
-    for round in 0..100 {
-        let handle = runtime.start(&workflow, format!("i{round}"), 1).await.unwrap();
+    for (round, gate) in (0..).zip(&gates) {
+        let handle = runtime.start(&workflow, format!("i{round}"), round).await.unwrap();
         gate.entered().await;
         gate.entered().await;
         gate.open(2);
         let result = within(handle.result()).await;
         let failure = task_failure(result.clone());
         assert_eq!(failure.task.as_str(), format!("work/{}/fail", failure.message));
-        gate.forget_open();
         assert_eq!(handle.result().await, result);
         assert!(matches!(result, Err(ResultError::Failed(_))));
     }
