@@ -94,7 +94,7 @@ impl Mover<'_> {
         let parent = frame.lineage.origin.and_then(|origin| self.snapshot.frames.get(origin.parent));
         let bytes_max = self.limits.list_bytes_max as u64;
         let is_too_large = match parent.map(|parent| &parent.phase) {
-            Some(Phase::Map { bytes, .. }) => bytes.saturating_add(frame.value.bytes() as u64) > bytes_max,
+            Some(Phase::Map { bytes, .. }) => bytes.saturating_add(frame.value_bytes()) > bytes_max,
             _ => false,
         };
         if is_too_large {
@@ -115,12 +115,12 @@ impl Mover<'_> {
         drop(self.snapshot.frames.take(id));
         let op = program.op(parent.position);
         let collects = matches!(op, Some(Op::Map(MapOp { collects: true, .. })));
-        let gave = match failure {
-            Some(failure) => Value::from_tokens(vec![Token::Failed(failure.to_bytes())]),
-            None if collects => frame.value.behind(Token::Succeeded),
-            None => frame.value,
+        let succeeded_bytes = frame.value_bytes();
+        let (gave, size) = match failure.map(|failure| failure.to_bytes()) {
+            Some(failure) => (Value::from_tokens(vec![Token::Failed(failure.clone())]), failure.len() as u64),
+            None if collects => (frame.value.behind(Token::Succeeded), succeeded_bytes),
+            None => (frame.value, succeeded_bytes),
         };
-        let size = gave.bytes() as u64;
         let gave = self.put_branch(&parent.place(), origin.index, gave);
         parent.gathered.insert(origin.index, gave);
         self.changed = true;
@@ -133,8 +133,9 @@ impl Mover<'_> {
                 *live -= 1;
                 self.snapshot.frames.put(origin.parent, parent);
             }
-            (Phase::Map { total, started, live: 1, .. }, Some(Op::Map(op))) if started == total => {
+            (Phase::Map { total, started, live: 1, bytes, .. }, Some(Op::Map(op))) if started == total => {
                 let count = *total;
+                parent.unread_bytes = bytes.saturating_add(size);
                 self.join(origin.parent, parent, count, op.next);
             }
             (Phase::Map { live, bytes, .. }, Some(Op::Map(op))) => {
@@ -163,6 +164,8 @@ impl Mover<'_> {
         });
         let tokens = std::iter::once(Token::List(count)).chain(gave.flatten()).collect();
         frame.value = block(Home::Branches(place, count), tokens);
+        // What was not read since a restart is still counted, where a map kept count.
+        frame.unread_bytes = frame.unread_bytes.saturating_sub(frame.value.bytes() as u64);
         frame.position = next;
         self.go(id, frame);
     }

@@ -32,6 +32,8 @@ pub struct Frame {
     pub(crate) value: Value,
     pub(crate) phase: Phase,
     pub(super) lineage: Lineage,
+    /// Bytes of those parts of the value that were not read with the frame.
+    pub(super) unread_bytes: u64,
     /// What its branches gave that ended since the instance was read; the others are in the store.
     pub(super) gathered: BTreeMap<u32, Value>,
 }
@@ -127,12 +129,18 @@ pub enum Stage {
 impl Frame {
     /// A frame on its way to this position.
     pub(super) fn new(lineage: Lineage, position: u32, value: Value) -> Self {
-        Self { position, node: 0, value, phase: Phase::Failed, lineage, gathered: BTreeMap::new() }
+        Self { position, node: 0, value, phase: Phase::Failed, lineage, unread_bytes: 0, gathered: BTreeMap::new() }
     }
 
     /// The place of its op, for what is stored under it.
     pub(super) fn place(&self) -> Place {
         Place { node: self.node, indices: Arc::clone(&self.lineage.indices) }
+    }
+
+    /// The bytes of its value, read or not.
+    pub(super) fn value_bytes(&self) -> u64 {
+        let unread = if self.value.unread().is_empty() { 0 } else { self.unread_bytes };
+        self.value.bytes() as u64 + unread
     }
 
     /// The ticket of its attempt, if that is with the executor.

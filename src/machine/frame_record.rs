@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::frame::{Frame, FrameId, Lineage, Origin, Phase, Stage};
 use super::record::{decode, encode, is_zero, is_zero_u32};
-use super::value_record::{TokenRecord, into_value, token_records};
+use super::value_record::{TokenRecord, inline_bytes, into_value, token_records};
 use crate::definition::{Op, Priority, Program};
 use crate::time::Timestamp;
 
@@ -26,6 +26,9 @@ pub(super) struct FrameRecord {
     /// The frame it came from, and which branch of that it is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     from: Option<(FrameId, u32)>,
+    /// Bytes of the value that stand in rows of their own.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    away: u64,
     /// Iterations of the loops it is in.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     turns: Vec<u64>,
@@ -102,9 +105,16 @@ pub(super) fn frame_record(program: &Program, frame: &Frame) -> FrameRecord {
         phase: PhaseRecord::of(&frame.phase),
         prio,
         tags,
+        away: away(frame),
         from: frame.lineage.origin.map(|origin| (origin.parent, origin.index)),
         turns: frame.lineage.loops.clone(),
     }
+}
+
+/// Counted only where somebody will ask: in a branch, and not in one that waits with a list for its items.
+fn away(frame: &Frame) -> u64 {
+    let counts = frame.lineage.origin.is_some() && !matches!(frame.phase, Phase::Map { .. });
+    if counts { frame.value_bytes().saturating_sub(inline_bytes(&frame.value)) } else { 0 }
 }
 
 impl FrameRecord {
@@ -116,6 +126,7 @@ impl FrameRecord {
             value: into_value(self.val),
             phase: self.phase.into_phase(),
             lineage: Lineage { origin, loops: self.turns, ..Lineage::default() },
+            unread_bytes: self.away,
             gathered: BTreeMap::new(),
         }
     }

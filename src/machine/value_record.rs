@@ -66,6 +66,16 @@ pub(super) fn token_records(value: &Value) -> Vec<TokenRecord> {
     value.tokens().iter().map(token_record).collect()
 }
 
+/// The bytes of a value that its record repeats.
+pub(super) fn inline_bytes(value: &Value) -> u64 {
+    let inline = value.tokens().iter().map(|token| match token {
+        Token::Leaf(Leaf { bytes, home }) if home.is_none() || bytes.len() <= INLINE_BYTES_MAX => bytes.len() as u64,
+        Token::Failed(failure) => failure.len() as u64,
+        _ => 0,
+    });
+    inline.sum()
+}
+
 fn token_record(token: &Token) -> TokenRecord {
     match token {
         Token::Leaf(Leaf { bytes, home: Some(home) }) if bytes.len() > INLINE_BYTES_MAX => stored(home),
