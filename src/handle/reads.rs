@@ -1,0 +1,151 @@
+//! What an instance can be asked: all of it from the store, where it is durable.
+
+use std::sync::Arc;
+
+use super::{HandleError, InstanceHandle, ResultError, StatusWatch, read};
+use crate::actors::Read;
+use crate::codec::{Codec, Output};
+use crate::id::NodePath;
+use crate::lifecycle::{fill_values, has_moved, read_branches};
+use crate::machine::RowKey;
+use crate::status::Status;
+use crate::store::StoreError;
+
+/// How often an instance is read again that moves meanwhile.
+const READS_MAX: u32 = 1_000;
+
+impl<O: 'static> InstanceHandle<O> {
+    async fn read(&self) -> Result<Read, HandleError> {
+        read(self.hub(), &self.instance).await
+    }
+
+    /// The status as of the last commit.
+    ///
+    /// # Errors
+    /// [`HandleError`].
+    pub async fn status(&self) -> Result<Status, HandleError> {
+        Ok(self.read().await?.status)
+    }
+
+    /// Waits until the run has ended and gives its output.
+    ///
+    /// # Errors
+    /// [`ResultError`]: a typed failure if it ended otherwise; [`HandleError::NotFound`] if it was deleted before this could
+    /// read it.
+    pub async fn result(&self) -> Result<O, ResultError> {
+        match self.await_end().await {
+            Err(ResultError::Handle(error)) => Err(match self.hub().explain(error) {
+                HandleError::ShuttingDown => ResultError::ShuttingDown,
+                error => ResultError::Handle(error),
+            }),
+            result => result,
+        }
+    }
+
+    async fn await_end(&self) -> Result<O, ResultError> {
+        let mut changes = self.hub().subscribe(&self.instance);
+        loop {
+            let read = self.read().await?;
+            let mut snapshot = read.stored.snapshot;
+            if snapshot.run() != self.run {
+                return Err(ResultError::Superseded);
+            }
+            match read.status {
+                Status::Completed => {
+                    let definition = self.workflow.definition();
+                    let store = &*self.hub().store;
+                    fill_values(store, definition.program(), &mut snapshot).await.map_err(HandleError::from)?;
+                    let codec = self.codec_of(snapshot.codec())?;
+                    let output = snapshot.output().cloned().unwrap_or_default();
+                    return Ok(self.workflow.decode_output(&output, codec).map_err(HandleError::from)?);
+                }
+                Status::Failed { failure } => return Err(ResultError::Failed(failure)),
+                Status::Cancelled { reason, by } => return Err(ResultError::Cancelled { reason, by }),
+                Status::Quarantined { reason } => return Err(ResultError::Quarantined { reason }),
+                _ if self.hub().is_closing() => return Err(ResultError::ShuttingDown),
+                _ => tokio::select! {
+                    () = changes.changed() => {}
+                    () = self.hub().closed() => {}
+                },
+            }
+        }
+    }
+
+    /// Watches the status: its changes one by one, beginning with the present one. A slow reader sees the latest; what came
+    /// and went meanwhile is not kept.
+    ///
+    /// # Errors
+    /// [`HandleError`].
+    pub async fn watch(&self) -> Result<StatusWatch, HandleError> {
+        let changes = self.hub().subscribe(&self.instance);
+        self.read().await?;
+        Ok(StatusWatch::new(changes, Arc::clone(&self.actors), self.instance.clone(), self.run))
+    }
+
+    /// A task's recorded result, during and after the handle's run; none if it has not finished yet. In a loop it is the
+    /// latest iteration's. For a task within a map, see [`task_result_at`](Self::task_result_at).
+    ///
+    /// `T` is what the task gives: a [`LoopResult`](crate::LoopResult) if it is one.
+    ///
+    /// # Errors
+    /// [`HandleError`], also if there is no such task or its result is not a `T`.
+    pub async fn task_result<T: Output>(&self, path: &str) -> Result<Option<T>, HandleError> {
+        self.task_result_at(path, &[]).await
+    }
+
+    /// The recorded result of a task within maps: `indices` says of which item, one for each map around it, outermost first.
+    ///
+    /// # Errors
+    /// As [`task_result`](Self::task_result).
+    pub async fn task_result_at<T: Output>(&self, path: &str, indices: &[u32]) -> Result<Option<T>, HandleError> {
+        let definition = self.workflow.definition();
+        let maps = definition.maps_around_task(path).ok_or_else(|| HandleError::NoSuchTask {
+            workflow: definition.info().name().to_owned(),
+            path: path.to_owned(),
+        })?;
+        if maps != indices.len() {
+            return Err(HandleError::WrongIndices { path: path.to_owned(), maps, given: indices.len() });
+        }
+        let snapshot = self.read().await?.stored.snapshot;
+        if snapshot.run() != self.run {
+            return Err(HandleError::Superseded);
+        }
+        let codec = self.codec_of(snapshot.codec())?;
+        let former = definition.former_paths(path);
+        for path in std::iter::once(path).chain(former.iter().map(String::as_str)) {
+            let key = RowKey::Result(NodePath::new(path), indices.into());
+            let row = self.hub().store.row(self.run, &key).await.map_err(|error| self.hub().explain(error.into()))?;
+            if let Some(row) = row {
+                let (shape, payload) = snapshot.open_row(&key, &row)?;
+                return Ok(Some(T::decode(&shape.value(payload), codec)?));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Everything the instance waits for now, by branch; empty if it has ended or nothing waits.
+    ///
+    /// # Errors
+    /// [`HandleError`].
+    pub async fn waits(&self) -> Result<Vec<Status>, HandleError> {
+        let hub = self.hub();
+        for _ in 0..READS_MAX {
+            let mut snapshot = self.read().await?.stored.snapshot;
+            let has_branches = snapshot.unread_frames() > 0;
+            let read = read_branches(&*hub.store, &mut snapshot).await;
+            // Head and branches are read one by one: what moved in between does not belong together.
+            if has_branches && has_moved(&*hub.store, &snapshot).await? {
+                tokio::task::yield_now().await;
+                continue;
+            }
+            read?;
+            let names = hub.names(&snapshot.definition()).await?;
+            return Ok(snapshot.waits(&*names));
+        }
+        Err(StoreError::Transient(format!("the instance moved {READS_MAX} times while it was read: ask again")).into())
+    }
+
+    fn codec_of(&self, id: u8) -> Result<&Codec, HandleError> {
+        self.hub().codecs.get(&id).ok_or(HandleError::UnknownCodec(id))
+    }
+}
