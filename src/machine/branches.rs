@@ -89,7 +89,8 @@ impl Mover<'_> {
         self.move_all();
     }
 
-    /// A branch's chain is at its end.
+    /// A branch's chain is at its end. An item that was handed on as it is, and was never read since a restart, counts as
+    /// nothing: together such items have at most the bytes of the list they come from.
     pub(super) fn branch_succeeded(&mut self, id: FrameId, frame: Frame, node: u32) {
         let parent = frame.lineage.origin.and_then(|origin| self.snapshot.frames.get(origin.parent));
         let bytes_max = self.limits.list_bytes_max as u64;

@@ -70,7 +70,7 @@ impl<'p> Driver<'p> {
         let was_over = self.model.over.is_some();
         let failed = matches!(self.model.over, Some(Over::Failed(_) | Over::Deadline));
         let event = match what {
-            Happening::Restart { fill } => return self.real.restart(*fill),
+            Happening::Restart { fill } => return self.real.restart(*fill || self.begin.list_bytes_max.is_some()),
             Happening::Redeploy => return self.redeploy(),
             Happening::Well(..) if failed => self.retry(Some(20)),
             Happening::Retry(deadline) => self.retry(*deadline),
