@@ -84,16 +84,6 @@ impl Manifest {
         std::iter::successors(first, outer).take(self.nodes.len())
     }
 
-    /// The branches of a fork, in order.
-    pub(crate) fn branches(&self, fork: &NodePath) -> Vec<&str> {
-        let within = |node: &&ManifestNode| {
-            node.within.and_then(|at| self.nodes.get(at as usize)).is_some_and(|outer| outer.path == *fork)
-        };
-        let mut names: Vec<_> = self.nodes.iter().filter(within).filter_map(|node| node.branch.as_deref()).collect();
-        names.dedup();
-        names
-    }
-
     /// The manifest as stored: MessagePack with field names.
     pub(crate) fn encode(&self) -> Bytes {
         match rmp_serde::to_vec_named(self) {

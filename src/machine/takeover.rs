@@ -137,7 +137,7 @@ impl<'a> Placing<'a> {
             if old.kind != NodeKind::Loop && old.path != new.path {
                 return Err("which is at or within a fork or map that was renamed");
             }
-            if old.kind == NodeKind::Fork && self.old.branches(&old.path) != newer.branches(&new.path) {
+            if old.kind == NodeKind::Fork && old.branches != new.branches {
                 return Err("which is at or within a fork that has other branches now");
             }
         }
@@ -177,8 +177,8 @@ impl Snapshot {
             let started = match frame.phase {
                 Phase::Map { started, .. } => started,
                 Phase::Fork { .. } => {
-                    let path = manifest.nodes.get(frame.node as usize).map(|node| &node.path);
-                    path.map_or(0, |path| u32::try_from(manifest.branches(path).len()).unwrap_or(u32::MAX))
+                    let fork = manifest.nodes.get(frame.node as usize);
+                    fork.map_or(0, |fork| u32::try_from(fork.branches.len()).unwrap_or(u32::MAX))
                 }
                 _ => continue,
             };
