@@ -13,7 +13,8 @@ use crate::id::DefinitionHash;
 /// definition, and is listed by [`Runtime::unplaced`](crate::Runtime::unplaced): never guessed, never failed. Nodes before and
 /// behind may be added, removed and changed freely. Payload types must still decode.
 ///
-/// A fork or map that an instance is within cannot be renamed for it, and keeps its branches' ids and their order.
+/// A fork or map that an instance is within cannot be renamed for it, and keeps its branches' ids and their order. A task
+/// under a new path has another [idempotency key](crate::TaskContext::idempotency_key) from then on.
 ///
 /// Ended instances stay on their definition. If the older definition is registered too, its instances stay on that.
 #[derive(Clone, Debug)]
