@@ -14,7 +14,8 @@ type Rank = (u8, Timestamp, u32, FrameId);
 
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Frames {
-    by_id: BTreeMap<FrameId, Frame>,
+    /// Boxed: a node of the map has room for eleven, and most instances have one.
+    by_id: BTreeMap<FrameId, Box<Frame>>,
     ranks: BTreeSet<Rank>,
     /// By when time moves them.
     wakes: BTreeSet<(Timestamp, FrameId)>,
@@ -29,7 +30,7 @@ pub(crate) struct Frames {
 
 impl Frames {
     pub(crate) fn get(&self, id: FrameId) -> Option<&Frame> {
-        self.by_id.get(&id)
+        self.by_id.get(&id).map(|frame| &**frame)
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -37,7 +38,7 @@ impl Frames {
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = (FrameId, &Frame)> {
-        self.by_id.iter().map(|(id, frame)| (*id, frame))
+        self.by_id.iter().map(|(id, frame)| (*id, &**frame))
     }
 
     /// Their ids as of now; a transition may add or remove some.
@@ -50,7 +51,7 @@ impl Frames {
         let frame = self.by_id.remove(&id)?;
         self.unindex(id, &frame);
         self.note(id);
-        Some(frame)
+        Some(*frame)
     }
 
     /// Puts a frame in.
@@ -62,7 +63,7 @@ impl Frames {
     /// Puts a frame in that is as the store has it.
     pub(super) fn restore(&mut self, id: FrameId, frame: Frame) {
         self.index(id, &frame);
-        self.by_id.insert(id, frame);
+        self.by_id.insert(id, Box::new(frame));
     }
 
     /// Changes a frame in its place.
@@ -94,7 +95,7 @@ impl Frames {
 
     /// The frame that tells where the instance stands.
     pub(super) fn deciding(&self) -> Option<&Frame> {
-        self.ranks.first().and_then(|(.., id)| self.by_id.get(id))
+        self.ranks.first().and_then(|(.., id)| self.get(*id))
     }
 
     /// Whether any attempt is with the executor.
