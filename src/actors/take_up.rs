@@ -114,8 +114,22 @@ impl State {
         let stored = stored.ok_or(MailError::NotFound)?;
         let hash = stored.snapshot.definition();
         let definition = hub.definitions.get(&hash).ok_or(MailError::NotRegistered(hash))?;
+        let codec = stored.snapshot.codec();
+        if !hub.codecs.contains_key(&codec) {
+            return Err(MailError::UnknownCodec(codec));
+        }
         let setting = Setting { program: definition.program(), limits: &hub.limits, now: hub.clock.now() };
-        let (snapshot, effects) = release(hub.persistence(), &setting, stored).await.map_err(MailError::from)?;
+        let (snapshot, effects) = match release(hub.persistence(), &setting, stored).await {
+            Ok(released) => released,
+            Err(error) => {
+                let error = MailError::from(error);
+                if let MailError::Store(_) = error {
+                    // It may be released all the same: recovery looks when this actor has left.
+                    self.being = Being::Gone(error.clone());
+                }
+                return Err(error);
+            }
+        };
         let mut live = self.live(myself, *snapshot)?;
         live.perform(effects).await;
         self.being = Being::Live(live);
