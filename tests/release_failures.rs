@@ -1,0 +1,47 @@
+//! A release whose commit fails: nobody is told that it was done, and nothing is stranded if it was.
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
+mod common;
+#[path = "store_failures/faulty.rs"]
+mod faulty;
+
+use common::{Gate, holding, within};
+use everstep::machine::encode_quarantine;
+use everstep::store::{Change, Condition, Write};
+use everstep::{InstanceId, MemoryStore, MessageError, RunId, Runtime, StatusCode, Store as _, Workflow};
+use faulty::{FAILURES, Fate, Faulty};
+
+#[tokio::test]
+async fn a_release_of_unknown_outcome_goes_on_by_itself_if_it_was_durable() {
+    // An instance is set aside while its task is at work, and released; the commit of that fails, before or after it was
+    // written. Written, the instance goes on although nobody asks again; else it is released a second time.
+    for fate in FAILURES {
+        let (memory, gate) = (MemoryStore::new(), Gate::new());
+        let workflow = Workflow::builder("w").then("hold", holding::<u32>(&gate)).build().unwrap();
+        let runtime = Runtime::builder(memory.clone()).register(&workflow).start().await.unwrap();
+        let run = runtime.start(&workflow, "id", 1).await.unwrap().run_id();
+        gate.entered().await;
+        drop(runtime);
+        let instance = InstanceId::new("id").unwrap();
+        let change = Change::Quarantine(encode_quarantine(&instance, "for the test"));
+        let (condition, rows) = (Condition::Present, Vec::new());
+        let write = Write { instance, condition, change, rows, run: RunId::from_bytes([0; 16]), superseded: None };
+        assert!(memory.commit(&[write]).await.unwrap().iter().all(Result::is_ok));
+
+        let store = Faulty::over(memory);
+        let runtime = Runtime::builder(store.clone()).register(&workflow).start().await.unwrap();
+        let handle = runtime.handle(&workflow, "id").await.unwrap();
+        assert_eq!(handle.status().await.unwrap().code(), StatusCode::Quarantined);
+        store.plan_for("id", 0, fate);
+        let released = within(handle.release()).await;
+        assert!(matches!(released, Err(MessageError::OutcomeUnknown(_))), "{fate:?}: {released:?}");
+        if fate == Fate::FailsBefore {
+            while within(handle.release()).await.is_err() {
+                tokio::task::yield_now().await;
+            }
+        }
+        gate.open(2);
+        assert_eq!(within(handle.result()).await, Ok(1), "{fate:?}");
+        assert_eq!((handle.run_id(), store.failed()), (run, 1), "{fate:?}");
+    }
+}
