@@ -80,6 +80,7 @@
 //! | tune the bounds | [`Limits`] |
 //! | drive instances with a scheduler of your own | [`lifecycle`], [`machine`] |
 //! | test with time that you move | [`ManualClock`] |
+//! | test with crashes, stubs and a store that fails | the module `testing`, behind the feature of that name |
 
 mod actors;
 mod clock;
@@ -96,6 +97,8 @@ mod run_once;
 mod runtime;
 mod status;
 pub mod store;
+#[cfg(feature = "testing")]
+pub mod testing;
 mod time;
 
 pub use tokio_util::sync::CancellationToken;

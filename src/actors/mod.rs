@@ -16,6 +16,8 @@
 //! handler.
 
 mod hub;
+#[cfg(feature = "testing")]
+mod idle;
 mod instance;
 mod live;
 mod mail;
@@ -33,6 +35,8 @@ mod waiters;
 
 pub use hub::Health;
 pub(crate) use hub::{Hub, HubParts, Read};
+#[cfg(feature = "testing")]
+pub(crate) use idle::next_due;
 pub(crate) use mail::{Mail, MailError, Replacement, Reply, SignalMail};
 pub use pruner::Retention;
 pub(crate) use root::Actors;

@@ -61,6 +61,11 @@ impl Registry {
         self.awake.contains_key(id)
     }
 
+    #[cfg(feature = "testing")]
+    pub(super) fn has_awake(&self) -> bool {
+        !self.awake.is_empty()
+    }
+
     /// A place for one more actor, as soon as there is one.
     pub(super) async fn resident(&self) -> Option<OwnedSemaphorePermit> {
         Arc::clone(&self.residents).acquire_owned().await.ok()

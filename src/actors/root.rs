@@ -105,6 +105,21 @@ impl Actors {
         self.hub.persistence().store().close().await;
     }
 
+    /// Stops everything where it is, as a crash does: what was acknowledged is durable.
+    fn abort(&self) {
+        self.hub.set_closing();
+        self.hub.recover();
+        self.hub.running().executor.stop_all();
+        self.stop_actors();
+    }
+
+    /// The same, whoever holds a handle; when this returns, no user code runs any more.
+    #[cfg(feature = "testing")]
+    pub(crate) async fn crash(&self) {
+        self.abort();
+        self.hub.running().executor.idle().await;
+    }
+
     fn stop_actors(&self) {
         self.hub.running().timers.stop(None);
         self.root.stop_children(None);
@@ -113,11 +128,7 @@ impl Actors {
 }
 
 impl Drop for Actors {
-    /// Without a shutdown everything stops where it is, as after a crash: what was acknowledged is durable.
     fn drop(&mut self) {
-        self.hub.set_closing();
-        self.hub.recover();
-        self.hub.running().executor.stop_all();
-        self.stop_actors();
+        self.abort();
     }
 }

@@ -60,7 +60,9 @@ pub trait Handler<M, I>: Send + Sync + 'static {
 
     /// The services the task asks for.
     #[doc(hidden)]
-    fn requirements(&self) -> Vec<Requirement>;
+    fn requirements(&self) -> Vec<Requirement> {
+        Vec::new()
+    }
 
     /// The options it was given.
     #[doc(hidden)]
@@ -147,6 +149,9 @@ pub(crate) struct ErasedTask {
     pub(crate) requirements: Arc<[Requirement]>,
     /// Whether what it gives is a list for a map, which has a limit of its own.
     gives_list: bool,
+    /// Of a task: what a stub in its place must take and give.
+    #[cfg(feature = "testing")]
+    pub(super) types: Option<Arc<super::stub::TaskTypes>>,
 }
 
 impl ErasedTask {
@@ -158,6 +163,8 @@ impl ErasedTask {
         let options = Arc::new(handler.options());
         let requirements = handler.requirements().into();
         let handler = Arc::new(handler);
+        #[cfg(feature = "testing")]
+        let types = Some(Arc::new(super::stub::TaskTypes::of::<I, H::Output>(decode.clone())));
         let run = move |value: Value, scope: TaskScope| -> BoxFuture<'static, Result<Value, AttemptFailure>> {
             let handler = Arc::clone(&handler);
             let decode = decode.clone();
@@ -170,7 +177,14 @@ impl ErasedTask {
                 encoded.map_err(|error| codec_failure(&error))
             })
         };
-        Self { run: Arc::new(run), options, requirements, gives_list: false }
+        Self {
+            run: Arc::new(run),
+            options,
+            requirements,
+            gives_list: false,
+            #[cfg(feature = "testing")]
+            types,
+        }
     }
 
     /// A function of what flows in, which the machine needs to go on: not a task, so without options, retries and services.
@@ -186,7 +200,20 @@ impl ErasedTask {
                 decoded.and_then(|input| function(input, &scope)).map_err(|error| codec_failure(&error))
             })
         };
-        Self { run: Arc::new(run), options: Arc::default(), requirements: [].into(), gives_list: false }
+        Self {
+            run: Arc::new(run),
+            options: Arc::default(),
+            requirements: [].into(),
+            gives_list: false,
+            #[cfg(feature = "testing")]
+            types: None,
+        }
+    }
+
+    /// The other one's code in this one's place.
+    #[cfg(feature = "testing")]
+    pub(super) fn replaced_by(&self, other: Self) -> Self {
+        Self { options: Arc::clone(&self.options), gives_list: self.gives_list, ..other }
     }
 
     pub(super) fn give_list(&mut self) {

@@ -5,6 +5,7 @@
 //! * [`handler`], [`deps`], [`context`]: how an async function becomes a task and gets what it asks for.
 //! * [`options`], [`retry`], [`failure`]: how a task is run, and how it can fail.
 //! * [`takeover`]: which older definition a newer one takes over.
+//! * `stub` (feature `testing`): other code in the place of a task's.
 //! * [`program`]: the table of ops the machine interprets; [`hash`] and [`manifest`] are made of it, and [`mermaid`] draws
 //!   the manifest.
 //!
@@ -29,6 +30,8 @@ mod program;
 mod repeat;
 mod retry;
 mod route;
+#[cfg(feature = "testing")]
+mod stub;
 mod takeover;
 mod workflow;
 
@@ -46,6 +49,8 @@ pub use program::{ForkOp, LoopOp, MapOp, Names, Node, Op, Program, RouteOp, Targ
 pub use repeat::LoopLimit;
 pub use retry::RetryPolicy;
 pub use route::{Route, RouteKey};
+#[cfg(feature = "testing")]
+pub use stub::StubError;
 pub use takeover::TakeOver;
 pub use workflow::{Definition, SignalError, Workflow, WorkflowInfo};
 

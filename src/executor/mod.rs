@@ -247,22 +247,24 @@ impl Executor {
             self.table().known.remove(&job.key);
             self.sink.withdrawn(&job.key);
         }
-        let done = async {
-            loop {
-                let idle = self.idle.notified();
-                if self.table().running == 0 {
-                    return;
-                }
-                idle.await;
-            }
-        };
         tokio::select! {
-            () = done => {}
+            () = self.idle() => {}
             () = tokio::time::sleep(grace) => {
                 for key in self.stop_all() {
                     self.sink.withdrawn(&key);
                 }
             }
+        }
+    }
+
+    /// Waits until nothing runs.
+    pub(crate) async fn idle(&self) {
+        loop {
+            let idle = self.idle.notified();
+            if self.table().running == 0 {
+                return;
+            }
+            idle.await;
         }
     }
 

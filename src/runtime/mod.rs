@@ -10,11 +10,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::actors::Actors;
+#[cfg(feature = "testing")]
+use crate::actors::next_due;
 use crate::codec::Codec;
 use crate::definition::Workflow;
 use crate::handle::{HandleError, InstanceHandle, MessageError, delete, read};
 use crate::id::InstanceId;
 use crate::store::Store;
+#[cfg(feature = "testing")]
+use crate::store::StoreError;
+#[cfg(feature = "testing")]
+use crate::time::Timestamp;
 
 pub use crate::actors::{Health, Retention, Unplaced};
 pub use builder::{RuntimeBuilder, RuntimeError};
@@ -95,6 +101,18 @@ impl Runtime {
     /// [`MessageError`], as [`InstanceHandle::delete`].
     pub async fn delete(&self, instance: &InstanceId) -> Result<(), MessageError> {
         delete(self.inner.actors.hub(), instance).await
+    }
+
+    /// For tests, see [`TestRuntime::crash`](crate::testing::TestRuntime::crash).
+    #[cfg(feature = "testing")]
+    pub(crate) async fn crash(&self) {
+        self.inner.actors.crash().await;
+    }
+
+    /// For tests: none while there is something to do at this time; else what is due next, if anything is.
+    #[cfg(feature = "testing")]
+    pub(crate) async fn next_due(&self, now: Timestamp) -> Result<Option<Option<Timestamp>>, StoreError> {
+        next_due(self.inner.actors.hub(), now).await
     }
 
     /// Stops gently: new work is refused, running tasks may finish until `grace` is over, then they are cancelled and run

@@ -3,7 +3,8 @@
 //! * [`Store`]: a batch of conditional writes is committed as one; each write has its own answer.
 //! * [`MemoryStore`], for tests; `FileStore`, an embedded directory, the default. Both are one key-value layout
 //!   (`keys`) over different maps (`kv`).
-//! * `conformance` (feature `testing`): a suite that any store can run.
+//! * `conformance` and `FaultyStore` (feature `testing`): a suite that any store can run, and a store that fails where a
+//!   test says so.
 //!
 //! A store decides nothing about workflows: it compares run and sequence number, keeps the indexes, and stores bytes.
 
@@ -11,6 +12,8 @@
 pub mod conformance;
 #[cfg(feature = "file-store")]
 mod directory;
+#[cfg(feature = "testing")]
+mod faulty;
 #[cfg(feature = "file-store")]
 mod file;
 mod fold;
@@ -26,6 +29,8 @@ use crate::machine::{RowChange, RowKey};
 use crate::status::StatusCode;
 use crate::time::Timestamp;
 
+#[cfg(feature = "testing")]
+pub use faulty::{Call, CrashPoint, Fault, FaultyStore};
 #[cfg(feature = "file-store")]
 pub use file::{FileStore, Files};
 pub use kv::{Kv, KvStore, Ops};

@@ -1,4 +1,5 @@
 //! What flows through the workflows here, and the tasks, which tell whoever looks that they ran.
+#![allow(dead_code, reason = "each test file uses a part of this")]
 
 use std::convert::Infallible;
 use std::sync::{Arc, Mutex};

@@ -1,0 +1,135 @@
+//! Other code in the place of a task's, for tests of the workflow around it.
+
+use std::any::{Any, TypeId, type_name};
+use std::sync::Arc;
+
+use super::compile::compile;
+use super::draft::{About, ChainDraft, NodeDraft, NodeDraftKind};
+use super::handler::ErasedTask;
+use super::{Handler, NodeKind, Workflow};
+use crate::codec::{Decode, Output};
+
+/// Why a task cannot have this stub.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum StubError {
+    /// The workflow has no task at this path.
+    #[error("workflow `{workflow}` has no task `{path}`; its tasks are: {}", .known.join(", "))]
+    NoSuchTask {
+        /// The workflow.
+        workflow: String,
+        /// The path given.
+        path: String,
+        /// The paths of its tasks.
+        known: Vec<String>,
+    },
+    /// The stub takes another type than the task.
+    #[error("task `{path}` takes a `{expected}`, and its stub a `{found}`")]
+    Takes {
+        /// The task.
+        path: String,
+        /// What flows to the task.
+        expected: &'static str,
+        /// What the stub takes.
+        found: &'static str,
+    },
+    /// The stub gives another type than the task.
+    #[error("task `{path}` gives a `{expected}`, and its stub a `{found}`")]
+    Gives {
+        /// The task.
+        path: String,
+        /// What the task gives.
+        expected: &'static str,
+        /// What the stub gives.
+        found: &'static str,
+    },
+}
+
+/// What a task takes, and how that is read where it stands; and what it gives.
+pub(super) struct TaskTypes {
+    decode: Box<dyn Any + Send + Sync>,
+    takes: &'static str,
+    gives: (TypeId, &'static str),
+}
+
+impl TaskTypes {
+    pub(super) fn of<I: 'static, O: 'static>(decode: Decode<I>) -> Self {
+        let gives = (TypeId::of::<O>(), type_name::<O>());
+        Self { decode: Box::new(decode), takes: type_name::<I>(), gives }
+    }
+
+    fn stub<M, I, H>(&self, path: &str, stub: H) -> Result<ErasedTask, StubError>
+    where
+        H: Handler<M, I, Output: Output>,
+        I: Send + 'static,
+    {
+        let path = || path.to_owned();
+        let Some(decode) = self.decode.downcast_ref::<Decode<I>>() else {
+            return Err(StubError::Takes { path: path(), expected: self.takes, found: type_name::<I>() });
+        };
+        if self.gives.0 != TypeId::of::<H::Output>() {
+            return Err(StubError::Gives { path: path(), expected: self.gives.1, found: type_name::<H::Output>() });
+        }
+        Ok(ErasedTask::new(stub, decode.clone()))
+    }
+}
+
+impl<I, O: 'static> Workflow<I, O> {
+    /// The same workflow with `stub` run in place of the task at `path`, in tests: an async function like any task, or a
+    /// [`Stub`](crate::testing::Stub). The definition, its hash and the task's options (retries, timeout) stay as they are;
+    /// services are asked for by the stub alone.
+    ///
+    /// The path is that of [`TaskContext::node`](crate::TaskContext::node): ids from the outside in, with the names of
+    /// branches and arms, as in `"pay/charge"`.
+    ///
+    /// # Errors
+    /// [`StubError`]: no such task, or other types.
+    pub fn with_stub<M, T, H>(&self, path: &str, stub: H) -> Result<Self, StubError>
+    where
+        H: Handler<M, T, Output: Output>,
+        T: Send + 'static,
+    {
+        let definition = &self.definition;
+        let mut drafts = definition.drafts.to_vec();
+        let found = find(&mut drafts, path).and_then(|task| Some((task.types.clone()?, task)));
+        let Some((types, task)) = found else {
+            let tasks = definition.manifest.nodes.iter().filter(|node| node.kind == NodeKind::Task);
+            let known = tasks.map(|node| node.path.to_string()).collect();
+            return Err(StubError::NoSuchTask { workflow: definition.info.name.clone(), path: path.to_owned(), known });
+        };
+        *task = task.replaced_by(types.stub(path, stub)?);
+        let about = About {
+            info: (*definition.info).clone(),
+            deadline: definition.program.deadline,
+            takes_over: definition.takes_over.clone(),
+        };
+        match compile(about, drafts) {
+            Ok(definition) => Ok(Self { definition: Arc::new(definition), ..self.clone() }),
+            Err(errors) => unreachable!("the same nodes were compiled before: {errors}"),
+        }
+    }
+}
+
+/// The task at a path below these nodes. No deeper than nesting may be.
+fn find<'a>(drafts: &'a mut [NodeDraft], path: &str) -> Option<&'a mut ErasedTask> {
+    drafts.iter_mut().find_map(|draft| {
+        let below = path.strip_prefix(draft.id.as_str())?;
+        match &mut draft.kind {
+            NodeDraftKind::Task(task) if below.is_empty() => Some(task),
+            NodeDraftKind::Loop { body, .. } | NodeDraftKind::Map { body, .. } => find(body, below.strip_prefix('/')?),
+            NodeDraftKind::Child { nodes, .. } => find(Arc::make_mut(nodes), below.strip_prefix('/')?),
+            NodeDraftKind::Fork { branches } => find_within(branches, below.strip_prefix('/')?),
+            NodeDraftKind::Route { arms, otherwise, .. } => {
+                find_within(arms.iter_mut().chain(otherwise), below.strip_prefix('/')?)
+            }
+            _ => None,
+        }
+    })
+}
+
+fn find_within<'a>(chains: impl IntoIterator<Item = &'a mut ChainDraft>, path: &str) -> Option<&'a mut ErasedTask> {
+    chains.into_iter().find_map(|chain| {
+        let below = path.strip_prefix(chain.name.as_str())?.strip_prefix('/')?;
+        find(&mut chain.nodes, below)
+    })
+}

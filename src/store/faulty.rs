@@ -1,0 +1,371 @@
+//! A store that fails, waits and crashes where a test says so.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use bytes::Bytes;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use super::{Answers, Durability, Loaded, Store, StoreError, Write};
+use crate::clock::BoxFuture;
+use crate::id::{DefinitionHash, InstanceId, RunId};
+use crate::machine::RowKey;
+use crate::status::StatusCode;
+use crate::time::Timestamp;
+
+/// A call of a store, as a [plan](FaultyStore::plan) sees it.
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+pub enum Call<'a> {
+    /// [`Store::commit`].
+    Commit(&'a [Write]),
+    /// [`Store::load`].
+    Load(&'a InstanceId),
+    /// [`Store::row`].
+    Row(RunId, &'a RowKey),
+    /// [`Store::rows`].
+    Rows(RunId),
+    /// [`Store::due`].
+    Due,
+    /// [`Store::instances`].
+    Instances,
+    /// [`Store::quarantined`].
+    Quarantined,
+    /// [`Store::ended`].
+    Ended,
+    /// [`Store::definitions`].
+    Definitions,
+    /// [`Store::save_manifest`].
+    SaveManifest,
+    /// [`Store::manifest`].
+    Manifest,
+    /// [`Store::sweep`].
+    Sweep,
+    /// [`Store::reopen`].
+    Reopen,
+}
+
+impl Call<'_> {
+    /// Whether it writes.
+    pub fn is_write(&self) -> bool {
+        matches!(self, Self::Commit(_) | Self::SaveManifest | Self::Sweep)
+    }
+
+    /// Whether it is a commit with a write of this instance.
+    pub fn writes_to(&self, instance: &str) -> bool {
+        matches!(self, Self::Commit(batch) if batch.iter().any(|write| write.instance.as_str() == instance))
+    }
+}
+
+/// What becomes of a call.
+pub enum Fault {
+    /// It goes through.
+    None,
+    /// Nothing is done, and the caller gets this error.
+    FailBefore(StoreError),
+    /// It is done, and the caller gets this error all the same: an unknown outcome.
+    FailAfter(StoreError),
+    /// It waits for this future, which then says what becomes of it.
+    Wait(BoxFuture<'static, Fault>),
+    /// It is done, and the caller learns of it when this future is ready.
+    WaitAfter(BoxFuture<'static, ()>),
+}
+
+/// Where a store crashes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CrashPoint {
+    /// Behind this transition, counted from 1. Transitions that would share a commit are committed one by one.
+    pub commit: u64,
+    /// Whether that commit is still answered, so that everything goes on until one more is tried. Otherwise nobody learns
+    /// of it.
+    pub answered: bool,
+}
+
+type Plan = Box<dyn FnMut(u64, &Call<'_>) -> Fault + Send>;
+
+/// A store around another one, for tests of what becomes of a service whose store fails.
+///
+/// Every call but `close` and `durability` is numbered, from 1, and put to the [plan](Self::plan); without one it goes
+/// through. After a [`StoreError::Fatal`] from a plan, writes fail until [`Store::reopen`], as a real store's would.
+/// Clones share everything.
+///
+/// ```
+/// use everstep::store::{Call, Fault, FaultyStore};
+/// use everstep::{MemoryStore, StoreError};
+///
+/// // The third commit is written, and nobody learns of it.
+/// let store = FaultyStore::new(MemoryStore::new());
+/// let mut commits = 0;
+/// store.plan(move |_, call| {
+///     commits += u32::from(matches!(call, Call::Commit(_)));
+///     match (call, commits) {
+///         (Call::Commit(_), 3) => Fault::FailAfter(StoreError::Fatal("the disk is gone".into())),
+///         _ => Fault::None,
+///     }
+/// });
+/// ```
+#[derive(Clone)]
+pub struct FaultyStore {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    store: Arc<dyn Store>,
+    state: Mutex<State>,
+    crashed: CancellationToken,
+    commits: watch::Sender<u64>,
+}
+
+#[derive(Default)]
+struct State {
+    plan: Option<Plan>,
+    calls: u64,
+    poisoned: Option<StoreError>,
+    crash: Option<CrashPoint>,
+}
+
+fn crash() -> StoreError {
+    StoreError::Fatal("the store has crashed".into())
+}
+
+impl FaultyStore {
+    /// A store that does everything the other one does.
+    pub fn new(store: impl Store) -> Self {
+        let (store, crashed, commits) = (Arc::new(store), CancellationToken::new(), watch::channel(0).0);
+        Self { shared: Arc::new(Shared { store, state: Mutex::default(), crashed, commits }) }
+    }
+
+    /// What becomes of each call from now on: its number, and what it is.
+    pub fn plan(&self, plan: impl FnMut(u64, &Call<'_>) -> Fault + Send + 'static) {
+        self.state().plan = Some(Box::new(plan));
+    }
+
+    /// From now on every call goes through.
+    pub fn heal(&self) {
+        self.state().plan = None;
+    }
+
+    /// Nothing is written or read past this point, and the store cannot be reopened, as if the process had ended there.
+    /// Transitions are counted from when this store was made.
+    pub fn crash_at(&self, point: CrashPoint) {
+        self.state().crash = Some(point);
+    }
+
+    /// Crashes now.
+    pub fn crash(&self) {
+        self.shared.crashed.cancel();
+    }
+
+    /// Whether it has crashed.
+    pub fn has_crashed(&self) -> bool {
+        self.shared.crashed.is_cancelled()
+    }
+
+    /// Resolves when it has crashed.
+    pub async fn crashed(&self) {
+        self.shared.crashed.cancelled().await;
+    }
+
+    /// How many calls there were.
+    pub fn calls(&self) -> u64 {
+        self.state().calls
+    }
+
+    /// How many transitions are durable.
+    pub fn commits(&self) -> u64 {
+        *self.shared.commits.borrow()
+    }
+
+    /// Resolves when this many are.
+    pub async fn reaches_commits(&self, commits: u64) {
+        // The sender lives as long as this.
+        let _ = self.shared.commits.subscribe().wait_for(|reached| *reached >= commits).await;
+    }
+
+    /// A plan may panic, as a store may.
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.shared.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn next_fault(&self, call: &Call<'_>) -> Result<Fault, StoreError> {
+        if self.has_crashed() {
+            return Err(crash());
+        }
+        let mut state = self.state();
+        state.calls += 1;
+        if let Some(error) = state.poisoned.as_ref().filter(|_| call.is_write()) {
+            return Err(error.clone());
+        }
+        let number = state.calls;
+        Ok(state.plan.as_mut().map_or(Fault::None, |plan| plan(number, call)))
+    }
+
+    fn fail<T>(&self, error: StoreError) -> Result<T, StoreError> {
+        if let StoreError::Fatal(_) = error {
+            self.state().poisoned = Some(error.clone());
+        }
+        Err(error)
+    }
+
+    fn through<'a, T: Send + 'a>(
+        &'a self,
+        call: Call<'a>,
+        run: BoxFuture<'a, Result<T, StoreError>>,
+    ) -> BoxFuture<'a, Result<T, StoreError>> {
+        Box::pin(async move {
+            let mut fault = self.next_fault(&call)?;
+            while let Fault::Wait(wait) = fault {
+                fault = wait.await;
+            }
+            if self.has_crashed() {
+                return Err(crash());
+            }
+            match fault {
+                Fault::FailBefore(error) => self.fail(error),
+                Fault::FailAfter(error) => {
+                    run.await?;
+                    self.fail(error)
+                }
+                Fault::WaitAfter(wait) => {
+                    let done = run.await;
+                    wait.await;
+                    done
+                }
+                Fault::None | Fault::Wait(_) => run.await,
+            }
+        })
+    }
+
+    async fn commit_batch(&self, batch: &[Write]) -> Result<Answers, StoreError> {
+        let Some(point) = self.state().crash else { return self.commit_counted(batch).await };
+        let mut answers = Answers::with_capacity(batch.len());
+        for write in batch {
+            if point.answered && self.commits() >= point.commit {
+                self.crash();
+                return Err(crash());
+            }
+            answers.extend(self.commit_counted(std::slice::from_ref(write)).await?);
+            if !point.answered && self.commits() >= point.commit {
+                self.crash();
+                return Err(crash());
+            }
+        }
+        Ok(answers)
+    }
+
+    async fn commit_counted(&self, batch: &[Write]) -> Result<Answers, StoreError> {
+        let answers = self.shared.store.commit(batch).await?;
+        let done = answers.iter().filter(|answer| answer.is_ok()).count();
+        self.shared.commits.send_modify(|commits| *commits += u64::try_from(done).unwrap_or(u64::MAX));
+        Ok(answers)
+    }
+}
+
+impl Store for FaultyStore {
+    fn commit<'a>(&'a self, batch: &'a [Write]) -> BoxFuture<'a, Result<Answers, StoreError>> {
+        self.through(Call::Commit(batch), Box::pin(self.commit_batch(batch)))
+    }
+
+    fn load<'a>(&'a self, instance: &'a InstanceId) -> BoxFuture<'a, Result<Option<Loaded>, StoreError>> {
+        self.through(Call::Load(instance), self.shared.store.load(instance))
+    }
+
+    fn row<'a>(&'a self, run: RunId, key: &'a RowKey) -> BoxFuture<'a, Result<Option<Bytes>, StoreError>> {
+        self.through(Call::Row(run, key), self.shared.store.row(run, key))
+    }
+
+    fn rows<'a>(&'a self, run: RunId, prefix: &'a [u8]) -> BoxFuture<'a, Result<Vec<(Bytes, Bytes)>, StoreError>> {
+        self.through(Call::Rows(run), self.shared.store.rows(run, prefix))
+    }
+
+    fn due<'a>(
+        &'a self,
+        after: Option<&'a (Timestamp, InstanceId)>,
+        limit: usize,
+    ) -> BoxFuture<'a, Result<Vec<(Timestamp, InstanceId)>, StoreError>> {
+        self.through(Call::Due, self.shared.store.due(after, limit))
+    }
+
+    fn instances<'a>(
+        &'a self,
+        definition: &'a DefinitionHash,
+        status: StatusCode,
+        after: Option<&'a InstanceId>,
+        limit: usize,
+    ) -> BoxFuture<'a, Result<Vec<InstanceId>, StoreError>> {
+        self.through(Call::Instances, self.shared.store.instances(definition, status, after, limit))
+    }
+
+    fn quarantined<'a>(
+        &'a self,
+        after: Option<&'a InstanceId>,
+        limit: usize,
+    ) -> BoxFuture<'a, Result<Vec<InstanceId>, StoreError>> {
+        self.through(Call::Quarantined, self.shared.store.quarantined(after, limit))
+    }
+
+    fn ended<'a>(
+        &'a self,
+        status: StatusCode,
+        before: Timestamp,
+        after: Option<&'a (Timestamp, InstanceId)>,
+        limit: usize,
+    ) -> BoxFuture<'a, Result<Vec<(Timestamp, InstanceId)>, StoreError>> {
+        self.through(Call::Ended, self.shared.store.ended(status, before, after, limit))
+    }
+
+    fn definitions(&self) -> BoxFuture<'_, Result<Vec<DefinitionHash>, StoreError>> {
+        self.through(Call::Definitions, self.shared.store.definitions())
+    }
+
+    fn save_manifest<'a>(
+        &'a self,
+        definition: &'a DefinitionHash,
+        manifest: Bytes,
+    ) -> BoxFuture<'a, Result<(), StoreError>> {
+        self.through(Call::SaveManifest, self.shared.store.save_manifest(definition, manifest))
+    }
+
+    fn manifest<'a>(&'a self, definition: &'a DefinitionHash) -> BoxFuture<'a, Result<Option<Bytes>, StoreError>> {
+        self.through(Call::Manifest, self.shared.store.manifest(definition))
+    }
+
+    fn sweep(&self, limit: usize) -> BoxFuture<'_, Result<usize, StoreError>> {
+        self.through(Call::Sweep, self.shared.store.sweep(limit))
+    }
+
+    fn reopen(&self) -> BoxFuture<'_, Result<(), StoreError>> {
+        let reopened = async {
+            self.shared.store.reopen().await?;
+            self.state().poisoned = None;
+            Ok(())
+        };
+        self.through(Call::Reopen, Box::pin(reopened))
+    }
+
+    fn close(&self) -> BoxFuture<'_, ()> {
+        self.shared.store.close()
+    }
+
+    fn durability(&self) -> Durability {
+        self.shared.store.durability()
+    }
+}
+
+impl std::fmt::Debug for FaultyStore {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "FaultyStore({} calls, {} transitions)", self.calls(), self.commits())
+    }
+}
+
+impl std::fmt::Debug for Fault {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::None => f.write_str("None"),
+            Self::FailBefore(error) => write!(f, "FailBefore({error})"),
+            Self::FailAfter(error) => write!(f, "FailAfter({error})"),
+            Self::Wait(_) => f.write_str("Wait"),
+            Self::WaitAfter(_) => f.write_str("WaitAfter"),
+        }
+    }
+}

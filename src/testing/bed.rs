@@ -1,0 +1,215 @@
+//! A runtime in a test: on a store in memory that outlives it, with time that the test moves.
+
+use std::ops::Deref;
+use std::time::Duration;
+
+use super::PATIENCE;
+use crate::clock::{Clock as _, ManualClock};
+use crate::handle::{InstanceHandle, ResultError};
+use crate::runtime::{Runtime, RuntimeBuilder, RuntimeError};
+use crate::status::Status;
+use crate::store::{CrashPoint, FaultyStore, MemoryStore, StoreError};
+use crate::time::Timestamp;
+
+/// The first of January 2030.
+const START: Timestamp = Timestamp::from_micros(1_893_456_000_000_000);
+/// How often somebody looks whether there is still something to do.
+const LOOK_EVERY: Duration = Duration::from_millis(1);
+
+/// What outlives a process: a store in memory, and a clock that stands still until the test moves it. Runtimes are started
+/// on it one after the other.
+///
+/// ```
+/// # use std::convert::Infallible;
+/// # use std::time::Duration;
+/// # use everstep::Workflow;
+/// # use everstep::testing::TestBed;
+/// # async fn remind(user: u32) -> Result<u32, Infallible> { Ok(user) }
+/// # #[tokio::main(flavor = "multi_thread", worker_threads = 2)]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// const MONTH: Duration = Duration::from_hours(30 * 24);
+/// let reminder = Workflow::builder_for::<u32>("reminder").delay("a month", MONTH).then("remind", remind).build()?;
+///
+/// let bed = TestBed::new();
+/// let runtime = bed.start(|builder| builder.register(&reminder)).await?;
+/// runtime.start(&reminder, "user-7", 7).await?;
+/// runtime.crash().await;
+///
+/// let runtime = bed.start(|builder| builder.register(&reminder)).await?;
+/// let handle = runtime.handle(&reminder, "user-7").await?;
+/// assert_eq!(runtime.finish(&handle).await?, 7);               // a month passes in no time
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone, Debug)]
+pub struct TestBed {
+    store: MemoryStore,
+    clock: ManualClock,
+}
+
+impl Default for TestBed {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl TestBed {
+    /// An empty store; the clock shows the first of January 2030.
+    pub fn new() -> Self {
+        Self { store: MemoryStore::new(), clock: ManualClock::new(START) }
+    }
+
+    /// The clock.
+    pub fn clock(&self) -> &ManualClock {
+        &self.clock
+    }
+
+    /// What is durable.
+    pub fn store(&self) -> &MemoryStore {
+        &self.store
+    }
+
+    /// Starts a runtime: `setup` registers workflows and provides services. The one before must have been shut down, crashed
+    /// or dropped, or the two get in each other's way.
+    ///
+    /// # Errors
+    /// As [`RuntimeBuilder::start`].
+    pub async fn start(
+        &self,
+        setup: impl FnOnce(RuntimeBuilder) -> RuntimeBuilder,
+    ) -> Result<TestRuntime, RuntimeError> {
+        self.start_until(None, setup).await
+    }
+
+    /// Starts a runtime whose store crashes at this point.
+    pub(super) async fn start_until(
+        &self,
+        point: Option<CrashPoint>,
+        setup: impl FnOnce(RuntimeBuilder) -> RuntimeBuilder,
+    ) -> Result<TestRuntime, RuntimeError> {
+        let store = FaultyStore::new(self.store.clone());
+        if let Some(point) = point {
+            store.crash_at(point);
+        }
+        let builder = Runtime::builder(store.clone()).clock(self.clock.clone());
+        let runtime = setup(builder).start().await?;
+        Ok(TestRuntime { runtime, store, clock: self.clock.clone() })
+    }
+}
+
+/// Why an instance did not come to its end.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum FinishError {
+    /// It ended without an output, or is not there.
+    #[error(transparent)]
+    Result(#[from] ResultError),
+    /// Nothing runs and nothing will ever be due: it waits for a signal, or is paused.
+    #[error("the instance goes no further by itself: it is {0}")]
+    Stuck(Status),
+    /// It is still at work.
+    #[error("the instance is still {0} after 30 seconds: does a task wait for the test?")]
+    StillAtWork(Status),
+    /// The store could not be read.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// A [`Runtime`] on a [`TestBed`].
+#[derive(Debug)]
+pub struct TestRuntime {
+    runtime: Runtime,
+    store: FaultyStore,
+    clock: ManualClock,
+}
+
+impl Deref for TestRuntime {
+    type Target = Runtime;
+
+    fn deref(&self) -> &Runtime {
+        &self.runtime
+    }
+}
+
+impl TestRuntime {
+    /// Its store, which can be told to fail or to crash.
+    pub fn store(&self) -> &FaultyStore {
+        &self.store
+    }
+
+    /// The clock of its bed.
+    pub fn clock(&self) -> &ManualClock {
+        &self.clock
+    }
+
+    /// Waits until nothing happens any more unless the clock is moved or something is sent: no task runs or is about to, and
+    /// nothing is due. So it waits for tasks that wait for the test, and for ever if they do.
+    ///
+    /// # Errors
+    /// [`StoreError`] if that cannot be read.
+    pub async fn idle(&self) -> Result<(), StoreError> {
+        while self.next_due().await?.is_none() {
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+        Ok(())
+    }
+
+    /// Waits until it is [`idle`](Self::idle), and moves the clock to what is due next: the end of a delay, a timeout of a wait, a
+    /// retry, a deadline. Gives that time, or none if nothing will ever be due.
+    ///
+    /// # Errors
+    /// As [`idle`](Self::idle).
+    pub async fn skip_time(&self) -> Result<Option<Timestamp>, StoreError> {
+        loop {
+            match self.next_due().await? {
+                Some(next) => {
+                    if let Some(at) = next {
+                        self.clock.advance(at.since(self.clock.now()));
+                    }
+                    return Ok(next);
+                }
+                None => tokio::time::sleep(LOOK_EVERY).await,
+            }
+        }
+    }
+
+    /// Waits until the instance has ended, skipping the time in which nothing happens, and gives its output.
+    ///
+    /// # Errors
+    /// [`FinishError`].
+    pub async fn finish<O: 'static>(&self, handle: &InstanceHandle<O>) -> Result<O, FinishError> {
+        let finishing = async {
+            let mut result = std::pin::pin!(handle.result());
+            loop {
+                tokio::select! {
+                    biased;
+                    result = &mut result => return Ok(result?),
+                    skipped = self.skip_time() => if skipped?.is_none() {
+                        let status = handle.status().await.map_err(ResultError::from)?;
+                        if !status.is_terminal() {
+                            return Err(FinishError::Stuck(status));
+                        }
+                        return Ok(result.await?);
+                    },
+                }
+            }
+        };
+        if let Ok(finished) = tokio::time::timeout(PATIENCE, finishing).await {
+            return finished;
+        }
+        Err(FinishError::StillAtWork(handle.status().await.map_err(ResultError::from)?))
+    }
+
+    /// Ends at once, as a killed process does: nothing is written from here on, running tasks are dropped where they await,
+    /// and callers learn nothing. What was acknowledged is in the bed's store. Blocking tasks go on to their next await.
+    pub async fn crash(self) {
+        self.store.crash();
+        self.runtime.crash().await;
+    }
+
+    /// None while there is something to do; else what is due next, if anything is.
+    async fn next_due(&self) -> Result<Option<Option<Timestamp>>, StoreError> {
+        self.runtime.next_due(self.clock.now()).await
+    }
+}
+

@@ -1,0 +1,156 @@
+//! A scenario, with a crash at every point where there can be one.
+
+use std::fmt::{self, Debug};
+
+use super::bed::{TestBed, TestRuntime};
+use super::PATIENCE;
+use crate::definition::BoxError;
+use crate::runtime::{RuntimeBuilder, RuntimeError};
+use crate::store::CrashPoint;
+
+/// What [`crash_everywhere`] did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct CrashReport {
+    /// Times the scenario was run.
+    pub runs: u64,
+    /// Crashes in all of them.
+    pub crashes: u64,
+}
+
+/// A crash that showed.
+#[derive(Debug, thiserror::Error)]
+#[error("with crashes {}: {why}", list(points))]
+#[non_exhaustive]
+pub struct CrashFailure {
+    /// Where the runtime crashed, life by life; none if it happened without a crash.
+    pub points: Vec<CrashPoint>,
+    /// What came of it.
+    pub why: CrashProblem,
+}
+
+/// What came of a crash.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum CrashProblem {
+    /// The scenario gave something else than without a crash.
+    #[error("the scenario gave {found}, and without a crash {expected}")]
+    Differs {
+        /// Without a crash.
+        expected: String,
+        /// With it.
+        found: String,
+    },
+    /// The scenario failed in a life that had not crashed.
+    #[error("the scenario failed: {0}")]
+    Failed(BoxError),
+    /// The runtime did not start.
+    #[error("the runtime did not start: {0}")]
+    Start(#[from] RuntimeError),
+    /// The scenario took longer than 30 seconds.
+    #[error("the scenario was not done within 30 seconds")]
+    Hung,
+}
+
+fn list(points: &[CrashPoint]) -> impl fmt::Display {
+    let text = |point: &CrashPoint| {
+        let answered = if point.answered { "answered" } else { "unanswered" };
+        format!("behind transition {} ({answered})", point.commit)
+    };
+    if points.is_empty() { "nowhere".to_owned() } else { points.iter().map(text).collect::<Vec<_>>().join(", then ") }
+}
+
+/// Runs a scenario without a crash, then once with a crash behind each transition that becomes durable, and checks that it
+/// gives the same every time.
+///
+/// * `world` makes what outlives a process beside the store: [`Stub`](super::Stub)s, a ledger of effects. Made anew for each
+///   run; `|| ()` if there is nothing.
+/// * `setup` registers workflows and provides services, for each life of the process.
+/// * `scenario` is what the callers do. When the process crashes it is dropped where it awaits, and in the next life it begins
+///   anew. So it must do what careful callers do: start by [`ConflictPolicy::UseExisting`](crate::ConflictPolicy), and send
+///   signals [with an id](crate::InstanceHandle::signal_with_id). What it gives is compared: outputs, and what else must not
+///   depend on crashes, such as which idempotency keys the world has seen. Errors count only in a life that has not crashed.
+///
+/// Each transition has two crashes: nobody learns of it; or it is answered, and everything goes on until one more is to be
+/// made durable, so that tasks run whose results are lost. Each run is done once more with a second crash, right behind the
+/// first transition of the second life. A scenario with `n` transitions is run about `4 n` times.
+///
+/// ```
+/// use everstep::testing::{Stub, crash_everywhere};
+/// use everstep::{ConflictPolicy, StartOptions, Workflow};
+///
+/// # #[tokio::main(flavor = "multi_thread", worker_threads = 2)]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let transfer = |account: &Stub<u32, u32>| {
+///     Workflow::builder("transfer").then("withdraw", account.clone()).wait_for_signal_keeping::<bool>("approval", "ok").build()
+/// };
+/// let report = crash_everywhere(
+///     || Stub::new(|cents: u32| cents),
+///     |account, builder| builder.register(&transfer(account).unwrap()),
+///     async |account, runtime| {
+///         let options = StartOptions::new().policy(ConflictPolicy::UseExisting);
+///         let handle = runtime.start_with(&transfer(account)?, "one", 100, options).await?.handle;
+///         handle.signal_with_id("ok", &true, "the approval").await?;
+///         let keys: std::collections::BTreeSet<_> =
+///             account.calls().iter().map(|call| call.context.node().to_string()).collect();
+///         Ok((runtime.finish(&handle).await?, keys))
+///     },
+/// )
+/// .await?;
+/// assert!(report.crashes > 10);
+/// # Ok(())
+/// # }
+/// ```
+///
+/// # Errors
+/// [`CrashFailure`], at the first crash that shows.
+pub async fn crash_everywhere<W, T>(
+    world: impl Fn() -> W,
+    setup: impl Fn(&W, RuntimeBuilder) -> RuntimeBuilder,
+    scenario: impl AsyncFn(&W, &TestRuntime) -> Result<T, BoxError>,
+) -> Result<CrashReport, CrashFailure>
+where
+    T: PartialEq + Debug,
+{
+    let run = async |points: &[CrashPoint]| {
+        let failed = |why| CrashFailure { points: points.to_vec(), why };
+        let (bed, world) = (TestBed::new(), world());
+        let mut crashes = 0;
+        for point in points.iter().copied().map(Some).chain([None]) {
+            let started = bed.start_until(point, |builder| setup(&world, builder)).await;
+            let runtime = started.map_err(|error| failed(error.into()))?;
+            let outcome = tokio::select! {
+                biased;
+                outcome = scenario(&world, &runtime) => Some(outcome),
+                () = runtime.store().crashed() => None,
+                () = tokio::time::sleep(PATIENCE) => return Err(failed(CrashProblem::Hung)),
+            };
+            let crashed = runtime.store().has_crashed();
+            runtime.crash().await;
+            match outcome {
+                Some(Ok(given)) => return Ok((given, crashes)),
+                Some(Err(error)) if !crashed => return Err(failed(CrashProblem::Failed(error))),
+                _ => crashes += 1,
+            }
+        }
+        unreachable!("the last life does not crash")
+    };
+    let (expected, _) = run(&[]).await?;
+    let mut report = CrashReport { runs: 1, crashes: 0 };
+    for (answered, twice) in [(false, false), (true, false), (false, true), (true, true)] {
+        for commit in 1.. {
+            let points = [CrashPoint { commit, answered }, CrashPoint { commit: 1, answered: !answered }];
+            let points = if twice { &points[..] } else { &points[..1] };
+            let (found, crashes) = run(points).await?;
+            if found != expected {
+                let why = CrashProblem::Differs { expected: format!("{expected:?}"), found: format!("{found:?}") };
+                return Err(CrashFailure { points: points.to_vec(), why });
+            }
+            report = CrashReport { runs: report.runs + 1, crashes: report.crashes + crashes };
+            if crashes == 0 {
+                break;
+            }
+        }
+    }
+    Ok(report)
+}

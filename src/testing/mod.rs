@@ -1,0 +1,36 @@
+//! Tools for tests of workflows, of services around them, and of stores (feature `testing`).
+//!
+//! ```toml
+//! [dev-dependencies]
+//! everstep = { version = "0.1", features = ["testing"] }
+//! ```
+//!
+//! | to | see |
+//! |---|---|
+//! | run workflows in a test, in no time and in memory | [`TestBed`], [`TestRuntime::finish`] |
+//! | replace a task | [`Stub`], [`Workflow::with_stub`](crate::Workflow::with_stub) |
+//! | hold a task while the test does something | [`Stub::hold`], [`Gate`] |
+//! | crash, and go on | [`TestRuntime::crash`] |
+//! | crash at every point, and compare | [`crash_everywhere`] |
+//! | let the store fail | [`FaultyStore`], [`TestRuntime::store`] |
+//! | test a store of your own | [`conformance`] |
+//!
+//! They run on tokio, with one thread or several. Waiting has a limit of 30 seconds of real time, so that a test which hangs
+//! says where.
+
+mod bed;
+mod crash;
+mod gate;
+mod stub;
+
+use std::time::Duration;
+
+pub use crate::definition::StubError;
+pub use crate::store::{Call, CrashPoint, Fault, FaultyStore, conformance};
+pub use bed::{FinishError, TestBed, TestRuntime};
+pub use crash::{CrashFailure, CrashProblem, CrashReport, crash_everywhere};
+pub use gate::Gate;
+pub use stub::{ByStub, Stub, StubCall};
+
+/// How long anything may take before a test is told that it will never happen. Never a measure of speed.
+const PATIENCE: Duration = Duration::from_secs(30);
