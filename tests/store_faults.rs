@@ -152,7 +152,8 @@ async fn fail_everywhere(workflow: &Workflow<List, List>) -> u64 {
 #[test]
 fn no_failing_call_of_the_store_shows() {
     let all = KINDS.into_iter().flat_map(|outer| KINDS.map(|inner| (outer, inner)));
-    let all: Vec<_> = all.flat_map(|(outer, inner)| POSITIONS.map(|position| workflow(outer, inner, position))).collect();
+    let all: Vec<_> =
+        all.flat_map(|(outer, inner)| POSITIONS.map(|position| workflow(outer, inner, position))).collect();
     let asked = std::env::var("EVERSTEP_FAULTY_WORKFLOWS").ok().and_then(|count| count.parse().ok()).unwrap_or(8);
     // Some of each kind: the list has them in order.
     let step = (all.len() / asked).max(1) | 1;

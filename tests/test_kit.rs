@@ -63,14 +63,14 @@ async fn an_instance_that_needs_the_test_is_reported_as_stuck() {
 
 #[tokio::test]
 async fn a_crash_stops_everything_whoever_holds_a_handle() {
-    // The task is held when the process ends; its first attempt never comes to its end, although a handle lives on.
-    let (held, ended) = (Gate::new(), Arc::new(AtomicU32::new(0)));
+    // The task is gate when the process ends; its first attempt never comes to its end, although a handle lives on.
+    let (gate, ended) = (Gate::new(), Arc::new(AtomicU32::new(0)));
     let hold = {
-        let (held, ended) = (held.clone(), Arc::clone(&ended));
+        let (gate, ended) = (gate.clone(), Arc::clone(&ended));
         move |n: u32| {
-            let (held, ended) = (held.clone(), Arc::clone(&ended));
+            let (gate, ended) = (gate.clone(), Arc::clone(&ended));
             async move {
-                held.pass().await;
+                gate.pass().await;
                 ended.fetch_add(1, Ordering::SeqCst);
                 Ok::<_, Infallible>(n)
             }
@@ -80,9 +80,9 @@ async fn a_crash_stops_everything_whoever_holds_a_handle() {
     let bed = TestBed::new();
     let runtime = bed.start(|builder| builder.register(&workflow)).await.unwrap();
     let handle = runtime.start(&workflow, "id", 1).await.unwrap();
-    held.arrived().await;
+    gate.arrived().await;
     runtime.crash().await;
-    held.open_for_good();
+    gate.open_for_good();
     tokio::task::yield_now().await;
     assert_eq!(ended.load(Ordering::SeqCst), 0, "a task went on in a process that had ended");
     assert!(handle.result().await.is_err());
@@ -90,7 +90,7 @@ async fn a_crash_stops_everything_whoever_holds_a_handle() {
     let runtime = bed.start(|builder| builder.register(&workflow)).await.unwrap();
     let handle = runtime.handle(&workflow, "id").await.unwrap();
     assert_eq!(runtime.finish(&handle).await.unwrap(), 2);
-    assert_eq!((held.arrivals(), ended.load(Ordering::SeqCst)), (2, 1));
+    assert_eq!((gate.arrivals(), ended.load(Ordering::SeqCst)), (2, 1));
 }
 
 /// Nodes of every kind, with tasks within each.
@@ -100,7 +100,11 @@ fn nested() -> Workflow<u32, u32> {
         .then("first", inc)
         .fork("fork", |fork| fork.branch("left", |b| b.then("a", inc)).branch("right", |b| b.then("a", inc)))
         .join("join", async |(left, right): (u32, u32)| Ok::<_, Infallible>(left.max(right)))
-        .route("route", |n: &u32| *n > 1_000, |route| route.arm(true, |a| a.then("a", inc)).arm(false, |a| a.then("a", inc)))
+        .route(
+            "route",
+            |n: &u32| *n > 1_000,
+            |route| route.arm(true, |a| a.then("a", inc)).arm(false, |a| a.then("a", inc)),
+        )
         .repeat("loop", LoopLimit::AtMost(5), |body| {
             body.then("a", async |n: u32| Ok::<_, Infallible>(LoopResult::<u32, u32>::Done(n + 1)))
         })

@@ -212,4 +212,3 @@ impl TestRuntime {
         self.runtime.next_due(self.clock.now()).await
     }
 }
-

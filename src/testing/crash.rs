@@ -2,8 +2,8 @@
 
 use std::fmt::{self, Debug};
 
-use super::bed::{TestBed, TestRuntime};
 use super::PATIENCE;
+use super::bed::{TestBed, TestRuntime};
 use crate::definition::BoxError;
 use crate::runtime::{RuntimeBuilder, RuntimeError};
 use crate::store::CrashPoint;
@@ -76,6 +76,7 @@ fn list(points: &[CrashPoint]) -> impl fmt::Display {
 /// first transition of the second life. A scenario with `n` transitions is run about `4 n` times.
 ///
 /// ```
+/// use std::collections::BTreeSet;
 /// use everstep::testing::{Stub, crash_everywhere};
 /// use everstep::{ConflictPolicy, StartOptions, Workflow};
 ///
@@ -91,9 +92,10 @@ fn list(points: &[CrashPoint]) -> impl fmt::Display {
 ///         let options = StartOptions::new().policy(ConflictPolicy::UseExisting);
 ///         let handle = runtime.start_with(&transfer(account)?, "one", 100, options).await?.handle;
 ///         handle.signal_with_id("ok", &true, "the approval").await?;
-///         let keys: std::collections::BTreeSet<_> =
-///             account.calls().iter().map(|call| call.context.node().to_string()).collect();
-///         Ok((runtime.finish(&handle).await?, keys))
+///         let output = runtime.finish(&handle).await?;
+///         // The account drops a withdrawal whose key it knows.
+///         let keys: BTreeSet<_> = account.calls().iter().map(|call| call.context.idempotency_key()).collect();
+///         Ok((output, keys.len()))
 ///     },
 /// )
 /// .await?;
@@ -125,11 +127,11 @@ where
                 () = runtime.store().crashed() => None,
                 () = tokio::time::sleep(PATIENCE) => return Err(failed(CrashProblem::Hung)),
             };
-            let crashed = runtime.store().has_crashed();
+            let is_over = runtime.store().has_crashed();
             runtime.crash().await;
             match outcome {
                 Some(Ok(given)) => return Ok((given, crashes)),
-                Some(Err(error)) if !crashed => return Err(failed(CrashProblem::Failed(error))),
+                Some(Err(error)) if !is_over => return Err(failed(CrashProblem::Failed(error))),
                 _ => crashes += 1,
             }
         }

@@ -46,10 +46,10 @@ impl Gate {
     pub fn arrived(&self) -> impl Future<Output = ()> + use<> {
         let (arrived, asked_at) = (Arc::clone(&self.arrived), Location::caller());
         async move {
-            match tokio::time::timeout(PATIENCE, arrived.acquire()).await {
-                Ok(permit) => permit.into_iter().for_each(tokio::sync::SemaphorePermit::forget),
-                Err(_) => panic!("nobody came to the gate within {PATIENCE:?}, asked at {asked_at}"),
-            }
+            let Ok(permit) = tokio::time::timeout(PATIENCE, arrived.acquire()).await else {
+                panic!("nobody came to the gate within {PATIENCE:?}, asked at {asked_at}")
+            };
+            permit.into_iter().for_each(tokio::sync::SemaphorePermit::forget);
         }
     }
 
