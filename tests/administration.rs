@@ -1,4 +1,5 @@
 //! Deleting instances: what may be deleted, what is left, and who is told.
+#![cfg(feature = "testing")]
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 mod common;
@@ -212,7 +213,7 @@ async fn a_delete_whose_commit_fails_is_an_unknown_outcome_and_may_be_tried_agai
     // The commit fails before it is written, behind it, and comes again by itself.
     for fate in [Fate::FailsBefore, Fate::FailsAfter, Fate::StuttersAfter] {
         let (store, workflow) = (Faulty::new(), waiting("w"));
-        let runtime = Runtime::builder(store.clone()).register(&workflow).start().await.unwrap();
+        let runtime = Runtime::builder(store.store()).register(&workflow).start().await.unwrap();
         let handle = runtime.start(&workflow, "id", 1).await.unwrap();
         handle.signal("go", &1_u32).await.unwrap();
         within(handle.result()).await.unwrap();

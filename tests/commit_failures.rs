@@ -1,4 +1,5 @@
 //! Commits that fail under a result or a wake-up, once or often: the instance comes to its end by itself.
+#![cfg(feature = "testing")]
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 mod common;
@@ -50,7 +51,7 @@ async fn a_result_whose_commit_fails_is_not_lost() {
             .then("f", spring(3))
             .build()
             .unwrap();
-        let runtime = Runtime::builder(store.clone()).register(&workflow).start().await.unwrap();
+        let runtime = Runtime::builder(store.store()).register(&workflow).start().await.unwrap();
         let handle = runtime.start(&workflow, "id", 0).await.unwrap();
         assert_eq!(within(handle.result()).await, Ok(4), "the commit after task {n} failed");
         assert_eq!((store.failed(), runtime.health()), (1, Health::Healthy));
@@ -68,7 +69,7 @@ async fn a_store_that_fails_often_is_not_a_task_that_kills_the_process() {
         std::future::ready(Ok::<_, Infallible>(value + 1))
     };
     let workflow = Workflow::builder("w").then("spring", spring).then("inc", inc).build().unwrap();
-    let runtime = Runtime::builder(store.clone()).register(&workflow).start().await.unwrap();
+    let runtime = Runtime::builder(store.store()).register(&workflow).start().await.unwrap();
     let handle = runtime.start(&workflow, "id", 0).await.unwrap();
     assert_eq!(within(handle.result()).await, Ok(2));
 }
@@ -89,7 +90,7 @@ async fn a_wake_up_whose_commit_fails_is_not_lost() {
                 .build()
                 .unwrap()
         };
-        let builder = Runtime::builder(store.clone()).register(&workflow).clock(clock.clone());
+        let builder = Runtime::builder(store.store()).register(&workflow).clock(clock.clone());
         let runtime = builder.start().await.unwrap();
         let handle = runtime.start(&workflow, "id", 1).await.unwrap();
         fails.store(1, Ordering::SeqCst);
@@ -109,7 +110,7 @@ async fn a_store_that_panics_is_reopened_like_one_that_fails() {
         Fate::Done
     });
     let workflow = Workflow::builder("w").then("a", inc).then("b", inc).build().unwrap();
-    let runtime = Runtime::builder(store).register(&workflow).start().await.unwrap();
+    let runtime = Runtime::builder(store.store()).register(&workflow).start().await.unwrap();
     let handle = runtime.start(&workflow, "id", 1).await.unwrap();
     assert_eq!(within(handle.result()).await, Ok(3));
     assert_eq!(runtime.health(), Health::Healthy);

@@ -1,4 +1,5 @@
 //! Tasks and processes that misbehave: what they break is their own attempt, and nobody else's.
+#![cfg(feature = "testing")]
 #![allow(clippy::unwrap_used, reason = "a helper of a test may panic like the test itself")]
 
 mod common;
@@ -193,7 +194,7 @@ async fn orphaned() -> Orphaned {
         }
     };
     let workflow = Workflow::builder("w").then("hold", hold).delay("delay", MINUTE).then("inc", inc).build().unwrap();
-    let builder = Runtime::builder(store.clone()).register(&workflow).clock(clock.clone()).limits(one_slot());
+    let builder = Runtime::builder(store.store()).register(&workflow).clock(clock.clone()).limits(one_slot());
     let runtime = builder.start().await.unwrap();
     let handle = runtime.start(&workflow, "id", 1).await.unwrap();
     gate.entered().await;

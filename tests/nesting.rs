@@ -1,4 +1,5 @@
 //! Forks, routes, loops, maps and children through the runtime: what each promises, by noun.
+#![cfg(feature = "testing")]
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test may panic")]
 
 mod common;

@@ -1,4 +1,5 @@
 //! A release whose commit fails: nobody is told that it was done, and nothing is stranded if it was.
+#![cfg(feature = "testing")]
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 mod common;
@@ -29,7 +30,7 @@ async fn a_release_of_unknown_outcome_goes_on_by_itself_if_it_was_durable() {
         assert!(memory.commit(&[write]).await.unwrap().iter().all(Result::is_ok));
 
         let store = Faulty::over(memory);
-        let runtime = Runtime::builder(store.clone()).register(&workflow).start().await.unwrap();
+        let runtime = Runtime::builder(store.store()).register(&workflow).start().await.unwrap();
         let handle = runtime.handle(&workflow, "id").await.unwrap();
         assert_eq!(handle.status().await.unwrap().code(), StatusCode::Quarantined);
         store.plan_for("id", 0, fate);

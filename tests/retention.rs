@@ -1,4 +1,5 @@
 //! What has ended goes by itself when its time is up: not before, nothing else, and nothing of it stays.
+#![cfg(feature = "testing")]
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 mod common;
@@ -135,7 +136,7 @@ async fn a_run_that_takes_the_place_of_one_that_is_being_pruned_stays() {
     // The pruner has read the old run and is held; a new one takes its place before the pruner goes on.
     let (store, clock, workflow) = (Faulty::new(), still_clock(), waiting("w"));
     let retention = Retention::new().cancelled(MINUTE);
-    let builder = Runtime::builder(store.clone()).clock(clock.clone()).register(&workflow).retention(retention);
+    let builder = Runtime::builder(store.store()).clock(clock.clone()).register(&workflow).retention(retention);
     let runtime = builder.start().await.unwrap();
     let old = runtime.start(&workflow, "id", 1).await.unwrap();
     old.cancel("enough", "ana").await.unwrap();
@@ -147,7 +148,7 @@ async fn a_run_that_takes_the_place_of_one_that_is_being_pruned_stays() {
     beside.cancel("enough", "ana").await.unwrap();
     held.open(1);
     clock.advance(MINUTE);
-    is_pruned(&clock, &store, "beside").await;
+    is_pruned(&clock, &store.store(), "beside").await;
     new.handle.signal("go", &7_u32).await.unwrap();
     assert_eq!(within(new.handle.result()).await, Ok(7));
 }
@@ -199,14 +200,14 @@ async fn a_store_that_fails_holds_pruning_up_and_does_not_end_it() {
     for fate in [Fate::FailsBefore, Fate::FailsAfter, Fate::StuttersAfter] {
         let (store, clock, workflow) = (Faulty::new(), still_clock(), waiting("w"));
         let retention = Retention::new().cancelled(MINUTE);
-        let builder = Runtime::builder(store.clone()).clock(clock.clone()).register(&workflow).retention(retention);
+        let builder = Runtime::builder(store.store()).clock(clock.clone()).register(&workflow).retention(retention);
         let runtime = builder.start().await.unwrap();
         for name in ["id", "next"] {
             let handle = runtime.start(&workflow, name, 1).await.unwrap();
             handle.cancel("enough", "ana").await.unwrap();
             store.plan_for("id", 0, fate);
             clock.advance(MINUTE);
-            is_pruned(&clock, &store, name).await;
+            is_pruned(&clock, &store.store(), name).await;
         }
         // Only the first delete was planned to fail; its failure may be told after it was written.
         assert_eq!(store.failed(), 1, "{fate:?}");
@@ -220,13 +221,13 @@ async fn a_new_run_is_not_held_up_by_a_wake_up_that_a_pruned_one_left() {
     let (store, clock) = (Faulty::new(), still_clock());
     let long = Workflow::builder_for::<u32>("long").wait_for_signal_timeout::<u32>("wait", "go", HOUR).build().unwrap();
     let short = Workflow::builder_for::<u32>("short").delay("delay", MINUTE).build().unwrap();
-    let builder = Runtime::builder(store.clone()).clock(clock.clone()).register(&long).register(&short);
+    let builder = Runtime::builder(store.store()).clock(clock.clone()).register(&long).register(&short);
     let runtime = builder.retention(Retention::new().cancelled(Duration::ZERO)).start().await.unwrap();
     let old = within(runtime.start(&long, "id", 1)).await.unwrap();
     store.plan_for("id", 0, Fate::FailsAfter);
     let cancelled = within(old.cancel("enough", "ana")).await;
     assert!(matches!(cancelled, Err(MessageError::OutcomeUnknown(_))), "{cancelled:?}");
-    is_pruned(&clock, &store, "id").await;
+    is_pruned(&clock, &store.store(), "id").await;
     let new = within(runtime.start(&short, "id", 7)).await.unwrap();
     clock.advance(MINUTE);
     assert_eq!(moving(&clock, SECOND, new.result()).await, Ok(7));

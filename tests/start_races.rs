@@ -1,4 +1,5 @@
 //! Starts that race with starts, replacements, other writes and their own callers: one run is current, and it goes on.
+#![cfg(feature = "testing")]
 #![allow(clippy::unwrap_used, reason = "a helper of a test may panic like the test itself")]
 
 mod common;
@@ -76,7 +77,7 @@ async fn a_refused_start_in_the_same_batch_does_not_swallow_that_a_transition_wa
         .then("inc", inc)
         .build()
         .unwrap();
-    let builder = Runtime::builder(store.clone()).register(&workflow).clock(clock.clone());
+    let builder = Runtime::builder(store.store()).register(&workflow).clock(clock.clone());
     let runtime = builder.start().await.unwrap();
     let loads = store.hold_loads_of("id", 2);
     let refused = spawn_start(&runtime, &workflow, "id", 2, ConflictPolicy::Fail);
@@ -170,7 +171,7 @@ async fn a_start_that_is_given_up_before_its_commit_goes_on_by_itself() {
     // The caller gives up while the first write is held at the store; then it is committed.
     let store = Faulty::new();
     let workflow = Workflow::builder("w").then("inc", inc).build().unwrap();
-    let runtime = Runtime::builder(store.clone()).register(&workflow).start().await.unwrap();
+    let runtime = Runtime::builder(store.store()).register(&workflow).start().await.unwrap();
     let commits = store.hold_commits_of("id");
     let start = spawn_start(&runtime, &workflow, "id", 1, ConflictPolicy::Fail);
     commits.entered().await;
@@ -218,7 +219,7 @@ async fn a_replacement_into_a_full_mailbox_runs() {
     let workflow = Workflow::builder("w").then("hold", hold).build().unwrap();
     let mut limits = Limits::default();
     limits.instance_messages_max = 2_000;
-    let runtime = Runtime::builder(store.clone()).limits(limits).register(&workflow).start().await.unwrap();
+    let runtime = Runtime::builder(store.store()).limits(limits).register(&workflow).start().await.unwrap();
     let old = runtime.start(&workflow, "id", 0).await.unwrap();
     let commits = store.hold_commits_of("id");
     let replacement = spawn_start(&runtime, &workflow, "id", 1, REPLACES);
@@ -247,7 +248,7 @@ async fn a_replacement_comes_through_however_many_signals_are_sent() {
         .wait_for_signal::<u32>("wait", "go")
         .build()
         .unwrap();
-    let runtime = Runtime::builder(store.clone()).register(&workflow).start().await.unwrap();
+    let runtime = Runtime::builder(store.store()).register(&workflow).start().await.unwrap();
     let handle = runtime.start(&workflow, "id", 1).await.unwrap();
     let commits = store.hold_commits_of("id");
     let send = || {
@@ -292,7 +293,7 @@ async fn a_start_whose_commit_failed_is_repeated_and_does_not_disturb_what_recov
             .then("inc", inc)
             .build()
             .unwrap();
-        let builder = Runtime::builder(store.clone()).register(&workflow).clock(clock.clone());
+        let builder = Runtime::builder(store.store()).register(&workflow).clock(clock.clone());
         let runtime = builder.start().await.unwrap();
         let handle = within(runtime.start(&workflow, "id", 1)).await.unwrap();
         let Status::Waiting { wake_at, .. } = reach_code(&handle, StatusCode::Waiting).await else { panic!() };
@@ -306,7 +307,7 @@ async fn of_starts_in_a_batch_that_is_committed_twice_one_wins_and_runs() {
     // Three starts of one id are queued behind a held commit; their batch is written, and asked for again.
     let (store, count) = (Faulty::new(), Counter::default());
     let workflow = Workflow::builder("w").then("count", counting::<u32>(&count)).build().unwrap();
-    let runtime = Runtime::builder(store.clone()).register(&workflow).start().await.unwrap();
+    let runtime = Runtime::builder(store.store()).register(&workflow).start().await.unwrap();
     let commits = store.hold_commits_of("beside");
     let beside = spawn_start(&runtime, &workflow, "beside", 0, ConflictPolicy::Fail);
     commits.entered().await;

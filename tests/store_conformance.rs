@@ -3,11 +3,16 @@
 
 #![cfg(feature = "testing")]
 
-use everstep::store::{MemoryStore, conformance};
+use everstep::store::{FaultyStore, MemoryStore, conformance};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_memory_store_keeps_every_promise() {
     conformance::run(|| async { MemoryStore::new() }).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_faulty_store_without_faults_keeps_every_promise() {
+    conformance::run(|| async { FaultyStore::new(MemoryStore::new()) }).await;
 }
 
 #[cfg(feature = "file-store")]

@@ -1,4 +1,5 @@
 //! A store that fails at any of its commits, before or after writing it: nothing is lost, repeated or stranded.
+#![cfg(feature = "testing")]
 #![allow(clippy::unwrap_used, reason = "a helper of a test may panic like the test itself")]
 
 mod common;
@@ -35,7 +36,7 @@ async fn who_waits_for_a_result_is_told_of_an_end_whose_commit_failed() {
     for fate in FAILURES {
         let (store, gate) = (Faulty::new(), Gate::new());
         let workflow = Workflow::builder("w").then("hold", holding::<u32>(&gate)).build().unwrap();
-        let runtime = Runtime::builder(store.clone()).register(&workflow).start().await.unwrap();
+        let runtime = Runtime::builder(store.store()).register(&workflow).start().await.unwrap();
         let handle = runtime.start(&workflow, "id", 1).await.unwrap();
         gate.entered().await;
         let waiter = tokio::spawn(async move { handle.result().await });
@@ -54,7 +55,7 @@ async fn a_wake_up_whose_commit_failed_comes_again() {
     for fate in FAILURES {
         let (store, clock) = (Faulty::new(), still_clock());
         let workflow = Workflow::builder_for::<u32>("w").delay("delay", MINUTE).then("inc", inc).build().unwrap();
-        let builder = Runtime::builder(store.clone()).register(&workflow).clock(clock.clone());
+        let builder = Runtime::builder(store.store()).register(&workflow).clock(clock.clone());
         let runtime = builder.start().await.unwrap();
         let handle = runtime.start(&workflow, "id", 1).await.unwrap();
         store.plan_for("id", 0, fate);
@@ -70,12 +71,12 @@ async fn an_attempt_after_a_crash_starts_although_the_commit_of_its_start_failed
     for fate in FAILURES {
         let (store, gate) = (Faulty::new(), Gate::new());
         let workflow = Workflow::builder("w").then("hold", holding::<u32>(&gate)).build().unwrap();
-        let runtime = Runtime::builder(store.clone()).register(&workflow).start().await.unwrap();
+        let runtime = Runtime::builder(store.store()).register(&workflow).start().await.unwrap();
         runtime.start(&workflow, "id", 1).await.unwrap();
         gate.entered().await;
         drop(runtime);
         store.plan_for("id", 1, fate);
-        let runtime = Runtime::builder(store.clone()).register(&workflow).start().await.unwrap();
+        let runtime = Runtime::builder(store.store()).register(&workflow).start().await.unwrap();
         gate.entered().await;
         gate.open(1);
         let handle = runtime.handle(&workflow, "id").await.unwrap();
@@ -90,12 +91,12 @@ async fn an_instance_that_could_not_be_read_at_the_restart_is_taken_up_later() {
     // The loads of the first rounds of recovery fail; then nothing is sent, and the task must be entered again.
     let (store, gate) = (Faulty::new(), Gate::new());
     let workflow = Workflow::builder("w").then("hold", holding::<u32>(&gate)).build().unwrap();
-    let runtime = Runtime::builder(store.clone()).register(&workflow).start().await.unwrap();
+    let runtime = Runtime::builder(store.store()).register(&workflow).start().await.unwrap();
     runtime.start(&workflow, "id", 1).await.unwrap();
     gate.entered().await;
     drop(runtime);
     store.fail_loads(3);
-    let runtime = Runtime::builder(store.clone()).register(&workflow).start().await.unwrap();
+    let runtime = Runtime::builder(store.store()).register(&workflow).start().await.unwrap();
     store.loads_have_failed().await;
     gate.entered().await;
     gate.open(1);
@@ -115,7 +116,7 @@ async fn what_was_queued_behind_a_failed_commit_does_not_strand_its_instance() {
             .then("inc", inc)
             .build()
             .unwrap();
-        let runtime = Runtime::builder(store.clone()).register(&workflow).start().await.unwrap();
+        let runtime = Runtime::builder(store.store()).register(&workflow).start().await.unwrap();
         let handle = runtime.start(&workflow, "id", 1).await.unwrap();
         gate.entered().await;
         store.plan_for("id", 0, fate);
@@ -195,7 +196,7 @@ impl World {
             .build()
             .unwrap();
         let ledger = Arc::new(Ledger { store: store.clone(), repeated: Mutex::default() });
-        let builder = Runtime::builder(store.clone()).register(&workflow).provide_arc(Arc::clone(&ledger));
+        let builder = Runtime::builder(store.store()).register(&workflow).provide_arc(Arc::clone(&ledger));
         let runtime = builder.start().await.unwrap();
         Self { store, ledger, workflow, runtime }
     }
@@ -306,7 +307,7 @@ async fn a_start_and_its_task_survive_a_store_that_stutters() {
         stutters = !stutters;
         if stutters { Fate::Done } else { Fate::StuttersAfter }
     });
-    let runtime = Runtime::builder(store.clone()).register(&workflow).start().await.unwrap();
+    let runtime = Runtime::builder(store.store()).register(&workflow).start().await.unwrap();
     let handle = within(runtime.start(&workflow, "id", 1)).await.unwrap();
     assert_eq!(within(handle.result()).await, Ok(2));
     is_healthy_again(&runtime).await;

@@ -86,7 +86,8 @@ type Plan = Box<dyn FnMut(u64, &Call<'_>) -> Fault + Send>;
 /// A store around another one, for tests of what becomes of a service whose store fails.
 ///
 /// Every call but `close` and `durability` is numbered, from 1, and put to the [plan](Self::plan); without one it goes
-/// through. After a [`StoreError::Fatal`] from a plan, writes fail until [`Store::reopen`], as a real store's would.
+/// through. After a write for which the plan gave [`StoreError::Fatal`], writes fail until [`Store::reopen`], as a real
+/// store's would.
 /// Clones share everything.
 ///
 /// ```
@@ -200,8 +201,8 @@ impl FaultyStore {
         Ok(state.plan.as_mut().map_or(Fault::None, |plan| plan(number, call)))
     }
 
-    fn fail<T>(&self, error: StoreError) -> Result<T, StoreError> {
-        if let StoreError::Fatal(_) = error {
+    fn fail<T>(&self, call: &Call<'_>, error: StoreError) -> Result<T, StoreError> {
+        if call.is_write() && matches!(error, StoreError::Fatal(_)) {
             self.state().poisoned = Some(error.clone());
         }
         Err(error)
@@ -221,10 +222,10 @@ impl FaultyStore {
                 return Err(crash());
             }
             match fault {
-                Fault::FailBefore(error) => self.fail(error),
+                Fault::FailBefore(error) => self.fail(&call, error),
                 Fault::FailAfter(error) => {
                     run.await?;
-                    self.fail(error)
+                    self.fail(&call, error)
                 }
                 Fault::WaitAfter(wait) => {
                     let done = run.await;

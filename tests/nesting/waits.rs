@@ -144,7 +144,7 @@ fn two_waits() -> Workflow<u32, u32> {
 async fn an_instance_that_moves_while_its_waits_are_read_is_not_taken_for_a_damaged_one() {
     // Who asks stays behind the read of the head until one of two branches has ended, so that a branch is missing.
     let (workflow, store) = (two_waits(), Faulty::new());
-    let runtime = Runtime::builder(store.clone()).register(&workflow).start().await.unwrap();
+    let runtime = Runtime::builder(store.store()).register(&workflow).start().await.unwrap();
     let handle = runtime.start(&workflow, "id", 0).await.unwrap();
     let gate = store.hold_loads_of("id", 1);
     let asked = {
@@ -168,7 +168,7 @@ async fn an_instance_that_an_earlier_owner_moves_while_it_is_taken_up_is_not_set
     let earlier = Runtime::builder(store.clone()).register(&workflow).start().await.unwrap();
     let first = earlier.start(&workflow, "id", 0).await.unwrap();
     let slow = Faulty::over(store);
-    let later = Runtime::builder(slow.clone()).register(&workflow).start().await.unwrap();
+    let later = Runtime::builder(slow.store()).register(&workflow).start().await.unwrap();
     let second = later.handle(&workflow, "id").await.unwrap();
     let gate = slow.hold_loads_of("id", 1);
     let signalled = {

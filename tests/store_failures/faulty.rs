@@ -1,16 +1,15 @@
-//! A store in memory that fails, and keeps its callers waiting, when and how a test says so.
+//! A store in memory that fails, and keeps its callers waiting, when and how a test says so: the words of these tests for
+//! what a [`FaultyStore`] does.
 #![allow(dead_code, reason = "each test file uses a part of this")]
 
+use std::ops::Deref;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 
-use bytes::Bytes;
 use everstep::machine::RowKey;
-use everstep::store::{Answers, Loaded, Write};
-use everstep::{
-    BoxFuture, DefinitionHash, Durability, InstanceId, MemoryStore, NodePath, RunId, StatusCode, Store, StoreError,
-    Timestamp,
-};
+use everstep::store::Write;
+use everstep::testing::{Call, Fault, FaultyStore};
+use everstep::{MemoryStore, NodePath, RunId, Store as _, StoreError};
 use tokio::sync::watch;
 
 use crate::common::{Counter, Gate, within};
@@ -33,7 +32,8 @@ pub(crate) const FAILURES: [Fate; 2] = [Fate::FailsBefore, Fate::FailsAfter];
 /// Clones share everything.
 #[derive(Clone)]
 pub(crate) struct Faulty {
-    store: MemoryStore,
+    store: FaultyStore,
+    memory: MemoryStore,
     faults: Arc<Faults>,
 }
 
@@ -44,8 +44,6 @@ struct Faults {
     /// Commits that were written.
     durable: watch::Sender<u64>,
     failed: Counter,
-    /// A commit failed for good, and the store was not reopened yet.
-    poisoned: AtomicBool,
     loads_to_fail: AtomicU32,
     stays_closed: AtomicBool,
     reopens_refused: watch::Sender<u64>,
@@ -54,24 +52,39 @@ struct Faults {
     held_loads: Mutex<Option<(&'static str, u32, Gate)>>,
 }
 
+impl Deref for Faulty {
+    type Target = FaultyStore;
+
+    fn deref(&self) -> &FaultyStore {
+        &self.store
+    }
+}
+
 impl Faulty {
     pub(crate) fn new() -> Self {
         Self::over(MemoryStore::new())
     }
 
-    pub(crate) fn over(store: MemoryStore) -> Self {
-        let faults = Faults {
+    pub(crate) fn over(memory: MemoryStore) -> Self {
+        let faults = Arc::new(Faults {
             plan: Mutex::new(Box::new(|_| Fate::Done)),
             durable: watch::channel(0).0,
             failed: Counter::default(),
-            poisoned: AtomicBool::new(false),
             loads_to_fail: AtomicU32::new(0),
             stays_closed: AtomicBool::new(false),
             reopens_refused: watch::channel(0).0,
             held_commits: Mutex::default(),
             held_loads: Mutex::default(),
-        };
-        Self { store, faults: Arc::new(faults) }
+        });
+        let store = FaultyStore::new(memory.clone());
+        let planned = Arc::clone(&faults);
+        store.plan(move |_, call| planned.fault(call));
+        Self { store, memory, faults }
+    }
+
+    /// What a runtime is given.
+    pub(crate) fn store(&self) -> FaultyStore {
+        self.store.clone()
     }
 
     /// Asked for the fate of each commit from now on.
@@ -166,19 +179,72 @@ impl Faulty {
 
     /// Whether a task's result is durable.
     pub(crate) async fn has_result(&self, run: RunId, node: &NodePath) -> bool {
-        self.store.row(run, &RowKey::result(node.clone())).await.unwrap().is_some()
+        self.memory.row(run, &RowKey::result(node.clone())).await.unwrap().is_some()
+    }
+}
+
+impl Faults {
+    fn fault(self: &Arc<Self>, call: &Call<'_>) -> Fault {
+        match call {
+            Call::Commit(batch) => self.fault_of_commit(batch),
+            Call::Load(instance) => self.fault_of_load(instance.as_str()),
+            Call::Reopen if self.stays_closed.load(Ordering::SeqCst) => {
+                self.reopens_refused.send_modify(|refused| *refused += 1);
+                Fault::FailBefore(fatal())
+            }
+            _ => Fault::None,
+        }
     }
 
-    async fn write(&self, batch: &[Write]) -> Result<Answers, StoreError> {
-        let answers = self.store.commit(batch).await?;
-        self.faults.durable.send_modify(|durable| *durable += 1);
-        Ok(answers)
+    fn fault_of_commit(self: &Arc<Self>, batch: &[Write]) -> Fault {
+        let held = self.held_commits.lock().unwrap().clone();
+        match held {
+            Some((id, gate)) if writes_to(batch, id) => {
+                let (faults, batch) = (Arc::clone(self), batch.to_vec());
+                Fault::Wait(Box::pin(async move {
+                    gate.pass().await;
+                    faults.planned(&batch)
+                }))
+            }
+            _ => self.planned(batch),
+        }
     }
 
-    fn poison(&self) -> StoreError {
-        self.faults.failed.hit();
-        self.faults.poisoned.store(true, Ordering::SeqCst);
-        fatal()
+    fn planned(self: &Arc<Self>, batch: &[Write]) -> Fault {
+        // A plan may panic, as a store may.
+        let fate = (self.plan.lock().unwrap_or_else(std::sync::PoisonError::into_inner))(batch);
+        if fate != Fate::Done {
+            self.failed.hit();
+        }
+        let faults = Arc::clone(self);
+        let written = move || faults.durable.send_modify(|durable| *durable += 1);
+        match fate {
+            Fate::Done => Fault::WaitAfter(Box::pin(async move { written() })),
+            Fate::FailsBefore => Fault::FailBefore(fatal()),
+            Fate::FailsAfter => {
+                written();
+                Fault::FailAfter(fatal())
+            }
+            Fate::StuttersAfter => {
+                written();
+                Fault::FailAfter(StoreError::Transient("not now".into()))
+            }
+        }
+    }
+
+    fn fault_of_load(&self, instance: &str) -> Fault {
+        let one_less = |left: u32| left.checked_sub(1);
+        if self.loads_to_fail.fetch_update(Ordering::SeqCst, Ordering::SeqCst, one_less).is_ok() {
+            return Fault::FailBefore(fatal());
+        }
+        match &mut *self.held_loads.lock().unwrap() {
+            Some((id, loads, gate)) if *id == instance && *loads > 0 => {
+                *loads -= 1;
+                let gate = gate.clone();
+                Fault::WaitAfter(Box::pin(async move { gate.pass().await }))
+            }
+            _ => Fault::None,
+        }
     }
 }
 
@@ -188,125 +254,6 @@ pub(crate) fn writes_to(batch: &[Write], id: &str) -> bool {
 
 fn fatal() -> StoreError {
     StoreError::Fatal("the disk is gone".into())
-}
-
-impl Store for Faulty {
-    fn commit<'a>(&'a self, batch: &'a [Write]) -> BoxFuture<'a, Result<Answers, StoreError>> {
-        Box::pin(async move {
-            let held = self.faults.held_commits.lock().unwrap().clone();
-            if let Some((id, gate)) = held
-                && writes_to(batch, id)
-            {
-                gate.pass().await;
-            }
-            if self.faults.poisoned.load(Ordering::SeqCst) {
-                return Err(fatal());
-            }
-            // A plan may panic, as a store may.
-            let fate = (self.faults.plan.lock().unwrap_or_else(std::sync::PoisonError::into_inner))(batch);
-            match fate {
-                Fate::Done => self.write(batch).await,
-                Fate::FailsBefore => Err(self.poison()),
-                Fate::FailsAfter => {
-                    self.write(batch).await?;
-                    Err(self.poison())
-                }
-                Fate::StuttersAfter => {
-                    self.write(batch).await?;
-                    self.faults.failed.hit();
-                    Err(StoreError::Transient("not now".into()))
-                }
-            }
-        })
-    }
-    fn load<'a>(&'a self, instance: &'a InstanceId) -> BoxFuture<'a, Result<Option<Loaded>, StoreError>> {
-        Box::pin(async move {
-            let one_less = |left: u32| left.checked_sub(1);
-            if self.faults.loads_to_fail.fetch_update(Ordering::SeqCst, Ordering::SeqCst, one_less).is_ok() {
-                return Err(fatal());
-            }
-            let loaded = self.store.load(instance).await;
-            let gate = match &mut *self.faults.held_loads.lock().unwrap() {
-                Some((id, loads, gate)) if *id == instance.as_str() && *loads > 0 => {
-                    *loads -= 1;
-                    Some(gate.clone())
-                }
-                _ => None,
-            };
-            if let Some(gate) = gate {
-                gate.pass().await;
-            }
-            loaded
-        })
-    }
-    fn row<'a>(&'a self, run: RunId, key: &'a RowKey) -> BoxFuture<'a, Result<Option<Bytes>, StoreError>> {
-        self.store.row(run, key)
-    }
-    fn rows<'a>(&'a self, run: RunId, prefix: &'a [u8]) -> BoxFuture<'a, Result<Vec<(Bytes, Bytes)>, StoreError>> {
-        self.store.rows(run, prefix)
-    }
-    fn due<'a>(
-        &'a self,
-        after: Option<&'a (Timestamp, InstanceId)>,
-        limit: usize,
-    ) -> BoxFuture<'a, Result<Vec<(Timestamp, InstanceId)>, StoreError>> {
-        self.store.due(after, limit)
-    }
-    fn instances<'a>(
-        &'a self,
-        definition: &'a DefinitionHash,
-        status: StatusCode,
-        after: Option<&'a InstanceId>,
-        limit: usize,
-    ) -> BoxFuture<'a, Result<Vec<InstanceId>, StoreError>> {
-        self.store.instances(definition, status, after, limit)
-    }
-    fn quarantined<'a>(
-        &'a self,
-        after: Option<&'a InstanceId>,
-        limit: usize,
-    ) -> BoxFuture<'a, Result<Vec<InstanceId>, StoreError>> {
-        self.store.quarantined(after, limit)
-    }
-    fn ended<'a>(
-        &'a self,
-        status: StatusCode,
-        before: Timestamp,
-        after: Option<&'a (Timestamp, InstanceId)>,
-        limit: usize,
-    ) -> BoxFuture<'a, Result<Vec<(Timestamp, InstanceId)>, StoreError>> {
-        self.store.ended(status, before, after, limit)
-    }
-    fn definitions(&self) -> BoxFuture<'_, Result<Vec<DefinitionHash>, StoreError>> {
-        self.store.definitions()
-    }
-    fn save_manifest<'a>(
-        &'a self,
-        definition: &'a DefinitionHash,
-        manifest: Bytes,
-    ) -> BoxFuture<'a, Result<(), StoreError>> {
-        self.store.save_manifest(definition, manifest)
-    }
-    fn manifest<'a>(&'a self, definition: &'a DefinitionHash) -> BoxFuture<'a, Result<Option<Bytes>, StoreError>> {
-        self.store.manifest(definition)
-    }
-    fn sweep(&self, limit: usize) -> BoxFuture<'_, Result<usize, StoreError>> {
-        self.store.sweep(limit)
-    }
-    fn reopen(&self) -> BoxFuture<'_, Result<(), StoreError>> {
-        if self.faults.stays_closed.load(Ordering::SeqCst) {
-            self.faults.reopens_refused.send_modify(|refused| *refused += 1);
-            return Box::pin(std::future::ready(Err(fatal())));
-        }
-        self.faults.poisoned.store(false, Ordering::SeqCst);
-        self.store.reopen()
-    }
-    fn close(&self) -> BoxFuture<'_, ()> {
-        self.store.close()
-    }
-    fn durability(&self) -> Durability {
-        self.store.durability()
-    }
 }
 
 /// On a tokio runtime of one thread: everything that can go on without the store goes on as far as it can.
