@@ -6,12 +6,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
-use everstep::{BuildErrors, Concurrency, FileStore, NamedFork, Runtime, Workflow};
+use everstep::{BuildErrors, Concurrency, FileStore, NamedFork, Runtime, RuntimeBuilder, Workflow};
 
-use crate::report::{Round, bytes_written, figures};
-use crate::{Options, limit};
+use crate::report::{Round, bytes_written};
+use crate::{Failed, Options, Workload, limit};
 
-async fn increment(n: u32) -> Result<u32, Infallible> {
+pub(crate) async fn increment(n: u32) -> Result<u32, Infallible> {
     Ok(n.wrapping_add(1))
 }
 
@@ -29,9 +29,9 @@ async fn sum_by_name(numbers: BTreeMap<String, u32>) -> Result<u32, Infallible> 
 
 /// What each instance runs, and how many steps of it count.
 fn workload(options: &Options) -> Result<(Workflow<u32, u32>, usize), BuildErrors> {
-    let first = Workflow::builder_for::<u32>(&options.workload);
-    Ok(match options.workload.as_str() {
-        "fanout" => {
+    let first = Workflow::builder_for::<u32>(options.workload.name());
+    Ok(match options.workload {
+        Workload::Fanout => {
             let branches = |fork| {
                 (0..options.branches).fold(fork, |fork: NamedFork<u32, u32>, n| {
                     fork.branch(format!("b{n}"), |branch| branch.then("task", increment))
@@ -39,7 +39,7 @@ fn workload(options: &Options) -> Result<(Workflow<u32, u32>, usize), BuildError
             };
             (first.fork_by_name("fork", branches).join("join", sum_by_name).build()?, options.branches)
         }
-        "map" => {
+        Workload::Map => {
             let mapped =
                 first.then("list", list).map("map", Concurrency::Unlimited, |item| item.then("task", increment));
             (mapped.then("sum", sum).build()?, options.items as usize)
@@ -51,24 +51,43 @@ fn workload(options: &Options) -> Result<(Workflow<u32, u32>, usize), BuildError
     })
 }
 
-pub(crate) async fn run(options: &Options) -> Result<(), Box<dyn std::error::Error>> {
-    let in_flight = if matches!(options.workload.as_str(), "alone" | "map") { 1 } else { options.in_flight };
-    let before = limit::round(options, in_flight).await?.per_s();
+pub(crate) async fn run(options: &Options) -> Result<(), Failed> {
+    let in_flight = if matches!(options.workload, Workload::Alone | Workload::Map) { 1 } else { options.in_flight };
     let (workflow, steps) = workload(options)?;
-    let dir = tempfile::Builder::new().prefix("everstep-bench").tempdir_in(&options.dir)?;
-    let store = FileStore::open_with(dir.path().join("store"), options.durability()).await?;
-    let runtime = Runtime::builder(store).register(&workflow).start().await?;
+    let bench = Bench::open(options, &workflow).await?;
     let next = Arc::new(AtomicUsize::new(0));
-    let mut rounds = Vec::new();
-    // The first is the warm-up.
-    for _ in 0..=options.rounds {
-        rounds.push(round(options, &runtime, &workflow, &next, (in_flight, steps)).await?);
+    limit::around(options, in_flight, steps, async || {
+        round(options, &bench.runtime, &workflow, &next, (in_flight, steps)).await
+    })
+    .await?;
+    bench.close().await;
+    Ok(())
+}
+
+/// A runtime on a store of its own, on the disk to be measured.
+pub(crate) struct Bench {
+    pub(crate) runtime: Runtime,
+    _dir: tempfile::TempDir,
+}
+
+impl Bench {
+    pub(crate) async fn open<I, O: 'static>(options: &Options, workflow: &Workflow<I, O>) -> Result<Self, Failed> {
+        Self::open_with(options, |builder| builder.register(workflow)).await
     }
-    runtime.shutdown(std::time::Duration::from_secs(5)).await;
-    let after = limit::round(options, in_flight).await?.per_s();
-    let mut figures = figures(options.workload.clone(), options, rounds.split_off(1), f64::midpoint(before, after));
-    figures.tasks = steps;
-    Ok(figures.print(options.json)?)
+
+    pub(crate) async fn open_with(
+        options: &Options,
+        setup: impl FnOnce(RuntimeBuilder) -> RuntimeBuilder,
+    ) -> Result<Self, Failed> {
+        let dir = tempfile::Builder::new().prefix("everstep-bench").tempdir_in(&options.dir)?;
+        let store = FileStore::open_with(dir.path().join("store"), options.durability()).await?;
+        let runtime = setup(Runtime::builder(store)).start().await?;
+        Ok(Self { runtime, _dir: dir })
+    }
+
+    pub(crate) async fn close(self) {
+        self.runtime.shutdown(std::time::Duration::from_secs(5)).await;
+    }
 }
 
 async fn round(
@@ -77,7 +96,7 @@ async fn round(
     workflow: &Workflow<u32, u32>,
     next: &Arc<AtomicUsize>,
     (in_flight, steps): (usize, usize),
-) -> Result<Round, Box<dyn std::error::Error>> {
+) -> Result<Round, Failed> {
     let (started, written_before) = (Instant::now(), bytes_written());
     let until = started + options.round();
     let mut callers = Vec::new();

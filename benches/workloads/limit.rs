@@ -8,8 +8,8 @@ use std::time::Instant;
 use everstep::Durability;
 use tokio::sync::oneshot;
 
-use crate::Options;
-use crate::report::{Round, bytes_written, figures};
+use crate::report::{Figures, Round, bytes_written, figures};
+use crate::{Failed, Options};
 
 type Record = (Vec<u8>, oneshot::Sender<()>);
 
@@ -33,7 +33,7 @@ fn writer(records: &mpsc::Receiver<Record>, mut log: File, durability: Durabilit
 }
 
 /// One round of the bare log.
-pub(crate) async fn round(options: &Options, producers: usize) -> Result<Round, Box<dyn std::error::Error>> {
+pub(crate) async fn round(options: &Options, producers: usize) -> Result<Round, Failed> {
     let path = options.dir.join("bare-log");
     let log = File::create(&path)?;
     let (sender, records) = mpsc::channel::<Record>();
@@ -69,12 +69,30 @@ pub(crate) async fn round(options: &Options, producers: usize) -> Result<Round, 
     Ok(Round { steps: latencies.len(), count: latencies.len(), elapsed, latencies, bytes_written })
 }
 
-pub(crate) async fn run(options: &Options) -> Result<(), Box<dyn std::error::Error>> {
+/// Measures the log with so many producers, then the rounds, then the log again, and prints what came of it. The first
+/// round is the warm-up. What is counted as a task, and how many of them an instance has, is the round's to say.
+pub(crate) async fn around(
+    options: &Options,
+    producers: usize,
+    tasks: usize,
+    mut measured: impl AsyncFnMut() -> Result<Round, Failed>,
+) -> Result<(), Failed> {
+    let before = round(options, producers).await?.per_s();
+    measured().await?;
+    let mut rounds = Vec::with_capacity(options.rounds);
+    for _ in 0..options.rounds.max(1) {
+        rounds.push(measured().await?);
+    }
+    let after = round(options, producers).await?.per_s();
+    let figures = figures(options, rounds, f64::midpoint(before, after));
+    Ok(Figures { tasks, in_flight: producers, ..figures }.print(options.json)?)
+}
+
+pub(crate) async fn run(options: &Options) -> Result<(), Failed> {
     let mut rounds = Vec::new();
     for _ in 0..options.rounds {
         rounds.push(round(options, options.in_flight).await?);
     }
     let per_s = rounds.iter().map(Round::per_s).fold(0.0, f64::max);
-    figures("limit".into(), options, rounds, per_s).print(options.json)?;
-    Ok(())
+    Ok(figures(options, rounds, per_s).print(options.json)?)
 }

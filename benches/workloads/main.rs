@@ -8,25 +8,70 @@
     clippy::cast_possible_truncation,
     clippy::cast_sign_loss,
     clippy::indexing_slicing,
-    reason = "figures are approximate, and a benchmark may panic"
+    clippy::struct_excessive_bools,
+    reason = "figures are approximate, a benchmark may panic, and options are flags"
 )]
 
+mod chain;
+mod held_clock;
 mod instances;
 mod limit;
+mod memory;
+mod process;
+mod recovery;
 mod report;
+mod signals;
+mod starts;
+mod timers;
 
 use std::time::Duration;
 
-use clap::Parser;
+use clap::{Parser, ValueEnum};
 use everstep::Durability;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Workload {
+    /// Chains of tasks, many in flight: tasks per second.
+    Linear,
+    /// Chains of tasks, one instance at a time: the time from start to result.
+    Alone,
+    /// Forks, many in flight: branch tasks per second.
+    Fanout,
+    /// One list after the other, a branch for each item: items per second.
+    Map,
+    /// One long chain after the other, with a payload: bytes written, and time per task.
+    Chain,
+    /// Parked instances, signalled one by one, or all at once with `--burst`: from the signal to the durable end.
+    Signal,
+    /// Signals into one instance, each consumed by an iteration of its loop: signals per second.
+    SignalOne,
+    /// Instances that are due at one instant: how late each end is durable.
+    Timers,
+    /// Starts of instances that park at once: acknowledged starts per second.
+    Start,
+    /// A process killed with instances in flight: from its restart until all have ended.
+    Recovery,
+    /// Parked instances: what they cost a fresh process in memory.
+    Parked,
+    /// Parked instances: how long a fresh process takes to open the store and start.
+    Open,
+    /// Runs in memory, without a store, on one thread: tasks per second.
+    Memory,
+    /// The disk by itself.
+    Limit,
+}
+
+impl Workload {
+    fn name(self) -> String {
+        self.to_possible_value().map_or_else(String::new, |value| value.get_name().to_owned())
+    }
+}
 
 /// Measures a workload on the embedded store.
 #[derive(Parser)]
 struct Options {
-    /// linear: chains, many in flight; alone: chains, one at a time; fanout: forks, many in flight; map: one list after the
-    /// other; limit: the disk by itself.
-    #[arg(value_parser = ["linear", "alone", "fanout", "map", "limit"])]
-    workload: String,
+    #[arg(value_enum)]
+    workload: Workload,
     /// Tasks of each instance.
     #[arg(long, default_value_t = 10)]
     tasks: usize,
@@ -36,10 +81,19 @@ struct Options {
     /// Items of each list.
     #[arg(long, default_value_t = 10_000)]
     items: u32,
-    /// Instances, or producers, at once.
+    /// Instances of a round, where their number does not follow from its length.
+    #[arg(long, default_value_t = 2_000)]
+    count: usize,
+    /// Bytes of a payload.
+    #[arg(long, default_value_t = 1_024)]
+    payload: usize,
+    /// All signals at once.
+    #[arg(long)]
+    burst: bool,
+    /// Instances, callers or producers at once.
     #[arg(long, default_value_t = 64)]
     in_flight: usize,
-    /// How long a round takes.
+    /// How long a round takes, where its length does not follow from the number of instances.
     #[arg(long, default_value_t = 3.0)]
     seconds: f64,
     /// How many rounds.
@@ -57,10 +111,15 @@ struct Options {
     /// One JSON object per result, and nothing else, on standard output.
     #[arg(long)]
     json: bool,
+    /// What a process that this one starts is to do.
+    #[arg(long, hide = true)]
+    child: Option<String>,
     /// Given by `cargo bench`.
     #[arg(long, hide = true)]
     bench: bool,
 }
+
+type Failed = Box<dyn std::error::Error + Send + Sync>;
 
 impl Options {
     fn durability(&self) -> Durability {
@@ -72,11 +131,26 @@ impl Options {
     }
 }
 
-#[tokio::main]
-async fn main() -> Result<(), Box<dyn std::error::Error>> {
+fn main() -> Result<(), Failed> {
     let options = Options::parse();
-    match options.workload.as_str() {
-        "limit" => limit::run(&options).await,
-        _ => instances::run(&options).await,
+    if options.workload == Workload::Memory {
+        // On one thread, as the figure says.
+        return tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(memory::run(&options));
+    }
+    tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(run(&options))
+}
+
+async fn run(options: &Options) -> Result<(), Failed> {
+    match options.workload {
+        Workload::Linear | Workload::Alone | Workload::Fanout | Workload::Map => instances::run(options).await,
+        Workload::Chain => chain::run(options).await,
+        Workload::Signal => signals::run(options).await,
+        Workload::SignalOne => signals::run_one(options).await,
+        Workload::Timers => timers::run(options).await,
+        Workload::Start => starts::run(options).await,
+        Workload::Recovery => recovery::run(options).await,
+        Workload::Parked | Workload::Open => process::run(options).await,
+        Workload::Limit => limit::run(options).await,
+        Workload::Memory => memory::run(options).await,
     }
 }

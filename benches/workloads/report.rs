@@ -45,7 +45,7 @@ impl Round {
 }
 
 /// The median round by throughput, and latencies over all rounds.
-pub(crate) fn figures(workload: String, options: &super::Options, mut rounds: Vec<Round>, limit_per_s: f64) -> Figures {
+pub(crate) fn figures(options: &super::Options, mut rounds: Vec<Round>, limit_per_s: f64) -> Figures {
     let mut latencies: Vec<f64> =
         rounds.iter().flat_map(|round| &round.latencies).map(|one| one.as_secs_f64() * 1e3).collect();
     latencies.sort_by(f64::total_cmp);
@@ -57,7 +57,7 @@ pub(crate) fn figures(workload: String, options: &super::Options, mut rounds: Ve
     let median = &rounds[rounds.len() / 2];
     let extreme = |round: Option<&Round>| round.map_or(0.0, Round::per_s);
     Figures {
-        workload,
+        workload: options.workload.name(),
         store: "file",
         durability: format!("{:?}", options.durability()),
         tasks: options.tasks,
@@ -71,9 +71,9 @@ pub(crate) fn figures(workload: String, options: &super::Options, mut rounds: Ve
         p99_ms: at(0.99),
         max_ms: at(1.0),
         bytes_written: median.bytes_written as f64 / median.steps.max(1) as f64,
-        rss_bytes: proc_field("/proc/self/status", "VmRSS:") * 1024,
+        rss_bytes: rss_bytes(),
         limit_per_s,
-        ratio_to_limit: median.per_s() / limit_per_s,
+        ratio_to_limit: if limit_per_s > 0.0 { median.per_s() / limit_per_s } else { 0.0 },
     }
 }
 
@@ -83,23 +83,16 @@ impl Figures {
             println!("{}", serde_json::to_string(self)?);
             return Ok(());
         }
+        let Self { workload, tasks, in_flight, count, rounds, durability, .. } = self;
         println!(
-            "{:<8} {:>3} tasks {:>5} in flight  {:>9.0}/s ({:.0} to {:.0})  p50 {:.2} ms  p99 {:.2} ms  \
-             {:.0} B written each  {:.2} of the bare log's {:.0}/s  [{}, {} rounds]",
-            self.workload,
-            self.tasks,
-            self.in_flight,
-            self.per_s,
-            self.per_s_min,
-            self.per_s_max,
-            self.p50_ms,
-            self.p99_ms,
-            self.bytes_written,
-            self.ratio_to_limit,
-            self.limit_per_s,
-            self.durability,
-            self.rounds,
+            "{workload}: {tasks} tasks, {in_flight} in flight, {count} in the median of {rounds} rounds, {durability}"
         );
+        println!("  per second {:>12.0}  ({:.0} to {:.0})", self.per_s, self.per_s_min, self.per_s_max);
+        println!("  latency    {:>12.2} ms p50, {:.2} ms p99, {:.2} ms at most", self.p50_ms, self.p99_ms, self.max_ms);
+        println!("  written    {:>12.0} B each; {:.1} MB in memory", self.bytes_written, self.rss_bytes as f64 / 1e6);
+        if self.limit_per_s > 0.0 {
+            println!("  bare log   {:>12.0} records per second: {:.2} of it", self.limit_per_s, self.ratio_to_limit);
+        }
         Ok(())
     }
 }
@@ -107,6 +100,11 @@ impl Figures {
 /// Bytes this process has caused to be written to disks so far.
 pub(crate) fn bytes_written() -> u64 {
     proc_field("/proc/self/io", "write_bytes:")
+}
+
+/// What this process holds in memory.
+pub(crate) fn rss_bytes() -> u64 {
+    proc_field("/proc/self/status", "VmRSS:") * 1024
 }
 
 fn proc_field(file: &str, name: &str) -> u64 {
