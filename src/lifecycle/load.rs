@@ -175,8 +175,8 @@ pub(crate) async fn fill_next_run(
 /// Rows of lists, by their number.
 pub(crate) type ListRows = HashMap<(Place, u32), Vec<Token>>;
 
-/// How often a part may be found again: far more than any definition makes of it, and little enough to be held.
-const READ_AGAIN_MAX: usize = 10_000;
+/// How often a part may be found again: more than any definition makes of it, and so little that its nesting fits a stack.
+const READ_AGAIN_MAX: usize = 256;
 
 /// Rows of lists that are kept for the next run.
 const LIST_ROWS_KEPT: usize = 16;
