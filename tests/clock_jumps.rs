@@ -13,7 +13,7 @@ use std::time::Duration;
 use common::{Gate, backing_off, holding, reach_code, still_clock, within};
 use everstep::lifecycle::load;
 use everstep::{
-    Clock as _, Failure, InstanceHandle, InstanceId, ManualClock, MemoryStore, ResultError, RetryPolicy, Runtime,
+    BoxFuture, Clock, Failure, InstanceHandle, InstanceId, ManualClock, MemoryStore, ResultError, RetryPolicy, Runtime,
     SignalOutcome, Status, StatusCode, TaskContext, Timestamp, Workflow, task,
 };
 use kill::Random;
@@ -279,11 +279,84 @@ async fn a_wake_up_that_meets_a_clock_set_back_meanwhile_is_not_lost() {
     }
 }
 
+/// A clock that shows another time to the next few who look, and notes what sleeps are asked of it.
+#[derive(Clone)]
+struct Flickering {
+    clock: ManualClock,
+    shown: Arc<Mutex<(u32, Timestamp)>>,
+    sleeps: Arc<Mutex<Vec<Duration>>>,
+}
+
+impl Flickering {
+    fn new() -> Self {
+        let clock = still_clock();
+        Self { shown: Arc::new(Mutex::new((0, clock.now()))), clock, sleeps: Arc::default() }
+    }
+
+    /// Waits until somebody has begun to sleep so long.
+    async fn sleeps(&self, duration: Duration) {
+        let asked = async {
+            while !self.sleeps.lock().unwrap().contains(&duration) {
+                tokio::task::yield_now().await;
+            }
+        };
+        within(asked).await;
+    }
+}
+
+impl Clock for Flickering {
+    fn now(&self) -> Timestamp {
+        let mut shown = self.shown.lock().unwrap();
+        if shown.0 == 0 {
+            return self.clock.now();
+        }
+        shown.0 -= 1;
+        shown.1
+    }
+
+    fn sleep(&self, duration: Duration) -> BoxFuture<'static, ()> {
+        let sleep = self.clock.sleep(duration);
+        self.sleeps.lock().unwrap().push(duration);
+        sleep
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wake_up_that_meets_a_clock_set_back_meanwhile_is_asked_for_again() {
+    // The timers see the point of an instance's deadline, and the instance, whose task runs, sees an hour before that: whoever
+    // is the n-th to look. When the clock shows the point again, it counts.
+    let (clock, gate) = (Flickering::new(), Gate::new());
+    let workflow = Workflow::builder("w").deadline(HOUR).then("hold", holding::<u32>(&gate)).build().unwrap();
+    let builder = Runtime::builder(MemoryStore::new()).register(&workflow).clock(clock.clone());
+    let runtime = builder.start().await.unwrap();
+    for looks in 1..=6 {
+        let due = clock.clock.now().after(HOUR);
+        let handle = within(runtime.start(&workflow, format!("{looks}"), 1)).await.unwrap();
+        gate.entered().await;
+        *clock.shown.lock().unwrap() = (looks, due);
+        clock.clock.advance(LOOK);
+        let looked = async {
+            // With many looks the instance sees the point as well, and ends.
+            while clock.shown.lock().unwrap().0 > 0 && handle.status().await.unwrap() == Status::InProgress {
+                clock.clock.advance(LOOK);
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        within(looked).await;
+        clock.shown.lock().unwrap().0 = 0;
+        // What the timers sent on its way has arrived: the instance answers behind it.
+        let _ = within(handle.pause("x", "y")).await;
+        clock.clock.set_wall(due);
+        let ended = common::moving(&clock.clock, LOOK, handle.result()).await;
+        assert_eq!(ended, Err(ResultError::Failed(Failure::DeadlineExceeded)), "{looks} looks");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn the_timeout_of_a_running_task_goes_by_elapsed_time() {
     // The wall clock is set by hours, both ways: the attempt neither times out early nor gets more time. One with a second less
     // shows that its time was looked at.
-    let (clock, gate) = (still_clock(), Gate::new());
+    let (clock, gate) = (Flickering::new(), Gate::new());
     let held = |name: &str, timeout| {
         let hold = task(holding::<u32>(&gate)).timeout(timeout);
         Workflow::builder(name).then("hold", hold).build().unwrap()
@@ -293,23 +366,18 @@ async fn the_timeout_of_a_running_task_goes_by_elapsed_time() {
     let runtime = builder.clock(clock.clone()).start().await.unwrap();
     let longer = runtime.start(&longer, "longer", 1).await.unwrap();
     let shorter = runtime.start(&shorter, "shorter", 1).await.unwrap();
-    gate.entered().await;
-    gate.entered().await;
-    // Each has begun to sleep once its start is recorded.
-    clock.advance(Duration::from_millis(50));
-    for handle in [&longer, &shorter] {
-        let id = handle.id().clone();
-        let recorded = async { while !handle.status().await.is_ok_and(|status| status == Status::InProgress) {} };
-        within(recorded).await;
-        assert_eq!(handle.id(), &id);
-    }
+    clock.sleeps(MINUTE).await;
+    clock.sleeps(MINUTE - SECOND).await;
+    let clock = clock.clock;
     for hours in [1, 30] {
         clock.set_wall(clock.now().after(hours * HOUR));
         clock.advance(LOOK);
         clock.set_wall(clock.now().before(2 * hours * HOUR));
         clock.advance(LOOK);
     }
-    clock.advance(MINUTE - SECOND - 4 * LOOK - Duration::from_millis(50));
+    clock.advance(MINUTE - SECOND - 4 * LOOK - MOMENT);
+    assert_eq!(shorter.status().await.unwrap(), Status::InProgress);
+    clock.advance(MOMENT);
     let timed_out = |result: Result<u32, ResultError>| {
         let Err(ResultError::Failed(Failure::Task(failure))) = result else { panic!("{result:?}") };
         assert_eq!(failure.kind, everstep::FailureKind::TimedOut);
