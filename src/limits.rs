@@ -22,6 +22,9 @@ pub const INLINE_BYTES_MAX: usize = 128;
 pub const LIST_ROW_BYTES: usize = 16 << 10;
 /// Most items of a map's list in one row.
 pub const LIST_ROW_ITEMS_MAX: u32 = 1_024;
+/// Deepest nesting of lists, maps, structs and enums in a payload, in MessagePack and in JSON: a decoder follows it on the
+/// stack of a thread, and a payload may come from outside.
+pub const PAYLOAD_DEPTH_MAX: usize = 127;
 /// Signal ids remembered per run, so that a repeated one is ignored.
 pub const SIGNAL_IDS_REMEMBERED: u64 = 10_000;
 /// Deaths of the process in a row at one position after which the instance is quarantined.

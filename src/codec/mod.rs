@@ -6,10 +6,14 @@
 //! * [`Output`]: what a task may give; [`LoopResult`] among it.
 //! * [`Decode`]: the typed side; made by the builder, which knows what shape reaches a node.
 //!
+//! Payloads may come from outside and are not trusted: how deep they nest is looked at before they are decoded
+//! (`nesting`).
+//!
 //! No error here repeats a payload: messages name the type, the codec and the size only.
 
 mod custom;
 mod decode;
+mod nesting;
 mod output;
 mod value;
 
@@ -17,14 +21,18 @@ use std::fmt;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 
 pub use custom::{CustomCodec, ReadWith};
 pub use decode::SignalOutcome;
 pub(crate) use decode::{Decode, Reader};
 pub use output::{LoopResult, Output};
 pub use value::{Block, Home, Leaf, Place, Token, Value};
+
+use nesting::Nesting;
+
+use crate::limits::PAYLOAD_DEPTH_MAX;
 
 /// What turns payloads into bytes. Its id is stored with each instance, which goes on with it.
 #[derive(Clone, Default)]
@@ -81,6 +89,16 @@ pub enum CodecError {
         /// The limit.
         bytes_max: usize,
     },
+    /// The value has lists, maps, structs or enums deeper within each other than is allowed.
+    #[error("a value of type `{type_name}` nests deeper than {depth_max} in {codec} (limits::PAYLOAD_DEPTH_MAX)")]
+    TooDeep {
+        /// The Rust type.
+        type_name: &'static str,
+        /// The codec's name.
+        codec: &'static str,
+        /// The limit.
+        depth_max: usize,
+    },
     /// A list for a map is over one of its limits.
     #[error(
         "a list of {items} items and {bytes} bytes: the limits are {items_max} (Limits::list_items_max) and {bytes_max} (Limits::list_bytes_max)"
@@ -119,7 +137,7 @@ impl Codec {
     /// Encodes a value.
     ///
     /// # Errors
-    /// [`CodecError::Encode`], or [`CodecError::TooLarge`] over `bytes_max`.
+    /// [`CodecError::Encode`], [`CodecError::TooLarge`] over `bytes_max`, or [`CodecError::TooDeep`].
     pub fn encode<T: Serialize>(&self, value: &T, bytes_max: usize) -> Result<Bytes, CodecError> {
         let type_name = std::any::type_name::<T>();
         let encoded = match self {
@@ -131,16 +149,32 @@ impl Codec {
         if bytes.len() > bytes_max {
             return Err(CodecError::TooLarge { type_name, bytes: bytes.len(), bytes_max });
         }
-        Ok(bytes.into())
+        // What is written must be readable.
+        let nesting = match self {
+            Self::MessagePack => nesting::of_message_pack(&bytes),
+            Self::Json => nesting::of_json(&bytes),
+            Self::Custom(_) => Nesting::Fits,
+        };
+        match nesting {
+            Nesting::Fits => Ok(bytes.into()),
+            Nesting::TooDeep => Err(self.too_deep::<T>()),
+            Nesting::Malformed => Err(CodecError::Encode { type_name, codec: self.name() }),
+        }
     }
 
-    /// Decodes a value; bytes left over are an error.
+    /// Decodes a value; bytes left over are an error. Nothing is allocated for what is not there, and no more stack is used
+    /// than [`PAYLOAD_DEPTH_MAX`](crate::limits::PAYLOAD_DEPTH_MAX) levels of the type need; a [`CustomCodec`] sees to both
+    /// itself.
     ///
     /// # Errors
-    /// [`CodecError::Decode`].
+    /// [`CodecError::Decode`], or [`CodecError::TooDeep`].
     pub fn decode<T: DeserializeOwned>(&self, bytes: &[u8]) -> Result<T, CodecError> {
         let decoded = match self {
-            Self::MessagePack => decode_message_pack(bytes),
+            Self::MessagePack => match nesting::of_message_pack(bytes) {
+                Nesting::Fits => decode_message_pack(bytes),
+                Nesting::TooDeep => return Err(self.too_deep::<T>()),
+                Nesting::Malformed => None,
+            },
             Self::Json => serde_json::from_slice(bytes).ok(),
             Self::Custom(codec) => custom::decode(codec.as_ref(), bytes),
         };
@@ -150,6 +184,21 @@ impl Codec {
             bytes: bytes.len(),
         })
     }
+
+    fn too_deep<T>(&self) -> CodecError {
+        let type_name = std::any::type_name::<T>();
+        CodecError::TooDeep { type_name, codec: self.name(), depth_max: PAYLOAD_DEPTH_MAX }
+    }
+}
+
+/// The deepest nesting in a record of ours.
+const RECORD_DEPTH_MAX: usize = 32;
+
+/// Decodes a record of ours, none of which is recursive: MessagePack with field names. Bytes left over do no harm.
+pub(crate) fn decode_record<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Option<T> {
+    let mut deserializer = rmp_serde::Deserializer::from_read_ref(bytes);
+    deserializer.set_max_depth(RECORD_DEPTH_MAX);
+    T::deserialize(&mut deserializer).ok()
 }
 
 /// rmp-serde accepts trailing bytes; we do not.

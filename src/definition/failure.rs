@@ -6,6 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
+use crate::codec::decode_record;
 use crate::id::NodePath;
 use crate::limits::FAILURE_MESSAGE_BYTES_MAX;
 
@@ -120,7 +121,7 @@ impl TaskFailure {
     }
 
     pub(crate) fn from_bytes(bytes: &[u8]) -> Option<Self> {
-        rmp_serde::from_slice(bytes).ok()
+        decode_record(bytes)
     }
 }
 

@@ -4,6 +4,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use super::program::Names;
+use crate::codec::decode_record;
 use crate::id::NodePath;
 
 /// The kind of a node.
@@ -94,6 +95,6 @@ impl Manifest {
 
     /// Reads a manifest as [`Store::manifest`](crate::Store::manifest) gives it; one that cannot be read names nothing.
     pub fn decode(bytes: &[u8]) -> Option<Self> {
-        rmp_serde::from_slice(bytes).ok()
+        decode_record(bytes)
     }
 }

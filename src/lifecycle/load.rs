@@ -175,6 +175,9 @@ pub(crate) async fn fill_next_run(
 /// Rows of lists, by their number.
 pub(crate) type ListRows = HashMap<(Place, u32), Vec<Token>>;
 
+/// How often a part may be found again: more than any definition makes of it, and so little that its nesting fits a stack.
+const READ_AGAIN_MAX: usize = 256;
+
 /// Rows of lists that are kept for the next run.
 const LIST_ROWS_KEPT: usize = 16;
 
@@ -184,11 +187,13 @@ pub(super) struct Rows<'a> {
     names: &'a dyn Names,
     read: HashMap<Home, Vec<Token>>,
     lists: ListRows,
+    /// How often a part was found again in what was read later.
+    again: usize,
 }
 
 impl<'a> Rows<'a> {
     pub(super) fn new(store: &'a dyn Store, names: &'a dyn Names) -> Self {
-        Self { store, names, read: HashMap::new(), lists: ListRows::new() }
+        Self { store, names, read: HashMap::new(), lists: ListRows::new(), again: 0 }
     }
 
     /// What stands at a home, all of it read.
@@ -210,6 +215,11 @@ impl<'a> Rows<'a> {
     }
 
     async fn read(&mut self, snapshot: &Snapshot, homes: Vec<Home>) -> Result<(), LoadError> {
+        // What was read in an earlier round stands within itself, or within what was read beside it.
+        self.again += homes.iter().filter(|home| self.read.contains_key(home)).count();
+        if self.again > READ_AGAIN_MAX {
+            return Err(Damaged::new(snapshot.instance(), "run's", "it refers to itself").into());
+        }
         for home in homes {
             if !self.read.contains_key(&home) {
                 self.read_home(snapshot, home).await?;
@@ -237,9 +247,10 @@ impl<'a> Rows<'a> {
                 self.read_row(snapshot, &home, &key).await
             }
             Home::Branches(place, count) => {
+                // Before anything is made for as many as it says there are.
+                self.read_branches(snapshot, place, *count).await?;
                 let branches = (0..*count).map(|index| Token::Stored(Home::Branch(place.clone(), index)));
                 let tokens = std::iter::once(Token::List(*count)).chain(branches).collect();
-                self.read_branches(snapshot, place, *count).await?;
                 self.read.insert(home, tokens);
                 Ok(())
             }
@@ -287,6 +298,9 @@ impl<'a> Rows<'a> {
     async fn read_branches(&mut self, snapshot: &Snapshot, place: &Place, count: u32) -> Result<(), LoadError> {
         let path = self.path(snapshot, place)?;
         let rows = self.store.rows(snapshot.run(), &RowKey::branches(&path, &place.indices)).await?;
+        if rows.len() < count as usize {
+            return Err(Damaged::new(snapshot.instance(), "branch", "it is missing").into());
+        }
         for ((_, row), index) in rows.into_iter().zip(0..count) {
             let key = RowKey::Branch(path.clone(), Arc::clone(&place.indices), index);
             let tokens = snapshot.open_value(&key, &row)?.into_tokens();

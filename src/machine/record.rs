@@ -11,6 +11,7 @@ use super::frame_record::{FrameRecord, PhaseRecord, frame_record};
 use super::frames::Frames;
 use super::snapshot::{End, Request, Shown, Signals, Snapshot};
 use super::value_record::{TokenRecord, into_value, token_records};
+pub(super) use crate::codec::decode_record as decode;
 use crate::definition::{FailureKind, Program};
 use crate::id::InstanceId;
 use crate::time::Timestamp;
@@ -82,15 +83,6 @@ pub(super) fn encode<T: Serialize>(record: &T, mut out: Vec<u8>) -> Vec<u8> {
         panic!("a record of ours does not encode: {error}");
     }
     out
-}
-
-/// Depth.
-const DEPTH_MAX: usize = 32;
-
-pub(super) fn decode<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Option<T> {
-    let mut deserializer = rmp_serde::Deserializer::from_read_ref(bytes);
-    deserializer.set_max_depth(DEPTH_MAX);
-    T::deserialize(&mut deserializer).ok()
 }
 
 /// Encodes a snapshot's head in its envelope.

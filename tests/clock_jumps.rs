@@ -1,0 +1,453 @@
+//! The wall clock is set, forward and back, while instances wait: what is durable is due at a point of the wall clock, and ends
+//! when that shows the point, once; what lives with the process goes by the time that has elapsed.
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test may panic")]
+
+mod common;
+#[allow(dead_code, reason = "only its numbers are used here")]
+mod kill;
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use common::{Gate, backing_off, holding, reach_code, still_clock, within};
+use everstep::lifecycle::load;
+use everstep::{
+    BoxFuture, Clock, Failure, InstanceHandle, InstanceId, ManualClock, MemoryStore, ResultError, RetryPolicy, Runtime,
+    SignalOutcome, Status, StatusCode, TaskContext, Timestamp, Workflow, task,
+};
+use kill::Random;
+
+const SECOND: Duration = Duration::from_secs(1);
+const MINUTE: Duration = Duration::from_mins(1);
+const HOUR: Duration = Duration::from_hours(1);
+const MOMENT: Duration = Duration::from_micros(1);
+/// How long the timers sleep at most before they look at the wall clock again.
+const LOOK: Duration = SECOND;
+
+/// What an instance waits for.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Kind {
+    Delay,
+    Timeout,
+    Backoff,
+    Deadline,
+}
+
+const KINDS: [Kind; 4] = [Kind::Delay, Kind::Timeout, Kind::Backoff, Kind::Deadline];
+
+/// When each instance went on, by the wall clock.
+#[derive(Clone, Default)]
+struct Ledger(Arc<Mutex<BTreeMap<String, Vec<Timestamp>>>>);
+
+impl Ledger {
+    fn note(&self, context: &TaskContext, clock: &ManualClock) {
+        let id = context.instance().to_string();
+        self.0.lock().unwrap().entry(id).or_default().push(clock.now());
+    }
+
+    fn of(&self, id: &str) -> Vec<Timestamp> {
+        self.0.lock().unwrap().get(id).cloned().unwrap_or_default()
+    }
+}
+
+fn workflow(kind: Kind, length: Duration, ledger: &Ledger, clock: &ManualClock) -> Workflow<u32, u32> {
+    let name = format!("{kind:?} {}", length.as_secs());
+    let (ledger, clock) = (ledger.clone(), clock.clone());
+    let goes_on = {
+        let (ledger, clock) = (ledger.clone(), clock.clone());
+        move |n: u32, context: TaskContext| {
+            ledger.note(&context, &clock);
+            std::future::ready(Ok::<_, std::convert::Infallible>(n))
+        }
+    };
+    let timed_out = {
+        let (ledger, clock) = (ledger.clone(), clock.clone());
+        move |(n, outcome): (u32, SignalOutcome<u32>), context: TaskContext| {
+            assert_eq!(outcome, SignalOutcome::TimedOut);
+            ledger.note(&context, &clock);
+            std::future::ready(Ok::<_, std::convert::Infallible>(n))
+        }
+    };
+    let second_time = move |n: u32, context: TaskContext| {
+        if context.attempt() == 1 {
+            return std::future::ready(Err("once more"));
+        }
+        ledger.note(&context, &clock);
+        std::future::ready(Ok(n))
+    };
+    let built = match kind {
+        Kind::Delay => Workflow::builder_for::<u32>(&name).delay("delay", length).then("goes on", goes_on).build(),
+        Kind::Timeout => Workflow::builder_for::<u32>(&name)
+            .wait_for_signal_keeping_timeout::<u32>("wait", "go", length)
+            .then("timed out", timed_out)
+            .build(),
+        Kind::Backoff => {
+            let retried = task(second_time).retry(RetryPolicy::fixed(1, length));
+            Workflow::builder(&name).then("retried", retried).build()
+        }
+        Kind::Deadline => Workflow::builder(&name)
+            .deadline(length)
+            .then("same", common::same::<u32>)
+            .wait_for_signal::<u32>("wait", "go")
+            .build(),
+    };
+    built.unwrap()
+}
+
+struct World {
+    store: MemoryStore,
+    clock: ManualClock,
+    ledger: Ledger,
+    workflows: Vec<(Kind, Duration, Workflow<u32, u32>)>,
+    runtime: Option<Runtime>,
+}
+
+/// An instance that waits, and for what point of the wall clock.
+struct Waiting {
+    kind: Kind,
+    id: String,
+    due: Timestamp,
+    handle: InstanceHandle<u32>,
+}
+
+impl World {
+    async fn new(lengths: &[Duration]) -> Self {
+        let (store, clock, ledger) = (MemoryStore::new(), still_clock(), Ledger::default());
+        let each = KINDS.iter().flat_map(|kind| lengths.iter().map(|length| (*kind, *length)));
+        let workflows = each.map(|(kind, length)| (kind, length, workflow(kind, length, &ledger, &clock))).collect();
+        let mut world = Self { store, clock, ledger, workflows, runtime: None };
+        world.restart().await;
+        world
+    }
+
+    /// Another runtime on the same store, as after a crash.
+    async fn restart(&mut self) {
+        drop(self.runtime.take());
+        let builder = Runtime::builder(self.store.clone()).clock(self.clock.clone());
+        let builder = self.workflows.iter().fold(builder, |builder, (_, _, workflow)| builder.register(workflow));
+        self.runtime = Some(within(builder.start()).await.unwrap());
+    }
+
+    /// Starts an instance, and waits until it waits.
+    async fn start(&self, workflow: usize, id: String) -> Waiting {
+        let (kind, length, workflow) = &self.workflows[workflow];
+        let due = self.clock.now().after(*length);
+        let handle = within(self.runtime.as_ref().unwrap().start(workflow, id.clone(), 7)).await.unwrap();
+        match kind {
+            Kind::Delay => drop(reach_code(&handle, StatusCode::Waiting).await),
+            Kind::Timeout | Kind::Deadline => drop(reach_code(&handle, StatusCode::AwaitingSignal).await),
+            Kind::Backoff => backing_off(&self.store, &id, self.clock.now()).await,
+        }
+        Waiting { kind: *kind, id, due, handle }
+    }
+
+    /// Lets the timers look at the wall clock once more.
+    fn look(&self) {
+        self.clock.advance(LOOK);
+    }
+
+    /// The instance ends, and did so at its time, once.
+    async fn ends(&self, waiting: &Waiting) {
+        let Waiting { kind, id, due, handle } = waiting;
+        let result = within(handle.result()).await;
+        let went_on = match kind {
+            Kind::Deadline => {
+                assert_eq!(result, Err(ResultError::Failed(Failure::DeadlineExceeded)), "{id}");
+                let stored = load(&self.store, &InstanceId::new(id).unwrap()).await.unwrap().unwrap();
+                stored.snapshot.ended_at().into_iter().collect()
+            }
+            _ => {
+                assert_eq!(result, Ok(7), "{id}");
+                self.ledger.of(id)
+            }
+        };
+        assert_eq!(went_on.len(), 1, "{id} went on at {went_on:?}");
+        assert!(went_on[0] >= *due, "{id} went on at {:?}, due at {due:?}", went_on[0]);
+    }
+
+    async fn still_waits(&self, waiting: &Waiting) {
+        let status = within(waiting.handle.status()).await.unwrap();
+        let waits = match waiting.kind {
+            Kind::Delay => matches!(status, Status::Waiting { wake_at, .. } if wake_at == waiting.due),
+            Kind::Timeout | Kind::Deadline => matches!(status, Status::AwaitingSignal { .. }),
+            Kind::Backoff => status == Status::InProgress,
+        };
+        assert!(
+            waits && self.ledger.of(&waiting.id).is_empty(),
+            "{}: {status:?}, due at {:?}",
+            waiting.id,
+            waiting.due
+        );
+    }
+}
+
+/// One of each kind, all due in an hour.
+async fn an_hour() -> (World, Vec<Waiting>) {
+    let world = World::new(&[HOUR]).await;
+    let mut waiting = Vec::new();
+    for workflow in 0..KINDS.len() {
+        waiting.push(world.start(workflow, format!("{workflow}")).await);
+    }
+    (world, waiting)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn set_back_by_an_hour_everything_waits_for_its_point_of_the_wall_clock() {
+    // An hour elapses while the wall clock shows one less; a delay that is due a minute before that shows that the timers have
+    // looked. At their point all end.
+    let world = World::new(&[HOUR, HOUR - MINUTE]).await;
+    let mut waiting = Vec::new();
+    for workflow in (0..2 * KINDS.len()).step_by(2) {
+        waiting.push(world.start(workflow, format!("{workflow}")).await);
+    }
+    let began = world.clock.now();
+    world.clock.set_wall(began.before(HOUR));
+    let probe = world.start(1, "probe".into()).await;
+    for _ in 0..12 {
+        world.clock.advance(5 * MINUTE);
+    }
+    assert_eq!(world.clock.now(), began);
+    world.ends(&probe).await;
+    for waiting in &waiting {
+        world.still_waits(waiting).await;
+    }
+    world.clock.set_wall(began.after(HOUR));
+    world.look();
+    for waiting in &waiting {
+        world.ends(waiting).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_moment_before_its_point_nothing_ends_however_the_clock_came_there() {
+    // From behind, from before and from far off; another delay that is due earlier shows that the timers have looked.
+    let world = World::new(&[HOUR, HOUR - SECOND]).await;
+    let mut waiting = Vec::new();
+    for workflow in (0..2 * KINDS.len()).step_by(2) {
+        waiting.push(world.start(workflow, format!("{workflow}")).await);
+    }
+    let due = waiting.iter().map(|waiting| waiting.due).min().unwrap();
+    let probe = world.start(1, "probe".into()).await;
+    world.clock.set_wall(due.before(24 * HOUR));
+    world.look();
+    world.clock.set_wall(due.before(LOOK).before(MOMENT));
+    world.look();
+    assert_eq!(world.clock.now(), due.before(MOMENT));
+    world.ends(&probe).await;
+    for waiting in &waiting {
+        world.still_waits(waiting).await;
+    }
+    world.clock.set_wall(due);
+    world.look();
+    for waiting in &waiting {
+        world.ends(waiting).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn after_a_suspend_all_that_is_due_ends_as_soon_as_the_timers_look_again() {
+    // A machine that sleeps: the wall clock goes on for nine hours, and no time elapses. Then one second does, no more.
+    let (world, waiting) = an_hour().await;
+    world.clock.set_wall(world.clock.now().after(9 * HOUR));
+    world.look();
+    for waiting in &waiting {
+        world.ends(waiting).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wake_up_that_meets_a_clock_set_back_meanwhile_is_not_lost() {
+    // The timers see the point, and the clock is set back before the instance is asked, many times over; then it stays.
+    let (world, waiting) = an_hour().await;
+    let due = waiting[0].due;
+    for n in 0..200 {
+        world.clock.set_wall(due.after(MINUTE));
+        world.clock.advance(LOOK);
+        if n % 3 == 0 {
+            tokio::task::yield_now().await;
+        }
+        world.clock.set_wall(due.before(HOUR));
+        world.clock.advance(MOMENT);
+    }
+    world.clock.set_wall(due);
+    world.look();
+    for waiting in &waiting {
+        let result = within(waiting.handle.result()).await;
+        assert!(matches!(result, Ok(7) | Err(ResultError::Failed(Failure::DeadlineExceeded))), "{result:?}");
+        assert!(world.ledger.of(&waiting.id).len() <= 1, "{} went on more than once", waiting.id);
+    }
+}
+
+/// A clock that shows another time to the next few who look, and notes what sleeps are asked of it.
+#[derive(Clone)]
+struct Flickering {
+    clock: ManualClock,
+    shown: Arc<Mutex<(u32, Timestamp)>>,
+    sleeps: Arc<Mutex<Vec<Duration>>>,
+}
+
+impl Flickering {
+    fn new() -> Self {
+        let clock = still_clock();
+        Self { shown: Arc::new(Mutex::new((0, clock.now()))), clock, sleeps: Arc::default() }
+    }
+
+    /// Waits until somebody has begun to sleep so long.
+    async fn sleeps(&self, duration: Duration) {
+        let asked = async {
+            while !self.sleeps.lock().unwrap().contains(&duration) {
+                tokio::task::yield_now().await;
+            }
+        };
+        within(asked).await;
+    }
+}
+
+impl Clock for Flickering {
+    fn now(&self) -> Timestamp {
+        let mut shown = self.shown.lock().unwrap();
+        if shown.0 == 0 {
+            return self.clock.now();
+        }
+        shown.0 -= 1;
+        shown.1
+    }
+
+    fn sleep(&self, duration: Duration) -> BoxFuture<'static, ()> {
+        let sleep = self.clock.sleep(duration);
+        self.sleeps.lock().unwrap().push(duration);
+        sleep
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wake_up_that_meets_a_clock_set_back_meanwhile_is_asked_for_again() {
+    // The timers see the point of an instance's deadline, and the instance, whose task runs, sees an hour before that: whoever
+    // is the n-th to look. When the clock shows the point again, it counts.
+    let (clock, gate) = (Flickering::new(), Gate::new());
+    let workflow = Workflow::builder("w").deadline(HOUR).then("hold", holding::<u32>(&gate)).build().unwrap();
+    let builder = Runtime::builder(MemoryStore::new()).register(&workflow).clock(clock.clone());
+    let runtime = builder.start().await.unwrap();
+    for looks in 1..=6 {
+        let due = clock.clock.now().after(HOUR);
+        let handle = within(runtime.start(&workflow, format!("{looks}"), 1)).await.unwrap();
+        gate.entered().await;
+        *clock.shown.lock().unwrap() = (looks, due);
+        clock.clock.advance(LOOK);
+        let looked = async {
+            // With many looks the instance sees the point as well, and ends.
+            while clock.shown.lock().unwrap().0 > 0 && handle.status().await.unwrap() == Status::InProgress {
+                clock.clock.advance(LOOK);
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        within(looked).await;
+        clock.shown.lock().unwrap().0 = 0;
+        // What the timers sent on its way has arrived: the instance answers behind it.
+        let _ = within(handle.pause("x", "y")).await;
+        clock.clock.set_wall(due);
+        let ended = common::moving(&clock.clock, LOOK, handle.result()).await;
+        assert_eq!(ended, Err(ResultError::Failed(Failure::DeadlineExceeded)), "{looks} looks");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_timeout_of_a_running_task_goes_by_elapsed_time() {
+    // The wall clock is set by hours, both ways: the attempt neither times out early nor gets more time. One with a second less
+    // shows that its time was looked at.
+    let (clock, gate) = (Flickering::new(), Gate::new());
+    let held = |name: &str, timeout| {
+        let hold = task(holding::<u32>(&gate)).timeout(timeout);
+        Workflow::builder(name).then("hold", hold).build().unwrap()
+    };
+    let (longer, shorter) = (held("longer", MINUTE), held("shorter", MINUTE - SECOND));
+    let builder = Runtime::builder(MemoryStore::new()).register(&longer).register(&shorter);
+    let runtime = builder.clock(clock.clone()).start().await.unwrap();
+    let longer = runtime.start(&longer, "longer", 1).await.unwrap();
+    let shorter = runtime.start(&shorter, "shorter", 1).await.unwrap();
+    clock.sleeps(MINUTE).await;
+    clock.sleeps(MINUTE - SECOND).await;
+    let clock = clock.clock;
+    for hours in [1, 30] {
+        clock.set_wall(clock.now().after(hours * HOUR));
+        clock.advance(LOOK);
+        clock.set_wall(clock.now().before(2 * hours * HOUR));
+        clock.advance(LOOK);
+    }
+    clock.advance(MINUTE - SECOND - 4 * LOOK - MOMENT);
+    assert_eq!(shorter.status().await.unwrap(), Status::InProgress);
+    clock.advance(MOMENT);
+    let timed_out = |result: Result<u32, ResultError>| {
+        let Err(ResultError::Failed(Failure::Task(failure))) = result else { panic!("{result:?}") };
+        assert_eq!(failure.kind, everstep::FailureKind::TimedOut);
+    };
+    timed_out(within(shorter.result()).await);
+    assert_eq!(longer.status().await.unwrap(), Status::InProgress);
+    clock.advance(SECOND);
+    timed_out(within(longer.result()).await);
+}
+
+/// How many jumps in how many stories.
+const STORIES: u64 = 6;
+const JUMPS: usize = 40;
+
+/// Method: instances are started, the clock is set at random, and the runtime restarted now and then. The model: an instance
+/// ends as soon as the wall clock has shown its point while the timers looked, and not before.
+#[tokio::test(flavor = "multi_thread")]
+async fn jumps_at_random_end_exactly_what_a_list_of_times_says() {
+    let mut random = Random::seeded();
+    let stories = std::env::var("EVERSTEP_STORIES").ok().and_then(|n| n.parse().ok()).unwrap_or(STORIES);
+    for story in 0..stories {
+        let mut world = World::new(&[7 * MINUTE, HOUR, 5 * HOUR]).await;
+        let mut waiting: Vec<Waiting> = Vec::new();
+        let mut ended = 0;
+        for jump in 0..JUMPS {
+            for n in 0..random.below(3) {
+                let workflow = usize::try_from(random.below(world.workflows.len() as u64)).unwrap();
+                waiting.push(world.start(workflow, format!("{story} {jump} {n}")).await);
+            }
+            if random.below(8) == 0 {
+                world.restart().await;
+                for waiting in &mut waiting {
+                    let of = |(kind, _, _): &&(Kind, Duration, Workflow<u32, u32>)| *kind == waiting.kind;
+                    for (_, _, workflow) in world.workflows.iter().filter(of) {
+                        let handle = within(world.runtime.as_ref().unwrap().handle(workflow, &waiting.id)).await;
+                        if let Ok(handle) = handle {
+                            waiting.handle = handle;
+                        }
+                    }
+                }
+            }
+            let by = MOMENT * u32::try_from(random.below(4_000_000_000)).unwrap();
+            match random.below(4) {
+                0 => world.clock.set_wall(world.clock.now().before(by)),
+                1 => world.clock.set_wall(world.clock.now().after(by)),
+                2 => world.clock.advance(by),
+                // To a moment before somebody's point, or right to it.
+                _ => {
+                    let due = waiting.first().map_or(world.clock.now(), |waiting| waiting.due).before(LOOK);
+                    world.clock.set_wall(if by.as_micros() % 2 == 0 { due } else { due.before(MOMENT) });
+                }
+            }
+            world.look();
+            let now = world.clock.now();
+            let (due, later): (Vec<_>, Vec<_>) = waiting.into_iter().partition(|waiting| waiting.due <= now);
+            for due in &due {
+                world.ends(due).await;
+            }
+            for later in &later {
+                world.still_waits(later).await;
+            }
+            ended += due.len();
+            waiting = later;
+        }
+        let last = waiting.iter().map(|waiting| waiting.due).max().unwrap_or(world.clock.now());
+        world.clock.set_wall(last);
+        world.look();
+        for waiting in &waiting {
+            world.ends(waiting).await;
+        }
+        println!("story {story}: {ended} ended between jumps, {} in the end", waiting.len());
+    }
+}

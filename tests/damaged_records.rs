@@ -1,0 +1,339 @@
+//! Records damaged at rest: whichever it is and however it is damaged, its instance alone is set aside or says so, its bytes
+//! stay, and the others go on.
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test may panic")]
+
+mod common;
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use bytes::Bytes;
+use common::{inc, moving, same, still_clock, within};
+use everstep::lifecycle::load;
+use everstep::machine::{Envelope, RowChange, RowKey, encode_quarantine};
+use everstep::store::{Change, Condition, Write};
+use everstep::{
+    Concurrency, HandleError, Health, InstanceHandle, InstanceId, ManualClock, MemoryStore, MessageError, NodePath,
+    ResultError, RunId, Runtime, Status, StatusCode, Store as _, Workflow,
+};
+
+const MINUTE: Duration = Duration::from_mins(1);
+const VICTIM: &str = "victim";
+
+type Texts = Vec<String>;
+
+async fn first((left, _): (String, String)) -> Result<String, std::convert::Infallible> {
+    Ok(left)
+}
+
+async fn joined(texts: Texts) -> Result<String, std::convert::Infallible> {
+    Ok(texts.concat())
+}
+
+async fn split(text: String) -> Result<Texts, std::convert::Infallible> {
+    Ok(vec![text; 3])
+}
+
+/// With a row of each kind that a head refers to, whatever it waits for; its payloads are too large for the head.
+fn victim() -> Workflow<String, String> {
+    Workflow::builder("victim")
+        .then("result", same::<String>)
+        .fork("fork", |fork| {
+            fork.branch("ended", |branch| branch.then("same", same::<String>))
+                .branch("live", |branch| branch.delay("rest", MINUTE).then("same", same::<String>))
+        })
+        .join("join", first)
+        .wait_for_signal::<String>("wait", "go")
+        .wait_for_signal::<String>("wait again", "stop")
+        .then("split", split)
+        .map("map", Concurrency::AtMost(1), |item| item.delay("rest", MINUTE).then("same", same::<String>))
+        .then("joined", joined)
+        .build()
+        .unwrap()
+}
+
+/// Its input is a row, and is read at the end of the delay.
+fn late() -> Workflow<String, String> {
+    Workflow::builder_for::<String>("late").delay("rest", MINUTE).then("same", same::<String>).build().unwrap()
+}
+
+fn beside() -> Workflow<u32, u32> {
+    Workflow::builder_for::<u32>("beside").delay("rest", MINUTE).then("inc", inc).build().unwrap()
+}
+
+fn text(letter: char) -> String {
+    letter.to_string().repeat(300)
+}
+
+fn id(text: &str) -> InstanceId {
+    InstanceId::new(text).unwrap()
+}
+
+/// Where the victim is parked when it is damaged.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Parked {
+    BeforeItsInputIsRead,
+    InAFork,
+    WithASignalBuffered,
+    InAMap,
+}
+
+/// How bytes are damaged, given those of another record of the same kind or not.
+const DAMAGES: [(&str, fn(&[u8]) -> Vec<u8>); 6] = [
+    ("its first bit flipped", |bytes| flipped(bytes, 0)),
+    ("a bit in the middle flipped", |bytes| flipped(bytes, bytes.len() / 2)),
+    ("its last bit flipped", |bytes| flipped(bytes, bytes.len() - 1)),
+    ("cut in half", |bytes| bytes[..bytes.len() / 2].to_vec()),
+    ("emptied", |_| Vec::new()),
+    ("of another key", |bytes| bytes.to_vec()),
+];
+
+fn flipped(bytes: &[u8], at: usize) -> Vec<u8> {
+    let mut bytes = bytes.to_vec();
+    bytes[at] ^= 1;
+    bytes
+}
+
+/// The key of a row, from its bytes.
+fn key(bytes: &[u8]) -> RowKey {
+    let number = |bytes: &[u8]| u32::from_be_bytes(bytes.try_into().unwrap());
+    let placed = |bytes: &[u8]| {
+        let end = bytes.iter().position(|byte| *byte == 0).unwrap();
+        let path = NodePath::new(std::str::from_utf8(&bytes[..end]).unwrap());
+        (path, bytes[end + 1..].chunks(4).map(number).collect::<Vec<_>>())
+    };
+    match (bytes[0], &bytes[1..]) {
+        (1, _) => RowKey::Input,
+        (2, rest) => {
+            let (path, indices) = placed(rest);
+            RowKey::Result(path, indices.into())
+        }
+        (3, rest) => RowKey::Signal(u64::from_be_bytes(rest.try_into().unwrap())),
+        (4, rest) => RowKey::Frame(u64::from_be_bytes(rest.try_into().unwrap())),
+        (kind, rest) => {
+            let (path, mut indices) = placed(rest);
+            let last = indices.pop().unwrap();
+            let of = if kind == 5 { RowKey::Branch } else { RowKey::List };
+            of(path, indices.into(), last)
+        }
+    }
+}
+
+struct Scene {
+    store: MemoryStore,
+    clock: ManualClock,
+    run: RunId,
+}
+
+async fn runtime(store: &MemoryStore, clock: &ManualClock) -> Runtime {
+    let builder = Runtime::builder(store.clone()).register(&victim()).register(&late()).register(&beside());
+    within(builder.clock(clock.clone()).start()).await.unwrap()
+}
+
+impl Scene {
+    /// Both instances are parked, and no runtime is there.
+    async fn of(parked: Parked) -> Self {
+        let (store, clock) = (MemoryStore::new(), still_clock());
+        let runtime = runtime(&store, &clock).await;
+        let workflow = if parked == Parked::BeforeItsInputIsRead { late() } else { victim() };
+        let handle = within(runtime.start(&workflow, VICTIM, text('i'))).await.unwrap();
+        let reach = |code| common::reach_code(&handle, code);
+        reach(StatusCode::Waiting).await;
+        if parked == Parked::WithASignalBuffered {
+            within(handle.signal("stop", &text('s'))).await.unwrap();
+        }
+        if parked == Parked::InAMap {
+            moving(&clock, MINUTE, reach(StatusCode::AwaitingSignal)).await;
+            within(handle.signal("go", &text('g'))).await.unwrap();
+            within(handle.signal("stop", &text('s'))).await.unwrap();
+            reach(StatusCode::Waiting).await;
+        }
+        within(runtime.start(&beside(), "beside", 1)).await.unwrap();
+        let run = handle.run_id();
+        drop(handle);
+        moving(&clock, Duration::from_millis(1), runtime.shutdown(Duration::from_millis(1))).await;
+        Self { store, clock, run }
+    }
+
+    async fn rows(&self) -> Vec<(RowKey, Bytes)> {
+        let rows = self.store.rows(self.run, &[]).await.unwrap();
+        rows.iter().map(|(bytes, row)| (key(bytes), row.clone())).collect()
+    }
+
+    /// Writes the victim past the runtime.
+    async fn force(&self, change: Change, rows: Vec<RowChange>) {
+        let (instance, run) = (id(VICTIM), self.run);
+        let write = Write { instance, condition: Condition::Present, change, rows, run, superseded: None };
+        assert_eq!(self.store.commit(&[write]).await.unwrap(), [Ok(())]);
+    }
+
+    async fn head(&self) -> Bytes {
+        self.store.load(&id(VICTIM)).await.unwrap().unwrap().head
+    }
+
+    /// Starts a runtime on what is there: the other instance must end well, and the victim must come to rest.
+    async fn goes_on(&self, what: &str) -> Told {
+        let runtime = runtime(&self.store, &self.clock).await;
+        let beside = within(runtime.handle(&beside(), "beside")).await.unwrap();
+        assert_eq!(moving(&self.clock, MINUTE, beside.result()).await, Ok(2), "{what}");
+        let mut told = match within(runtime.handle(&victim(), VICTIM)).await {
+            Err(HandleError::DefinitionMismatch { .. }) => {
+                self.ends(&runtime.handle(&late(), VICTIM).await.unwrap()).await
+            }
+            Err(HandleError::Damaged(_)) => Told::SaysSo,
+            Err(error) => panic!("{what}: {error}"),
+            Ok(handle) => self.ends(&handle).await,
+        };
+        if let (Told::SaysSo, Some(quarantine)) =
+            (&told, self.store.load(&id(VICTIM)).await.unwrap().unwrap().quarantine)
+        {
+            assert!(!quarantine.is_empty(), "{what}");
+            told = Told::SetAside;
+        }
+        assert_eq!(runtime.health(), Health::Healthy, "{what}");
+        told
+    }
+
+    async fn ends(&self, handle: &InstanceHandle<String>) -> Told {
+        for signal in ["go", "stop"] {
+            match within(handle.signal(signal, &text('x'))).await {
+                Ok(())
+                | Err(
+                    MessageError::Quarantined(_)
+                    | MessageError::Damaged(_)
+                    | MessageError::AlreadyTerminal(_)
+                    // That workflow waits for none.
+                    | MessageError::Signal(_),
+                ) => {}
+                Err(error) => panic!("{error}"),
+            }
+        }
+        match moving(&self.clock, MINUTE, handle.result()).await {
+            Ok(output) => Told::Completed(output),
+            Err(ResultError::Quarantined { reason }) => {
+                assert!(reason.contains("damaged"), "{reason}");
+                Told::SetAside
+            }
+            Err(ResultError::Handle(HandleError::Damaged(_))) => Told::SaysSo,
+            Err(error) => panic!("{error}"),
+        }
+    }
+}
+
+/// What is known of the victim in the end.
+#[derive(Debug)]
+enum Told {
+    /// It is quarantined.
+    SetAside,
+    /// Whoever asks gets a typed error.
+    SaysSo,
+    Completed(String),
+}
+
+/// Method: in each place where it is parked, each row of the victim in turn is damaged in each way.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_damaged_row_sets_its_instance_aside_and_no_other() {
+    let mut kinds = BTreeSet::new();
+    for parked in [Parked::BeforeItsInputIsRead, Parked::InAFork, Parked::WithASignalBuffered, Parked::InAMap] {
+        let expected = match Scene::of(parked).await.goes_on("undamaged").await {
+            Told::Completed(output) => output,
+            told => panic!("{parked:?}: undamaged, it is {told:?}"),
+        };
+        let count = Scene::of(parked).await.rows().await.len();
+        for row in 0..count {
+            let mut aside = 0;
+            let mut kind = "";
+            for (how, damage) in DAMAGES {
+                let scene = Scene::of(parked).await;
+                let rows = scene.rows().await;
+                let (key, bytes) = rows[row].clone();
+                kind = key.kind().name();
+                let source = if how == "of another key" { &rows[(row + 1) % count].1 } else { &bytes };
+                let damaged = Bytes::from(damage(source));
+                let change = RowChange { key: key.clone(), value: Some(damaged.clone()) };
+                scene.force(Change::Head(scene.head().await), vec![change]).await;
+                let what = format!("{parked:?}, {key:?} {how}");
+                match scene.goes_on(&what).await {
+                    // It was not read any more; or it was written anew.
+                    Told::Completed(output) => assert_eq!(output, expected, "{what}"),
+                    told => {
+                        aside += 1;
+                        let row = scene.store.row(scene.run, &key).await.unwrap();
+                        assert_eq!(row, Some(damaged), "{what}: {told:?}, and its bytes were touched");
+                    }
+                }
+            }
+            // A row that is read is read whatever its damage; with one row, none is of another key.
+            if aside > 0 {
+                let all = if count > 1 { DAMAGES.len() } else { DAMAGES.len() - 1 };
+                assert_eq!(aside, all, "{parked:?}, {kind} row {row}: damages that were noticed");
+                kinds.insert(kind);
+            }
+        }
+    }
+    let all = ["branch", "frame", "input", "list", "result", "signal"];
+    assert_eq!(kinds.into_iter().collect::<Vec<_>>(), all, "kinds whose damage was noticed");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_damaged_head_is_told_of_and_hurts_no_other_instance() {
+    // In each way; also one of another instance. Its bytes stay.
+    for (how, damage) in DAMAGES {
+        let scene = Scene::of(Parked::InAFork).await;
+        let source = match how {
+            "of another key" => scene.store.load(&id("beside")).await.unwrap().unwrap().head,
+            _ => scene.head().await,
+        };
+        let damaged = Bytes::from(damage(&source));
+        scene.force(Change::Head(damaged.clone()), Vec::new()).await;
+        let told = scene.goes_on(how).await;
+        assert!(!matches!(told, Told::Completed(_)), "{how}: {told:?}");
+        assert_eq!(scene.head().await, damaged, "{how}: its bytes were touched");
+        let loaded = load(&scene.store, &id(VICTIM)).await;
+        assert!(loaded.is_err(), "{how}: {loaded:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_instance_whose_quarantine_record_is_damaged_stays_set_aside() {
+    // Why is lost; that it is set aside is not.
+    for (how, damage) in DAMAGES {
+        let scene = Scene::of(Parked::InAFork).await;
+        let instance = if how == "of another key" { id("beside") } else { id(VICTIM) };
+        let record = encode_quarantine(&instance, "it bites");
+        scene.force(Change::Quarantine(damage(&record).into()), Vec::new()).await;
+        let runtime = runtime(&scene.store, &scene.clock).await;
+        let handle = within(runtime.handle(&victim(), VICTIM)).await.unwrap();
+        let status = within(handle.status()).await.unwrap();
+        assert_eq!(status, Status::Quarantined { reason: "the quarantine record is damaged".into() }, "{how}");
+        within(handle.release()).await.unwrap();
+        assert!(matches!(scene.ends(&handle).await, Told::Completed(_)), "{how}");
+    }
+}
+
+/// MessagePack of a part that stands in another row: of which kind, of the fork, with this number.
+fn part(kind: &str, number: u32) -> Vec<u8> {
+    const FORK: u32 = 1;
+    let at = serde_json::json!({ "at": { "is": kind, "node": FORK, "n": number } });
+    rmp_serde::to_vec_named(&at).unwrap()
+}
+
+/// Method: the row of an ended branch is written with the right checksum, and says that its part is itself, or its parts are, or that
+/// it has four thousand million parts. Read as they say, they would never end, or fill any memory.
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_that_contain_themselves_or_more_than_there_is_set_their_instance_aside() {
+    let itself = [&b"\x91"[..], &part("branch", 0)].concat();
+    let itself_twice = [&b"\x92"[..], &part("branch", 0), &part("branch", 0)].concat();
+    let endless = [&b"\x91"[..], &part("branches", u32::MAX)].concat();
+    let around = [&b"\x92"[..], &part("branches", 1), &part("branches", 1)].concat();
+    for body in [itself, itself_twice, endless, around] {
+        let scene = Scene::of(Parked::InAFork).await;
+        let key = RowKey::Branch(NodePath::new("fork"), [].into(), 0);
+        let row = scene.store.row(scene.run, &key).await.unwrap().unwrap();
+        let (envelope, _) = Envelope::open(&id(VICTIM), key.kind(), &key.to_bytes(), &row).unwrap();
+        let change = RowChange { value: Some(envelope.seal(&body, &key.to_bytes())), key };
+        scene.force(Change::Head(scene.head().await), vec![change]).await;
+        let told = scene.goes_on("self-referring").await;
+        assert!(matches!(told, Told::SetAside), "{body:x?}: {told:?}");
+    }
+}

@@ -1,0 +1,287 @@
+//! Every way in for bytes that nobody vouches for, as one call each. The mutation test and the fuzz targets share it.
+
+use std::collections::BTreeMap;
+use std::convert::Infallible;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use everstep::machine::{
+    Envelope, Event, HeadIndex, Kind, RowKey, Setting, Snapshot, apply, decode_head, decode_quarantine, encode_head,
+};
+use everstep::{
+    AttemptFailure, Codec, Concurrency, Cursor, Definition, DefinitionHash, FailureKind, InstanceId, Limits, LoopLimit,
+    LoopResult, Manifest, NodePath, SignalOutcome, Timestamp, Workflow, task,
+};
+use serde::Deserialize;
+
+/// A stored record: a golden file.
+pub(crate) struct Record {
+    pub(crate) name: String,
+    pub(crate) kind: Kind,
+    pub(crate) key: Vec<u8>,
+    pub(crate) bytes: Bytes,
+    pub(crate) body: Bytes,
+    envelope: Envelope,
+    definition: Arc<Definition>,
+}
+
+/// All golden records, and what they are read with.
+pub(crate) struct Golden {
+    pub(crate) records: Vec<Record>,
+    instance: InstanceId,
+    limits: Limits,
+}
+
+type Asked = (String, (String, SignalOutcome<String>));
+
+async fn number(n: u32) -> Result<u32, Infallible> {
+    Ok(n)
+}
+
+async fn ship((n, _): (u32, SignalOutcome<u32>)) -> Result<u32, Infallible> {
+    Ok(n)
+}
+
+async fn step(text: String) -> Result<LoopResult<String, String>, Infallible> {
+    Ok(LoopResult::Done(text))
+}
+
+async fn join((done, _): Asked) -> Result<String, Infallible> {
+    Ok(done)
+}
+
+async fn same(text: String) -> Result<String, Infallible> {
+    Ok(text)
+}
+
+/// The definition of the records in `v1`.
+fn plain() -> Arc<Definition> {
+    let workflow = Workflow::builder("golden")
+        .version("7")
+        .then("reserve", number)
+        .then("charge", task(number).version("2"))
+        .wait_for_signal_keeping_timeout::<u32>("approval", "approve", Duration::from_mins(1))
+        .delay("rest", Duration::from_hours(1))
+        .then("ship", ship)
+        .build();
+    Arc::clone(workflow.unwrap().definition())
+}
+
+/// That of the records in `v1-branches`.
+fn branches() -> Arc<Definition> {
+    let workflow = Workflow::builder_for::<Vec<String>>("branches")
+        .map("each", Concurrency::AtMost(2), |item| {
+            item.fork("both", |fork| {
+                fork.branch("work", |b| b.repeat("again", LoopLimit::AtMost(5), |body| body.then("step", step)))
+                    .branch("ask", |b| {
+                        b.wait_for_signal_keeping_timeout::<String>("ask", "answer", Duration::from_mins(1))
+                    })
+            })
+            .join("join", join)
+        })
+        .route(
+            "few",
+            |texts: &Vec<String>| texts.len() < 9,
+            |route| route.arm(true, |arm| arm.delay("rest", Duration::from_hours(1))).arm(false, |arm| arm),
+        )
+        .map_collect("try", Concurrency::Unlimited, |item| item.then("same", same))
+        .build();
+    Arc::clone(workflow.unwrap().definition())
+}
+
+fn from_hex(text: &str) -> Vec<u8> {
+    (0..text.len()).step_by(2).map(|at| u8::from_str_radix(&text[at..at + 2], 16).unwrap()).collect()
+}
+
+/// The kind and the row's key of a file, from what its name has behind the fixture's.
+fn place(row: &str) -> (Kind, Vec<u8>) {
+    let key = match row.split_once('_').unwrap_or((row, "")) {
+        ("input", _) => RowKey::Input,
+        ("result", path) => RowKey::result(NodePath::new(path)),
+        ("signal", number) => RowKey::Signal(number.parse().unwrap()),
+        _ => {
+            let kinds = [Kind::Input, Kind::Result, Kind::Signal, Kind::Frame, Kind::Branch, Kind::List];
+            let key = from_hex(row);
+            return (kinds[usize::from(key[0]) - 1], key);
+        }
+    };
+    (key.kind(), key.to_bytes())
+}
+
+impl Golden {
+    /// Reads all files from the directory of the golden set.
+    pub(crate) fn read(directory: &Path) -> Self {
+        // Its length stands at 32, the id at 38: see the drawing in `machine::envelope`.
+        let first = std::fs::read(directory.join("v1/start.bin")).unwrap();
+        let id_bytes = usize::from(first[33]);
+        let instance = InstanceId::new(std::str::from_utf8(&first[38..38 + id_bytes]).unwrap()).unwrap();
+        let mut records = Vec::new();
+        for (set, definition) in [("v1", plain()), ("v1-branches", branches())] {
+            let mut paths: Vec<_> =
+                std::fs::read_dir(directory.join(set)).unwrap().map(|entry| entry.unwrap().path()).collect();
+            paths.sort();
+            for path in paths {
+                let name = path.file_stem().unwrap().to_str().unwrap().to_owned();
+                let (kind, key) = match name.split_once('.') {
+                    Some((_, row)) => place(row),
+                    None if name == "quarantine" => (Kind::Quarantine, Vec::new()),
+                    None => (Kind::Head, Vec::new()),
+                };
+                let bytes = Bytes::from(std::fs::read(&path).unwrap());
+                let (envelope, body) = Envelope::open(&instance, kind, &key, &bytes).unwrap();
+                records.push(Record { name, kind, key, bytes, body, envelope, definition: Arc::clone(&definition) });
+            }
+        }
+        Self { records, instance, limits: Limits::default() }
+    }
+
+    /// Bytes in the place of a record: whether anything reads them.
+    pub(crate) fn stored(&self, record: &Record, bytes: &Bytes) -> bool {
+        let opened = Envelope::open(&self.instance, record.kind, &record.key, bytes).is_ok();
+        let head = HeadIndex::of_head(&self.instance, bytes).is_ok() || decode_head(&self.instance, bytes).is_ok();
+        let reason = decode_quarantine(&self.instance, bytes);
+        let read = self.moves(record, bytes);
+        opened || head || read || &*reason != "the quarantine record is damaged"
+    }
+
+    /// A body in the place of a record's, with the right checksum: whether it is read. What is read is looked at, and moved
+    /// by everything that can happen to an instance from without.
+    pub(crate) fn sealed(&self, record: &Record, body: &[u8]) -> bool {
+        self.moves(record, &record.envelope.seal(body, &record.key))
+    }
+
+    fn moves(&self, record: &Record, bytes: &Bytes) -> bool {
+        match record.kind {
+            Kind::Head => match decode_head(&self.instance, bytes) {
+                Ok(snapshot) => self.with_frames(record, snapshot, None),
+                Err(_) => false,
+            },
+            Kind::Quarantine => &*decode_quarantine(&self.instance, bytes) != "the quarantine record is damaged",
+            Kind::Frame => self.with_frames(record, self.head_beside(record), Some(bytes)),
+            Kind::Signal => {
+                let mut snapshot = self.head_beside(record);
+                let number = u64::from_be_bytes(record.key[1..].try_into().unwrap());
+                snapshot.take_signal_row(number, bytes).is_ok() && self.with_frames(record, snapshot, None)
+            }
+            Kind::Input | Kind::Result => self.head_beside(record).open_value(&RowKey::Input, bytes).is_ok(),
+            Kind::Branch | Kind::List => self.reads_parts(record, bytes),
+        }
+    }
+
+    fn reads_parts(&self, record: &Record, bytes: &Bytes) -> bool {
+        let mut key = record.key[1..].splitn(2, |byte| *byte == 0);
+        let path = NodePath::new(std::str::from_utf8(key.next().unwrap()).unwrap());
+        let mut indices: Vec<_> =
+            key.next().unwrap().chunks(4).map(|bytes| u32::from_be_bytes(bytes.try_into().unwrap())).collect();
+        let last = indices.pop().unwrap();
+        let of = if record.kind == Kind::Branch { RowKey::Branch } else { RowKey::List };
+        let value = self.head_beside(record).open_value(&of(path, indices.into(), last), bytes);
+        value.is_ok_and(|value| value.unread().len() <= value.tokens().len())
+    }
+
+    /// The head that the record's row belongs to.
+    fn head_beside(&self, record: &Record) -> Snapshot {
+        let fixture = record.name.split('.').next().unwrap();
+        let head = self.records.iter().find(|other| other.name == fixture).unwrap();
+        decode_head(&self.instance, &head.bytes).unwrap()
+    }
+
+    /// Reads the branches as they are stored, one of them from other bytes, and moves what comes of it.
+    fn with_frames(&self, record: &Record, mut snapshot: Snapshot, changed: Option<&Bytes>) -> bool {
+        let fixture = record.name.split('.').next().unwrap();
+        let belongs = |other: &&Record| other.kind == Kind::Frame && other.name.split('.').next() == Some(fixture);
+        let rows = self.records.iter().filter(belongs).map(|row| {
+            let bytes = changed.filter(|_| row.key == record.key).unwrap_or(&row.bytes);
+            (u64::from_be_bytes(row.key[1..].try_into().unwrap()), bytes.clone())
+        });
+        if snapshot.unread_frames() > 0 && snapshot.take_frame_rows(rows.collect()).is_err() {
+            return false;
+        }
+        let program = record.definition.program();
+        let looks = (snapshot.status(program), snapshot.waits(program), snapshot.next_wake(), snapshot.unread());
+        let shown = format!("{looks:?}").len();
+        if snapshot.check(program).is_err() {
+            return shown == 0;
+        }
+        for event in events() {
+            let setting = Setting { program, limits: &self.limits, now: Timestamp::from_micros(1_900_000_000_000_000) };
+            // A refusal is fine.
+            let _ = apply(&setting, &mut snapshot, event);
+        }
+        !encode_head(program, &snapshot).is_empty()
+    }
+}
+
+fn events() -> Vec<Event> {
+    let signal = |name: &str| Event::Signal { name: name.into(), id: "another".into(), payload: Bytes::new() };
+    vec![
+        Event::Resumed { alive: Vec::new(), process_died: true },
+        signal("answer"),
+        signal("approve"),
+        Event::Wake,
+        Event::Pause { reason: "why".into(), by: "who".into() },
+        Event::Unpause,
+        Event::Released,
+        Event::Retry { deadline: Some(Duration::from_hours(1)) },
+        Event::Cancel { reason: "why".into(), by: "who".into() },
+    ]
+}
+
+/// Recursive in every way that serde has, which is what a payload can do harm to.
+#[derive(Deserialize)]
+#[allow(dead_code, reason = "decoded alone")]
+enum Recursive {
+    Unit,
+    Boxed(Box<Self>),
+    List(Vec<Self>),
+    Named { next: Option<Box<Self>>, by: BTreeMap<String, Self> },
+}
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+#[allow(dead_code, reason = "decoded alone")]
+enum Untagged {
+    Number(f64),
+    Text(String),
+    List(Vec<Self>),
+    Map(BTreeMap<String, Self>),
+}
+
+#[derive(Deserialize)]
+#[allow(dead_code, reason = "decoded alone")]
+struct Flat {
+    #[serde(default)]
+    cents: u64,
+    #[serde(default)]
+    who: Option<String>,
+    #[serde(default)]
+    bytes: Bytes,
+    #[serde(default)]
+    many: Vec<(u32, i8)>,
+}
+
+/// A payload from outside, in both formats and as types of every shape: whether any reads it.
+pub(crate) fn payload(bytes: &[u8]) -> bool {
+    let mut read = false;
+    for codec in [Codec::MessagePack, Codec::Json] {
+        read |= codec.decode::<serde_json::Value>(bytes).is_ok();
+        read |= codec.decode::<Recursive>(bytes).is_ok();
+        read |= codec.decode::<Untagged>(bytes).is_ok();
+        read |= codec.decode::<Flat>(bytes).is_ok();
+        read |= codec.decode::<Vec<Vec<u64>>>(bytes).is_ok();
+    }
+    read
+}
+
+/// What is not in an envelope: manifests, and texts.
+pub(crate) fn unsealed(bytes: &[u8]) -> bool {
+    let manifest = Manifest::decode(bytes);
+    let drawn = manifest.as_ref().map(|manifest| manifest.to_mermaid().len());
+    let Ok(text) = std::str::from_utf8(bytes) else { return drawn.is_some() };
+    let cursor = text.parse::<Cursor>().is_ok_and(|cursor| cursor.to_string() == text);
+    let hash = text.parse::<DefinitionHash>().is_ok();
+    let failure = AttemptFailure::new(FailureKind::Error, text);
+    drawn.is_some() || cursor || hash || failure.message.len() > text.len() || InstanceId::new(text).is_ok()
+}

@@ -1,0 +1,483 @@
+//! The end of a runtime while it is used: gently, by a drop, and by the end of the tokio runtime under it. What was acknowledged
+//! is there afterwards, and the directory can be opened again.
+#![cfg(feature = "file-store")]
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test may panic")]
+
+mod common;
+#[path = "store_failures/faulty.rs"]
+mod faulty;
+
+use std::convert::Infallible;
+use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use common::{Counter, Gate, PATIENCE, holding, inc, open, reach_code, same, within};
+use everstep::{
+    Dep, Durability, FileStore, HandleError, InstanceId, MemoryStore, MessageError, ResultError, Runtime, StartError,
+    StatusCode, Store as _, StoreError, TaskContext, Workflow, task,
+};
+use faulty::{Fate, Faulty};
+use tokio::sync::Notify;
+use tokio::task::JoinSet;
+
+const SECOND: Duration = Duration::from_secs(1);
+const MOMENT: Duration = Duration::from_millis(1);
+
+/// A task, a signal, a task: every start and every signal leaves something behind.
+fn signalled() -> Workflow<u32, (u32, u32)> {
+    Workflow::builder("signalled")
+        .then("inc", inc)
+        .wait_for_signal_keeping::<u32>("wait", "go")
+        .then("same", same::<(u32, u32)>)
+        .build()
+        .unwrap()
+}
+
+/// What callers were told, and how they may be stopped.
+#[derive(Default)]
+struct Told {
+    started: Mutex<Vec<u32>>,
+    signalled: Mutex<Vec<u32>>,
+    answers: AtomicUsize,
+    enough: AtomicUsize,
+    reached: Notify,
+}
+
+impl Told {
+    fn until(answers: usize) -> Arc<Self> {
+        Arc::new(Self { enough: AtomicUsize::new(answers), ..Self::default() })
+    }
+
+    fn answer(&self, list: &Mutex<Vec<u32>>, n: u32) {
+        list.lock().unwrap().push(n);
+        if self.answers.fetch_add(1, Ordering::SeqCst) + 1 >= self.enough.load(Ordering::SeqCst) {
+            self.reached.notify_one();
+        }
+    }
+
+    /// Waits until so many answers were given.
+    async fn reach(&self) {
+        if self.enough.load(Ordering::SeqCst) > 0 {
+            within(self.reached.notified()).await;
+        }
+    }
+}
+
+const CALLERS: u32 = 16;
+
+/// Starts instances and signals each, until it is told that the runtime is going; gives the answer that said so.
+async fn call(runtime: Runtime, caller: u32, told: Arc<Told>) -> String {
+    let workflow = signalled();
+    for turn in 0..1_000 {
+        let n = turn * CALLERS + caller;
+        let handle = match runtime.start(&workflow, format!("{n}"), n).await {
+            Ok(handle) => handle,
+            Err(StartError::ShuttingDown) => return "shutting down".into(),
+            Err(StartError::OutcomeUnknown(error)) => return format!("unknown: {error}"),
+            Err(error) => panic!("a start: {error:?}"),
+        };
+        told.answer(&told.started, n);
+        match handle.signal("go", &(n * 10)).await {
+            Ok(()) => told.answer(&told.signalled, n),
+            Err(MessageError::ShuttingDown) => return "shutting down".into(),
+            Err(MessageError::OutcomeUnknown(why)) => return format!("unknown: {why}"),
+            Err(error) => panic!("a signal: {error:?}"),
+        }
+    }
+    panic!("it was never told that the runtime is going");
+}
+
+/// Everything acknowledged is there and goes on; what was signalled ends with that, once.
+async fn is_all_there(path: &Path, told: &Told) {
+    let workflow = signalled();
+    let store = open(path).await;
+    let runtime = within(Runtime::builder(store).register(&workflow).start()).await.unwrap();
+    let (started, signalled) = (told.started.lock().unwrap().clone(), told.signalled.lock().unwrap().clone());
+    assert!(started.len() + signalled.len() >= told.enough.load(Ordering::SeqCst));
+    for n in started {
+        let handle = within(runtime.handle(&workflow, format!("{n}"))).await.unwrap();
+        if signalled.contains(&n) {
+            assert_eq!(within(handle.result()).await, Ok((n + 1, n * 10)));
+        } else {
+            assert!(handle.status().await.is_ok());
+        }
+    }
+    within(runtime.shutdown(SECOND)).await;
+}
+
+/// Waits until a shutdown has begun; instance `id` is there.
+async fn closing<O: 'static>(runtime: &Runtime, workflow: &Workflow<u32, O>) {
+    let closing = async {
+        loop {
+            match runtime.start(workflow, "id", 1).await.map(drop) {
+                Err(StartError::ShuttingDown) => return,
+                Err(StartError::InstanceAlreadyExists { .. }) => tokio::task::yield_now().await,
+                other => panic!("{other:?}"),
+            }
+        }
+    };
+    within(closing).await;
+}
+
+async fn quick(path: &Path) -> FileStore {
+    FileStore::open_with(path, Durability::ProcessCrash).await.unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_shutdown_at_any_moment_loses_nothing_that_was_acknowledged() {
+    // Sixteen callers start and signal; after the n-th answer the runtime is shut down, for many n. Each caller gets a typed
+    // answer, and the directory is free when the shutdown returns.
+    for answers in [0, 1, 2, 3, 5, 8, 13, 16, 17, 21, 34, 55, 89, 144, 233] {
+        let directory = tempfile::tempdir().unwrap();
+        let workflow = signalled();
+        let runtime = Runtime::builder(quick(directory.path()).await).register(&workflow).start().await.unwrap();
+        let told = Told::until(answers);
+        let mut callers = JoinSet::new();
+        for caller in 0..CALLERS {
+            callers.spawn(call(runtime.clone(), caller, Arc::clone(&told)));
+        }
+        told.reach().await;
+        within(runtime.shutdown(SECOND)).await;
+        drop(quick(directory.path()).await);
+        for answer in within(callers.join_all()).await {
+            assert!(answer == "shutting down" || answer.starts_with("unknown"), "{answers}: {answer}");
+        }
+        let late = within(runtime.start(&workflow, "late", 1)).await;
+        assert!(matches!(late, Err(StartError::ShuttingDown)), "{late:?}");
+        is_all_there(directory.path(), &told).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_runtime_dropped_while_it_is_called_loses_nothing_that_was_acknowledged() {
+    // As above, but its callers are dropped in the middle of their calls, and with them the runtime.
+    for answers in [0, 1, 3, 8, 17, 34, 89] {
+        let directory = tempfile::tempdir().unwrap();
+        let store = quick(directory.path()).await;
+        let runtime = Runtime::builder(store).register(&signalled()).start().await.unwrap();
+        let told = Told::until(answers);
+        let mut callers = JoinSet::new();
+        for caller in 0..CALLERS {
+            callers.spawn(call(runtime.clone(), caller, Arc::clone(&told)));
+        }
+        told.reach().await;
+        drop((runtime, callers));
+        is_all_there(directory.path(), &told).await;
+    }
+}
+
+#[test]
+fn a_tokio_runtime_dropped_under_it_loses_nothing_that_was_acknowledged() {
+    // Everything ends at whatever point it has reached, callers and actors alike; another tokio runtime opens the directory.
+    let new = || tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    for answers in [0, 1, 3, 8, 17, 34, 89] {
+        for in_background in [false, true] {
+            let directory = tempfile::tempdir().unwrap();
+            let (tokio, told) = (new(), Told::until(answers));
+            let kept = tokio.block_on(async {
+                let store = quick(directory.path()).await;
+                let runtime = Runtime::builder(store).register(&signalled()).start().await.unwrap();
+                for caller in 0..CALLERS {
+                    tokio::spawn(call(runtime.clone(), caller, Arc::clone(&told)));
+                }
+                told.reach().await;
+                // Kept until after the end in some rounds: it is dropped where there is no tokio runtime.
+                (answers % 2 == 0).then_some(runtime)
+            });
+            if in_background {
+                tokio.shutdown_background();
+            } else {
+                drop(tokio);
+            }
+            drop(kept);
+            new().block_on(is_all_there(directory.path(), &told));
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn while_a_shutdown_waits_for_a_task_all_that_is_new_is_refused() {
+    // The task is at a gate and the grace is long; then the gate opens, and what the task gave is recorded.
+    let (directory, gate, count) = (tempfile::tempdir().unwrap(), Gate::new(), Counter::default());
+    let hold = holding::<u32>(&gate);
+    let behind = common::counting::<u32>(&count);
+    let workflow = Workflow::builder("w").then("hold", hold).then("behind", behind).build().unwrap();
+    let runtime = Runtime::builder(open(directory.path()).await).register(&workflow).start().await.unwrap();
+    let handle = runtime.start(&workflow, "id", 1).await.unwrap();
+    gate.entered().await;
+    let shutdown = tokio::spawn({
+        let runtime = runtime.clone();
+        async move { runtime.shutdown(Duration::from_mins(10)).await }
+    });
+    closing(&runtime, &workflow).await;
+    let id = InstanceId::new("id").unwrap();
+    let refusals = [
+        within(handle.cancel("x", "y")).await,
+        within(handle.pause("x", "y")).await,
+        within(handle.unpause()).await,
+        within(handle.retry()).await,
+        within(handle.release()).await,
+        within(handle.delete()).await,
+        within(runtime.delete(&id)).await,
+    ];
+    assert!(refusals.iter().all(|refusal| *refusal == Err(MessageError::ShuttingDown)), "{refusals:?}");
+    assert!(!shutdown.is_finished(), "it waits for the task");
+    gate.open(1);
+    within(shutdown).await.unwrap();
+    assert_eq!(within(handle.result()).await, Err(ResultError::ShuttingDown));
+    assert_eq!(count.get(), 0, "no task starts any more");
+    drop((handle, runtime));
+
+    let runtime = Runtime::builder(open(directory.path()).await).register(&workflow).start().await.unwrap();
+    let handle = within(runtime.handle(&workflow, "id")).await.unwrap();
+    assert_eq!(within(handle.result()).await, Ok(1));
+    assert_eq!((gate.count(), count.get()), (1, 1), "what it gave was recorded");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_task_cut_off_at_the_end_of_the_grace_runs_again_as_the_same_attempt() {
+    // It notes each run: attempt, idempotency key, and whether its token was cancelled.
+    type Run = (u32, String);
+    let (directory, runs, cancelled) =
+        (tempfile::tempdir().unwrap(), Arc::<Mutex<Vec<Run>>>::default(), Counter::default());
+    let noting = {
+        let (runs, cancelled) = (Arc::clone(&runs), cancelled.clone());
+        move |n: u32, context: TaskContext| {
+            let first = {
+                let mut runs = runs.lock().unwrap();
+                runs.push((context.attempt(), context.idempotency_key()));
+                runs.len() == 1
+            };
+            let (token, cancelled) = (context.cancellation().clone(), cancelled.clone());
+            async move {
+                if first {
+                    tokio::spawn(async move {
+                        token.cancelled().await;
+                        cancelled.hit();
+                    });
+                    std::future::pending::<()>().await;
+                }
+                Ok::<_, Infallible>(n)
+            }
+        }
+    };
+    let workflow = Workflow::builder("w").then("noting", noting).build().unwrap();
+    let runtime = Runtime::builder(open(directory.path()).await).register(&workflow).start().await.unwrap();
+    runtime.start(&workflow, "id", 1).await.unwrap();
+    within(async {
+        while runs.lock().unwrap().is_empty() {
+            tokio::task::yield_now().await
+        }
+    })
+    .await;
+    within(runtime.shutdown(10 * MOMENT)).await;
+    within(async {
+        while cancelled.get() == 0 {
+            tokio::task::yield_now().await
+        }
+    })
+    .await;
+    drop(runtime);
+    let runtime = Runtime::builder(open(directory.path()).await).register(&workflow).start().await.unwrap();
+    let handle = within(runtime.handle(&workflow, "id")).await.unwrap();
+    assert_eq!(within(handle.result()).await, Ok(1));
+    let runs = runs.lock().unwrap().clone();
+    assert_eq!(runs.len(), 2);
+    assert_eq!(runs[0], runs[1], "an attempt that was cut off is not a failed one");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_shutdown_does_not_wait_for_a_thread_that_ignores_its_token() {
+    // One task blocks a thread of the pool for blocking work, or one of the workers, and looks at nothing. The shutdown returns
+    // all the same, and the task runs again while the first still blocks; what that gives in the end is nobody's.
+    for blocking in [true, false] {
+        let directory = tempfile::tempdir().unwrap();
+        let (release, held) = std::sync::mpsc::channel::<()>();
+        let (held, runs, late) = (Arc::new(Mutex::new(held)), Counter::default(), Counter::default());
+        let stubborn = {
+            let (runs, late) = (runs.clone(), late.clone());
+            move |_: u32| {
+                let (held, run, late) = (Arc::clone(&held), runs.hit(), late.clone());
+                async move {
+                    if run == 1 {
+                        held.lock().unwrap().recv().unwrap();
+                        late.hit();
+                    }
+                    Ok::<_, Infallible>(run)
+                }
+            }
+        };
+        let stubborn = if blocking { task(stubborn).blocking() } else { task(stubborn) };
+        let workflow = Workflow::builder("w").then("stubborn", stubborn).build().unwrap();
+        let runtime = Runtime::builder(open(directory.path()).await).register(&workflow).start().await.unwrap();
+        runtime.start(&workflow, "id", 1).await.unwrap();
+        within(async {
+            while runs.get() == 0 {
+                tokio::task::yield_now().await
+            }
+        })
+        .await;
+        within(runtime.shutdown(10 * MOMENT)).await;
+        assert_eq!(late.get(), 0, "it still blocks");
+        drop(runtime);
+        let runtime = Runtime::builder(open(directory.path()).await).register(&workflow).start().await.unwrap();
+        let handle = within(runtime.handle(&workflow, "id")).await.unwrap();
+        assert_eq!(within(handle.result()).await, Ok(2), "blocking: {blocking}");
+        release.send(()).unwrap();
+        within(async {
+            while late.get() == 0 {
+                tokio::task::yield_now().await
+            }
+        })
+        .await;
+        assert_eq!(within(handle.result()).await, Ok(2), "blocking: {blocking}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn shutdowns_at_once_and_one_after_the_other_all_return_when_the_store_is_closed() {
+    // Eight at once while two tasks run, with all kinds of grace: the shortest counts. Behind each the directory is free.
+    let (directory, gate) = (tempfile::tempdir().unwrap(), Gate::new());
+    let workflow = Workflow::builder("w").then("hold", holding::<u32>(&gate)).build().unwrap();
+    for round in 0..5 {
+        let runtime = Runtime::builder(open(directory.path()).await).register(&workflow).start().await.unwrap();
+        for n in 0..2 {
+            runtime.start(&workflow, format!("{round} {n}"), 1).await.unwrap();
+        }
+        gate.entered().await;
+        let opening = Arc::new(tokio::sync::Mutex::new(()));
+        let mut shutdowns = JoinSet::new();
+        for n in 0..8_u64 {
+            let (runtime, opening) = (runtime.clone(), Arc::clone(&opening));
+            let path = directory.path().to_owned();
+            shutdowns.spawn(async move {
+                let grace = if n == 3 { 5 * MOMENT } else { Duration::from_mins(n + 1) };
+                runtime.shutdown(grace).await;
+                let _one_at_a_time = opening.lock().await;
+                FileStore::open(path).await.unwrap().close().await;
+            });
+        }
+        within(shutdowns.join_all()).await;
+        within(runtime.shutdown(Duration::from_mins(1))).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_shutdown_that_its_caller_gives_up_can_be_asked_for_again() {
+    // The first one is dropped while it waits for a task; the second goes through.
+    let (directory, gate) = (tempfile::tempdir().unwrap(), Gate::new());
+    let workflow = Workflow::builder("w").then("hold", holding::<u32>(&gate)).build().unwrap();
+    let runtime = Runtime::builder(open(directory.path()).await).register(&workflow).start().await.unwrap();
+    runtime.start(&workflow, "id", 1).await.unwrap();
+    gate.entered().await;
+    assert!(tokio::time::timeout(20 * MOMENT, runtime.shutdown(Duration::from_mins(1))).await.is_err());
+    within(runtime.shutdown(MOMENT)).await;
+    FileStore::open(directory.path()).await.unwrap().close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_shutdown_with_a_poisoned_store_returns_and_loses_nothing_that_was_acknowledged() {
+    // The store fails for good after the n-th commit and cannot be reopened, for many n; callers are in the middle of it.
+    for commits in [0, 1, 2, 5, 13, 40] {
+        let memory = MemoryStore::new();
+        let store = Faulty::over(memory.clone());
+        let runtime = Runtime::builder(store.clone()).register(&signalled()).start().await.unwrap();
+        store.lose_power_after(commits);
+        let told = Told::until(0);
+        let mut callers = JoinSet::new();
+        for caller in 0..CALLERS {
+            let (runtime, told) = (runtime.clone(), Arc::clone(&told));
+            callers.spawn(async move {
+                // It stops at an unknown outcome, which is what a poisoned store gives.
+                call(runtime, caller, told).await
+            });
+        }
+        store.reopening_failed().await;
+        within(runtime.shutdown(SECOND)).await;
+        within(callers.join_all()).await;
+        drop(runtime);
+        let workflow = signalled();
+        let runtime = within(Runtime::builder(memory).register(&workflow).start()).await.unwrap();
+        for n in told.started.lock().unwrap().clone() {
+            let handle = within(runtime.handle(&workflow, format!("{n}"))).await.unwrap();
+            if told.signalled.lock().unwrap().contains(&n) {
+                assert_eq!(within(handle.result()).await, Ok((n + 1, n * 10)));
+            }
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_shutdown_while_a_commit_fails_tells_nobody_that_it_is_done() {
+    // The commit of a start is held until the shutdown has begun, and fails then: in each way.
+    for fate in faulty::FAILURES {
+        let store = Faulty::new();
+        let workflow = signalled();
+        let runtime = Runtime::builder(store.clone()).register(&workflow).start().await.unwrap();
+        within(runtime.start(&workflow, "id", 1)).await.unwrap();
+        store.plan_for("held", 0, fate);
+        let gate = store.hold_commits_of("held");
+        let starting = tokio::spawn({
+            let runtime = runtime.clone();
+            async move { runtime.start(&signalled(), "held", 1).await.map(drop) }
+        });
+        gate.entered().await;
+        let shutdown = tokio::spawn({
+            let runtime = runtime.clone();
+            async move { runtime.shutdown(SECOND).await }
+        });
+        closing(&runtime, &workflow).await;
+        gate.open(100);
+        let started = within(starting).await.unwrap();
+        assert!(matches!(started, Err(StartError::OutcomeUnknown(_))), "{fate:?}: {started:?}");
+        within(shutdown).await.unwrap();
+    }
+    assert_eq!(faulty::FAILURES, [Fate::FailsBefore, Fate::FailsAfter]);
+}
+
+/// Where a task finds the runtime that it is run by.
+#[derive(Default)]
+struct Held(Mutex<Option<Runtime>>);
+
+async fn drops_it(n: u32, held: Dep<Held>) -> Result<u32, Infallible> {
+    drop(held.0.0.lock().unwrap().take());
+    tokio::task::yield_now().await;
+    Ok(n)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_runtime_may_be_dropped_by_a_task_of_its_own() {
+    // The task holds the last clone and drops it; the directory is free a moment later, and the instance ends at the next start.
+    let directory = tempfile::tempdir().unwrap();
+    let workflow = Workflow::builder("w").then("drops it", drops_it).build().unwrap();
+    let held = Arc::new(Held::default());
+    let builder = Runtime::builder(open(directory.path()).await).register(&workflow).provide_arc(Arc::clone(&held));
+    let runtime = builder.start().await.unwrap();
+    *held.0.lock().unwrap() = Some(runtime.clone());
+    let handle = runtime.start(&workflow, "id", 1).await.unwrap();
+    drop((runtime, handle));
+    let store = open(directory.path()).await;
+    let builder = Runtime::builder(store).register(&workflow).provide(Held::default());
+    let runtime = within(builder.start()).await.unwrap();
+    let handle = within(runtime.handle(&workflow, "id")).await.unwrap();
+    assert_eq!(within(handle.result()).await, Ok(1));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_handle_outlives_the_runtime_and_says_so() {
+    // After a shutdown, every read on a closed store is a typed error; nothing hangs.
+    let directory = tempfile::tempdir().unwrap();
+    let workflow = signalled();
+    let runtime = Runtime::builder(open(directory.path()).await).register(&workflow).start().await.unwrap();
+    let handle = runtime.start(&workflow, "id", 1).await.unwrap();
+    reach_code(&handle, StatusCode::AwaitingSignal).await;
+    within(runtime.shutdown(SECOND)).await;
+    drop(runtime);
+    let shut =
+        |error: HandleError| matches!(error, HandleError::ShuttingDown | HandleError::Store(StoreError::Fatal(_)));
+    assert!(shut(within(handle.status()).await.unwrap_err()));
+    assert!(shut(within(handle.task_result::<u32>("inc")).await.unwrap_err()));
+    assert!(tokio::time::timeout(PATIENCE, handle.watch()).await.is_ok());
+}
