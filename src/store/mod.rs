@@ -14,6 +14,8 @@ mod directory;
 #[cfg(feature = "file-store")]
 mod file;
 mod fold;
+#[cfg(feature = "file-store")]
+mod journal;
 mod keys;
 mod kv;
 mod memory;
