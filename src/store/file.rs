@@ -6,15 +6,29 @@ use std::sync::{Arc, PoisonError, RwLock};
 use bytes::Bytes;
 use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode, Readable as _};
 
-use super::directory::{Directory, unreadable};
+use super::directory::{Directory, is_established, unreadable};
+use super::journal::{self, Position, Torn};
 use super::kv::{Kv, KvStore, Ops};
-use super::{Durability, StoreError};
+use super::{Durability, StoreError, keys};
 
 /// An embedded store in a directory, on the log-structured store `fjall`; the default choice.
 ///
 /// One process at a time may have it open. Each batch is one checksummed journal record, written and, with
 /// [`Durability::Fsync`], synced before it is acknowledged. The directory is made readable by its owner only; it must be
 /// on a local file system that honours `fdatasync` and file locks.
+///
+/// # After a crash
+/// A power loss may tear the batch that was being written, which nobody was told is durable. The next open cuts it from the
+/// end of the journal, warns with the range of bytes, and keeps them as `everstep.torn-N` in the directory (the newest 8;
+/// they are yours to delete). Damage with whole batches behind it is no torn end: the store does not open
+/// ([`StoreError::Unreadable`]), and its files stay as they were.
+///
+/// What cannot be told apart: the last batch that *was* acknowledged, if it rots on the disk, looks as if it were torn, and
+/// so do batches that a copy of the directory has lost at the end. It is told for all that was there at the last open or
+/// [`close`]: how far that reached is noted in `everstep.durable`, and a journal that ends before it does not open. With
+/// [`Durability::ProcessCrash`] a power loss may take any of what was written since, so that it looks like damage.
+///
+/// [`close`]: super::Store::close
 pub type FileStore = KvStore<Files>;
 
 /// Memory the store buffers before it writes a table, in bytes. Small, since the journal is replayed at open.
@@ -39,6 +53,8 @@ struct Open {
     /// One for everything: a second one that is rarely written would pin the journal.
     map: Keyspace,
     directory: Arc<Directory>,
+    /// How far the journal reached when it was opened.
+    reached: Position,
 }
 
 impl FileStore {
@@ -57,7 +73,7 @@ impl FileStore {
     pub async fn open_with(path: impl AsRef<Path>, durability: Durability) -> Result<Self, StoreError> {
         let path = path.as_ref().to_owned();
         let opening = tokio::task::spawn_blocking(move || {
-            let open = Open::new(&path)?;
+            let open = Open::new(&path, Torn::Kept)?;
             let (at, directory) = (path.display().to_string(), Arc::clone(&open.directory));
             let store = Self::over(Files { path, durability, open: RwLock::new(Some(open)) });
             store.check_layout(&at, directory.is_established())?;
@@ -69,9 +85,10 @@ impl FileStore {
 }
 
 impl Open {
-    fn new(path: &Path) -> Result<Self, StoreError> {
+    fn new(path: &Path, torn: Torn) -> Result<Self, StoreError> {
         let directory = Directory::claim(path)?;
         directory.clear_unfinished().map_err(|error| unreadable(path, &error))?;
+        let reached = journal::mend(path, torn)?;
         let convert = |error: fjall::Error| match error {
             fjall::Error::Locked => StoreError::Locked(path.display().to_string()),
             other => unreadable(path, &other),
@@ -83,7 +100,26 @@ impl Open {
         }
         let options = || KeyspaceCreateOptions::default().max_memtable_size(MEMTABLE_BYTES);
         let map = database.keyspace("everstep", options).map_err(convert)?;
-        Ok(Self { database, map, directory: Arc::new(directory) })
+        note_durable(path, reached);
+        Ok(Self { database, map, directory: Arc::new(directory), reached })
+    }
+
+    /// Notes how far the journal is durable.
+    fn note_end(&self, path: &Path) {
+        // First how far it reaches, then the sync: it may grow meanwhile.
+        let reached = journal::reach(path, self.reached).ok().flatten();
+        if let Some(reached) = reached
+            && self.database.persist(PersistMode::SyncAll).is_ok()
+        {
+            note_durable(path, reached);
+        }
+    }
+}
+
+/// Without the note less damage is told from a torn end; that is no reason not to open.
+fn note_durable(path: &Path, reached: Position) {
+    if let Err(error) = journal::note_durable(path, reached) {
+        tracing::warn!(path = %path.display(), %error, "how far the journal is durable could not be noted");
     }
 }
 
@@ -139,12 +175,21 @@ impl Kv for Files {
         let mut open = self.open.write().unwrap_or_else(PoisonError::into_inner);
         // First let go of the old one: it holds the lock.
         drop(open.take());
-        *open = Some(Open::new(&self.path)?);
+        if !is_established(&self.path) {
+            return Err(unreadable(&self.path, &"it is gone"));
+        }
+        let reopened = Open::new(&self.path, Torn::Dropped)?;
+        if !reopened.map.contains_key(keys::VERSION).map_err(|error| fatal(&error))? {
+            return Err(unreadable(&self.path, &"it has lost what was stored in it"));
+        }
+        *open = Some(reopened);
         Ok(())
     }
 
     fn close(&self) {
-        drop(self.open.write().unwrap_or_else(PoisonError::into_inner).take());
+        if let Some(open) = self.open.write().unwrap_or_else(PoisonError::into_inner).take() {
+            open.note_end(&self.path);
+        }
     }
 
     fn durability(&self) -> Durability {

@@ -17,6 +17,8 @@ mod faulty;
 #[cfg(feature = "file-store")]
 mod file;
 mod fold;
+#[cfg(feature = "file-store")]
+mod journal;
 mod keys;
 mod kv;
 mod memory;

@@ -1,0 +1,125 @@
+//! How the database frames a batch in its journal, as far as a torn one must be told from a whole one.
+//!
+//! ```text
+//! batch   01  items u32  seqno u64 | items.. | 03  checksum u64  'F' 'J' 'L' 03
+//! item    02  kind u8  compression u8  keyspace u64  key bytes u16  value bytes u32  stored bytes u32 | key | value
+//! clear   04  keyspace u64
+//! ```
+//!
+//! Little-endian. The checksum is xxh3 over the items. A batch's seqno is greater than those of all batches before it, in
+//! older journals too. Behind the last batch a journal may hold zeros: it is made long before it is written.
+
+use std::io::{self, Read};
+
+use xxhash_rust::xxh3::Xxh3;
+
+const START: u8 = 1;
+const ITEM: u8 = 2;
+const END: u8 = 3;
+const CLEAR: u8 = 4;
+const TRAILER: [u8; 4] = *b"FJL\x03";
+const START_BYTES: u64 = 13;
+const END_BYTES: u64 = 13;
+/// Of the database's kinds: a value, two kinds of deletion, a reference.
+const KINDS: [u8; 4] = [0, 1, 2, 4];
+const COMPRESSION_MAX: u8 = 1;
+const CHUNK_BYTES: usize = 64 << 10;
+
+/// What stands where a batch could begin.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Found {
+    /// A batch whose checksum holds.
+    Whole { seqno: u64, bytes: u64 },
+    /// A batch from its start to its trailer, whose checksum does not hold.
+    Mangled { bytes: u64 },
+    /// Nothing, or the begin of something.
+    Nothing,
+}
+
+/// What stands next. Afterwards the reader is anywhere, unless it was a batch.
+pub(super) fn next(reader: &mut impl Read) -> io::Result<Found> {
+    match read_batch(reader) {
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(Found::Nothing),
+        found => found,
+    }
+}
+
+fn read_batch(reader: &mut impl Read) -> io::Result<Found> {
+    let mut chunk = Vec::new();
+    let [START] = array(reader)? else { return Ok(Found::Nothing) };
+    let items = u32::from_le_bytes(array(reader)?);
+    let seqno = u64::from_le_bytes(array(reader)?);
+    let (mut checksum, mut bytes) = (Xxh3::new(), START_BYTES);
+    for _ in 0..items {
+        let Some(item_bytes) = read_item(reader, &mut checksum, &mut chunk)? else { return Ok(Found::Nothing) };
+        bytes += item_bytes;
+    }
+    let [END] = array(reader)? else { return Ok(Found::Nothing) };
+    let expected = u64::from_le_bytes(array(reader)?);
+    if array(reader)? != TRAILER {
+        return Ok(Found::Nothing);
+    }
+    bytes += END_BYTES;
+    let holds = checksum.digest() == expected;
+    Ok(if holds { Found::Whole { seqno, bytes } } else { Found::Mangled { bytes } })
+}
+
+/// How long the item is, if it is one.
+fn read_item(reader: &mut impl Read, checksum: &mut Xxh3, chunk: &mut Vec<u8>) -> io::Result<Option<u64>> {
+    let tag @ [kind_of_entry] = array(reader)?;
+    checksum.update(&tag);
+    match kind_of_entry {
+        CLEAR => {
+            checksum.update(&array::<8>(reader)?);
+            Ok(Some(9))
+        }
+        ITEM => {
+            let head: [u8; 20] = array(reader)?;
+            checksum.update(&head);
+            let [kind, compression, .., k0, k1, _, _, _, _, v0, v1, v2, v3] = head;
+            if !KINDS.contains(&kind) || compression > COMPRESSION_MAX {
+                return Ok(None);
+            }
+            let content = u64::from(u16::from_le_bytes([k0, k1])) + u64::from(u32::from_le_bytes([v0, v1, v2, v3]));
+            // By chunks: a length that has rotted must not take memory.
+            let mut left = content;
+            while left > 0 {
+                chunk.resize(usize::try_from(left).map_or(CHUNK_BYTES, |left| left.min(CHUNK_BYTES)), 0);
+                reader.read_exact(chunk)?;
+                checksum.update(chunk);
+                left -= chunk.len() as u64;
+            }
+            Ok(Some(21 + content))
+        }
+        _ => Ok(None),
+    }
+}
+
+fn array<const N: usize>(reader: &mut impl Read) -> io::Result<[u8; N]> {
+    let mut bytes = [0; N];
+    reader.read_exact(&mut bytes)?;
+    Ok(bytes)
+}
+
+/// Where in `bytes` the first batch begins that is whole and newer than `seqno`. What was written over once may hold older
+/// ones.
+pub(super) fn find_newer(bytes: &[u8], seqno: Option<u64>) -> io::Result<Option<usize>> {
+    let mut from = 0;
+    // A batch that is all there but for its checksum is passed over whole: a value may hold the image of a batch. Where
+    // the frame is broken no length is believed, since one that has rotted would hide what stands behind it.
+    if let Found::Mangled { bytes: mangled } = next(&mut &*bytes)? {
+        from = usize::try_from(mangled).unwrap_or(usize::MAX);
+    }
+    while let Some(rest) = bytes.get(from..) {
+        let Some(at) = rest.iter().position(|byte| *byte == START) else { return Ok(None) };
+        from += at;
+        let mut candidate = bytes.get(from..).unwrap_or_default();
+        if let Found::Whole { seqno: found, .. } = next(&mut candidate)?
+            && Some(found) > seqno
+        {
+            return Ok(Some(from));
+        }
+        from += 1;
+    }
+    Ok(None)
+}

@@ -1,0 +1,260 @@
+//! Calls to the operating system that fail under the store on disk: each is failed in a child process by a preloaded
+//! library, and then the directory is opened without it. Nothing that was acknowledged is lost.
+//!
+//! `EVERSTEP_DISK_FAULTS=1000` fails as many calls of each kind; else 50 in all.
+#![cfg(all(target_os = "linux", feature = "file-store"))]
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test may panic anywhere")]
+
+#[path = "disk_faults/faults.rs"]
+mod faults;
+#[path = "disk_faults/world.rs"]
+mod world;
+
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::sync::Arc;
+use std::time::Duration;
+
+use everstep::{FileStore, Health, Store as _};
+use faults::{CONTROL, Fault, Faults, KINDS, Kind, build, preload};
+use tempfile::TempDir;
+use tokio::process::Command;
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+use world::{INSTANCES, Ledger, PATIENCE, World, check, name, read};
+
+const DIRECTORY: &str = "EVERSTEP_TEST_DATA";
+const MODE: &str = "EVERSTEP_TEST_MODE";
+const COMMITS_FAIL: &str = "EVERSTEP_TEST_COMMITS_FAIL";
+const INPUT_BYTES: &str = "EVERSTEP_TEST_INPUT_BYTES";
+
+/// What becomes of the fault.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Mode {
+    /// It comes once: the process goes on and finishes everything.
+    Once,
+    /// It lasts until the process was seen to be unhealthy, and then the process goes on.
+    ForAWhile,
+    /// It lasts: the process shuts down.
+    Lasting,
+}
+
+const MODES: [Mode; 3] = [Mode::Once, Mode::ForAWhile, Mode::Lasting];
+
+struct Case {
+    kind: Kind,
+    fault: Fault,
+    mode: Mode,
+    first: u64,
+    input_bytes: usize,
+}
+
+impl Case {
+    fn describe(&self) -> String {
+        format!("{:?} {} with {:?}, {:?}, inputs of {} bytes", self.kind, self.first, self.fault, self.mode, self.input_bytes)
+    }
+}
+
+/// The directory of one case: the store in it, and what is outside of the faults' reach.
+struct Place {
+    dir: TempDir,
+}
+
+impl Place {
+    fn new() -> Self {
+        let memory = Path::new("/dev/shm");
+        Self { dir: if memory.is_dir() { TempDir::new_in(memory).unwrap() } else { TempDir::new().unwrap() } }
+    }
+
+    fn of(path: &Path) -> (PathBuf, PathBuf) {
+        (path.join("data/store"), path.join("ledger"))
+    }
+
+    fn control(&self) -> PathBuf {
+        self.dir.path().join("control")
+    }
+
+    /// Runs the child, which must end well.
+    async fn run(&self, library: &Path, case: &Case) {
+        let what = case.describe();
+        let mut command = Command::new(std::env::current_exe().unwrap());
+        command.args(["--exact", CHILD, "--nocapture"]).kill_on_drop(true);
+        command.env(DIRECTORY, self.dir.path()).env(MODE, format!("{:?}", case.mode));
+        command.env(INPUT_BYTES, case.input_bytes.to_string());
+        if case.mode != Mode::Once && matches!(case.kind, Kind::Write | Kind::Sync) {
+            command.env(COMMITS_FAIL, "1");
+        }
+        preload(&mut command, library, &self.control(), &self.dir.path().join("data"));
+        command.env("RUST_BACKTRACE", "0").stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let ended = tokio::time::timeout(2 * PATIENCE, command.output()).await.unwrap_or_else(|_| panic!("{what}: it hangs"));
+        let ended = ended.unwrap();
+        let said = String::from_utf8_lossy(&ended.stderr) + String::from_utf8_lossy(&ended.stdout);
+        assert!(ended.status.success(), "{what}: {said}");
+    }
+}
+
+const CHILD: &str = "a_process_whose_disk_fails";
+
+/// The child's part; nothing if this is not the child.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_process_whose_disk_fails() {
+    let Some(dir) = std::env::var_os(DIRECTORY) else { return };
+    let (data, ledger) = Place::of(Path::new(&dir));
+    let mode = std::env::var(MODE).unwrap();
+    let mode = MODES.into_iter().find(|one| format!("{one:?}") == mode).unwrap();
+    let input_bytes = std::env::var(INPUT_BYTES).unwrap().parse().unwrap();
+    let faults = Arc::new(Faults::attach(Path::new(&std::env::var_os(CONTROL).unwrap())));
+    let Some(world) = begin(&data, &ledger, mode, input_bytes, &faults).await else { return };
+    let torn_before = torn_tails(&data);
+    let (seen, commits_fail) = (Arc::clone(&faults), std::env::var_os(COMMITS_FAIL).is_some());
+    let may_be = move || !commits_fail || seen.failed() == 0 || seen.are_lifted();
+    let mut all = world.drive(&read(&ledger), may_be);
+    if mode != Mode::Once && let Some(reason) = unhealthy(&world, &mut all).await {
+        let expected = ["os error", "Os { code", "Poisoned"];
+        assert!(expected.iter().any(|one| reason.contains(one)), "{reason}");
+        if mode == Mode::ForAWhile {
+            faults.lift();
+        }
+    }
+    if mode == Mode::Lasting {
+        tokio::time::timeout(PATIENCE, world.runtime.shutdown(Duration::from_millis(100))).await.expect("shutdown ends");
+        all.join_all().await;
+    } else {
+        tokio::time::timeout(PATIENCE, all.join_all()).await.expect("all instances end");
+        tokio::time::timeout(PATIENCE, world.is_healthy()).await.expect("it is healthy again");
+        world.runtime.shutdown(Duration::from_secs(1)).await;
+        let ended = read(&ledger);
+        assert!((0..INSTANCES).all(|number| ended.contains_key(&format!("ended {}", name(number)))), "{ended:?}");
+        assert_eq!(torn_tails(&data), torn_before, "the process knows that what it could not write is nothing to keep");
+    }
+    assert_eq!(faults.retried(), 0, "a sync that had failed was tried again on the same handle");
+    for (line, times) in read(&ledger) {
+        assert_eq!(times, 1, "{line}, by the same process");
+    }
+}
+
+fn torn_tails(data: &Path) -> usize {
+    let names = std::fs::read_dir(data).unwrap().map(|entry| entry.unwrap().file_name());
+    names.filter(|name| name.to_string_lossy().starts_with("everstep.torn-")).count()
+}
+
+/// Opens the store twice and starts the runtime; what fails is tried again, unless it would fail for ever.
+async fn begin(data: &Path, ledger: &Path, mode: Mode, input_bytes: usize, faults: &Faults) -> Option<Arc<World>> {
+    loop {
+        let begun = async {
+            let store = FileStore::open(data).await.map_err(|error| error.to_string())?;
+            store.close().await;
+            store.reopen().await.map_err(|error| error.to_string())?;
+            World::on(store, Ledger::open(ledger), input_bytes).await
+        };
+        match begun.await {
+            Ok(world) => return Some(world),
+            Err(error) => {
+                assert!(faults.failed() > 0, "{error}");
+                match mode {
+                    Mode::Once => {}
+                    Mode::ForAWhile => faults.lift(),
+                    Mode::Lasting => return None,
+                }
+            }
+        }
+    }
+}
+
+/// Waits until the runtime says why it is not healthy; none if everything ended all the same.
+async fn unhealthy(world: &World, all: &mut JoinSet<()>) -> Option<String> {
+    let waiting = async {
+        loop {
+            if let Health::Unhealthy { reason } = world.runtime.health() {
+                return Some(reason);
+            }
+            tokio::select! {
+                one = all.join_next() => match one {
+                    Some(one) => one.unwrap(),
+                    None => return None,
+                },
+                () = tokio::time::sleep(Duration::from_millis(1)) => {}
+            }
+        }
+    };
+    tokio::time::timeout(PATIENCE, waiting).await.expect("it says that it is unhealthy, or ends")
+}
+
+/// The library, and how many calls of each kind there are without a fault; none where faults cannot be made.
+async fn prepare(dir: &Path, input_bytes: usize) -> Option<(PathBuf, [u64; 4])> {
+    let skip = |why: &str| {
+        assert!(std::env::var_os("CI").is_none(), "no faults can be made: {why}");
+        println!("skipped, since no faults can be made: {why}");
+    };
+    let library = match build(dir) {
+        Ok(library) => library,
+        Err(why) => {
+            skip(&why);
+            return None;
+        }
+    };
+    let place = Place::new();
+    let faults = Faults::create(&place.control());
+    let case = Case { kind: Kind::Write, fault: Fault::IoError, mode: Mode::Once, first: u64::MAX, input_bytes };
+    place.run(&library, &case).await;
+    let calls = KINDS.map(|kind| faults.calls(kind));
+    if calls.contains(&0) {
+        skip(&format!("the library saw {calls:?} calls"));
+        return None;
+    }
+    Some((library, calls))
+}
+
+async fn fail(library: &Path, case: Case) -> bool {
+    let (place, what) = (Place::new(), case.describe());
+    let faults = Faults::create(&place.control());
+    let many = match (case.mode, case.fault) {
+        (Mode::Once, Fault::ShortWrite) => 2,
+        (Mode::Once, _) => 1,
+        _ => u64::MAX,
+    };
+    faults.plan(case.kind, case.fault, case.first, many);
+    place.run(library, &case).await;
+    let (data, ledger) = Place::of(place.dir.path());
+    check(&data, &ledger, case.input_bytes, &what).await;
+    faults.failed() > 0
+}
+
+/// Method: a first child counts the calls that the workload makes. Then, for calls spread over all of them, a child of its
+/// own, and a start on what it left.
+#[tokio::test(flavor = "multi_thread")]
+async fn whichever_call_fails_nothing_acknowledged_is_lost() {
+    let dir = TempDir::new().unwrap();
+    let Some((library, calls)) = prepare(dir.path(), 3_000).await else { return };
+    println!("{KINDS:?}: {calls:?} calls");
+    let each = std::env::var("EVERSTEP_DISK_FAULTS").ok().and_then(|each| each.parse().ok());
+    let mut cases = Vec::new();
+    for (kind, share) in KINDS.into_iter().zip([20, 18, 4, 8]) {
+        let faults = match kind {
+            Kind::Write => vec![Fault::IoError, Fault::NoSpace, Fault::ShortWrite],
+            _ => vec![Fault::IoError, Fault::NoSpace],
+        };
+        let (many, calls) = (each.unwrap_or(share), calls[kind as usize]);
+        for number in 0..many {
+            let (fault, mode) = (faults[number as usize % faults.len()], MODES[number as usize / faults.len() % 3]);
+            cases.push(Case { kind, fault, mode, first: 1 + number * calls / many, input_bytes: 3_000 });
+        }
+    }
+    let (all, library) = (cases.len(), Arc::new(library));
+    let (places, mut running, mut failed) = (Arc::new(Semaphore::new(3)), JoinSet::new(), 0);
+    for case in cases {
+        let place = Arc::clone(&places).acquire_owned().await.unwrap();
+        let library = Arc::clone(&library);
+        running.spawn(async move {
+            let _place = place;
+            fail(&library, case).await
+        });
+        while let Some(ended) = running.try_join_next() {
+            failed += usize::from(ended.unwrap());
+        }
+    }
+    failed += running.join_all().await.into_iter().filter(|failed| *failed).count();
+    println!("{failed} of {all} faults came to pass");
+    // Commits are as large as it happens: the last calls need not come.
+    assert!(2 * failed > all, "{failed} of {all} faults came to pass");
+}
