@@ -32,7 +32,7 @@ mod upgrades;
 mod waiters;
 
 pub use hub::Health;
-pub(crate) use hub::{Hub, HubParts, Read};
+pub(crate) use hub::{Hub, HubParts, Read, Undelivered};
 pub(crate) use mail::{Mail, MailError, Replacement, Reply, SignalMail};
 pub use pruner::Retention;
 pub(crate) use root::Actors;

@@ -94,7 +94,8 @@ impl Runtime {
     /// # Errors
     /// [`MessageError`], as [`InstanceHandle::delete`].
     pub async fn delete(&self, instance: &InstanceId) -> Result<(), MessageError> {
-        delete(self.inner.actors.hub(), instance).await
+        let hub = self.inner.actors.hub();
+        delete(hub, instance, hub.when_busy).await
     }
 
     /// Stops gently: new work is refused, running tasks may finish until `grace` is over, then they are cancelled and run
