@@ -2,7 +2,7 @@
 //!
 //! Commits are held at a gate, so that whatever is under way stays so. A call is admitted when its future is first polled:
 //! polled once, it has been refused, or it is under way, or it waits.
-#![allow(clippy::unwrap_used, reason = "a test may panic anywhere")]
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test may panic anywhere")]
 
 mod common;
 
@@ -23,10 +23,19 @@ use everstep::{
 };
 use through::{Hooks, Through};
 use tokio::sync::watch;
+use tokio::task::JoinSet;
 
-/// Commits wait while it is closed.
+/// Which commits wait.
+#[derive(Clone, PartialEq)]
+enum Hold {
+    Nothing,
+    Everything,
+    /// Those of this instance alone.
+    Alone(String),
+}
+
 struct Held {
-    open: watch::Sender<bool>,
+    hold: watch::Sender<Hold>,
     /// The instances written in each commit.
     batches: Mutex<Vec<Vec<String>>>,
 }
@@ -34,8 +43,13 @@ struct Held {
 impl Hooks for Held {
     fn commit<'a>(&'a self, store: &'a MemoryStore, batch: &'a [Write]) -> BoxFuture<'a, Result<Answers, StoreError>> {
         Box::pin(async move {
-            self.open.subscribe().wait_for(|open| *open).await.unwrap();
-            let instances = batch.iter().map(|write| write.instance.to_string()).collect();
+            let instances: Vec<_> = batch.iter().map(|write| write.instance.to_string()).collect();
+            let goes = |hold: &Hold| match hold {
+                Hold::Nothing => true,
+                Hold::Everything => false,
+                Hold::Alone(instance) => instances.iter().any(|written| written != instance),
+            };
+            self.hold.subscribe().wait_for(goes).await.unwrap();
             self.batches.lock().unwrap().push(instances);
             store.commit(batch).await
         })
@@ -43,18 +57,18 @@ impl Hooks for Held {
 }
 
 impl Held {
-    fn hold(&self) {
-        self.open.send_replace(false);
+    fn new() -> Arc<Self> {
+        Arc::new(Self { hold: watch::channel(Hold::Nothing).0, batches: Mutex::default() })
     }
 
-    fn release(&self) {
-        self.open.send_replace(true);
+    fn set(&self, hold: Hold) {
+        self.hold.send_replace(hold);
     }
 }
 
 /// Every bound small: two messages at an instance, one instance awake, two starts.
 fn builder(workflow: &Workflow<u32, Output>) -> (Arc<Held>, RuntimeBuilder) {
-    let held = Arc::new(Held { open: watch::channel(true).0, batches: Mutex::default() });
+    let held = Held::new();
     let mut limits = Limits::default();
     (limits.instance_messages_max, limits.resident_max, limits.writes_queued_max) = (2, 1, 2);
     let store = Through::new(&MemoryStore::new(), &held);
@@ -96,14 +110,14 @@ fn refusing() -> StartOptions {
 async fn a_message_to_a_full_queue_is_refused_or_waits_as_its_caller_chose() {
     let (held, _runtime, _, waiting) = started().await;
     let refusing = waiting.clone().when_busy(WhenBusy::Refuse);
-    held.hold();
+    held.set(Hold::Everything);
     let (mut first, mut third) = (pin!(refusing.signal("go", &1_u32)), pin!(refusing.signal("go", &3_u32)));
     let (mut second, mut cancel) = (pin!(refusing.signal("go", &2_u32)), pin!(waiting.cancel("late", "test")));
     assert_eq!(poll(&mut first).await, None);
     assert_eq!(poll(&mut second).await, None);
     assert_eq!(poll(&mut third).await, Some(Err(MessageError::Busy(Bound::InstanceMessages))));
     assert_eq!(poll(&mut cancel).await, None);
-    held.release();
+    held.set(Hold::Nothing);
     assert_eq!(within(first).await, Ok(()));
     assert_eq!(within(second).await, Ok(()));
     assert_eq!(within(waiting.result()).await, Ok(((0, 1), 2)));
@@ -117,14 +131,14 @@ async fn a_message_to_a_full_queue_is_refused_or_waits_as_its_caller_chose() {
 async fn a_message_that_would_wake_one_instance_too_many_is_refused_or_waits() {
     let (held, runtime, workflow, one) = started().await;
     let two = runtime.start(&workflow, "two", 0).await.unwrap();
-    held.hold();
+    held.set(Hold::Everything);
     let mut under_way = pin!(one.signal("go", &1_u32));
     assert_eq!(poll(&mut under_way).await, None);
     let refused = within(two.clone().when_busy(WhenBusy::Refuse).signal("go", &7_u32)).await;
     assert_eq!(refused, Err(MessageError::Busy(Bound::Residents)));
     let mut waits = pin!(two.signal("go", &5_u32));
     assert_eq!(poll(&mut waits).await, None);
-    held.release();
+    held.set(Hold::Nothing);
     within(under_way).await.unwrap();
     within(waits).await.unwrap();
     within(two.signal("go", &6_u32)).await.unwrap();
@@ -135,16 +149,16 @@ async fn a_message_that_would_wake_one_instance_too_many_is_refused_or_waits() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_start_beside_too_many_others_is_refused_or_waits_and_what_was_refused_is_not_there() {
     let (held, runtime, workflow, _) = started().await;
-    held.hold();
+    held.set(Hold::Everything);
     let mut under_way = [2, 3].map(|n| Box::pin(runtime.start_with(&workflow, format!("{n}"), n, refusing())));
     for start in &mut under_way {
         assert!(poll(&mut start.as_mut()).await.is_none());
     }
-    let refused = runtime.start_with(&workflow, "refused", 4, refusing()).await;
+    let refused = within(runtime.start_with(&workflow, "refused", 4, refusing())).await;
     assert_eq!(refused.unwrap_err(), StartError::Busy(Bound::WritesQueued));
     let mut waits = pin!(runtime.start(&workflow, "waits", 5));
     assert!(poll(&mut waits).await.is_none());
-    held.release();
+    held.set(Hold::Nothing);
     for start in under_way {
         within(start).await.unwrap();
     }
@@ -157,13 +171,13 @@ async fn a_start_beside_too_many_others_is_refused_or_waits_and_what_was_refused
 #[tokio::test(flavor = "multi_thread")]
 async fn a_start_in_place_of_an_instance_with_a_full_queue_is_refused_and_the_instance_goes_on() {
     let (held, runtime, workflow, handle) = started().await;
-    held.hold();
+    held.set(Hold::Everything);
     let (mut first, mut second) = (pin!(handle.signal("go", &1_u32)), pin!(handle.signal("go", &2_u32)));
     assert_eq!((poll(&mut first).await, poll(&mut second).await), (None, None));
     let options = with(ConflictPolicy::TerminateExisting).when_busy(WhenBusy::Refuse);
     let refused = within(runtime.start_with(&workflow, "one", 9, options)).await;
     assert_eq!(refused.unwrap_err(), StartError::Busy(Bound::InstanceMessages));
-    held.release();
+    held.set(Hold::Nothing);
     assert_eq!(within(handle.result()).await, Ok(((0, 1), 2)));
 }
 
@@ -175,7 +189,7 @@ async fn the_runtime_says_what_calls_do_that_do_not_say_it_themselves() {
     let runtime = builder.when_busy(WhenBusy::Refuse).start().await.unwrap();
     let handle = runtime.start(&workflow, "one", 0).await.unwrap();
     let patient = handle.clone().when_busy(WhenBusy::Wait);
-    held.hold();
+    held.set(Hold::Everything);
     let (mut first, mut second) = (pin!(handle.signal("go", &1_u32)), pin!(handle.signal("go", &2_u32)));
     assert_eq!((poll(&mut first).await, poll(&mut second).await), (None, None));
     assert_eq!(handle.pause("why", "test").await, Err(MessageError::Busy(Bound::InstanceMessages)));
@@ -185,11 +199,11 @@ async fn the_runtime_says_what_calls_do_that_do_not_say_it_themselves() {
     for start in &mut starts {
         assert!(poll(&mut start.as_mut()).await.is_none());
     }
-    let refused = runtime.start(&workflow, "refused", 4).await;
+    let refused = within(runtime.start(&workflow, "refused", 4)).await;
     assert_eq!(refused.unwrap_err(), StartError::Busy(Bound::WritesQueued));
     let options = StartOptions::new().when_busy(WhenBusy::Wait);
     assert!(poll(&mut pin!(runtime.start_with(&workflow, "waits", 5, options))).await.is_none());
-    held.release();
+    held.set(Hold::Nothing);
     within(first).await.unwrap();
 }
 
@@ -201,7 +215,7 @@ async fn calls_that_are_dropped_give_their_places_back() {
     let other = runtime.start(&workflow, "other", 0).await.unwrap();
     let refuses = one.clone().when_busy(WhenBusy::Refuse);
     for round in 1..=3 {
-        held.hold();
+        held.set(Hold::Everything);
         {
             let name = |n: u32| format!("{round} {n}");
             let mut starts: Vec<_> = (0..12).map(|n| Box::pin(runtime.start(&workflow, name(n), 0))).collect();
@@ -218,10 +232,10 @@ async fn calls_that_are_dropped_give_their_places_back() {
             }
         }
         // Dropped, but under way: their places are taken.
-        let refused = runtime.start_with(&workflow, "refused", 0, refusing()).await;
+        let refused = within(runtime.start_with(&workflow, "refused", 0, refusing())).await;
         assert_eq!(refused.unwrap_err(), StartError::Busy(Bound::WritesQueued));
-        assert_eq!(refuses.unpause().await, Err(MessageError::Busy(Bound::InstanceMessages)));
-        held.release();
+        assert_eq!(within(refuses.unpause()).await, Err(MessageError::Busy(Bound::InstanceMessages)));
+        held.set(Hold::Nothing);
         within(reach_code(&one, StatusCode::Paused)).await;
         for n in 0..2 {
             let there = async {
@@ -243,33 +257,49 @@ async fn calls_that_are_dropped_give_their_places_back() {
     }
 }
 
-/// Method: ten callers wait for room to wake the same instance. Once there is, no more of their messages are under way at a
-/// time than the instance's queue takes, which the size of each commit tells.
+/// Method: twelve instances may be awake and are, with messages under way, and as many callers wait for room to wake another
+/// one. When the twelve leave, that one's commits are held until every caller has had room: until eleven more instances find
+/// it free. However many callers had room at a time, no commit then has more messages than the queue takes.
 #[tokio::test(flavor = "multi_thread")]
 async fn callers_who_wait_for_a_sleeping_instance_do_not_overfill_its_queue() {
-    let (held, runtime, workflow, one) = started().await;
-    let other = runtime.start(&workflow, "other", 0).await.unwrap();
-    held.hold();
-    let mut under_way = pin!(one.signal("go", &1_u32));
-    assert_eq!(poll(&mut under_way).await, None);
-    let mut waiting: Vec<_> = (0..10_u32).map(|_| Box::pin(other.pause("why", "test"))).collect();
-    let mut signals: Vec<_> = (0..10_u32).map(|_| Box::pin(other.signal("go", &1_u32))).collect();
-    for call in &mut signals {
+    const AWAKE: usize = 12;
+    let first = Workflow::builder_for::<u32>("buffering").wait_for_signal::<u32>("first", "first");
+    let workflow = first.wait_for_signal::<u32>("second", "go").build().unwrap();
+    let held = Held::new();
+    let mut limits = Limits::default();
+    (limits.instance_messages_max, limits.resident_max) = (2, AWAKE);
+    let store = Through::new(&MemoryStore::new(), &held);
+    let runtime = Runtime::builder(store).register(&workflow).limits(limits).start().await.unwrap();
+    let mut handles = Vec::new();
+    for n in 0..2 * AWAKE {
+        handles.push(runtime.start(&workflow, format!("{n}"), 0).await.unwrap());
+    }
+    let mut calls = JoinSet::new();
+    held.set(Hold::Everything);
+    let (busy, others) = handles.split_at(AWAKE);
+    for handle in busy.iter().chain(std::iter::repeat_n(&others[0], AWAKE)).cloned() {
+        let mut call = Box::pin(async move { handle.signal("go", &0_u32).await });
         assert_eq!(poll(&mut call.as_mut()).await, None);
+        calls.spawn(call);
     }
-    for call in &mut waiting {
-        assert_eq!(poll(&mut call.as_mut()).await, None);
+    held.set(Hold::Alone(others[0].id().to_string()));
+    for handle in others[1..].iter().cloned() {
+        let finds_room = async move {
+            loop {
+                let refuses = handle.clone().when_busy(WhenBusy::Refuse);
+                let mut call = Box::pin(async move { refuses.signal("go", &0_u32).await });
+                match poll(&mut call.as_mut()).await {
+                    Some(Err(MessageError::Busy(_))) => tokio::task::yield_now().await,
+                    _ => return call,
+                }
+            }
+        };
+        calls.spawn(within(finds_room).await);
     }
-    held.release();
-    within(under_way).await.unwrap();
-    for call in signals {
-        let _ = within(call).await;
-    }
-    for call in waiting {
-        let _ = within(call).await;
-    }
+    held.set(Hold::Nothing);
+    assert_eq!(within(calls.join_all()).await, vec![Ok(()); 3 * AWAKE - 1]);
     let batches = held.batches.lock().unwrap();
-    let largest = batches.iter().map(|batch| batch.iter().filter(|id| *id == "other").count()).max();
+    let largest = batches.iter().map(|batch| batch.iter().filter(|id| *id == others[0].id().as_str()).count()).max();
     assert!(largest <= Some(2), "{batches:?}");
 }
 
@@ -283,7 +313,7 @@ async fn a_delay_ends_although_there_is_always_a_caller_who_waits_for_room() {
     let (_, builder) = builder(&workflow);
     let runtime = builder.register(&delayed).clock(clock.clone()).start().await.unwrap();
     let is_over = Arc::new(AtomicBool::new(false));
-    let mut callers = tokio::task::JoinSet::new();
+    let mut callers = JoinSet::new();
     for n in 0..8 {
         let handle = runtime.start(&workflow, format!("busy {n}"), 0).await.unwrap();
         let is_over = Arc::clone(&is_over);
