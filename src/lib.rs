@@ -77,7 +77,7 @@
 //! | let ended instances go by themselves | [`Retention`] |
 //! | choose a store | [`FileStore`], [`MemoryStore`], [`Durability`], [`store`] |
 //! | choose a codec | [`Codec`], [`CustomCodec`] |
-//! | tune the bounds | [`Limits`] |
+//! | tune the bounds | [`Limits`], [`WhenBusy`] |
 //! | drive instances with a scheduler of your own | [`lifecycle`], [`machine`] |
 //! | test with time that you move | [`ManualClock`] |
 //! | test with crashes, stubs and a store that fails | the module `testing`, behind the feature of that name |
@@ -120,7 +120,7 @@ pub use definition::{
 pub use handle::{HandleError, InstanceHandle, MessageError, ResultError, StatusWatch};
 pub use id::{DefinitionHash, HashError, IdError, InstanceId, NodePath, RunId};
 pub use lifecycle::{ConflictPolicy, ExistingInstance, StartError};
-pub use limits::Limits;
+pub use limits::{Bound, Limits, WhenBusy};
 pub use run_once::{RunOnce, RunOnceError};
 pub use runtime::{
     Cursor, CursorError, Health, InstanceFilter, ListError, Listed, Page, Retention, Runtime, RuntimeBuilder,

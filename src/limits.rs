@@ -33,6 +33,31 @@ pub const DEATHS_MAX: u32 = 5;
 /// the one that kills the process are told from it.
 pub const DEATHS_ALONE: u32 = 3;
 
+/// What a call does that reaches one of these [`Limits`]: see [`Bound`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum WhenBusy {
+    /// It waits, in line with the others. Who gives up drops the call: nothing was done then, unless it had its place.
+    #[default]
+    Wait,
+    /// It is refused at once: nothing was done, and it may be repeated.
+    Refuse,
+}
+
+/// A bound that was reached by those who start instances and send messages. Nothing was done; try again later.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
+#[non_exhaustive]
+pub enum Bound {
+    /// [`Limits::instance_messages_max`].
+    #[error("the instance has as many messages queued as Limits::instance_messages_max allows")]
+    InstanceMessages,
+    /// [`Limits::resident_max`].
+    #[error("as many instances are awake as Limits::resident_max allows, and this one is not")]
+    Residents,
+    /// [`Limits::writes_queued_max`].
+    #[error("as many starts are under way as Limits::writes_queued_max allows")]
+    WritesQueued,
+}
+
 /// Bounds a service may tune, given to [`RuntimeBuilder::limits`](crate::RuntimeBuilder::limits).
 ///
 /// Each has a typed error or a stated wait where it is reached; nothing acknowledged is dropped to make room.
@@ -49,13 +74,13 @@ pub struct Limits {
     pub signals_buffered_max: u32,
     /// Payload bytes one instance buffers in signals. Default 64 MiB.
     pub signal_buffer_bytes_max: u64,
-    /// Instances awake (with an actor in memory) at once. Default 20,000.
+    /// Instances awake (with an actor in memory) at once; callers of further ones wait or are refused. Default 20,000.
     pub resident_max: usize,
     /// Tasks that run at once. Default 1,024.
     pub tasks_running_max: usize,
-    /// Messages of callers queued at one instance; further callers wait. Default 64.
+    /// Messages of callers queued at one instance; further callers wait or are refused. Default 64.
     pub instance_messages_max: usize,
-    /// Writes of callers (starts) queued at the store; further callers wait. Default 4,096.
+    /// Writes of callers (starts) queued at the store; further callers wait or are refused. Default 4,096.
     pub writes_queued_max: usize,
     /// Wake-ups held in memory; later ones stay in the store's due index. Default 10,000.
     pub timer_window_max: usize,

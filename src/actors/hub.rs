@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use ractor::ActorRef;
-use tokio::sync::{Notify, Semaphore, watch};
+use tokio::sync::{Notify, OwnedSemaphorePermit, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::instance::Activation;
@@ -21,7 +21,7 @@ use crate::definition::{Definition, Deps, Names};
 use crate::executor::{AttemptKey, Executor, Sink};
 use crate::id::{DefinitionHash, InstanceId};
 use crate::lifecycle::{LoadError, Stored, load};
-use crate::limits::Limits;
+use crate::limits::{Bound, Limits, WhenBusy};
 use crate::machine::{Effect, Outcome, Snapshot, Wake};
 use crate::status::Status;
 use crate::store::{Store, StoreError};
@@ -43,6 +43,7 @@ pub enum Health {
 /// What the actors are made with.
 pub(crate) struct HubParts {
     pub(crate) limits: Limits,
+    pub(crate) when_busy: WhenBusy,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) store: Arc<dyn Store>,
     pub(crate) definitions: HashMap<DefinitionHash, Arc<Definition>>,
@@ -53,6 +54,8 @@ pub(crate) struct HubParts {
 
 pub(crate) struct Hub {
     pub(crate) limits: Limits,
+    /// What callers do who do not say.
+    pub(crate) when_busy: WhenBusy,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) store: Arc<dyn Store>,
     pub(crate) definitions: HashMap<DefinitionHash, Arc<Definition>>,
@@ -82,6 +85,13 @@ pub(super) struct Running {
     pub(super) timers: ActorRef<TimerMessage>,
 }
 
+/// Why a caller's mail was not sent. Nothing was done.
+pub(crate) enum Undelivered {
+    Busy(Bound),
+    /// The runtime is shutting down.
+    Closing,
+}
+
 /// An instance as read from the store, with its status in names.
 pub(crate) struct Read {
     pub(crate) stored: Stored,
@@ -93,6 +103,7 @@ impl Hub {
         let registry = Registry::new(parts.limits.resident_max, parts.limits.instance_messages_max);
         Arc::new(Self {
             limits: parts.limits,
+            when_busy: parts.when_busy,
             clock: parts.clock,
             store: parts.store,
             definitions: parts.definitions,
@@ -194,31 +205,59 @@ impl Hub {
         let _ = self.running().timers.cast(message);
     }
 
-    /// Takes mail to an instance, waiting for room to wake it.
+    /// Takes mail of the runtime itself to an instance, waiting for room to wake it.
     pub(crate) async fn send(self: &Arc<Self>, instance: &InstanceId, mail: Mail) {
         if let Err(Full(mail)) = self.registry.send(self, instance, mail) {
-            let resident = self.registry.resident().await;
-            // With a place in hand there is room.
+            let resident = self.room().await;
+            // With a place in hand there is room, unless the runtime is shutting down.
             let _ = self.registry.send_with(self, instance, mail, resident, Activation::Load);
         }
     }
 
-    /// Asks an instance something: waits for a place in its queue, for room to wake it, and for the answer. `None` means
-    /// that the answer was lost with an actor: an unknown outcome.
+    /// Room for one more actor, in line with everyone who waits for it; none if the runtime shuts down meanwhile, after which
+    /// there may never be any.
+    pub(super) async fn room(&self) -> Option<OwnedSemaphorePermit> {
+        tokio::select! {
+            resident = self.registry.resident() => resident,
+            () = self.closed() => None,
+        }
+    }
+
+    /// Takes a caller's mail to an instance: with a place in its queue, and room to wake it if it is asleep. Nothing is sent
+    /// without both, so that who gives up while waiting leaves nothing behind.
+    pub(crate) async fn deliver(
+        self: &Arc<Self>,
+        instance: &InstanceId,
+        when_busy: WhenBusy,
+        mut mail: impl FnOnce(OwnedSemaphorePermit) -> Mail,
+    ) -> Result<(), Undelivered> {
+        loop {
+            let admitted = tokio::select! {
+                admitted = self.registry.admit(instance, when_busy) => admitted.map_err(Undelivered::Busy)?,
+                () = self.closed() => return Err(Undelivered::Closing),
+            };
+            match self.registry.deliver(self, instance, admitted, mail) {
+                Ok(()) => return Ok(()),
+                Err(_) if self.is_closing() => return Err(Undelivered::Closing),
+                Err(again) => mail = again,
+            }
+        }
+    }
+
+    /// Asks an instance something, and waits for the answer. `None` means that it was lost with an actor: an unknown outcome.
     pub(crate) async fn ask(
         self: &Arc<Self>,
         instance: &InstanceId,
+        when_busy: WhenBusy,
         mail: impl FnOnce(Reply) -> Mail,
     ) -> Option<Result<(), MailError>> {
-        let places = match self.registry.places(instance) {
-            Some(places) => places,
-            // Asleep: the first message has a place.
-            None => Arc::new(Semaphore::new(1)),
-        };
-        let place = places.acquire_owned().await.ok()?;
         let (sender, answer) = tokio::sync::oneshot::channel();
-        self.send(instance, mail(Reply { sender, _place: place })).await;
-        answer.await.ok()
+        let mail = |place| mail(Reply { sender, _place: place });
+        match self.deliver(instance, when_busy, mail).await {
+            Ok(()) => answer.await.ok(),
+            Err(Undelivered::Busy(bound)) => Some(Err(MailError::Busy(bound))),
+            Err(Undelivered::Closing) => Some(Err(MailError::Closing)),
+        }
     }
 
     /// Reads an instance from the store.

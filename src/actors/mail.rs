@@ -9,6 +9,7 @@ use tokio::sync::{OwnedSemaphorePermit, oneshot};
 use crate::definition::{Definition, SignalError, SignalType};
 use crate::id::{DefinitionHash, RunId};
 use crate::lifecycle::{CommitError, LoadError, ReleaseError, StartError};
+use crate::limits::Bound;
 use crate::machine::{Damaged, NewRun, Outcome, Refusal, Ticket};
 use crate::status::Status;
 use crate::store::StoreError;
@@ -74,6 +75,7 @@ pub(crate) struct Replacement {
     pub(crate) definition: Arc<Definition>,
     pub(crate) new: NewRun,
     pub(crate) reply: oneshot::Sender<Result<(), StartError>>,
+    pub(crate) _place: OwnedSemaphorePermit,
 }
 
 /// Where an answer goes, and the caller's place in the instance's bounded queue until then.
@@ -92,6 +94,10 @@ impl Reply {
 /// Why an instance did not do what it was asked.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum MailError {
+    /// It was not sent.
+    Busy(Bound),
+    /// The runtime is shutting down, and it was not sent.
+    Closing,
     NotFound,
     Refused {
         refusal: Refusal,

@@ -34,7 +34,7 @@ mod upgrades;
 mod waiters;
 
 pub use hub::Health;
-pub(crate) use hub::{Hub, HubParts, Read};
+pub(crate) use hub::{Hub, HubParts, Read, Undelivered};
 #[cfg(feature = "testing")]
 pub(crate) use idle::next_due;
 pub(crate) use mail::{Mail, MailError, Replacement, Reply, SignalMail};

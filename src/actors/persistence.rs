@@ -19,9 +19,11 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
 use super::hub::{Health, Hub};
 use super::mail::InstanceMessage;
+use super::registry::acquire;
 use crate::clock::BoxFuture;
 use crate::id::RunId;
 use crate::lifecycle::{CommitError, Port};
+use crate::limits::{Bound, WhenBusy};
 use crate::panic::caught;
 use crate::store::{Answers, Store, StoreError, Write};
 
@@ -55,8 +57,8 @@ pub(super) struct Submission {
 enum ReplyTo {
     /// An instance's actor: only of the last of its writes in a batch.
     Instance { actor: ActorRef<InstanceMessage>, run: RunId, seq: u64 },
-    /// A caller, with its place in the queue.
-    Caller { sender: oneshot::Sender<Result<(), CommitError>>, _place: OwnedSemaphorePermit },
+    /// Whoever waits for it.
+    Caller(oneshot::Sender<Result<(), CommitError>>),
 }
 
 /// How others reach the actor.
@@ -64,11 +66,16 @@ enum ReplyTo {
 pub(crate) struct PersistenceHandle {
     actor: ActorRef<PersistenceMessage>,
     store: Arc<dyn Store>,
-    /// Bounds what callers queue; what instances queue is bounded by their number.
+    /// Bounds the starts under way; what instances queue is bounded by their number.
     places: Arc<Semaphore>,
 }
 
 impl PersistenceHandle {
+    /// A place for a start, held until it is answered: whatever it writes is not queued otherwise.
+    pub(crate) async fn admit(&self, when_busy: WhenBusy) -> Result<OwnedSemaphorePermit, Bound> {
+        acquire(&self.places, when_busy).await.ok_or(Bound::WritesQueued)
+    }
+
     /// Commits a write of an instance, which is told by a message. It does not wait, so that it can go on meanwhile.
     pub(super) fn submit(&self, write: Write, run: RunId, seq: u64, actor: ActorRef<InstanceMessage>) {
         let reply = ReplyTo::Instance { actor, run, seq };
@@ -95,10 +102,8 @@ impl PersistenceHandle {
 impl Port for PersistenceHandle {
     fn commit(&self, write: Write) -> BoxFuture<'_, Result<(), CommitError>> {
         Box::pin(async move {
-            let place = Arc::clone(&self.places).acquire_owned().await.map_err(|_| gone())?;
             let (sender, answer) = oneshot::channel();
-            let reply = ReplyTo::Caller { sender, _place: place };
-            let submission = Submission { write, reply };
+            let submission = Submission { write, reply: ReplyTo::Caller(sender) };
             self.actor.cast(PersistenceMessage::Submit(submission)).map_err(|_| gone())?;
             answer.await.unwrap_or_else(|_| Err(gone()))
         })
@@ -326,7 +331,7 @@ impl ReplyTo {
     fn send(self, answer: Result<(), CommitError>) {
         match self {
             // An actor or a caller that is gone meanwhile needs no answer: what is durable stays so.
-            Self::Caller { sender, .. } => drop(sender.send(answer)),
+            Self::Caller(sender) => drop(sender.send(answer)),
             Self::Instance { actor, run, seq } => {
                 let message = match answer {
                     Ok(()) => InstanceMessage::Committed { run, seq },

@@ -64,7 +64,7 @@ async fn take_up(hub: &Arc<Hub>, definition: &DefinitionHash) -> Result<(), Stor
             if hub.registry.is_awake(instance) {
                 continue;
             }
-            let resident = hub.registry.resident().await;
+            let resident = hub.room().await;
             // With a place in hand there is room, unless the runtime is shutting down.
             let _ = hub.registry.send_with(hub, instance, Mail::TakeUp, resident, Activation::Load);
         }

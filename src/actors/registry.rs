@@ -18,6 +18,7 @@ use super::hub::Hub;
 use super::instance::{self, Activation};
 use super::mail::{InstanceMessage, Mail};
 use crate::id::InstanceId;
+use crate::limits::{Bound, WhenBusy};
 
 pub(super) struct Registry {
     awake: DashMap<InstanceId, Entry>,
@@ -36,6 +37,14 @@ struct Entry {
     /// Places for callers' messages.
     places: Arc<Semaphore>,
     _resident: OwnedSemaphorePermit,
+}
+
+/// What a caller's mail was admitted to.
+pub(super) enum Admitted {
+    /// The queue of an instance that was awake.
+    Queue(OwnedSemaphorePermit),
+    /// The room for one more actor.
+    Room(OwnedSemaphorePermit),
 }
 
 /// Mail that was not sent, because no more instances may be awake, or the runtime shuts down.
@@ -71,9 +80,39 @@ impl Registry {
         Arc::clone(&self.residents).acquire_owned().await.ok()
     }
 
-    /// The places for callers' messages of an instance, if it is awake.
-    pub(super) fn places(&self, id: &InstanceId) -> Option<Arc<Semaphore>> {
-        self.awake.get(id).map(|entry| Arc::clone(&entry.places))
+    /// Admits a caller's mail: to the queue of an instance that is awake, else to the room to wake it.
+    pub(super) async fn admit(&self, id: &InstanceId, when_busy: WhenBusy) -> Result<Admitted, Bound> {
+        let places = self.awake.get(id).map(|entry| Arc::clone(&entry.places));
+        match places {
+            Some(places) => acquire(&places, when_busy).await.map(Admitted::Queue).ok_or(Bound::InstanceMessages),
+            None => acquire(&self.residents, when_busy).await.map(Admitted::Room).ok_or(Bound::Residents),
+        }
+    }
+
+    /// Takes a caller's mail to an instance, with a place in its queue. Gives it back if the instance has left or was woken
+    /// since the mail was admitted, so that it must be admitted anew; or if the runtime shuts down.
+    pub(super) fn deliver<M>(&self, hub: &Arc<Hub>, id: &InstanceId, admitted: Admitted, mail: M) -> Result<(), M>
+    where
+        M: FnOnce(OwnedSemaphorePermit) -> Mail,
+    {
+        match (self.awake.entry(id.clone()), admitted) {
+            (MapEntry::Occupied(mut entry), admitted) => match entry.get().place(admitted) {
+                Some(place) => {
+                    self.cast(hub, id, entry.get_mut(), mail(place));
+                    Ok(())
+                }
+                None => Err(mail),
+            },
+            (MapEntry::Vacant(vacant), Admitted::Room(resident)) if !hub.is_closing() => {
+                let entry = self.wake(hub, id, resident, Activation::Load);
+                // A queue has room for one.
+                let Ok(place) = Arc::clone(&entry.places).try_acquire_owned() else { return Err(mail) };
+                entry.cast_to_new(mail(place));
+                vacant.insert(entry);
+                Ok(())
+            }
+            (MapEntry::Vacant(_), _) => Err(mail),
+        }
     }
 
     /// Takes mail to an instance, waking it if there is room.
@@ -91,28 +130,33 @@ impl Registry {
         activation: Activation,
     ) -> Result<(), Full> {
         match self.awake.entry(id.clone()) {
-            MapEntry::Occupied(mut entry) => {
-                if let Err(mail) = entry.get().cast(mail) {
-                    // It died, and its shard has not been told yet.
-                    let successor = self.spawn(hub, id, Activation::Successor);
-                    entry.get_mut().renew(successor);
-                    entry.get().cast_to_new(mail);
-                }
-            }
+            MapEntry::Occupied(mut entry) => self.cast(hub, id, entry.get_mut(), mail),
             MapEntry::Vacant(vacant) => {
                 if hub.is_closing() {
                     return Err(Full(mail));
                 }
                 let resident = resident.or_else(|| Arc::clone(&self.residents).try_acquire_owned().ok());
                 let Some(resident) = resident else { return Err(Full(mail)) };
-                let (actor, queued) = self.spawn(hub, id, activation);
-                let places = Arc::new(Semaphore::new(self.messages_max));
-                let entry = Entry { actor, queued, places, _resident: resident };
+                let entry = self.wake(hub, id, resident, activation);
                 entry.cast_to_new(mail);
                 vacant.insert(entry);
             }
         }
         Ok(())
+    }
+
+    fn cast(&self, hub: &Arc<Hub>, id: &InstanceId, entry: &mut Entry, mail: Mail) {
+        if let Err(mail) = entry.cast(mail) {
+            // It died, and its shard has not been told yet.
+            entry.renew(self.spawn(hub, id, Activation::Successor));
+            entry.cast_to_new(mail);
+        }
+    }
+
+    fn wake(&self, hub: &Arc<Hub>, id: &InstanceId, resident: OwnedSemaphorePermit, activation: Activation) -> Entry {
+        let (actor, queued) = self.spawn(hub, id, activation);
+        let places = Arc::new(Semaphore::new(self.messages_max));
+        Entry { actor, queued, places, _resident: resident }
     }
 
     fn spawn(&self, hub: &Arc<Hub>, id: &InstanceId, activation: Activation) -> Spawned {
@@ -187,7 +231,25 @@ impl Registry {
 
 type Spawned = (ActorRef<InstanceMessage>, Arc<AtomicUsize>);
 
+/// A permit, now or as soon as there is one; none if it is refused.
+pub(super) async fn acquire(places: &Arc<Semaphore>, when_busy: WhenBusy) -> Option<OwnedSemaphorePermit> {
+    let places = Arc::clone(places);
+    match when_busy {
+        // Never closed.
+        WhenBusy::Wait => places.acquire_owned().await.ok(),
+        WhenBusy::Refuse => places.try_acquire_owned().ok(),
+    }
+}
+
 impl Entry {
+    /// The place that mail was admitted to, if it is one of this actor's queue, or one that is free.
+    fn place(&self, admitted: Admitted) -> Option<OwnedSemaphorePermit> {
+        match admitted {
+            Admitted::Queue(place) => Arc::ptr_eq(place.semaphore(), &self.places).then_some(place),
+            Admitted::Room(_) => Arc::clone(&self.places).try_acquire_owned().ok(),
+        }
+    }
+
     fn cast(&self, mail: Mail) -> Result<(), Mail> {
         self.queued.fetch_add(1, Ordering::AcqRel);
         match self.actor.cast(InstanceMessage::Mail(mail)) {

@@ -20,7 +20,7 @@ use crate::store::{Change, Condition, Write};
 impl State {
     /// Starts the new run in place of what is there, and takes it up.
     pub(super) async fn replace(&mut self, myself: &ActorRef<InstanceMessage>, replacement: Replacement) {
-        let Replacement { definition, new, reply } = replacement;
+        let Replacement { definition, new, reply, _place } = replacement;
         let started = start_in_place(&self.hub, &definition, new).await;
         let answer = match started {
             Ok((snapshot, effects)) => {

@@ -28,7 +28,7 @@ use crate::time::Timestamp;
 const SLEEP_MAX: Duration = Duration::from_secs(1);
 /// Wake-ups handled before other messages get their turn.
 const FIRED_AT_ONCE_MAX: usize = 1_000;
-/// How long a wake-up waits when no more instances may be awake, or the store could not be read.
+/// How long to wait when the store could not be read.
 const RETRY_AFTER: Duration = Duration::from_millis(20);
 
 pub(super) enum TimerMessage {
@@ -144,14 +144,20 @@ impl Actor for Timers {
             TimerMessage::Tick => {
                 let Some(hub) = state.hub.upgrade() else { return Ok(()) };
                 let read = state.refill(&hub).await;
-                state.resting = match state.fire(&hub) {
+                let fired = state.fire(&hub);
+                state.resting = match fired {
                     Fired::All => !read,
                     Fired::Some => false,
-                    Fired::NoRoom => true,
+                    Fired::NoRoom(_) => true,
                 };
                 if state.resting {
                     tokio::spawn(async move {
-                        tokio::time::sleep(RETRY_AFTER).await;
+                        match fired {
+                            // In line with callers: who only looked now and then whether there is room would find none
+                            // while there is always somebody who waits for it.
+                            Fired::NoRoom(instance) => hub.send(&instance, Mail::Wake).await,
+                            Fired::All | Fired::Some => tokio::time::sleep(RETRY_AFTER).await,
+                        }
                         // Refused only while the runtime goes down.
                         let _ = myself.cast(TimerMessage::Tick);
                     });
@@ -172,7 +178,8 @@ impl Actor for Timers {
 enum Fired {
     All,
     Some,
-    NoRoom,
+    /// For this one, which is not armed any more.
+    NoRoom(InstanceId),
 }
 
 impl State {
@@ -263,10 +270,10 @@ impl State {
         let now = self.clock.now();
         for _ in 0..FIRED_AT_ONCE_MAX {
             let Some((_, instance)) = self.next().filter(|(at, _)| *at <= now).cloned() else { return Fired::All };
-            if hub.registry.send(hub, &instance, Mail::Wake).is_err() {
-                return Fired::NoRoom;
-            }
             self.disarm(&instance);
+            if hub.registry.send(hub, &instance, Mail::Wake).is_err() {
+                return Fired::NoRoom(instance);
+            }
         }
         Fired::Some
     }

@@ -5,17 +5,22 @@ use std::sync::Arc;
 use super::MessageError;
 use crate::actors::{Hub, Mail, MailError, Reply};
 use crate::id::InstanceId;
+use crate::limits::WhenBusy;
 use crate::machine::Refusal;
-use crate::store::StoreError;
 
 /// None if the answer was lost with an actor.
 pub(super) type Answer = Option<Result<(), MailError>>;
 
-pub(super) async fn ask(hub: &Arc<Hub>, instance: &InstanceId, mail: impl FnOnce(Reply) -> Mail) -> Answer {
+pub(super) async fn ask(
+    hub: &Arc<Hub>,
+    instance: &InstanceId,
+    when_busy: WhenBusy,
+    mail: impl FnOnce(Reply) -> Mail,
+) -> Answer {
     if hub.is_closing() {
-        return Some(Err(MailError::Store(StoreError::Fatal("the runtime is shutting down".into()))));
+        return Some(Err(MailError::Closing));
     }
-    hub.ask(instance, mail).await
+    hub.ask(instance, when_busy, mail).await
 }
 
 pub(super) fn explain(hub: &Hub, answer: Answer) -> Result<(), MessageError> {
@@ -23,6 +28,7 @@ pub(super) fn explain(hub: &Hub, answer: Answer) -> Result<(), MessageError> {
         return Err(MessageError::OutcomeUnknown("the answer was lost with an actor".into()));
     };
     answer.map_err(|error| match error {
+        MailError::Busy(bound) => MessageError::Busy(bound),
         MailError::NotFound => MessageError::NotFound,
         MailError::Signal(error) => MessageError::Signal(error),
         MailError::Refused { refusal, status } => match refusal {
@@ -40,6 +46,7 @@ pub(super) fn explain(hub: &Hub, answer: Answer) -> Result<(), MessageError> {
         MailError::NotRegistered(_) | MailError::UnknownCodec(_) | MailError::OtherCodec(_) => {
             MessageError::NotRegistered
         }
+        MailError::Closing => MessageError::ShuttingDown,
         MailError::Store(_) if hub.is_closing() => MessageError::ShuttingDown,
         MailError::Store(error) => MessageError::OutcomeUnknown(error.to_string()),
         MailError::Fenced => MessageError::OutcomeUnknown("another writer has moved the instance".into()),
@@ -47,7 +54,7 @@ pub(super) fn explain(hub: &Hub, answer: Answer) -> Result<(), MessageError> {
 }
 
 /// Deletes an instance, whatever its definition.
-pub(crate) async fn delete(hub: &Arc<Hub>, instance: &InstanceId) -> Result<(), MessageError> {
-    let answer = ask(hub, instance, |reply| Mail::Delete { reply }).await;
+pub(crate) async fn delete(hub: &Arc<Hub>, instance: &InstanceId, when_busy: WhenBusy) -> Result<(), MessageError> {
+    let answer = ask(hub, instance, when_busy, |reply| Mail::Delete { reply }).await;
     explain(hub, answer)
 }

@@ -6,6 +6,7 @@ use crate::codec::CodecError;
 use crate::definition::SignalError;
 use crate::id::{DefinitionHash, IdError};
 use crate::lifecycle::LoadError;
+use crate::limits::Bound;
 use crate::machine::{Damaged, Refusal};
 use crate::status::{Failure, Status};
 use crate::store::StoreError;
@@ -79,6 +80,10 @@ impl From<LoadError> for HandleError {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum MessageError {
+    /// Too much is under way, and this call does not wait ([`WhenBusy::Refuse`](crate::WhenBusy::Refuse)). Nothing was done:
+    /// the message had no effect and may be repeated.
+    #[error("busy, nothing was done: {0}")]
+    Busy(Bound),
     /// There is no such instance.
     #[error("there is no such instance")]
     NotFound,

@@ -10,6 +10,7 @@ use super::{InstanceHandle, MessageError};
 use crate::actors::{Mail, MailError, Reply, SignalMail};
 use crate::definition::SignalType;
 use crate::id::{check_signal_id, generate_signal_id};
+use crate::limits::WhenBusy;
 use crate::machine::Refusal;
 
 /// How often a message whose outcome is unknown is repeated where that is harmless.
@@ -49,6 +50,7 @@ impl<O: 'static> InstanceHandle<O> {
         let name: Arc<str> = name.into();
         let mut codec_id = self.codec;
         let mut repeats = 0;
+        let mut when_busy = self.when_busy;
         loop {
             let codec = self.hub().codecs.get(&codec_id).ok_or(MessageError::NotRegistered)?;
             let signal = Box::new(SignalMail {
@@ -58,12 +60,14 @@ impl<O: 'static> InstanceHandle<O> {
                 codec: codec_id,
                 payload_type: SignalType::of::<T>(),
             });
-            match self.ask(|reply| Mail::Signal { signal, reply }).await {
+            match ask(self.hub(), &self.instance, when_busy, |reply| Mail::Signal { signal, reply }).await {
                 // The current run was started with another codec than the handle's.
                 Some(Err(MailError::OtherCodec(other))) if other != codec_id => codec_id = other,
                 answer => match self.explain(answer) {
                     Err(MessageError::OutcomeUnknown(_)) if repeats < REPEATS => {
                         repeats += 1;
+                        // It may have been done: too late to be refused.
+                        when_busy = WhenBusy::Wait;
                         tokio::time::sleep(Duration::from_millis(50) * repeats).await;
                     }
                     answer => return answer,
@@ -143,11 +147,11 @@ impl<O: 'static> InstanceHandle<O> {
     /// [`MessageError::NotTerminal`] if it has not ended: cancel it first. [`MessageError::NotFound`] if there is none; that
     /// is also what a second try finds when the first, of unknown outcome, had gone through.
     pub async fn delete(&self) -> Result<(), MessageError> {
-        delete(self.hub(), &self.instance).await
+        delete(self.hub(), &self.instance, self.when_busy).await
     }
 
     async fn ask(&self, mail: impl FnOnce(Reply) -> Mail) -> Answer {
-        ask(self.hub(), &self.instance, mail).await
+        ask(self.hub(), &self.instance, self.when_busy, mail).await
     }
 
     fn explain(&self, answer: Answer) -> Result<(), MessageError> {

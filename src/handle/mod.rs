@@ -12,6 +12,7 @@ use std::sync::Arc;
 use crate::actors::{Actors, Hub, Read};
 use crate::definition::Workflow;
 use crate::id::{InstanceId, RunId};
+use crate::limits::WhenBusy;
 
 pub(crate) use ask::delete;
 pub use error::{HandleError, MessageError, ResultError};
@@ -28,6 +29,7 @@ pub struct InstanceHandle<O> {
     instance: InstanceId,
     run: RunId,
     codec: u8,
+    when_busy: WhenBusy,
 }
 
 impl<O: 'static> InstanceHandle<O> {
@@ -38,7 +40,15 @@ impl<O: 'static> InstanceHandle<O> {
         run: RunId,
         codec: u8,
     ) -> Self {
-        Self { actors: Arc::clone(actors), workflow: workflow.without_input(), instance, run, codec }
+        let when_busy = actors.hub().when_busy;
+        Self { actors: Arc::clone(actors), workflow: workflow.without_input(), instance, run, codec, when_busy }
+    }
+
+    /// What messages through this handle do when too much is under way: wait, or end with [`MessageError::Busy`]. By default
+    /// what the [runtime](crate::RuntimeBuilder::when_busy) was told.
+    pub fn when_busy(mut self, when_busy: WhenBusy) -> Self {
+        self.when_busy = when_busy;
+        self
     }
 
     /// The instance's id.
@@ -80,6 +90,7 @@ impl<O> Clone for InstanceHandle<O> {
             instance: self.instance.clone(),
             run: self.run,
             codec: self.codec,
+            when_busy: self.when_busy,
         }
     }
 }

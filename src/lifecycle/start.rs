@@ -4,6 +4,7 @@ use crate::codec::Value;
 use crate::definition::{Definition, Manifest, Names};
 use crate::id::{DefinitionHash, IdError, InstanceId, RunId};
 use crate::lifecycle::{CommitError, LoadError, Port, Step, Stored, fill_values, load};
+use crate::limits::Bound;
 use crate::machine::{Damaged, Effect, NewRun, Setting, Snapshot, start};
 use crate::status::Status;
 use crate::store::{Condition, Store, StoreError, Write};
@@ -51,6 +52,10 @@ pub enum StartError {
         /// The definition it runs on.
         found: DefinitionHash,
     },
+    /// Too much is under way, and this start does not wait ([`WhenBusy::Refuse`](crate::WhenBusy::Refuse)). Nothing was
+    /// done: it may be repeated.
+    #[error("busy, nothing was done: {0}")]
+    Busy(Bound),
     /// The workflow was not given to [`RuntimeBuilder::register`](crate::RuntimeBuilder::register).
     #[error("workflow `{workflow}` is not registered with this runtime: pass it to RuntimeBuilder::register")]
     NotRegistered {

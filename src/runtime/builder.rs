@@ -11,7 +11,7 @@ use crate::clock::{Clock, SystemClock};
 use crate::codec::{CUSTOM_CODEC_ID_MIN, Codec};
 use crate::definition::{Definition, Deps, MissingDep, Workflow};
 use crate::id::DefinitionHash;
-use crate::limits::Limits;
+use crate::limits::{Limits, WhenBusy};
 use crate::store::{Store, StoreError};
 
 /// Why a runtime did not start.
@@ -54,6 +54,7 @@ pub struct RuntimeBuilder {
     registered_twice: Option<Arc<Definition>>,
     deps: Deps,
     limits: Limits,
+    when_busy: WhenBusy,
     retention: Retention,
     codec: Codec,
     more_codecs: Vec<Codec>,
@@ -68,6 +69,7 @@ impl RuntimeBuilder {
             registered_twice: None,
             deps: Deps::new(),
             limits: Limits::default(),
+            when_busy: WhenBusy::default(),
             retention: Retention::new(),
             codec: Codec::MessagePack,
             more_codecs: Vec::new(),
@@ -101,6 +103,14 @@ impl RuntimeBuilder {
     /// Sets the bounds.
     pub fn limits(mut self, limits: Limits) -> Self {
         self.limits = limits;
+        self
+    }
+
+    /// Sets what starts and messages do when too much is under way, unless they say themselves
+    /// ([`StartOptions::when_busy`](crate::StartOptions::when_busy),
+    /// [`InstanceHandle::when_busy`](crate::InstanceHandle::when_busy)). They wait by default.
+    pub fn when_busy(mut self, when_busy: WhenBusy) -> Self {
+        self.when_busy = when_busy;
         self
     }
 
@@ -155,6 +165,7 @@ impl RuntimeBuilder {
         }
         let parts = HubParts {
             limits: self.limits,
+            when_busy: self.when_busy,
             clock: self.clock,
             store: self.store,
             definitions: self.definitions,

@@ -100,7 +100,8 @@ impl Runtime {
     /// # Errors
     /// [`MessageError`], as [`InstanceHandle::delete`].
     pub async fn delete(&self, instance: &InstanceId) -> Result<(), MessageError> {
-        delete(self.inner.actors.hub(), instance).await
+        let hub = self.inner.actors.hub();
+        delete(hub, instance, hub.when_busy).await
     }
 
     /// For tests, see [`TestRuntime::crash`](crate::testing::TestRuntime::crash).

@@ -4,11 +4,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde::Serialize;
-use tokio::sync::oneshot;
+use tokio::sync::{OwnedSemaphorePermit, oneshot};
 use tokio::task::JoinError;
 
 use super::Runtime;
-use crate::actors::{Hub, Mail, Replacement};
+use crate::actors::{Hub, Mail, Replacement, Undelivered};
 use crate::codec::{CodecError, Value};
 use crate::definition::{Definition, Workflow};
 use crate::handle::InstanceHandle;
@@ -16,6 +16,7 @@ use crate::id::{InstanceId, RunId};
 use crate::lifecycle::{
     ConflictPolicy, Existing, ExistingInstance, PrepareRunOutcome, StartError, check_existing_instance, prepare_run,
 };
+use crate::limits::WhenBusy;
 use crate::machine::{NewRun, Setting};
 use crate::store::StoreError;
 
@@ -27,10 +28,11 @@ const REPEATS: u32 = 5;
 pub struct StartOptions {
     policy: ConflictPolicy,
     traceparent: Option<Arc<str>>,
+    when_busy: Option<WhenBusy>,
 }
 
 impl StartOptions {
-    /// The defaults: [`ConflictPolicy::Fail`], no traceparent.
+    /// The defaults: [`ConflictPolicy::Fail`], no traceparent, and what the runtime was told to do when it is busy.
     pub fn new() -> Self {
         Self::default()
     }
@@ -38,6 +40,13 @@ impl StartOptions {
     /// What to do when the id is taken.
     pub fn policy(mut self, policy: ConflictPolicy) -> Self {
         self.policy = policy;
+        self
+    }
+
+    /// What to do when too much is under way: wait, or end with [`StartError::Busy`]. Of the start alone: its handle does what
+    /// the [runtime](crate::RuntimeBuilder::when_busy) was told.
+    pub fn when_busy(mut self, when_busy: WhenBusy) -> Self {
+        self.when_busy = Some(when_busy);
         self
     }
 
@@ -113,8 +122,17 @@ impl Runtime {
             input: codec.encode(&input, hub.limits.payload_bytes_max)?,
             traceparent: options.traceparent,
         };
-        let starting =
-            Starting { hub: Arc::clone(hub), definition: Arc::clone(definition), new, policy: options.policy };
+        let when_busy = options.when_busy.unwrap_or(hub.when_busy);
+        // Before the task below: who gives up while waiting leaves nothing behind.
+        let place = hub.persistence().admit(when_busy).await.map_err(StartError::Busy)?;
+        let starting = Starting {
+            hub: Arc::clone(hub),
+            definition: Arc::clone(definition),
+            new,
+            policy: options.policy,
+            when_busy,
+            _place: place,
+        };
         let (run, codec) = (starting.new.run, starting.new.codec);
         // In a task of its own: a caller who gives up does not keep a run that is durable from beginning.
         let outcome = hub.tokio.spawn(starting.run(existing)).await;
@@ -158,17 +176,21 @@ struct Starting {
     definition: Arc<Definition>,
     new: NewRun,
     policy: ConflictPolicy,
+    when_busy: WhenBusy,
+    _place: OwnedSemaphorePermit,
 }
 
 impl Starting {
     /// Starts the run, repeating it while its outcome is unknown; gives what was there instead, if that is to be used.
-    async fn run(self, mut existing: Existing) -> Result<Option<ExistingInstance<Value>>, StartError> {
+    async fn run(mut self, mut existing: Existing) -> Result<Option<ExistingInstance<Value>>, StartError> {
         let mut repeats = 0;
         loop {
             match self.attempt(existing).await {
                 Err(StartError::OutcomeUnknown(error)) if repeats < REPEATS && !self.hub.is_closing() => {
                     tracing::warn!(instance = %self.new.instance, %error, "a start with an unknown outcome is repeated");
                     repeats += 1;
+                    // It may have been done: too late to be refused.
+                    self.when_busy = WhenBusy::Wait;
                     tokio::time::sleep(Duration::from_millis(50) * repeats).await;
                     existing = self.found().await?;
                 }
@@ -196,7 +218,7 @@ impl Starting {
     }
 
     async fn insert(&self, existing: Existing) -> Result<Option<ExistingInstance<Value>>, StartError> {
-        let Self { hub, definition, new, policy } = self;
+        let Self { hub, definition, new, policy, .. } = self;
         let setting = Setting { program: definition.program(), limits: &hub.limits, now: hub.clock.now() };
         // What is there is never overwritten from here, past its actor.
         let policy = if *policy == ConflictPolicy::TerminateExisting { ConflictPolicy::Fail } else { *policy };
@@ -211,8 +233,12 @@ impl Starting {
 
     async fn replace(&self) -> Result<(), StartError> {
         let (reply, answer) = oneshot::channel();
-        let replacement = Replacement { definition: Arc::clone(&self.definition), new: self.new.clone(), reply };
-        self.hub.send(&self.new.instance, Mail::Replace(Box::new(replacement))).await;
+        let (definition, new) = (Arc::clone(&self.definition), self.new.clone());
+        let mail = |place| Mail::Replace(Box::new(Replacement { definition, new, reply, _place: place }));
+        self.hub.deliver(&self.new.instance, self.when_busy, mail).await.map_err(|undelivered| match undelivered {
+            Undelivered::Busy(bound) => StartError::Busy(bound),
+            Undelivered::Closing => StartError::ShuttingDown,
+        })?;
         answer.await.unwrap_or_else(|_| {
             let lost = StoreError::Transient("the answer was lost with an actor".into());
             Err(StartError::OutcomeUnknown(lost))

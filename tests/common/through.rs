@@ -20,6 +20,11 @@ pub(crate) trait Hooks: Send + Sync + 'static {
         Ok(())
     }
 
+    /// Before a head is read.
+    fn load<'a>(&'a self, _instance: &'a InstanceId) -> BoxFuture<'a, ()> {
+        Box::pin(std::future::ready(()))
+    }
+
     /// After heads or rows were read: how many, and their bytes.
     fn read(&self, _records: usize, _bytes: usize) {}
 }
@@ -71,7 +76,11 @@ impl<H: Hooks> Store for Through<H> {
         self.hooks.commit(&self.store, batch)
     }
     fn load<'a>(&'a self, instance: &'a InstanceId) -> BoxFuture<'a, Result<Option<Loaded>, StoreError>> {
-        self.counted(self.store.load(instance), |found| found.as_ref().map_or((0, 0), |found| (1, found.head.len())))
+        Box::pin(async move {
+            self.hooks.load(instance).await;
+            let size = |found: &Option<Loaded>| found.as_ref().map_or((0, 0), |found| (1, found.head.len()));
+            self.counted(self.store.load(instance), size).await
+        })
     }
     fn row<'a>(&'a self, run: RunId, key: &'a RowKey) -> BoxFuture<'a, Result<Option<Bytes>, StoreError>> {
         self.counted(self.store.row(run, key), |row| row.as_ref().map_or((0, 0), |row| (1, row.len())))

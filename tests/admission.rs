@@ -1,0 +1,391 @@
+//! What callers get when a bound is reached: they wait or are refused, as they chose, and who gives up leaves nothing behind.
+//!
+//! Commits are held at a gate, so that whatever is under way stays so. A call is admitted when its future is first polled:
+//! polled once, it has been refused, or it is under way, or it waits.
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test may panic anywhere")]
+
+mod common;
+
+#[path = "common/through.rs"]
+mod through;
+
+use std::pin::{Pin, pin};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::task::Poll;
+use std::time::Duration;
+
+use common::{Gate, holding, inc, reach_code, still_clock, when_clock_is_at, with, within};
+use everstep::store::{Answers, Write};
+use everstep::{
+    Bound, BoxFuture, Clock as _, ConflictPolicy, HandleError, InstanceHandle, InstanceId, Limits, MemoryStore,
+    MessageError, Runtime, RuntimeBuilder, StartError, StartOptions, StatusCode, Store as _, StoreError, WhenBusy,
+    Workflow,
+};
+use through::{Hooks, Through};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+struct Held {
+    /// Whether commits wait.
+    hold: watch::Sender<bool>,
+    /// The instance that is not loaded.
+    load: Mutex<Option<InstanceId>>,
+    /// The instances written in each commit.
+    batches: Mutex<Vec<Vec<String>>>,
+}
+
+impl Hooks for Held {
+    fn commit<'a>(&'a self, store: &'a MemoryStore, batch: &'a [Write]) -> BoxFuture<'a, Result<Answers, StoreError>> {
+        Box::pin(async move {
+            let instances: Vec<_> = batch.iter().map(|write| write.instance.to_string()).collect();
+            self.hold.subscribe().wait_for(|hold| !hold).await.unwrap();
+            self.batches.lock().unwrap().push(instances);
+            store.commit(batch).await
+        })
+    }
+
+    fn load<'a>(&'a self, instance: &'a InstanceId) -> BoxFuture<'a, ()> {
+        Box::pin(async move {
+            while self.load.lock().unwrap().as_ref() == Some(instance) {
+                tokio::task::yield_now().await;
+            }
+        })
+    }
+}
+
+impl Held {
+    fn new() -> Arc<Self> {
+        Arc::new(Self { hold: watch::channel(false).0, load: Mutex::default(), batches: Mutex::default() })
+    }
+
+    fn hold(&self) {
+        self.hold.send_replace(true);
+    }
+
+    fn release(&self) {
+        self.hold.send_replace(false);
+    }
+}
+
+/// Every bound small: two messages at an instance, one instance awake, two starts.
+fn builder(workflow: &Workflow<u32, Output>) -> (Arc<Held>, RuntimeBuilder) {
+    let held = Held::new();
+    let mut limits = Limits::default();
+    (limits.instance_messages_max, limits.resident_max, limits.writes_queued_max) = (2, 1, 2);
+    let store = Through::new(&MemoryStore::new(), &held);
+    (Arc::clone(&held), Runtime::builder(store).register(workflow).limits(limits))
+}
+
+type Output = ((u32, u32), u32);
+
+/// Waits for two numbers of one name.
+fn two_signals() -> Workflow<u32, Output> {
+    let first = Workflow::builder_for::<u32>("two").wait_for_signal_keeping::<u32>("first", "go");
+    first.wait_for_signal_keeping::<u32>("second", "go").build().unwrap()
+}
+
+async fn started() -> (Arc<Held>, Runtime, Workflow<u32, Output>, InstanceHandle<Output>) {
+    let workflow = two_signals();
+    let (held, builder) = builder(&workflow);
+    let runtime = builder.start().await.unwrap();
+    let handle = runtime.start(&workflow, "one", 0).await.unwrap();
+    (held, runtime, workflow, handle)
+}
+
+/// Lets a call get as far as it can at once.
+async fn poll<F: Future>(call: &mut Pin<&mut F>) -> Option<F::Output> {
+    std::future::poll_fn(|context| match call.as_mut().poll(context) {
+        Poll::Ready(output) => Poll::Ready(Some(output)),
+        Poll::Pending => Poll::Ready(None),
+    })
+    .await
+}
+
+fn refusing() -> StartOptions {
+    StartOptions::new().when_busy(WhenBusy::Refuse)
+}
+
+/// Method: two signals are under way to an instance whose queue takes two. A third is refused, and a fourth waits; what the
+/// instance then gets are those that were acknowledged, in their order.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_message_to_a_full_queue_is_refused_or_waits_as_its_caller_chose() {
+    let (held, _runtime, _, waiting) = started().await;
+    let refusing = waiting.clone().when_busy(WhenBusy::Refuse);
+    held.hold();
+    let (mut first, mut third) = (pin!(refusing.signal("go", &1_u32)), pin!(refusing.signal("go", &3_u32)));
+    let (mut second, mut cancel) = (pin!(refusing.signal("go", &2_u32)), pin!(waiting.cancel("late", "test")));
+    assert_eq!(poll(&mut first).await, None);
+    assert_eq!(poll(&mut second).await, None);
+    assert_eq!(poll(&mut third).await, Some(Err(MessageError::Busy(Bound::InstanceMessages))));
+    assert_eq!(poll(&mut cancel).await, None);
+    held.release();
+    assert_eq!(within(first).await, Ok(()));
+    assert_eq!(within(second).await, Ok(()));
+    assert_eq!(within(waiting.result()).await, Ok(((0, 1), 2)));
+    // It waited for its turn, and came too late.
+    assert!(matches!(within(cancel).await, Err(MessageError::AlreadyTerminal(_))));
+}
+
+/// Method: the one instance that may be awake is kept so by a signal under way. Another one is asleep: a message to it is
+/// refused, or waits until there is room.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_message_that_would_wake_one_instance_too_many_is_refused_or_waits() {
+    let (held, runtime, workflow, one) = started().await;
+    let two = runtime.start(&workflow, "two", 0).await.unwrap();
+    held.hold();
+    let mut under_way = pin!(one.signal("go", &1_u32));
+    assert_eq!(poll(&mut under_way).await, None);
+    let refused = within(two.clone().when_busy(WhenBusy::Refuse).signal("go", &7_u32)).await;
+    assert_eq!(refused, Err(MessageError::Busy(Bound::Residents)));
+    let mut waits = pin!(two.signal("go", &5_u32));
+    assert_eq!(poll(&mut waits).await, None);
+    held.release();
+    within(under_way).await.unwrap();
+    within(waits).await.unwrap();
+    within(two.signal("go", &6_u32)).await.unwrap();
+    assert_eq!(within(two.result()).await, Ok(((0, 5), 6)));
+}
+
+/// Method: two starts are under way, as many as may be. A third is refused, and there is no such instance; a fourth waits.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_start_beside_too_many_others_is_refused_or_waits_and_what_was_refused_is_not_there() {
+    let (held, runtime, workflow, _) = started().await;
+    held.hold();
+    let mut under_way = [2, 3].map(|n| Box::pin(runtime.start_with(&workflow, format!("{n}"), n, refusing())));
+    for start in &mut under_way {
+        assert!(poll(&mut start.as_mut()).await.is_none());
+    }
+    let refused = within(runtime.start_with(&workflow, "refused", 4, refusing())).await;
+    assert_eq!(refused.unwrap_err(), StartError::Busy(Bound::WritesQueued));
+    let mut waits = pin!(runtime.start(&workflow, "waits", 5));
+    assert!(poll(&mut waits).await.is_none());
+    held.release();
+    for start in under_way {
+        within(start).await.unwrap();
+    }
+    within(waits).await.unwrap();
+    assert_eq!(runtime.handle(&workflow, "refused").await.unwrap_err(), HandleError::NotFound);
+    runtime.start_with(&workflow, "refused", 4, refusing()).await.unwrap();
+}
+
+/// Method: a start that would terminate an instance meets its full queue. The instance goes on as if nothing had been.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_start_in_place_of_an_instance_with_a_full_queue_is_refused_and_the_instance_goes_on() {
+    let (held, runtime, workflow, handle) = started().await;
+    held.hold();
+    let (mut first, mut second) = (pin!(handle.signal("go", &1_u32)), pin!(handle.signal("go", &2_u32)));
+    assert_eq!((poll(&mut first).await, poll(&mut second).await), (None, None));
+    let options = with(ConflictPolicy::TerminateExisting).when_busy(WhenBusy::Refuse);
+    let refused = within(runtime.start_with(&workflow, "one", 9, options)).await;
+    assert_eq!(refused.unwrap_err(), StartError::Busy(Bound::InstanceMessages));
+    held.release();
+    assert_eq!(within(handle.result()).await, Ok(((0, 1), 2)));
+}
+
+/// Method: the runtime is told to refuse; a start and a handle that say nothing do so, and those that say otherwise wait.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_runtime_says_what_calls_do_that_do_not_say_it_themselves() {
+    let workflow = two_signals();
+    let (held, builder) = builder(&workflow);
+    let runtime = builder.when_busy(WhenBusy::Refuse).start().await.unwrap();
+    let handle = runtime.start(&workflow, "one", 0).await.unwrap();
+    let patient = handle.clone().when_busy(WhenBusy::Wait);
+    held.hold();
+    let (mut first, mut second) = (pin!(handle.signal("go", &1_u32)), pin!(handle.signal("go", &2_u32)));
+    assert_eq!((poll(&mut first).await, poll(&mut second).await), (None, None));
+    assert_eq!(handle.pause("why", "test").await, Err(MessageError::Busy(Bound::InstanceMessages)));
+    assert_eq!(runtime.delete(handle.id()).await, Err(MessageError::Busy(Bound::InstanceMessages)));
+    assert_eq!(poll(&mut pin!(patient.pause("why", "test"))).await, None);
+    let mut starts = [2, 3].map(|n| Box::pin(runtime.start(&workflow, format!("{n}"), n)));
+    for start in &mut starts {
+        assert!(poll(&mut start.as_mut()).await.is_none());
+    }
+    let refused = within(runtime.start(&workflow, "refused", 4)).await;
+    assert_eq!(refused.unwrap_err(), StartError::Busy(Bound::WritesQueued));
+    let options = StartOptions::new().when_busy(WhenBusy::Wait);
+    assert!(poll(&mut pin!(runtime.start_with(&workflow, "waits", 5, options))).await.is_none());
+    held.release();
+    within(first).await.unwrap();
+}
+
+/// Method: of each kind of call as many are under way as may be, and more wait. All are dropped, those under way too. Once
+/// commits go through, what was under way has happened and what waited has not; and again exactly as many are admitted.
+#[tokio::test(flavor = "multi_thread")]
+async fn calls_that_are_dropped_give_their_places_back() {
+    let (held, runtime, workflow, one) = started().await;
+    let other = runtime.start(&workflow, "other", 0).await.unwrap();
+    let refuses = one.clone().when_busy(WhenBusy::Refuse);
+    held.hold();
+    {
+        let mut starts: Vec<_> = (0..12).map(|n| Box::pin(runtime.start(&workflow, format!("{n}"), 0))).collect();
+        let mut to_one: Vec<_> = (0..12).map(|_| Box::pin(one.pause("why", "test"))).collect();
+        let mut to_other: Vec<_> = (0..12).map(|_| Box::pin(other.cancel("why", "test"))).collect();
+        for start in &mut starts {
+            assert!(poll(&mut start.as_mut()).await.is_none());
+        }
+        for call in &mut to_one {
+            assert!(poll(&mut call.as_mut()).await.is_none());
+        }
+        for call in &mut to_other {
+            assert!(poll(&mut call.as_mut()).await.is_none());
+        }
+    }
+    // Dropped, but under way: their places are taken.
+    let refused = within(runtime.start_with(&workflow, "refused", 0, refusing())).await;
+    assert_eq!(refused.unwrap_err(), StartError::Busy(Bound::WritesQueued));
+    assert_eq!(within(refuses.unpause()).await, Err(MessageError::Busy(Bound::InstanceMessages)));
+    held.release();
+    within(reach_code(&one, StatusCode::Paused)).await;
+    let no_longer_busy = async {
+        while let Err(MessageError::Busy(_)) = other.clone().when_busy(WhenBusy::Refuse).pause("why", "test").await {
+            tokio::task::yield_now().await;
+        }
+    };
+    within(no_longer_busy).await;
+    let status = other.status().await.unwrap();
+    assert_eq!(status.code(), StatusCode::Paused, "a cancel that waited has come through");
+    let started = async {
+        while runtime.handle(&workflow, "0").await.is_err() || runtime.handle(&workflow, "1").await.is_err() {
+            tokio::task::yield_now().await;
+        }
+    };
+    within(started).await;
+    assert_eq!(runtime.handle(&workflow, "2").await.unwrap_err(), HandleError::NotFound);
+
+    held.hold();
+    let mut starts = ["a", "b"].map(|id| (id, Box::pin(runtime.start_with(&workflow, id, 0, refusing()))));
+    for (id, start) in &mut starts {
+        let admitted = async {
+            // The last start under way may be answered and not have ended.
+            while let Some(answer) = poll(&mut start.as_mut()).await {
+                assert_eq!(answer.unwrap_err(), StartError::Busy(Bound::WritesQueued));
+                tokio::task::yield_now().await;
+                *start = Box::pin(runtime.start_with(&workflow, *id, 0, refusing()));
+            }
+        };
+        within(admitted).await;
+    }
+    let refused = within(runtime.start_with(&workflow, "c", 0, refusing())).await;
+    assert_eq!(refused.unwrap_err(), StartError::Busy(Bound::WritesQueued));
+    held.release();
+}
+
+/// Method: twelve instances may be awake and are, with messages under way, and as many callers wait for room to wake another
+/// one. When the twelve leave, that one stays where it is loaded until every caller has had room: until eleven more instances
+/// find it free. However many callers had room at a time, no commit then has more messages than the queue takes.
+#[tokio::test(flavor = "multi_thread")]
+async fn callers_who_wait_for_a_sleeping_instance_do_not_overfill_its_queue() {
+    const AWAKE: usize = 12;
+    let first = Workflow::builder_for::<u32>("buffering").wait_for_signal::<u32>("first", "first");
+    let workflow = first.wait_for_signal::<u32>("second", "go").build().unwrap();
+    let held = Held::new();
+    let mut limits = Limits::default();
+    (limits.instance_messages_max, limits.resident_max) = (2, AWAKE);
+    let store = Through::new(&MemoryStore::new(), &held);
+    let runtime = Runtime::builder(store).register(&workflow).limits(limits).start().await.unwrap();
+    let mut handles = Vec::new();
+    for n in 0..2 * AWAKE {
+        handles.push(runtime.start(&workflow, format!("{n}"), 0).await.unwrap());
+    }
+    let (busy, others) = handles.split_at(AWAKE);
+    let send = async |handle: InstanceHandle<u32>, calls: &mut JoinSet<_>| {
+        let mut call = Box::pin(async move { handle.signal("go", &0_u32).await });
+        let answer = poll(&mut call.as_mut()).await;
+        calls.spawn(call);
+        answer
+    };
+    let (mut first, mut calls) = (JoinSet::new(), JoinSet::new());
+    held.hold();
+    for handle in busy {
+        assert_eq!(send(handle.clone(), &mut first).await, None);
+    }
+    for _ in 0..AWAKE {
+        assert_eq!(send(others[0].clone(), &mut calls).await, None);
+    }
+    *held.load.lock().unwrap() = Some(others[0].id().clone());
+    held.release();
+    within(async { while first.join_next().await.is_some() {} }).await;
+    held.hold();
+    for handle in &others[1..] {
+        let refuses = handle.clone().when_busy(WhenBusy::Refuse);
+        let finds_room = async {
+            while let Some(Err(MessageError::Busy(_))) = send(refuses.clone(), &mut first).await {
+                tokio::task::yield_now().await;
+            }
+        };
+        within(finds_room).await;
+    }
+    held.load.lock().unwrap().take();
+    // For whatever is too much in that queue to get to the store.
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    held.release();
+    assert_eq!(within(calls.join_all()).await, vec![Ok(()); AWAKE]);
+    let batches = held.batches.lock().unwrap();
+    let largest = batches.iter().map(|batch| batch.iter().filter(|id| *id == others[0].id().as_str()).count()).max();
+    assert!(largest <= Some(2), "{batches:?}");
+}
+
+/// Method: one instance may be awake, and callers never stop to wait for that one place. A delay ends all the same.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_delay_ends_although_there_is_always_a_caller_who_waits_for_room() {
+    let clock = still_clock();
+    let minute = Duration::from_mins(1);
+    let delayed = Workflow::builder_for::<u32>("delayed").delay("delay", minute).then("inc", inc).build().unwrap();
+    let workflow = two_signals();
+    let (_, builder) = builder(&workflow);
+    let runtime = builder.register(&delayed).clock(clock.clone()).start().await.unwrap();
+    let is_over = Arc::new(AtomicBool::new(false));
+    let mut callers = JoinSet::new();
+    for n in 0..8 {
+        let handle = runtime.start(&workflow, format!("busy {n}"), 0).await.unwrap();
+        let is_over = Arc::clone(&is_over);
+        callers.spawn(async move {
+            while !is_over.load(Ordering::SeqCst) {
+                handle.pause("why", "test").await.unwrap();
+            }
+        });
+    }
+    let handle = runtime.start(&delayed, "delayed", 1).await.unwrap();
+    assert_eq!(when_clock_is_at(&clock, clock.now().after(minute), handle.result()).await, Ok(2));
+    is_over.store(true, Ordering::SeqCst);
+    within(callers.join_all()).await;
+}
+
+/// Method: the only place for an awake instance is held by a task that does not end; others wait for it in every way there
+/// is when the runtime is dropped. Nothing keeps its store.
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_that_waits_for_room_outlives_the_runtime() {
+    let (clock, gate) = (still_clock(), Gate::new());
+    let minute = Duration::from_mins(1);
+    let held = Workflow::builder("held").then("hold", holding::<u32>(&gate)).build().unwrap();
+    let delayed = Workflow::builder_for::<u32>("delayed").delay("delay", minute).then("inc", inc).build().unwrap();
+    let (hooks, builder) = builder(&two_signals());
+    let runtime = builder.register(&delayed).register(&held).clock(clock.clone()).start().await.unwrap();
+    let first = runtime.start(&held, "first", 0).await.unwrap();
+    gate.entered().await;
+    runtime.start(&held, "second", 0).await.unwrap();
+    runtime.start(&delayed, "delayed", 0).await.unwrap();
+    clock.advance(2 * minute);
+    let replaced = with(ConflictPolicy::TerminateExisting);
+    assert!(poll(&mut pin!(runtime.start_with(&held, "second", 1, replaced))).await.is_none());
+    // The timers and recovery have found no room by now, or will.
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    drop((runtime, first));
+    let gone = async {
+        while Arc::strong_count(&hooks) > 1 {
+            tokio::task::yield_now().await;
+        }
+    };
+    within(gone).await;
+}
+
+#[test]
+fn an_error_names_the_bound_and_says_that_nothing_was_done() {
+    let told = StartError::Busy(Bound::WritesQueued).to_string();
+    assert!(told.contains("Limits::writes_queued_max") && told.contains("nothing was done"), "{told}");
+    let told = MessageError::Busy(Bound::InstanceMessages).to_string();
+    assert!(told.contains("Limits::instance_messages_max") && told.contains("nothing was done"), "{told}");
+    let told = MessageError::Busy(Bound::Residents).to_string();
+    assert!(told.contains("Limits::resident_max") && told.contains("nothing was done"), "{told}");
+}
