@@ -383,7 +383,7 @@ async fn a_shutdown_with_a_poisoned_store_returns_and_loses_nothing_that_was_ack
     for commits in [0, 1, 2, 5, 13, 40] {
         let memory = MemoryStore::new();
         let store = Faulty::over(memory.clone());
-        let runtime = Runtime::builder(store.clone()).register(&signalled()).start().await.unwrap();
+        let runtime = Runtime::builder(store.store()).register(&signalled()).start().await.unwrap();
         store.lose_power_after(commits);
         let told = Told::until(0);
         let mut callers = JoinSet::new();
@@ -415,7 +415,7 @@ async fn a_shutdown_while_a_commit_fails_tells_nobody_that_it_is_done() {
     for fate in faulty::FAILURES {
         let store = Faulty::new();
         let workflow = signalled();
-        let runtime = Runtime::builder(store.clone()).register(&workflow).start().await.unwrap();
+        let runtime = Runtime::builder(store.store()).register(&workflow).start().await.unwrap();
         within(runtime.start(&workflow, "id", 1)).await.unwrap();
         store.plan_for("held", 0, fate);
         let gate = store.hold_commits_of("held");
