@@ -51,7 +51,10 @@ struct Case {
 
 impl Case {
     fn describe(&self) -> String {
-        format!("{:?} {} with {:?}, {:?}, inputs of {} bytes", self.kind, self.first, self.fault, self.mode, self.input_bytes)
+        format!(
+            "{:?} {} with {:?}, {:?}, inputs of {} bytes",
+            self.kind, self.first, self.fault, self.mode, self.input_bytes
+        )
     }
 }
 
@@ -86,7 +89,8 @@ impl Place {
         }
         preload(&mut command, library, &self.control(), &self.dir.path().join("data"));
         command.env("RUST_BACKTRACE", "0").stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let ended = tokio::time::timeout(2 * PATIENCE, command.output()).await.unwrap_or_else(|_| panic!("{what}: it hangs"));
+        let ended =
+            tokio::time::timeout(2 * PATIENCE, command.output()).await.unwrap_or_else(|_| panic!("{what}: it hangs"));
         let ended = ended.unwrap();
         let said = String::from_utf8_lossy(&ended.stderr) + String::from_utf8_lossy(&ended.stdout);
         assert!(ended.status.success(), "{what}: {said}");
@@ -109,7 +113,9 @@ async fn a_process_whose_disk_fails() {
     let (seen, commits_fail) = (Arc::clone(&faults), std::env::var_os(COMMITS_FAIL).is_some());
     let may_be = move || !commits_fail || seen.failed() == 0 || seen.are_lifted();
     let mut all = world.drive(&read(&ledger), may_be);
-    if mode != Mode::Once && let Some(reason) = unhealthy(&world, &mut all).await {
+    if mode != Mode::Once
+        && let Some(reason) = unhealthy(&world, &mut all).await
+    {
         let expected = ["os error", "Os { code", "Poisoned"];
         assert!(expected.iter().any(|one| reason.contains(one)), "{reason}");
         if mode == Mode::ForAWhile {
@@ -117,7 +123,9 @@ async fn a_process_whose_disk_fails() {
         }
     }
     if mode == Mode::Lasting {
-        tokio::time::timeout(PATIENCE, world.runtime.shutdown(Duration::from_millis(100))).await.expect("shutdown ends");
+        tokio::time::timeout(PATIENCE, world.runtime.shutdown(Duration::from_millis(100)))
+            .await
+            .expect("shutdown ends");
         all.join_all().await;
     } else {
         tokio::time::timeout(PATIENCE, all.join_all()).await.expect("all instances end");

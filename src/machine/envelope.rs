@@ -287,6 +287,12 @@ impl<'a> Fields<'a> {
 }
 
 impl HeadIndex {
+    /// Whether both have the same index entries.
+    pub(crate) fn is_listed_as(&self, other: &Self) -> bool {
+        let entries = |index: &Self| (index.status, index.definition, index.due, index.ended);
+        entries(self) == entries(other)
+    }
+
     /// Reads the index part of a head.
     ///
     /// # Errors

@@ -11,19 +11,29 @@ use crate::id::{InstanceId, RunId};
 use crate::machine::HeadIndex;
 
 /// An instance as stored.
-#[derive(Clone, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Present {
     pub(super) head: Option<Bytes>,
+    /// What the head says of itself; none if it cannot be read.
+    pub(super) index: Option<HeadIndex>,
     pub(super) quarantined: bool,
     /// Its index entries, if the head cannot be read and so cannot say which they are.
     pub(super) stale: Vec<Vec<u8>>,
+}
+
+/// What comes of a batch.
+pub(super) struct Folded<'a> {
+    pub(super) ops: Ops,
+    pub(super) answers: Answers,
+    /// The instances it looked at, as it leaves them.
+    pub(super) left: Vec<(&'a InstanceId, Present)>,
 }
 
 /// Checks each write against what the ones before it left. `read` gives an instance as stored.
 pub(super) fn fold(
     batch: &[Write],
     mut read: impl FnMut(&InstanceId) -> Result<Present, StoreError>,
-) -> Result<(Ops, Answers), StoreError> {
+) -> Result<Folded<'_>, StoreError> {
     let mut folding: HashMap<&InstanceId, Folding> = HashMap::with_capacity(batch.len());
     let mut ops = Ops::new();
     let mut answers = Vec::with_capacity(batch.len());
@@ -37,7 +47,8 @@ pub(super) fn fold(
         };
         answers.push(instance.fold(position, write, &mut ops));
     }
-    Ok((ops, answers))
+    let left = folding.into_iter().map(|(id, folding)| (id, folding.present)).collect();
+    Ok(Folded { ops, answers, left })
 }
 
 /// One instance, as the batch has left it so far.
@@ -67,12 +78,15 @@ struct Standing<'a> {
 }
 
 impl Present {
-    fn index(&self, id: &InstanceId) -> Option<HeadIndex> {
-        HeadIndex::of_head(id, self.head.as_ref()?).ok()
+    /// What the indexes list of it.
+    fn listed(&self) -> Option<HeadIndex> {
+        if self.quarantined { None } else { self.index }
     }
 
-    fn listed(&self, id: &InstanceId) -> Option<HeadIndex> {
-        if self.quarantined { None } else { self.index(id) }
+    fn set_head(&mut self, id: &InstanceId, head: Option<Bytes>) {
+        self.index = head.as_ref().and_then(|head| HeadIndex::of_head(id, head).ok());
+        self.head = head;
+        self.quarantined = false;
     }
 }
 
@@ -80,7 +94,7 @@ impl Folding {
     /// `rest` is the batch from the instance's first write on, which stands at `offset`.
     fn new(present: Present, first: &Write, rest: &[Write], offset: usize) -> Self {
         let id = &first.instance;
-        let mut folding = Self { listed: present.listed(id), present, repeat: None };
+        let mut folding = Self { listed: present.listed(), present, repeat: None };
         // Looked for only where it can matter: in a new batch the condition of the first write holds.
         if folding.check(first).is_err() {
             folding.repeat = Repeat::find(&folding.present, id, rest, offset);
@@ -92,7 +106,7 @@ impl Folding {
         if let Some(repeat) = &self.repeat
             && position <= repeat.last
         {
-            return if repeat.applied.contains(&position) { Ok(()) } else { Err(self.conflict(&write.instance)) };
+            return if repeat.applied.contains(&position) { Ok(()) } else { Err(self.conflict()) };
         }
         self.check(write)?;
         let id = &write.instance;
@@ -102,16 +116,14 @@ impl Folding {
                 if self.present.quarantined {
                     ops.insert(keys::quarantine(id), None);
                 }
-                self.present.head = None;
-                self.present.quarantined = false;
+                self.present.set_head(id, None);
                 ops.insert(keys::head(id), None);
             }
             Change::Head(head) => {
                 if self.present.quarantined {
                     ops.insert(keys::quarantine(id), None);
                 }
-                self.present.head = Some(head.clone());
-                self.present.quarantined = false;
+                self.present.set_head(id, Some(head.clone()));
                 ops.insert(keys::head(id), Some(head.clone()));
             }
             Change::Quarantine(record) => {
@@ -132,17 +144,24 @@ impl Folding {
     fn check(&self, write: &Write) -> Result<(), Conflict> {
         let at = self.listed.map(|index| (index.run, index.seq));
         let standing = Standing { is_there: self.present.head.is_some(), at, head: self.present.head.as_ref() };
-        if standing.meets(write) { Ok(()) } else { Err(self.conflict(&write.instance)) }
+        if standing.meets(write) { Ok(()) } else { Err(self.conflict()) }
     }
 
-    fn conflict(&self, id: &InstanceId) -> Conflict {
-        Conflict { found: self.present.index(id).map(|index| (index.run, index.seq)) }
+    fn conflict(&self) -> Conflict {
+        Conflict { found: self.present.index.map(|index| (index.run, index.seq)) }
     }
 
     /// Brings the indexes in line with the head; an entry that stays is not touched.
     fn relist(&mut self, id: &InstanceId, ops: &mut Ops) {
-        let now = self.present.listed(id);
+        let now = self.present.listed();
         ops.extend(self.present.stale.drain(..).map(|key| (key, None)));
+        // The usual transition of a run moves nothing.
+        if let (Some(old), Some(new)) = (&self.listed, &now)
+            && old.is_listed_as(new)
+        {
+            self.listed = now;
+            return;
+        }
         let old: Vec<_> = self.listed.iter().flat_map(|index| keys::index_entries(id, index)).collect();
         let new: Vec<_> = now.iter().flat_map(|index| keys::index_entries(id, index)).collect();
         for key in old.iter().filter(|key| !new.contains(key)) {

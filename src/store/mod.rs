@@ -22,6 +22,7 @@ mod journal;
 mod keys;
 mod kv;
 mod memory;
+mod recent;
 
 use bytes::Bytes;
 

@@ -48,7 +48,11 @@ async fn first(input: Vec<u8>, context: TaskContext, Dep(ledger): Dep<Ledger>) -
     Ok(input)
 }
 
-async fn last((value, signal): (Vec<u8>, u32), context: TaskContext, Dep(ledger): Dep<Ledger>) -> Result<u32, Infallible> {
+async fn last(
+    (value, signal): (Vec<u8>, u32),
+    context: TaskContext,
+    Dep(ledger): Dep<Ledger>,
+) -> Result<u32, Infallible> {
     ledger.note(&format!("ran last of {}", context.instance()));
     Ok(u32::try_from(value.len()).unwrap() + signal)
 }
@@ -93,7 +97,11 @@ impl World {
 
     /// Starts every instance that is not there yet, sends it its signal unless that was acknowledged before, and waits
     /// for its result. Each is noted once it is acknowledged.
-    pub(crate) fn drive(self: &Arc<Self>, before: &BTreeMap<String, u32>, allowed: impl Fn() -> bool + Clone + Send + Sync + 'static) -> JoinSet<()> {
+    pub(crate) fn drive(
+        self: &Arc<Self>,
+        before: &BTreeMap<String, u32>,
+        allowed: impl Fn() -> bool + Clone + Send + Sync + 'static,
+    ) -> JoinSet<()> {
         let mut all = JoinSet::new();
         for number in 0..INSTANCES {
             let (world, allowed) = (Arc::clone(self), allowed.clone());
@@ -112,7 +120,10 @@ impl World {
             match self.runtime.start_with(&self.workflow, name.as_str(), input.clone(), options).await {
                 Ok(started) => {
                     // One that was there already was not written.
-                    assert!(may_be || allowed() || started.existing.is_some(), "{name} was acknowledged on a store that fails");
+                    assert!(
+                        may_be || allowed() || started.existing.is_some(),
+                        "{name} was acknowledged on a store that fails"
+                    );
                     self.ledger.note(&format!("started {name}"));
                     break started.handle;
                 }
@@ -173,7 +184,8 @@ pub(crate) async fn check(data: &Path, ledger: &Path, input_bytes: usize, what: 
         assert!(recorded.contains(&last) || !before.contains_key(&format!("ended {}", name(number))), "{what}: {last}");
     }
     let after: PathBuf = ledger.with_extension("after");
-    let world = World::on(store, Ledger::open(&after), input_bytes).await.unwrap_or_else(|error| panic!("{what}: {error}"));
+    let world =
+        World::on(store, Ledger::open(&after), input_bytes).await.unwrap_or_else(|error| panic!("{what}: {error}"));
     let ended = tokio::time::timeout(PATIENCE, world.drive(&before, || true).join_all()).await;
     assert!(ended.is_ok(), "{what}: {:?} after {before:?}, recorded {recorded:?}", read(&after));
     assert_eq!(world.runtime.health(), Health::Healthy, "{what}");

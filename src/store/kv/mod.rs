@@ -5,7 +5,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 
-use super::fold::{Present, fold};
+use super::fold::{Folded, Present, fold};
+use super::recent::Recent;
 use super::{Answers, Durability, Loaded, Store, StoreError, Write, keys};
 use crate::clock::BoxFuture;
 use crate::id::{DefinitionHash, InstanceId, RunId};
@@ -53,8 +54,9 @@ pub trait Kv: Send + Sync + 'static {
 #[derive(Debug)]
 pub struct KvStore<K> {
     pub(super) kv: K,
-    /// Held from the check of a batch's conditions to its write: clones may be used by two runtimes for a moment.
-    pub(super) committing: Arc<Mutex<()>>,
+    /// Held from the check of a batch's conditions to its write: clones may be used by two runtimes for a moment. Nobody else
+    /// writes to the map, so what it holds is what is stored.
+    pub(super) committing: Arc<Mutex<Recent>>,
 }
 
 impl<K: Kv> KvStore<K> {
@@ -80,9 +82,10 @@ impl<K: Kv> KvStore<K> {
     fn present(&self, id: &InstanceId) -> Result<Present, StoreError> {
         let head = self.kv.get(&keys::head(id))?;
         let quarantined = head.is_some() && self.kv.get(&keys::quarantine(id))?.is_some();
-        let unreadable = head.as_ref().is_some_and(|head| HeadIndex::of_head(id, head).is_err());
+        let index = head.as_ref().and_then(|head| HeadIndex::of_head(id, head).ok());
+        let unreadable = head.is_some() && index.is_none();
         let stale = if unreadable { self.index_entries_of(id)? } else { Vec::new() };
-        Ok(Present { head, quarantined, stale })
+        Ok(Present { head, index, quarantined, stale })
     }
 
     /// The index entries of an instance, when its head cannot say which they are. Looks at all there are: this is rare.
@@ -96,10 +99,15 @@ impl<K: Kv> KvStore<K> {
     }
 
     fn commit_batch(&self, batch: &[Write]) -> Result<Answers, StoreError> {
-        let _committing = self.committing.lock().unwrap_or_else(PoisonError::into_inner);
-        let (ops, answers) = fold(batch, |id| self.present(id))?;
+        let mut recent = self.committing.lock().unwrap_or_else(PoisonError::into_inner);
+        let Folded { ops, answers, left } = fold(batch, |id| recent.take(id).map_or_else(|| self.present(id), Ok))?;
         if !ops.is_empty() {
             self.kv.write(ops)?;
+        }
+        // What has ended is hardly ever written again.
+        let goes_on = |present: &Present| present.index.is_some_and(|index| !index.status.is_terminal());
+        for (id, present) in left.into_iter().filter(|(_, present)| goes_on(present)) {
+            recent.put(id.clone(), present);
         }
         Ok(answers)
     }
@@ -270,7 +278,10 @@ impl<K: Kv> Store for KvStore<K> {
     }
 
     fn reopen(&self) -> BoxFuture<'_, Result<(), StoreError>> {
-        Box::pin(async move { self.kv.reopen() })
+        Box::pin(async move {
+            self.committing.lock().unwrap_or_else(PoisonError::into_inner).clear();
+            self.kv.reopen()
+        })
     }
 
     fn close(&self) -> BoxFuture<'_, ()> {
@@ -283,48 +294,4 @@ impl<K: Kv> Store for KvStore<K> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::definition::Workflow;
-    use crate::id::RunId;
-    use crate::limits::Limits;
-    use crate::machine::{self, Event, NewRun, Setting};
-    use crate::store::{Change, Condition, MemoryStore};
-
-    /// Heads rot where they stand: one that is due, and one that has ended. Their index entries, which nothing names any
-    /// more, go with them.
-    #[tokio::test]
-    async fn a_deleted_instance_whose_head_has_rotted_leaves_no_index_entry() {
-        let hour = std::time::Duration::from_hours(1);
-        let workflow = Workflow::builder_for::<u32>("w").delay("d", hour).build().unwrap();
-        let program = workflow.definition().program();
-        let (limits, now) = (Limits::default(), Timestamp::from_micros(1_000_000));
-        let setting = Setting { program, limits: &limits, now };
-        for has_ended in [false, true] {
-            let (store, instance, run) = (MemoryStore::new(), InstanceId::new("one").unwrap(), RunId::generate(now));
-            let input = Bytes::from_static(&[1]);
-            let (mut snapshot, _) = machine::start(
-                &setting,
-                NewRun { instance: instance.clone(), run, codec: 1, input, traceparent: None },
-            );
-            if has_ended {
-                machine::apply(&setting, &mut snapshot, Event::Cancel { reason: "".into(), by: "".into() }).unwrap();
-            }
-            let head = machine::encode_head(program, &snapshot);
-            let write = |condition, change| Write {
-                instance: instance.clone(),
-                condition,
-                change,
-                rows: Vec::new(),
-                run,
-                superseded: None,
-            };
-            let insert = write(Condition::Absent, Change::Head(head.clone()));
-            assert_eq!(store.commit(&[insert]).await.unwrap(), [Ok(())]);
-            assert_eq!(store.kv.scan(&[], &[], 10).unwrap().len(), 3, "the head, its status, and its time");
-            store.kv.write(Ops::from([(keys::head(&instance), Some(head.slice(1..)))])).unwrap();
-            assert_eq!(store.commit(&[write(Condition::Present, Change::Delete)]).await.unwrap(), [Ok(())]);
-            assert_eq!(store.kv.scan(&[], &[], 10).unwrap(), [], "has ended: {has_ended}");
-        }
-    }
-}
+mod tests;
