@@ -13,8 +13,8 @@ use std::time::Duration;
 use common::{Gate, backing_off, holding, reach_code, still_clock, within};
 use everstep::lifecycle::load;
 use everstep::{
-    BoxFuture, Clock, Failure, InstanceHandle, InstanceId, ManualClock, MemoryStore, ResultError, RetryPolicy, Runtime,
-    SignalOutcome, Status, StatusCode, TaskContext, Timestamp, Workflow, task,
+    BoxFuture, Clock, Failure, InstanceHandle, InstanceId, Limits, ManualClock, MemoryStore, ResultError, RetryPolicy,
+    Runtime, SignalOutcome, Status, StatusCode, TaskContext, Timestamp, Workflow, task,
 };
 use kill::Random;
 
@@ -386,6 +386,45 @@ async fn the_timeout_of_a_running_task_goes_by_elapsed_time() {
     assert_eq!(longer.status().await.unwrap(), Status::InProgress);
     clock.advance(SECOND);
     timed_out(within(longer.result()).await);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tasks_queued_before_the_clock_is_set_back_start_before_those_queued_after() {
+    // One slot, which is taken; each of the others is queued at a wall clock an hour behind that of the one before.
+    let (clock, gate, order) = (still_clock(), Gate::new(), Arc::<Mutex<Vec<u32>>>::default());
+    let noting = {
+        let (gate, order) = (gate.clone(), Arc::clone(&order));
+        move |n: u32| {
+            order.lock().unwrap().push(n);
+            let gate = gate.clone();
+            async move {
+                gate.pass().await;
+                Ok::<_, std::convert::Infallible>(n)
+            }
+        }
+    };
+    let workflow = Workflow::builder("w").then("noting", noting).build().unwrap();
+    let mut limits = Limits::default();
+    limits.tasks_running_max = 1;
+    let builder = Runtime::builder(MemoryStore::new()).register(&workflow).clock(clock.clone()).limits(limits);
+    let runtime = builder.start().await.unwrap();
+    let mut handles = Vec::new();
+    for n in 0..6 {
+        handles.push(within(runtime.start(&workflow, format!("{n}"), n)).await.unwrap());
+        if n == 0 {
+            gate.entered().await;
+        }
+        // Its actor has handed its task out: it answers behind that.
+        let handle = handles.last().unwrap();
+        within(handle.pause("x", "y")).await.unwrap();
+        within(handle.unpause()).await.unwrap();
+        clock.set_wall(clock.now().before(HOUR));
+    }
+    gate.open(6);
+    for handle in handles {
+        within(handle.result()).await.unwrap();
+    }
+    assert_eq!(*order.lock().unwrap(), [0, 1, 2, 3, 4, 5]);
 }
 
 /// How many jumps in how many stories.

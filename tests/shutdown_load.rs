@@ -107,6 +107,16 @@ async fn is_all_there(path: &Path, told: &Told) {
     within(runtime.shutdown(SECOND)).await;
 }
 
+/// Waits until something has happened.
+async fn until(happened: impl Fn() -> bool) {
+    let happened = async {
+        while !happened() {
+            tokio::task::yield_now().await;
+        }
+    };
+    within(happened).await;
+}
+
 /// Waits until a shutdown has begun; instance `id` is there.
 async fn closing<O: 'static>(runtime: &Runtime, workflow: &Workflow<u32, O>) {
     let closing = async {
@@ -236,23 +246,27 @@ async fn while_a_shutdown_waits_for_a_task_all_that_is_new_is_refused() {
     assert_eq!((gate.count(), count.get()), (1, 1), "what it gave was recorded");
 }
 
+/// More deploys than deaths are allowed.
+const DEPLOYS: usize = everstep::limits::DEATHS_MAX as usize + 2;
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_task_cut_off_at_the_end_of_the_grace_runs_again_as_the_same_attempt() {
-    // It notes each run: attempt, idempotency key, and whether its token was cancelled.
+    // It notes each run, and whether its token was cancelled; deploy upon deploy cuts it off, and is neither a failed attempt nor
+    // a death of the process.
     type Run = (u32, String);
-    let (directory, runs, cancelled) =
-        (tempfile::tempdir().unwrap(), Arc::<Mutex<Vec<Run>>>::default(), Counter::default());
+    let (directory, runs) = (tempfile::tempdir().unwrap(), Arc::<Mutex<Vec<Run>>>::default());
+    let cancelled = Counter::default();
     let noting = {
         let (runs, cancelled) = (Arc::clone(&runs), cancelled.clone());
         move |n: u32, context: TaskContext| {
-            let first = {
+            let run = {
                 let mut runs = runs.lock().unwrap();
                 runs.push((context.attempt(), context.idempotency_key()));
-                runs.len() == 1
+                runs.len()
             };
             let (token, cancelled) = (context.cancellation().clone(), cancelled.clone());
             async move {
-                if first {
+                if run <= DEPLOYS {
                     tokio::spawn(async move {
                         token.cancelled().await;
                         cancelled.hit();
@@ -264,28 +278,25 @@ async fn a_task_cut_off_at_the_end_of_the_grace_runs_again_as_the_same_attempt()
         }
     };
     let workflow = Workflow::builder("w").then("noting", noting).build().unwrap();
-    let runtime = Runtime::builder(open(directory.path()).await).register(&workflow).start().await.unwrap();
-    runtime.start(&workflow, "id", 1).await.unwrap();
-    within(async {
-        while runs.lock().unwrap().is_empty() {
-            tokio::task::yield_now().await
+    let start = async || {
+        let store = open(directory.path()).await;
+        within(Runtime::builder(store).register(&workflow).start()).await.unwrap()
+    };
+    for deploy in 1..=DEPLOYS {
+        let runtime = start().await;
+        if deploy == 1 {
+            runtime.start(&workflow, "id", 1).await.unwrap();
         }
-    })
-    .await;
-    within(runtime.shutdown(10 * MOMENT)).await;
-    within(async {
-        while cancelled.get() == 0 {
-            tokio::task::yield_now().await
-        }
-    })
-    .await;
-    drop(runtime);
-    let runtime = Runtime::builder(open(directory.path()).await).register(&workflow).start().await.unwrap();
+        until(|| runs.lock().unwrap().len() >= deploy).await;
+        within(runtime.shutdown(10 * MOMENT)).await;
+        until(|| cancelled.get() as usize >= deploy).await;
+    }
+    let runtime = start().await;
     let handle = within(runtime.handle(&workflow, "id")).await.unwrap();
     assert_eq!(within(handle.result()).await, Ok(1));
     let runs = runs.lock().unwrap().clone();
-    assert_eq!(runs.len(), 2);
-    assert_eq!(runs[0], runs[1], "an attempt that was cut off is not a failed one");
+    assert_eq!(runs.len(), DEPLOYS + 1);
+    assert!(runs.iter().all(|run| *run == runs[0] && run.0 == 1), "{runs:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
@@ -313,12 +324,7 @@ async fn a_shutdown_does_not_wait_for_a_thread_that_ignores_its_token() {
         let workflow = Workflow::builder("w").then("stubborn", stubborn).build().unwrap();
         let runtime = Runtime::builder(open(directory.path()).await).register(&workflow).start().await.unwrap();
         runtime.start(&workflow, "id", 1).await.unwrap();
-        within(async {
-            while runs.get() == 0 {
-                tokio::task::yield_now().await
-            }
-        })
-        .await;
+        until(|| runs.get() > 0).await;
         within(runtime.shutdown(10 * MOMENT)).await;
         assert_eq!(late.get(), 0, "it still blocks");
         drop(runtime);
@@ -326,12 +332,7 @@ async fn a_shutdown_does_not_wait_for_a_thread_that_ignores_its_token() {
         let handle = within(runtime.handle(&workflow, "id")).await.unwrap();
         assert_eq!(within(handle.result()).await, Ok(2), "blocking: {blocking}");
         release.send(()).unwrap();
-        within(async {
-            while late.get() == 0 {
-                tokio::task::yield_now().await
-            }
-        })
-        .await;
+        until(|| late.get() > 0).await;
         assert_eq!(within(handle.result()).await, Ok(2), "blocking: {blocking}");
     }
 }
@@ -480,4 +481,23 @@ async fn a_handle_outlives_the_runtime_and_says_so() {
     assert!(shut(within(handle.status()).await.unwrap_err()));
     assert!(shut(within(handle.task_result::<u32>("inc")).await.unwrap_err()));
     assert!(tokio::time::timeout(PATIENCE, handle.watch()).await.is_ok());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_directory_is_free_as_soon_as_its_store_is_closed_whoever_reads_it() {
+    // Readers go on until they are told that it is closed; whoever closes it opens the directory right behind that.
+    let directory = tempfile::tempdir().unwrap();
+    for round in 0..100 {
+        let store = Arc::new(quick(directory.path()).await);
+        let mut readers = JoinSet::new();
+        for _ in 0..3 {
+            let store = Arc::clone(&store);
+            readers.spawn(async move { while store.due(None, 100).await.is_ok() {} });
+        }
+        tokio::task::yield_now().await;
+        store.close().await;
+        let again = FileStore::open_with(directory.path(), Durability::ProcessCrash).await;
+        assert!(again.is_ok(), "round {round}: {again:?}");
+        within(readers.join_all()).await;
+    }
 }

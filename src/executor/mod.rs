@@ -70,6 +70,8 @@ struct Table {
     /// Which of them has its turn: until its outcome is recorded, or it would be blamed for what the next one does.
     turn: Option<AttemptKey>,
     arrivals: u64,
+    /// The latest time at which something was queued: the wall clock may be set back, and who came before stays before.
+    queued_at: Option<Timestamp>,
     known: HashMap<AttemptKey, Known>,
     closed: bool,
 }
@@ -149,7 +151,9 @@ impl Executor {
     fn place(&self, table: &mut Table, job: &Job) -> (Timestamp, u64) {
         let priority = job.caller.options(&job.run).map_or(Priority::default(), |options| options.priority);
         table.arrivals += 1;
-        (self.clock.now().after(self.aging * u32::from(priority as u8)), table.arrivals)
+        let now = table.queued_at.map_or(self.clock.now(), |latest| latest.max(self.clock.now()));
+        table.queued_at = Some(now);
+        (now.after(self.aging * u32::from(priority as u8)), table.arrivals)
     }
 
     fn take_slot(&self, table: &mut Table, job: Job) -> Option<Ready> {

@@ -46,7 +46,6 @@ pub struct Files {
     open: RwLock<Option<Open>>,
 }
 
-#[derive(Clone)]
 struct Open {
     // Dropped in this order: the directory is free only when the database is closed.
     database: Database,
@@ -128,47 +127,51 @@ fn fatal(error: &dyn std::fmt::Display) -> StoreError {
 }
 
 impl Files {
-    fn open(&self) -> Result<Open, StoreError> {
+    /// Uses the store. Whoever closes it waits meanwhile: the directory is to be free then.
+    fn with<T>(&self, call: impl FnOnce(&Open) -> Result<T, StoreError>) -> Result<T, StoreError> {
         let open = self.open.read().unwrap_or_else(PoisonError::into_inner);
-        open.clone().ok_or_else(|| StoreError::Fatal("the store is closed".into()))
+        call(open.as_ref().ok_or_else(|| StoreError::Fatal("the store is closed".into()))?)
     }
 }
 
 impl Kv for Files {
     fn get(&self, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
-        let open = self.open()?;
-        let value = open.database.snapshot().get(&open.map, key).map_err(|error| fatal(&error))?;
-        Ok(value.map(Bytes::from))
+        self.with(|open| {
+            let value = open.database.snapshot().get(&open.map, key).map_err(|error| fatal(&error))?;
+            Ok(value.map(Bytes::from))
+        })
     }
 
     fn scan(&self, prefix: &[u8], from: &[u8], limit: usize) -> Result<Vec<(Bytes, Bytes)>, StoreError> {
-        let mut found = Vec::new();
-        let open = self.open()?;
-        for entry in open.database.snapshot().range(&open.map, from..).take(limit) {
-            let (key, value) = entry.into_inner().map_err(|error| fatal(&error))?;
-            if !key.starts_with(prefix) {
-                break;
+        self.with(|open| {
+            let mut found = Vec::new();
+            for entry in open.database.snapshot().range(&open.map, from..).take(limit) {
+                let (key, value) = entry.into_inner().map_err(|error| fatal(&error))?;
+                if !key.starts_with(prefix) {
+                    break;
+                }
+                found.push((key.into(), value.into()));
             }
-            found.push((key.into(), value.into()));
-        }
-        Ok(found)
+            Ok(found)
+        })
     }
 
     fn write(&self, ops: Ops) -> Result<(), StoreError> {
-        let open = self.open()?;
-        let batch = open.database.batch();
-        let mut batch = match self.durability {
-            Durability::Fsync => batch.durability(Some(PersistMode::SyncData)),
-            // Without a mode the journal record is handed to the operating system.
-            Durability::ProcessCrash => batch,
-        };
-        for (key, value) in ops {
-            match value {
-                Some(value) => batch.insert(&open.map, key, value),
-                None => batch.remove(&open.map, key),
+        self.with(|open| {
+            let batch = open.database.batch();
+            let mut batch = match self.durability {
+                Durability::Fsync => batch.durability(Some(PersistMode::SyncData)),
+                // Without a mode the journal record is handed to the operating system.
+                Durability::ProcessCrash => batch,
+            };
+            for (key, value) in ops {
+                match value {
+                    Some(value) => batch.insert(&open.map, key, value),
+                    None => batch.remove(&open.map, key),
+                }
             }
-        }
-        batch.commit().map_err(|error| fatal(&error))
+            batch.commit().map_err(|error| fatal(&error))
+        })
     }
 
     fn reopen(&self) -> Result<(), StoreError> {
