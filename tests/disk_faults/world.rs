@@ -16,7 +16,7 @@ use everstep::{
 };
 use tokio::task::JoinSet;
 
-pub(crate) const INSTANCES: u32 = 6;
+pub(crate) const INSTANCES: u32 = 10;
 /// How long anything may take before a test says that it will never happen.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -43,17 +43,21 @@ pub(crate) fn read(ledger: &Path) -> BTreeMap<String, u32> {
     lines
 }
 
-async fn first(input: Vec<u8>, context: TaskContext, Dep(ledger): Dep<Ledger>) -> Result<Vec<u8>, Infallible> {
+async fn first(input: String, context: TaskContext, Dep(ledger): Dep<Ledger>) -> Result<String, Infallible> {
     ledger.note(&format!("ran first of {}", context.instance()));
     Ok(input)
 }
 
-async fn last((value, signal): (Vec<u8>, u32), context: TaskContext, Dep(ledger): Dep<Ledger>) -> Result<u32, Infallible> {
+async fn last(
+    (value, signal): (String, u32),
+    context: TaskContext,
+    Dep(ledger): Dep<Ledger>,
+) -> Result<u32, Infallible> {
     ledger.note(&format!("ran last of {}", context.instance()));
     Ok(u32::try_from(value.len()).unwrap() + signal)
 }
 
-pub(crate) fn workflow() -> Workflow<Vec<u8>, u32> {
+pub(crate) fn workflow() -> Workflow<String, u32> {
     let chain = Workflow::builder("faults").then("first", first).delay("delay", Duration::from_millis(1));
     chain.wait_for_signal_keeping::<u32>("wait", "go").then("last", last).build().unwrap()
 }
@@ -79,7 +83,7 @@ pub(crate) async fn recorded(store: &FileStore) -> Vec<String> {
 pub(crate) struct World {
     pub(crate) runtime: Runtime,
     pub(crate) ledger: Ledger,
-    workflow: Workflow<Vec<u8>, u32>,
+    workflow: Workflow<String, u32>,
     input_bytes: usize,
 }
 
@@ -93,7 +97,11 @@ impl World {
 
     /// Starts every instance that is not there yet, sends it its signal unless that was acknowledged before, and waits
     /// for its result. Each is noted once it is acknowledged.
-    pub(crate) fn drive(self: &Arc<Self>, before: &BTreeMap<String, u32>, allowed: impl Fn() -> bool + Clone + Send + Sync + 'static) -> JoinSet<()> {
+    pub(crate) fn drive(
+        self: &Arc<Self>,
+        before: &BTreeMap<String, u32>,
+        allowed: impl Fn() -> bool + Clone + Send + Sync + 'static,
+    ) -> JoinSet<()> {
         let mut all = JoinSet::new();
         for number in 0..INSTANCES {
             let (world, allowed) = (Arc::clone(self), allowed.clone());
@@ -105,14 +113,17 @@ impl World {
 
     /// `allowed`: whether what is asked for now may be acknowledged.
     async fn drive_one(&self, number: u32, signalled: bool, allowed: &(impl Fn() -> bool + Sync)) {
-        let (name, input) = (name(number), vec![u8::try_from(number).unwrap(); self.input_bytes + number as usize]);
+        let (name, input) = (name(number), "x".repeat(self.input_bytes + number as usize));
         let handle = loop {
             let may_be = allowed();
             let options = StartOptions::new().policy(ConflictPolicy::UseExisting);
             match self.runtime.start_with(&self.workflow, name.as_str(), input.clone(), options).await {
                 Ok(started) => {
                     // One that was there already was not written.
-                    assert!(may_be || allowed() || started.existing.is_some(), "{name} was acknowledged on a store that fails");
+                    assert!(
+                        may_be || allowed() || started.existing.is_some(),
+                        "{name} was acknowledged on a store that fails"
+                    );
                     self.ledger.note(&format!("started {name}"));
                     break started.handle;
                 }
@@ -173,7 +184,8 @@ pub(crate) async fn check(data: &Path, ledger: &Path, input_bytes: usize, what: 
         assert!(recorded.contains(&last) || !before.contains_key(&format!("ended {}", name(number))), "{what}: {last}");
     }
     let after: PathBuf = ledger.with_extension("after");
-    let world = World::on(store, Ledger::open(&after), input_bytes).await.unwrap_or_else(|error| panic!("{what}: {error}"));
+    let world =
+        World::on(store, Ledger::open(&after), input_bytes).await.unwrap_or_else(|error| panic!("{what}: {error}"));
     let ended = tokio::time::timeout(PATIENCE, world.drive(&before, || true).join_all()).await;
     assert!(ended.is_ok(), "{what}: {:?} after {before:?}, recorded {recorded:?}", read(&after));
     assert_eq!(world.runtime.health(), Health::Healthy, "{what}");
