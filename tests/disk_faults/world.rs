@@ -16,7 +16,7 @@ use everstep::{
 };
 use tokio::task::JoinSet;
 
-pub(crate) const INSTANCES: u32 = 6;
+pub(crate) const INSTANCES: u32 = 10;
 /// How long anything may take before a test says that it will never happen.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -43,13 +43,13 @@ pub(crate) fn read(ledger: &Path) -> BTreeMap<String, u32> {
     lines
 }
 
-async fn first(input: Vec<u8>, context: TaskContext, Dep(ledger): Dep<Ledger>) -> Result<Vec<u8>, Infallible> {
+async fn first(input: String, context: TaskContext, Dep(ledger): Dep<Ledger>) -> Result<String, Infallible> {
     ledger.note(&format!("ran first of {}", context.instance()));
     Ok(input)
 }
 
 async fn last(
-    (value, signal): (Vec<u8>, u32),
+    (value, signal): (String, u32),
     context: TaskContext,
     Dep(ledger): Dep<Ledger>,
 ) -> Result<u32, Infallible> {
@@ -57,7 +57,7 @@ async fn last(
     Ok(u32::try_from(value.len()).unwrap() + signal)
 }
 
-pub(crate) fn workflow() -> Workflow<Vec<u8>, u32> {
+pub(crate) fn workflow() -> Workflow<String, u32> {
     let chain = Workflow::builder("faults").then("first", first).delay("delay", Duration::from_millis(1));
     chain.wait_for_signal_keeping::<u32>("wait", "go").then("last", last).build().unwrap()
 }
@@ -83,7 +83,7 @@ pub(crate) async fn recorded(store: &FileStore) -> Vec<String> {
 pub(crate) struct World {
     pub(crate) runtime: Runtime,
     pub(crate) ledger: Ledger,
-    workflow: Workflow<Vec<u8>, u32>,
+    workflow: Workflow<String, u32>,
     input_bytes: usize,
 }
 
@@ -113,7 +113,7 @@ impl World {
 
     /// `allowed`: whether what is asked for now may be acknowledged.
     async fn drive_one(&self, number: u32, signalled: bool, allowed: &(impl Fn() -> bool + Sync)) {
-        let (name, input) = (name(number), vec![u8::try_from(number).unwrap(); self.input_bytes + number as usize]);
+        let (name, input) = (name(number), "x".repeat(self.input_bytes + number as usize));
         let handle = loop {
             let may_be = allowed();
             let options = StartOptions::new().policy(ConflictPolicy::UseExisting);
