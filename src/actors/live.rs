@@ -19,7 +19,8 @@ use crate::definition::{Definition, Op};
 use crate::executor::{AttemptKey, Job};
 use crate::id::RunId;
 use crate::lifecycle::{
-    Caller, CommitError, Ending, FinalizeError, ListRows, LoadError, Port as _, fill_next_run, finalize_execution, step,
+    Caller, CommitError, Ending, FinalizeError, ListRows, LoadError, Port as _, fill_next_run, finalize_execution,
+    read_signal_id, step,
 };
 use crate::limits::PayloadLimits;
 use crate::machine::{Effect, Event, Refusal, Run, Setting, Snapshot, Ticket};
@@ -128,7 +129,10 @@ impl Live {
                 if let Err(error) = self.definition.check_signal(&name, payload_type) {
                     reply.send(Err(MailError::Signal(error)));
                 } else if codec == self.codec.id() {
-                    self.apply(Event::Signal { name, id, payload }, Some(reply)).await;
+                    match Box::pin(self.look_up(&id)).await {
+                        Ok(()) => self.apply(Event::Signal { name, id, payload }, Some(reply)).await,
+                        Err(error) => reply.send(Err(error)),
+                    }
                 } else {
                     reply.send(Err(MailError::OtherCodec(self.codec.id())));
                 }
@@ -154,6 +158,17 @@ impl Live {
             Mail::Finished { run, ticket, .. } => self.forget(run, ticket),
             Mail::Started { .. } | Mail::Withdrawn { .. } | Mail::TakeUp | Mail::Stop => {}
         }
+    }
+
+    /// Reads whether a signal with this id is a repeated one. Ids of writes under way are in memory.
+    async fn look_up(&mut self, id: &Arc<str>) -> Result<(), MailError> {
+        let read = read_signal_id(self.hub.persistence().store(), &mut self.snapshot, id).await;
+        match &read {
+            Ok(()) => {}
+            Err(LoadError::Store(error)) => self.broken = Some(error.clone().into()),
+            Err(LoadError::Damaged(damaged)) => self.to_quarantine = Some(damaged.to_string().into()),
+        }
+        read.map_err(MailError::from)
     }
 
     /// Moves the instance by one event. What ends the run is written at once, since nothing can follow it; anything else

@@ -77,7 +77,7 @@ async fn read_items(store: &dyn Store, program: &Program, snapshot: &mut Snapsho
     Ok(())
 }
 
-/// Reads the signals of a snapshot: those buffered, and the ids of those remembered.
+/// Reads the signals that a snapshot buffers. The ids of those remembered are looked up one by one: [`read_signal_id`].
 ///
 /// # Errors
 /// [`LoadError`].
@@ -86,6 +86,19 @@ pub async fn read_signals(store: &dyn Store, snapshot: &mut Snapshot) -> Result<
         for (number, row) in numbered(store.rows(snapshot.run(), RowKey::SIGNALS).await?) {
             snapshot.take_signal_row(number, &row)?;
         }
+    }
+    Ok(())
+}
+
+/// Looks up whether a signal with this id is a repeated one. Call it before [`Event::Signal`](crate::machine::Event::Signal).
+/// Reads two rows at most, and none where the snapshot knows all ids.
+///
+/// # Errors
+/// [`LoadError`].
+pub async fn read_signal_id(store: &dyn Store, snapshot: &mut Snapshot, id: &Arc<str>) -> Result<(), LoadError> {
+    for key in snapshot.unread_signal_rows(id) {
+        let row = store.row(snapshot.run(), &key).await?;
+        snapshot.take_remembered(&key, row.as_ref())?;
     }
     Ok(())
 }

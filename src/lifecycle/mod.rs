@@ -31,7 +31,9 @@ pub(crate) use delete::deletion;
 pub use delete::{DeleteError, delete_instance};
 pub use finalize::{Ending, FinalizeError, Finalized, finalize_execution};
 pub(crate) use load::{ListRows, fill_next_run, has_moved};
-pub use load::{LoadError, Stored, fill, fill_frames, fill_run, fill_values, load, read_branches, read_signals};
+pub use load::{
+    LoadError, Stored, fill, fill_frames, fill_run, fill_values, load, read_branches, read_signal_id, read_signals,
+};
 pub use port::{CommitError, Port};
 pub use release::{ReleaseError, release};
 pub use resume::{ResumeError, ResumeInputError, ResumeOutcome, get_resume_input, prepare_resume};

@@ -45,7 +45,8 @@ pub enum Event {
     Signal {
         /// Its name.
         name: Arc<str>,
-        /// Its id; one that is remembered is ignored.
+        /// Its id; one that is remembered is ignored. Where the snapshot was read back, it is to be looked up first:
+        /// [`lifecycle::read_signal_id`](crate::lifecycle::read_signal_id).
         id: Arc<str>,
         /// Its payload, in the instance's codec.
         payload: Bytes,
@@ -103,6 +104,10 @@ pub enum Refusal {
         /// The name.
         name: Arc<str>,
     },
+    /// It is not known whether the signal is a repeated one: read that first, with
+    /// [`lifecycle::read_signal_id`](crate::lifecycle::read_signal_id).
+    #[error("whether the signal is a repeated one is not known: call lifecycle::read_signal_id first")]
+    SignalIdNotRead,
     /// The instance's signal buffer is full.
     #[error("the instance buffers {count} signals of {bytes} bytes: its limits are {count_max} and {bytes_max}")]
     SignalBufferFull {

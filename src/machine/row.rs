@@ -15,6 +15,8 @@ use crate::id::NodePath;
 /// Frame      0x04  number, 8 bytes
 /// Branch     0x05  node path bytes  0x00  map indices, 4 bytes each  index of the branch, 4 bytes
 /// List       0x06  node path bytes  0x00  map indices, 4 bytes each  number of the row, 4 bytes
+/// Id         0x07  number, 8 bytes
+/// Number     0x08  signal id bytes
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum RowKey {
@@ -22,8 +24,12 @@ pub enum RowKey {
     Input,
     /// The result of a node, at these indices of the maps around it.
     Result(NodePath, Arc<[u32]>),
-    /// A signal that was accepted: buffered, or only remembered by its id.
+    /// A signal that is buffered. Earlier versions kept the ids of consumed ones here too.
     Signal(u64),
+    /// The id of a signal that was consumed and is remembered, by its number: so that the oldest can be forgotten.
+    SignalId(u64),
+    /// The number of the same, by its id: so that a repeated signal is known without reading all others.
+    SignalNumber(Arc<str>),
     /// Where a branch stands that has not ended.
     Frame(FrameId),
     /// What a branch of a fork or map gave that has ended.
@@ -33,7 +39,7 @@ pub enum RowKey {
 }
 
 impl RowKey {
-    /// What every signal row's key starts with.
+    /// What every buffered signal's key starts with.
     pub const SIGNALS: &'static [u8] = &[3];
     /// What every frame row's key starts with.
     pub const FRAMES: &'static [u8] = &[4];
@@ -58,7 +64,7 @@ impl RowKey {
         match self {
             Self::Input => Kind::Input,
             Self::Result(..) => Kind::Result,
-            Self::Signal(_) => Kind::Signal,
+            Self::Signal(_) | Self::SignalId(_) | Self::SignalNumber(_) => Kind::Signal,
             Self::Frame(_) => Kind::Frame,
             Self::Branch(..) => Kind::Branch,
             Self::List(..) => Kind::List,
@@ -71,6 +77,8 @@ impl RowKey {
             Self::Input => vec![1],
             Self::Result(path, indices) => placed(2, path, indices),
             Self::Signal(number) => numbered(Self::SIGNALS, *number),
+            Self::SignalId(number) => numbered(&[7], *number),
+            Self::SignalNumber(id) => [&[8], id.as_bytes()].concat(),
             Self::Frame(number) => numbered(Self::FRAMES, *number),
             Self::Branch(path, indices, index) => within(placed(5, path, indices), *index),
             Self::List(path, indices, number) => within(placed(6, path, indices), *number),

@@ -18,7 +18,8 @@ use crate::definition::{Op, Program};
 use crate::id::{InstanceId, RunId};
 use crate::limits::SIGNAL_IDS_REMEMBERED;
 
-/// A signal's row. Once consumed only its id is left, so that it is not accepted twice.
+/// A signal's row: with name and payload while it is buffered; its id alone once it is consumed, so that it is not accepted
+/// twice.
 #[derive(Serialize, Deserialize)]
 struct SignalRecord<'a> {
     id: &'a str,
@@ -27,6 +28,18 @@ struct SignalRecord<'a> {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     payload: Option<Bytes>,
 }
+
+/// The number of a signal that was consumed.
+#[derive(Serialize, Deserialize)]
+struct SignalNumberRecord {
+    number: u64,
+}
+
+/// Encodes the row by which a signal's number is found by its id.
+pub(super) fn encode_signal_number(number: u64) -> Vec<u8> {
+    encode(&SignalNumberRecord { number }, Vec::new())
+}
+
 /// Encodes a signal's row: with name and payload while it is buffered, its id alone afterwards.
 pub(super) fn encode_signal(id: &str, buffered: Option<(&str, &Bytes)>) -> Vec<u8> {
     let record = SignalRecord {
@@ -126,12 +139,45 @@ impl Snapshot {
         let damaged = || Damaged::new(&self.instance, "signal", "its body does not decode");
         let record: SignalRecord<'_> = decode(&body).ok_or_else(damaged)?;
         let id: Arc<str> = record.id.into();
-        if number.saturating_add(SIGNAL_IDS_REMEMBERED) >= self.signals.accepted {
-            self.signals.numbers.insert(Arc::clone(&id), number);
-            self.signals.remembered.insert(number, Arc::clone(&id));
+        self.signals.know(number, &id);
+        match (record.name, record.payload) {
+            (Some(name), Some(payload)) => self.signals.push(name.into(), Buffered { number, id, payload }),
+            _ => drop(self.signals.bare.insert(number)),
         }
-        if let (Some(name), Some(payload)) = (record.name, record.payload) {
-            self.signals.push(name.into(), Buffered { number, id, payload });
+        Ok(())
+    }
+
+    /// The rows that are still to be read before a signal with this id comes: they tell whether it is a repeated one, and which
+    /// id is to be forgotten for it.
+    pub fn unread_signal_rows(&self, id: &Arc<str>) -> Vec<RowKey> {
+        if self.signals.knows(id) {
+            return Vec::new();
+        }
+        let oldest = self.signals.oldest();
+        let is_known = self.signals.accepted < SIGNAL_IDS_REMEMBERED || self.signals.remembered.contains_key(&oldest);
+        let oldest = (!is_known).then_some(RowKey::SignalId(oldest));
+        std::iter::once(RowKey::SignalNumber(Arc::clone(id))).chain(oldest).collect()
+    }
+
+    /// Takes one of the rows of [`unread_signal_rows`](Self::unread_signal_rows), if there is one.
+    ///
+    /// # Errors
+    /// [`Damaged`].
+    pub fn take_remembered(&mut self, key: &RowKey, row: Option<&Bytes>) -> Result<(), Damaged> {
+        let damaged = Damaged::new(&self.instance, "signal", "its body does not decode");
+        let body = row.map(|row| Ok(self.open_row(key, row)?.1)).transpose()?;
+        match (key, body) {
+            (RowKey::SignalNumber(id), Some(body)) => {
+                let SignalNumberRecord { number } = decode(&body).ok_or(damaged)?;
+                self.signals.know(number, id);
+                self.signals.absent = (!self.signals.numbers.contains_key(id)).then(|| Arc::clone(id));
+            }
+            (RowKey::SignalNumber(id), None) => self.signals.absent = Some(Arc::clone(id)),
+            (RowKey::SignalId(number), Some(body)) => {
+                let record: SignalRecord<'_> = decode(&body).ok_or(damaged)?;
+                self.signals.know(*number, &record.id.into());
+            }
+            _ => {}
         }
         Ok(())
     }

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use super::advance::received;
 use super::frame::FrameId;
 use super::mover::Mover;
-use super::rows::encode_signal;
+use super::rows::{encode_signal, encode_signal_number};
 use super::snapshot::Buffered;
 use super::{Refusal, RowKey};
 use crate::codec::{Place, Value};
@@ -19,6 +19,9 @@ impl<'a> Mover<'a> {
     pub(super) fn signal(&mut self, name: &str, id: Arc<str>, payload: Bytes) -> Result<(), Refusal> {
         if self.snapshot.signals.numbers.contains_key(&id) {
             return Ok(());
+        }
+        if !self.snapshot.signals.knows(&id) {
+            return Err(Refusal::SignalIdNotRead);
         }
         self.refuse_if_ended()?;
         let Some(name) = self.program.signal_named(name).cloned() else {
@@ -34,7 +37,7 @@ impl<'a> Mover<'a> {
         let number = self.remember(Arc::clone(&id));
         match self.waiting_frame(&name) {
             Some((frame, op)) => {
-                self.put(RowKey::Signal(number), &encode_signal(&id, None));
+                self.put_remembered(number, &id);
                 self.deliver(frame, op, payload);
             }
             None => self.buffer(name, Buffered { number, id, payload }),
@@ -66,12 +69,22 @@ impl<'a> Mover<'a> {
             && let Some(id) = signals.remembered.remove(&forgotten)
         {
             signals.numbers.remove(&id);
-            let buffered = signals.buffered.values().any(|queue| queue.iter().any(|one| one.number == forgotten));
-            if !buffered {
+            let is_buffered =
+                |queue: &VecDeque<Buffered>| queue.binary_search_by_key(&forgotten, |one| one.number).is_ok();
+            if signals.bare.remove(&forgotten) {
                 self.delete(RowKey::Signal(forgotten));
+            } else if !signals.buffered.values().any(is_buffered) {
+                self.delete(RowKey::SignalId(forgotten));
+                self.delete(RowKey::SignalNumber(id));
             }
         }
         number
+    }
+
+    /// Writes what is left of a signal that is consumed.
+    fn put_remembered(&mut self, number: u64, id: &Arc<str>) {
+        self.put(RowKey::SignalId(number), &encode_signal(id, None));
+        self.put(RowKey::SignalNumber(Arc::clone(id)), &encode_signal_number(number));
     }
 
     /// The frame that has waited longest for this signal and may take one: none in a pause or once the run has ended.
@@ -101,11 +114,9 @@ impl<'a> Mover<'a> {
     pub(super) fn take_buffered(&mut self, op: &WaitOp, place: Place) -> Option<Value> {
         let signals = &mut self.snapshot.signals;
         let signal = signals.pop(&op.signal)?;
-        let key = RowKey::Signal(signal.number);
+        self.delete(RowKey::Signal(signal.number));
         if self.snapshot.signals.remembered.contains_key(&signal.number) {
-            self.put(key, &encode_signal(&signal.id, None));
-        } else {
-            self.delete(key);
+            self.put_remembered(signal.number, &signal.id);
         }
         self.changed = true;
         Some(self.payload_value(place, signal.payload))
@@ -150,6 +161,25 @@ impl super::snapshot::Signals {
         self.buffered_count -= 1;
         self.buffered_bytes -= signal.payload.len() as u64;
         Some(signal)
+    }
+
+    /// The number of the oldest signal that is remembered.
+    pub(super) fn oldest(&self) -> u64 {
+        self.accepted.saturating_sub(SIGNAL_IDS_REMEMBERED)
+    }
+
+    /// Remembers an id, if it is not too old.
+    pub(super) fn know(&mut self, number: u64, id: &Arc<str>) {
+        if number >= self.oldest() {
+            self.numbers.insert(Arc::clone(id), number);
+            self.remembered.insert(number, Arc::clone(id));
+        }
+    }
+
+    /// Whether it is known if a signal with this id is a repeated one: the store need not be asked.
+    pub(super) fn knows(&self, id: &Arc<str>) -> bool {
+        let all = self.remembered.len() as u64 == self.accepted - self.oldest();
+        all || self.numbers.contains_key(id) || self.absent.as_ref() == Some(id)
     }
 
     /// How many signals of this name are buffered.

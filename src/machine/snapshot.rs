@@ -1,6 +1,6 @@
 //! The whole durable state of an instance, as the machine works on it.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -88,7 +88,7 @@ pub(crate) struct Buffered {
     pub(crate) payload: Bytes,
 }
 
-/// The signals of a run: those buffered, and the ids of those remembered.
+/// The signals of a run: those buffered, and the ids of those remembered, as far as they are read.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Signals {
     /// How many were accepted so far; a signal's number is this before it.
@@ -96,10 +96,15 @@ pub(crate) struct Signals {
     pub(crate) buffered: HashMap<Arc<str>, VecDeque<Buffered>>,
     pub(crate) buffered_count: u32,
     pub(crate) buffered_bytes: u64,
-    /// Signal id by number, of the last accepted ones.
+    /// Signal id by number, of the last accepted ones: those of this life and those buffered, and those that were looked up.
     pub(crate) remembered: BTreeMap<u64, Arc<str>>,
     /// The same the other way round.
     pub(crate) numbers: HashMap<Arc<str>, u64>,
+    /// Numbers of remembered signals that were consumed and have no other row than a buffered one's, as earlier versions wrote
+    /// them.
+    pub(crate) bare: BTreeSet<u64>,
+    /// An id that was looked up in the store, and is not there.
+    pub(crate) absent: Option<Arc<str>>,
 }
 
 impl Snapshot {

@@ -166,6 +166,11 @@ impl Real {
         let (event, was_over) = (self.event(what, model), model.over.is_some());
         let (before, seq) = (self.head(), self.snapshot.seq());
         let expected = model.apply(what, now);
+        if let Event::Signal { id, .. } = &event {
+            for key in self.snapshot.unread_signal_rows(id) {
+                self.snapshot.take_remembered(&key, self.rows.get(&key)).unwrap();
+            }
+        }
         let program = self.definition.program();
         let setting = Setting { program, limits: &self.limits, now: at(now) };
         match apply(&setting, &mut self.snapshot, event) {

@@ -5,7 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use everstep::bytes::Bytes;
-use everstep::lifecycle::{Caller, Step, fill_frames, fill_run, fill_values, get_resume_input, load, step};
+use everstep::lifecycle::{
+    Caller, Step, fill_frames, fill_run, fill_values, get_resume_input, load, read_signal_id, step,
+};
 use everstep::limits::Limits;
 use everstep::machine::{Effect, Event, NewRun, RowKey, Run, Setting, Snapshot, Ticket, Wake, encode_head, start};
 use everstep::store::{Change, Condition, Write};
@@ -88,6 +90,9 @@ impl Real {
         let expected = model.answer();
         let (seq, definition) = (self.snapshot.seq(), Arc::clone(&self.definition));
         let head = encode_head(definition.program(), &self.snapshot);
+        if let Event::Signal { id, .. } = &event {
+            now(read_signal_id(&self.store, &mut self.snapshot, id)).unwrap();
+        }
         let setting = Setting { program: definition.program(), limits: &self.limits, now: at(model.world.now) };
         match step(&setting, &mut self.snapshot, event) {
             Ok(done) => {
@@ -108,10 +113,12 @@ impl Real {
         let mut ours = Answer { refused: done.refused.is_some(), ..Answer::default() };
         if let Some(write) = done.write {
             let signals = write.rows.iter().filter_map(|row| match row.key {
-                RowKey::Signal(number) => Some(number),
+                RowKey::Signal(number) | RowKey::SignalId(number) => Some(number),
                 _ => None,
             });
             ours.signals = signals.collect();
+            // One that is consumed leaves its buffered row for that of its id.
+            ours.signals.dedup();
             let largest = write.rows.iter().filter(|row| matches!(row.key, RowKey::Frame(_)));
             let largest = largest.filter_map(|row| row.value.as_ref().map(Bytes::len)).max();
             assert!(largest.is_none_or(|bytes| bytes < 1_500), "a record of {largest:?} bytes");

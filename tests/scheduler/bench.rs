@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use everstep::lifecycle::{
     Existing, Port, PrepareRunOutcome, ResumeError, ResumeOutcome, Stored, fill, load, prepare_resume, prepare_run,
-    step,
+    read_signal_id, step,
 };
 use everstep::machine::{Effect, Event, NewRun, Outcome, Refusal, RowKey, Setting, Snapshot};
 use everstep::{
@@ -67,6 +67,9 @@ impl<I: Serialize, O: 'static> Bench<I, O> {
     /// Reads the instance, moves it by one event and commits.
     pub(crate) async fn apply(&self, event: Event) -> Result<Vec<Effect>, Refusal> {
         let mut snapshot = self.snapshot().await;
+        if let Event::Signal { id, .. } = &event {
+            read_signal_id(&self.store, &mut snapshot, id).await.unwrap();
+        }
         let done = step(&self.setting(), &mut snapshot, event)?;
         if let Some(write) = done.write {
             Port::commit(&self.store, write).await.unwrap();

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use everstep::lifecycle::{
     Caller, Ending, Port, PrepareRunOutcome, ResumeOutcome, check_existing_instance, fill, finalize_execution,
-    get_resume_input, load, prepare_resume, prepare_run, step,
+    get_resume_input, load, prepare_resume, prepare_run, read_signal_id, step,
 };
 use everstep::machine::{Effect, Event, NewRun, Outcome, Run, Setting, Snapshot};
 use everstep::{
@@ -82,7 +82,9 @@ impl Scheduler<'_> {
         let Some(stored) = load(self.port.store(), &self.instance).await? else { return Ok(()) };
         let mut snapshot = stored.snapshot;
         fill(self.port.store(), self.caller.definition.program(), &mut snapshot).await?;
-        let event = Event::Signal { name: message.name.into(), id: message.id.into(), payload: message.payload };
+        let id = message.id.into();
+        read_signal_id(self.port.store(), &mut snapshot, &id).await?;
+        let event = Event::Signal { name: message.name.into(), id, payload: message.payload };
         let effects = self.step(&mut snapshot, event).await?;
         self.inbox.acknowledge(message.id);
         self.drive(snapshot, effects).await

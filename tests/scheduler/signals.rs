@@ -3,9 +3,9 @@
 use std::convert::Infallible;
 use std::time::Duration;
 
-use everstep::lifecycle::{Port, get_resume_input, step};
-use everstep::machine::Event;
-use everstep::{Codec, SignalOutcome, Status, StatusCode, Workflow};
+use everstep::lifecycle::{Port, get_resume_input, read_signal_id, step};
+use everstep::machine::{Event, Refusal};
+use everstep::{Codec, SignalOutcome, Status, StatusCode, Store as _, Workflow};
 
 use crate::bench::{Bench, NOW, encoded};
 
@@ -51,6 +51,36 @@ async fn the_last_ten_thousand_signal_ids_are_remembered_also_after_a_restart() 
     bench.apply(Event::Signal { name: "first".into(), id: "f".into(), payload: encoded(&0_u64) }).await.unwrap();
     let output = bench.snapshot().await.output().cloned().unwrap();
     assert_eq!(bench.workflow.decode_output(&output, &Codec::MessagePack), Ok(0));
+}
+
+#[tokio::test]
+async fn ids_of_consumed_signals_are_looked_up_one_by_one_and_the_oldest_is_forgotten() {
+    // 10,002 signals are consumed as they come, and the instance is read back for each, which then knows no id by itself.
+    let mut chain = Workflow::builder_for::<u64>("many").wait_for_signal::<u64>("first", "go");
+    for n in 0..10_003 {
+        chain = chain.wait_for_signal::<u64>(format!("{n}"), "go");
+    }
+    let bench = Bench::new(chain.build().unwrap());
+    bench.start(0).await;
+    for n in 0..10_002 {
+        bench.signal(&format!("s{n}"), n).await;
+    }
+    let run = bench.stored().await.snapshot.run();
+    for (prefix, rows) in [([3], 0), ([7], 10_000), ([8], 10_000)] {
+        assert_eq!(bench.store.rows(run, &prefix).await.unwrap().len(), rows, "rows of {prefix:?}");
+    }
+    for (id, is_remembered) in [("s10001", true), ("s2", true), ("s1", false), ("s0", false), ("new", false)] {
+        let signal = || Event::Signal { name: "go".into(), id: id.into(), payload: encoded(&0_u64) };
+        let mut snapshot = bench.snapshot().await;
+        let unread = step(&bench.setting(), &mut snapshot, signal()).unwrap_err();
+        assert_eq!(unread, Refusal::SignalIdNotRead, "{id}: who forgets to look it up would accept it twice");
+        read_signal_id(&bench.store, &mut snapshot, &id.into()).await.unwrap();
+        let write = step(&bench.setting(), &mut snapshot, signal()).unwrap().write;
+        assert_eq!(write.is_none(), is_remembered, "{id}");
+        // Again on top, before anything is committed.
+        read_signal_id(&bench.store, &mut snapshot, &id.into()).await.unwrap();
+        assert!(step(&bench.setting(), &mut snapshot, signal()).unwrap().write.is_none(), "{id}, repeated at once");
+    }
 }
 
 #[tokio::test]

@@ -173,8 +173,20 @@ fn points() -> Vec<Point> {
     points
 }
 
-fn directory() -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden/v1-branches")
+/// What is written today. In `v1` a signal that was consumed has one row, as a buffered one, in place of the two by its number
+/// and by its id.
+const WRITTEN: &str = "v2-branches";
+const READ: [&str; 2] = ["v1-branches", WRITTEN];
+
+fn directory(version: &str) -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(version)
+}
+
+/// All files of a directory.
+fn stored(version: &str) -> BTreeMap<String, Bytes> {
+    let paths = std::fs::read_dir(directory(version)).unwrap().map(|entry| entry.unwrap().path());
+    let name = |path: &PathBuf| path.file_name().unwrap().to_string_lossy().into_owned();
+    paths.map(|path| (name(&path), std::fs::read(&path).unwrap().into())).collect()
 }
 
 /// A point as files: its head, and each row by its key.
@@ -188,15 +200,13 @@ fn files(point: &Point) -> BTreeMap<String, Bytes> {
 fn branches_and_lists_are_written_as_they_always_were() {
     // What is there and what is written today are compared file by file, so that none is forgotten.
     let today: BTreeMap<_, _> = points().iter().flat_map(files).collect();
-    if !directory().exists() && std::env::var_os("EVERSTEP_WRITE_GOLDEN").is_some() {
-        std::fs::create_dir_all(directory()).unwrap();
+    if !directory(WRITTEN).exists() && std::env::var_os("EVERSTEP_WRITE_GOLDEN").is_some() {
+        std::fs::create_dir_all(directory(WRITTEN)).unwrap();
         for (name, bytes) in &today {
-            std::fs::write(directory().join(name), bytes).unwrap();
+            std::fs::write(directory(WRITTEN).join(name), bytes).unwrap();
         }
     }
-    let stored = std::fs::read_dir(directory()).unwrap().map(|entry| entry.unwrap().path());
-    let name = |path: &PathBuf| path.file_name().unwrap().to_string_lossy().into_owned();
-    let stored: BTreeMap<_, Bytes> = stored.map(|path| (name(&path), std::fs::read(&path).unwrap().into())).collect();
+    let stored = stored(WRITTEN);
     let names = |files: &BTreeMap<String, Bytes>| files.keys().cloned().collect::<Vec<_>>();
     assert_eq!(names(&stored), names(&today));
     for (name, bytes) in today {
@@ -204,25 +214,51 @@ fn branches_and_lists_are_written_as_they_always_were() {
     }
 }
 
+/// The rows of a point, by their keys.
+fn rows_of(point: &str, files: &BTreeMap<String, Bytes>) -> BTreeMap<Vec<u8>, Bytes> {
+    let byte = |hex: &[u8]| u8::from_str_radix(std::str::from_utf8(hex).unwrap(), 16).unwrap();
+    let key = |name: &str| {
+        let hex = name.strip_prefix(point)?.strip_prefix('.')?.strip_suffix(".bin")?;
+        Some(hex.as_bytes().chunks(2).map(byte).collect())
+    };
+    files.iter().filter_map(|(name, row)| Some((key(name)?, row.clone()))).collect()
+}
+
+fn number_in(key: &[u8]) -> u64 {
+    u64::from_be_bytes(key[1..].try_into().unwrap())
+}
+
 #[test]
 fn branches_read_back_and_are_written_the_same_again() {
-    // Each point is read from its files as the runtime does: the head, then the records of its branches.
-    let definition = definition();
-    for point in points() {
-        let files: BTreeMap<_, _> = files(&point)
-            .into_keys()
-            .map(|name| (name.clone(), std::fs::read(directory().join(&name)).unwrap()))
-            .collect();
-        let head = Bytes::from(files[&format!("{}.bin", point.name)].clone());
-        let mut read = decode_head(&instance(), &head).unwrap();
+    // Each point is read from its files as the runtime does: the head, then the records of its branches, then the signals.
+    // One that was consumed is known again, whichever version wrote it down.
+    let (definition, limits) = (definition(), Limits::default());
+    for (version, point) in READ.into_iter().flat_map(|version| points().into_iter().map(move |point| (version, point)))
+    {
+        let files = stored(version);
+        let (head, rows) = (&files[&format!("{}.bin", point.name)], rows_of(point.name, &files));
+        let mut read = decode_head(&instance(), head).unwrap();
         let told_by_head = (read.status(definition.program()), read.status_code());
-        let frames = point.rows.iter().filter(|(key, _)| key.starts_with(RowKey::FRAMES));
-        let frames = frames.map(|(key, row)| (u64::from_be_bytes(key[1..].try_into().unwrap()), row.clone()));
-        read.take_frame_rows(frames.collect()).unwrap();
+        let of = |prefix: &'static [u8]| rows.iter().filter(move |(key, _)| key.starts_with(prefix));
+        read.take_frame_rows(of(RowKey::FRAMES).map(|(key, row)| (number_in(key), row.clone())).collect()).unwrap();
         read.check(definition.program()).unwrap();
         let told = (read.status(definition.program()), read.status_code());
         assert_eq!(told, told_by_head, "{}: a head alone says the same", point.name);
         assert_eq!(encode_head(definition.program(), &read), head, "{}", point.name);
+        for (key, row) in of(RowKey::SIGNALS) {
+            read.take_signal_row(number_in(key), row).unwrap();
+        }
+        let accepted = usize::try_from(read.signals.accepted).unwrap();
+        for id in &["one", "two", "three"][..accepted] {
+            for key in read.unread_signal_rows(&(*id).into()) {
+                read.take_remembered(&key, rows.get(&key.to_bytes())).unwrap();
+            }
+            let repeated = Event::Signal { name: "answer".into(), id: (*id).into(), payload: Bytes::new() };
+            setting(&definition, &limits, |setting| {
+                let ignored = apply(setting, &mut read, repeated).unwrap();
+                assert!(!ignored.changed, "{version}, {}: {id} is taken again", point.name);
+            });
+        }
     }
 }
 
@@ -289,6 +325,7 @@ fn reads_and_moves(
         Event::Signal { name: "answer".into(), id: "four".into(), payload: Bytes::new() },
         Event::Wake,
     ];
+    snapshot.take_remembered(&RowKey::SignalNumber("four".into()), None).unwrap();
     for event in events {
         // A refusal is fine.
         let _ = apply(&setting, &mut snapshot, event);

@@ -11,7 +11,7 @@ use crate::definition::{Definition, FailureKind, Names as _, Priority, Workflow,
 use crate::id::{InstanceId, RunId};
 use crate::machine::frame::{Lineage, ROOT};
 use crate::machine::frames::Frames;
-use crate::machine::rows::encode_signal;
+use crate::machine::rows::{encode_signal, encode_signal_number};
 use crate::machine::snapshot::{Buffered, Request, Signals};
 use crate::machine::{End, Frame, Phase, RowKey, Snapshot, Stage};
 use crate::time::Timestamp;
@@ -63,6 +63,8 @@ impl Row {
             RowKey::Input => format!("{fixture}.input"),
             RowKey::Result(path, _) => format!("{fixture}.result_{path}"),
             RowKey::Signal(number) => format!("{fixture}.signal_{number}"),
+            RowKey::SignalId(number) => format!("{fixture}.signal_id_{number}"),
+            RowKey::SignalNumber(id) => format!("{fixture}.signal_number_{id}"),
             other => unreachable!("no fixture has {other:?}"),
         }
     }
@@ -175,6 +177,7 @@ pub(super) fn fixtures() -> Vec<Fixture> {
         ),
         alone("waiting", at(3, APPROVAL, small(b"\x02"), waiting(None))),
         waiting_with_signals(at(6, APPROVAL, small(b"\x02"), waiting(Some(later(60))))),
+        waiting_behind_a_signal(at(7, APPROVAL, small(b"\x02"), waiting(Some(later(60))))),
         alone(
             "delayed_with_deadline",
             Snapshot {
@@ -238,12 +241,25 @@ fn waiting_with_signals(mut snapshot: Snapshot) -> Fixture {
         snapshot.signals.accepted += 1;
         snapshot.signals.numbers.insert(Arc::clone(&id), number);
         snapshot.signals.remembered.insert(number, Arc::clone(&id));
-        if let Some(payload) = payload {
-            snapshot.signals.push("approve".into(), Buffered { number, id, payload });
+        match payload {
+            Some(payload) => snapshot.signals.push("approve".into(), Buffered { number, id, payload }),
+            None => drop(snapshot.signals.bare.insert(number)),
         }
     }
     snapshot.pause = Some(Request { reason: "".into(), by: "✓".into() });
     Fixture { name: "waiting_with_signals", snapshot, rows }
+}
+
+/// A signal that was consumed, and looked up.
+fn waiting_behind_a_signal(mut snapshot: Snapshot) -> Fixture {
+    let id: Arc<str> = "signal-0".into();
+    snapshot.signals.accepted = 1;
+    snapshot.signals.know(0, &id);
+    let rows = vec![
+        Row { key: RowKey::SignalId(0), body: encode_signal(&id, None) },
+        Row { key: RowKey::SignalNumber(id), body: encode_signal_number(0) },
+    ];
+    Fixture { name: "waiting_behind_a_signal", snapshot, rows }
 }
 
 /// A wait that timed out, beside a result too large for the head.

@@ -80,13 +80,13 @@ fn plain(snapshot: &Snapshot) -> String {
         end,
         ended_at,
     } = snapshot;
-    let Signals { accepted, buffered, buffered_count, buffered_bytes, remembered, numbers } = signals;
+    let Signals { accepted, buffered, buffered_count, buffered_bytes, remembered, numbers, bare, absent } = signals;
     let (buffered, numbers) = (BTreeMap::from_iter(buffered), BTreeMap::from_iter(numbers));
     format!(
         "{:#?}\n{:#?}\n{:#?}",
         (instance, run, seq, definition, codec, started_at, deadline, traceparent),
         (frames, next_frame, unread_frames, shown, pause, end, ended_at),
-        (accepted, buffered, buffered_count, buffered_bytes, remembered, numbers),
+        (accepted, buffered, buffered_count, buffered_bytes, remembered, numbers, bare, absent),
     )
 }
 
@@ -101,8 +101,12 @@ fn load(fixture: &Fixture) -> Result<Snapshot, Damaged> {
     }
     snapshot.fill(&read);
     for row in &fixture.rows {
-        if let RowKey::Signal(number) = row.key {
-            snapshot.take_signal_row(number, &stored(&row.file(fixture.name)))?;
+        match row.key {
+            RowKey::Signal(number) => snapshot.take_signal_row(number, &stored(&row.file(fixture.name)))?,
+            RowKey::SignalId(_) | RowKey::SignalNumber(_) => {
+                snapshot.take_remembered(&row.key, Some(&stored(&row.file(fixture.name))))?;
+            }
+            _ => {}
         }
     }
     Ok(snapshot)
