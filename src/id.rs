@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::limits::{INSTANCE_ID_BYTES_MAX, NAME_BYTES_MAX, SIGNAL_ID_BYTES_MAX};
+use crate::limits::{INSTANCE_ID_BYTES_MAX, NAME_BYTES_MAX, SIGNAL_ID_BYTES_MAX, TRACEPARENT_BYTES_MAX};
 use crate::time::Timestamp;
 
 /// Why a name was refused.
@@ -62,6 +62,11 @@ pub(crate) fn check_name(what: &'static str, text: &str) -> Result<(), IdError> 
 /// Checks a signal id: 1 to 128 bytes of printable UTF-8.
 pub(crate) fn check_signal_id(text: &str) -> Result<(), IdError> {
     check("signal id", text, SIGNAL_ID_BYTES_MAX, true)
+}
+
+/// Checks a traceparent: 1 to 256 bytes of printable UTF-8. What is in it is for whoever reads it.
+pub(crate) fn check_traceparent(text: &str) -> Result<(), IdError> {
+    check("traceparent", text, TRACEPARENT_BYTES_MAX, true)
 }
 
 /// The name of an instance: 1 to 256 bytes of printable UTF-8, chosen by the caller.

@@ -8,6 +8,8 @@ pub const INSTANCE_ID_BYTES_MAX: usize = 256;
 pub const NAME_BYTES_MAX: usize = 128;
 /// Longest signal id, in bytes of UTF-8.
 pub const SIGNAL_ID_BYTES_MAX: usize = 128;
+/// Longest traceparent of a start, in bytes: it is in the head, and so in every write.
+pub const TRACEPARENT_BYTES_MAX: usize = 256;
 /// Deepest nesting of nodes in one workflow: branches, arms, loop bodies, children and maps within each other.
 pub const NESTING_MAX: usize = 64;
 /// Most nodes in one workflow.

@@ -9,10 +9,11 @@
 //! Payloads may come from outside and are not trusted: how deep they nest is looked at before they are decoded
 //! (`nesting`).
 //!
-//! No error here repeats a payload: messages name the type, the codec and the size only.
+//! No error here repeats a payload, and no `Debug` of the crate shows one: messages name the type, the codec and the size only.
 
 mod custom;
 mod decode;
+mod hidden;
 mod nesting;
 mod output;
 mod value;
@@ -27,6 +28,7 @@ use serde::{Deserialize, Serialize};
 pub use custom::{CustomCodec, ReadWith};
 pub use decode::SignalOutcome;
 pub(crate) use decode::{Decode, Reader};
+pub(crate) use hidden::Hidden;
 pub use output::{LoopResult, Output};
 pub use value::{Block, Home, Leaf, Place, Token, Value};
 

@@ -1,8 +1,11 @@
 //! What flows from node to node, without its types.
 
+use std::fmt;
 use std::sync::Arc;
 
 use bytes::Bytes;
+
+use super::hidden::Hidden;
 
 /// A value in the form the machine handles it: tokens in prefix order.
 ///
@@ -23,8 +26,8 @@ pub struct Value {
     tokens: Vec<Token>,
 }
 
-/// One piece of a [`Value`].
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// One piece of a [`Value`]. Its `Debug` shows no payload.
+#[derive(Clone, PartialEq, Eq)]
 pub enum Token {
     /// A codec's bytes.
     Leaf(Leaf),
@@ -50,8 +53,9 @@ pub enum Token {
     Failed(Bytes),
 }
 
-/// A codec's bytes, and the row they also stand in, if any: what is stored there need not be written again.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// A codec's bytes, and the row they also stand in, if any: what is stored there need not be written again. Its `Debug` shows
+/// how many bytes there are.
+#[derive(Clone, PartialEq, Eq)]
 pub struct Leaf {
     /// The encoded payload.
     pub bytes: Bytes,
@@ -205,6 +209,30 @@ impl Value {
         if let Some(filled) = fill(&self.tokens, read) {
             self.tokens = filled;
         }
+    }
+}
+
+impl fmt::Debug for Token {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Leaf(leaf) => leaf.fmt(f),
+            Self::Stored(home) => f.debug_tuple("Stored").field(home).finish(),
+            Self::Block(block) => block.fmt(f),
+            Self::Received => f.write_str("Received"),
+            Self::TimedOut => f.write_str("TimedOut"),
+            Self::Pair => f.write_str("Pair"),
+            Self::Again => f.write_str("Again"),
+            Self::Done => f.write_str("Done"),
+            Self::List(items) => f.debug_tuple("List").field(items).finish(),
+            Self::Succeeded => f.write_str("Succeeded"),
+            Self::Failed(failure) => f.debug_tuple("Failed").field(&Hidden(failure)).finish(),
+        }
+    }
+}
+
+impl fmt::Debug for Leaf {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Leaf").field("bytes", &Hidden(&self.bytes)).field("home", &self.home).finish()
     }
 }
 

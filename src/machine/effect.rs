@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::{Refusal, RowKey, Ticket};
-use crate::codec::Value;
+use crate::codec::{Hidden, Value};
 use crate::time::Timestamp;
 
 /// What one event did.
@@ -22,13 +22,20 @@ pub struct Transition {
     pub effects: Vec<Effect>,
 }
 
-/// One row written or deleted.
-#[derive(Clone, Debug)]
+/// One row written or deleted. Its `Debug` shows how many bytes it holds.
+#[derive(Clone)]
 pub struct RowChange {
     /// Which row of the run.
     pub key: RowKey,
     /// What it holds from now on; `None` deletes it.
     pub value: Option<Bytes>,
+}
+
+impl std::fmt::Debug for RowChange {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let value = self.value.as_deref().map(Hidden);
+        f.debug_struct("RowChange").field("key", &self.key).field("value", &value).finish()
+    }
 }
 
 /// What the runtime is to do.

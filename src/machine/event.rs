@@ -6,13 +6,13 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::Ticket;
-use crate::codec::Value;
+use crate::codec::{Hidden, Value};
 use crate::definition::AttemptFailure;
 use crate::limits::REASON_BYTES_MAX;
 use crate::time::Timestamp;
 
-/// What happens to an instance.
-#[derive(Clone, Debug)]
+/// What happens to an instance. Its `Debug` shows no payload.
+#[derive(Clone)]
 pub enum Event {
     /// The instance was taken up, by a process or by the successor of an actor: tasks that were handed out are handed
     /// out again, except those in `alive`.
@@ -76,6 +76,33 @@ pub enum Event {
     },
     /// Somebody lets a quarantined instance go on: deaths of the process are counted anew.
     Released,
+}
+
+impl std::fmt::Debug for Event {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Resumed { alive, process_died } => {
+                f.debug_struct("Resumed").field("alive", alive).field("process_died", process_died).finish()
+            }
+            Self::AttemptStarted { ticket, at } => {
+                f.debug_struct("AttemptStarted").field("ticket", ticket).field("at", at).finish()
+            }
+            Self::AttemptWithdrawn { ticket } => f.debug_struct("AttemptWithdrawn").field("ticket", ticket).finish(),
+            Self::AttemptFinished { ticket, outcome } => {
+                f.debug_struct("AttemptFinished").field("ticket", ticket).field("outcome", outcome).finish()
+            }
+            Self::Signal { name, id, payload } => {
+                let mut signal = f.debug_struct("Signal");
+                signal.field("name", name).field("id", id).field("payload", &Hidden(payload)).finish()
+            }
+            Self::Wake => f.write_str("Wake"),
+            Self::Cancel { reason, by } => f.debug_struct("Cancel").field("reason", reason).field("by", by).finish(),
+            Self::Pause { reason, by } => f.debug_struct("Pause").field("reason", reason).field("by", by).finish(),
+            Self::Unpause => f.write_str("Unpause"),
+            Self::Retry { deadline } => f.debug_struct("Retry").field("deadline", deadline).finish(),
+            Self::Released => f.write_str("Released"),
+        }
+    }
 }
 
 /// How an attempt ended: with what it gave, or a failure. A task gives one payload, behind `Again` or `Done` if it ends a

@@ -10,7 +10,7 @@ use super::frame_record::encode_frame;
 use super::frames::Frames;
 use super::snapshot::Signals;
 use super::{Effect, End, Event, Refusal, RowChange, RowKey, Snapshot, Transition, Wake};
-use crate::codec::{Home, Place, Value};
+use crate::codec::{Hidden, Home, Place, Value};
 use crate::definition::{Names as _, Op, Program};
 use crate::id::{InstanceId, RunId};
 use crate::limits::{INLINE_BYTES_MAX, Limits};
@@ -27,8 +27,8 @@ pub struct Setting<'a> {
     pub now: Timestamp,
 }
 
-/// A run to start.
-#[derive(Clone, Debug)]
+/// A run to start. Its `Debug` shows how many bytes its input has.
+#[derive(Clone)]
 pub struct NewRun {
     /// The instance's id.
     pub instance: InstanceId,
@@ -40,6 +40,15 @@ pub struct NewRun {
     pub input: Bytes,
     /// The W3C traceparent of whoever starts it.
     pub traceparent: Option<Arc<str>>,
+}
+
+impl std::fmt::Debug for NewRun {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { instance, run, codec, input, traceparent } = self;
+        let mut new = f.debug_struct("NewRun");
+        new.field("instance", instance).field("run", run).field("codec", codec).field("input", &Hidden(input));
+        new.field("traceparent", traceparent).finish()
+    }
 }
 
 /// Starts a run: its first snapshot, already at its first node.

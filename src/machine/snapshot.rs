@@ -7,7 +7,7 @@ use bytes::Bytes;
 
 use super::frame::{FrameId, Phase, Ticket};
 use super::frames::Frames;
-use crate::codec::Value;
+use crate::codec::{Hidden, Value};
 use crate::definition::FailureKind;
 use crate::id::{DefinitionHash, InstanceId, RunId};
 use crate::time::Timestamp;
@@ -81,11 +81,18 @@ pub enum End {
 }
 
 /// A signal that came before anything waited for it.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(crate) struct Buffered {
     pub(crate) number: u64,
     pub(crate) id: Arc<str>,
     pub(crate) payload: Bytes,
+}
+
+impl std::fmt::Debug for Buffered {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { number, id, payload } = self;
+        f.debug_struct("Buffered").field("number", number).field("id", id).field("payload", &Hidden(payload)).finish()
+    }
 }
 
 /// The signals of a run: those buffered, and the ids of those remembered, as far as they are read.

@@ -119,7 +119,13 @@ impl Runtime {
     /// Stops gently: new work is refused, running tasks may finish until `grace` is over, then they are cancelled and run
     /// again at the next start. When this returns, everything is written and the store is closed.
     ///
-    /// Callers who wait for a result stay without one: [`ResultError::ShuttingDown`](crate::ResultError::ShuttingDown).
+    /// Callers who wait for a result stay without one: [`ResultError::ShuttingDown`](crate::ResultError::ShuttingDown). A
+    /// message that was under way may have taken effect although its answer says that the runtime is shutting down; what was
+    /// acknowledged has. It may be called several times, also at once: the shortest grace counts.
+    ///
+    /// A thread cannot be stopped: a [`blocking`](crate::Task::blocking) task that looks at no token runs on, and what it gives
+    /// is nobody's. This does not wait for it. A tokio runtime that is dropped does: a service that must not wait ends its
+    /// own with `tokio::runtime::Runtime::shutdown_timeout`, or exits.
     pub async fn shutdown(&self, grace: Duration) {
         self.inner.actors.shutdown(grace).await;
     }

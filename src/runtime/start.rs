@@ -12,7 +12,7 @@ use crate::actors::{Hub, Mail, Replacement, Undelivered};
 use crate::codec::{CodecError, Value};
 use crate::definition::{Definition, Workflow};
 use crate::handle::InstanceHandle;
-use crate::id::{InstanceId, RunId};
+use crate::id::{InstanceId, RunId, check_traceparent};
 use crate::lifecycle::{
     ConflictPolicy, Existing, ExistingInstance, PrepareRunOutcome, StartError, check_existing_instance, prepare_run,
 };
@@ -50,7 +50,8 @@ impl StartOptions {
         self
     }
 
-    /// The W3C traceparent of whoever starts the instance, stored with it for tools that read the store.
+    /// The W3C traceparent of whoever starts the instance, stored with it for tools that read the store: 1 to 256 bytes of
+    /// printable UTF-8, or the start is refused with [`StartError::Id`].
     pub fn traceparent(mut self, traceparent: impl Into<Arc<str>>) -> Self {
         self.traceparent = Some(traceparent.into());
         self
@@ -102,6 +103,7 @@ impl Runtime {
         O: 'static,
     {
         let instance = InstanceId::new(instance.as_ref())?;
+        options.traceparent.as_deref().map_or(Ok(()), check_traceparent)?;
         let hub = self.inner.actors.hub();
         if !hub.definitions.contains_key(&workflow.hash()) {
             return Err(StartError::NotRegistered { workflow: workflow.definition().info().name().to_owned() });

@@ -27,6 +27,7 @@ mod recent;
 use bytes::Bytes;
 
 use crate::clock::BoxFuture;
+use crate::codec::Hidden;
 use crate::id::{DefinitionHash, InstanceId, RunId};
 use crate::machine::{RowChange, RowKey};
 use crate::status::StatusCode;
@@ -110,8 +111,8 @@ pub enum Condition {
     Present,
 }
 
-/// What a write does to the instance.
-#[derive(Clone, Debug)]
+/// What a write does to the instance. Its `Debug` shows how many bytes are written.
+#[derive(Clone)]
 pub enum Change {
     /// Replaces the head, which ends a quarantine.
     Head(Bytes),
@@ -122,6 +123,16 @@ pub enum Change {
     Delete,
 }
 
+impl std::fmt::Debug for Change {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Head(head) => f.debug_tuple("Head").field(&Hidden(head)).finish(),
+            Self::Quarantine(record) => f.debug_tuple("Quarantine").field(&Hidden(record)).finish(),
+            Self::Delete => f.write_str("Delete"),
+        }
+    }
+}
+
 /// A write that did not happen because its condition did not hold.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the instance is not where its writer thought it was: another one has moved it")]
@@ -130,13 +141,20 @@ pub struct Conflict {
     pub found: Option<(RunId, u64)>,
 }
 
-/// An instance's head and quarantine record.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// An instance's head and quarantine record. Its `Debug` shows how many bytes they have.
+#[derive(Clone, PartialEq, Eq)]
 pub struct Loaded {
     /// The head.
     pub head: Bytes,
     /// The quarantine record, if it is quarantined.
     pub quarantine: Option<Bytes>,
+}
+
+impl std::fmt::Debug for Loaded {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let quarantine = self.quarantine.as_deref().map(Hidden);
+        f.debug_struct("Loaded").field("head", &Hidden(&self.head)).field("quarantine", &quarantine).finish()
+    }
 }
 
 /// The answers to a batch, one for each write, in order.

@@ -23,6 +23,7 @@ use super::{
     Damaged, Envelope, HEAD_INDEX_BYTES, HeadIndex, Kind, RowKey, Snapshot, decode_head, decode_quarantine,
     encode_head, encode_quarantine,
 };
+use crate::codec::Token;
 use crate::time::Timestamp;
 
 const QUARANTINED: &str = "the process died 5 times in a row while task `charge` was running";
@@ -82,12 +83,33 @@ fn plain(snapshot: &Snapshot) -> String {
     } = snapshot;
     let Signals { accepted, buffered, buffered_count, buffered_bytes, remembered, numbers, bare, absent } = signals;
     let (buffered, numbers) = (BTreeMap::from_iter(buffered), BTreeMap::from_iter(numbers));
+    let payloads = payloads(snapshot);
     format!(
-        "{:#?}\n{:#?}\n{:#?}",
+        "{:#?}\n{:#?}\n{:#?}\n{payloads:x?}",
         (instance, run, seq, definition, codec, started_at, deadline, traceparent),
         (frames, next_frame, unread_frames, shown, pause, end, ended_at),
         (accepted, buffered, buffered_count, buffered_bytes, remembered, numbers, bare, absent),
     )
+}
+
+/// Every payload in a snapshot, which `Debug` does not show.
+fn payloads(snapshot: &Snapshot) -> Vec<Bytes> {
+    let values = snapshot.frames.iter().map(|(_, frame)| &frame.value).chain(snapshot.output());
+    let mut found = Vec::new();
+    for value in values {
+        let mut tokens: Vec<_> = value.tokens().iter().collect();
+        while let Some(token) = tokens.pop() {
+            match token {
+                Token::Leaf(leaf) => found.push(leaf.bytes.clone()),
+                Token::Failed(failure) => found.push(failure.clone()),
+                Token::Block(block) => tokens.extend(block.tokens.iter()),
+                _ => {}
+            }
+        }
+    }
+    let buffered: BTreeMap<_, _> = snapshot.signals.buffered.iter().collect();
+    found.extend(buffered.values().flat_map(|signals| signals.iter().map(|signal| signal.payload.clone())));
+    found
 }
 
 /// Loads a fixture from its files as the runtime does: the head, the payloads in rows of their own, the signals.
