@@ -3,7 +3,7 @@
 //!
 //! `EVERSTEP_DISK_FAULTS=1000` fails as many calls of each kind; else 50 in all.
 #![cfg(all(target_os = "linux", feature = "file-store"))]
-#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test may panic anywhere")]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, reason = "a test may panic anywhere")]
 
 #[path = "disk_faults/faults.rs"]
 mod faults;
@@ -251,8 +251,8 @@ async fn fail_all(shares: [u64; 4], input_bytes: usize, under: &'static str) {
             _ => vec![Fault::IoError, Fault::NoSpace],
         };
         let (many, calls) = (each.unwrap_or(share), calls[kind as usize]);
-        for number in (0..many).filter(|_| calls > 0) {
-            let (fault, mode) = (faults[number as usize % faults.len()], MODES[number as usize / faults.len() % 3]);
+        let modes = MODES.into_iter().flat_map(|mode| faults.iter().map(move |fault| (*fault, mode)));
+        for (number, (fault, mode)) in (0..many).zip(modes.cycle()).filter(|_| calls > 0) {
             cases.push(Case { kind, fault, mode, first: 1 + number * calls / many, input_bytes, under });
         }
     }

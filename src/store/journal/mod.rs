@@ -187,8 +187,8 @@ impl Journal {
 
 /// How many bytes there are up to the last one that is not zero; none if there is no such byte.
 fn end_of_bytes(reader: &mut BufReader<File>) -> io::Result<Option<u64>> {
-    const ZEROS: [u8; CHUNK_BYTES] = [0; CHUNK_BYTES];
-    let mut chunk = [0; CHUNK_BYTES];
+    static ZEROS: [u8; CHUNK_BYTES] = [0; CHUNK_BYTES];
+    let mut chunk = vec![0; CHUNK_BYTES];
     let (mut end, mut at) = (None, 0);
     loop {
         let read = reader.read(&mut chunk)?;
