@@ -105,6 +105,12 @@ pub(super) fn reach(directory: &Path, known: Position) -> io::Result<Option<Posi
     Ok(Some(Journal::read(number, path, from, &mut Order::default())?.position()))
 }
 
+/// Whether a journal is there that nothing was ever written to.
+pub(super) fn is_blank(path: &Path) -> bool {
+    let end = File::open(path).and_then(|file| end_of_bytes(&mut BufReader::with_capacity(CHUNK_BYTES, file)));
+    matches!(end, Ok(None))
+}
+
 /// The journals, the oldest first.
 fn list(directory: &Path) -> io::Result<Vec<(u64, PathBuf)>> {
     let mut journals = Vec::new();
