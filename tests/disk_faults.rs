@@ -3,7 +3,7 @@
 //!
 //! `EVERSTEP_DISK_FAULTS=1000` fails as many calls of each kind; else 50 in all.
 #![cfg(all(target_os = "linux", feature = "file-store"))]
-#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test may panic anywhere")]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, reason = "a test may panic anywhere")]
 
 #[path = "disk_faults/faults.rs"]
 mod faults;
@@ -13,12 +13,14 @@ mod world;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use everstep::{FileStore, Health, Store as _};
+use everstep::{DefinitionHash, Durability, FileStore, Health, Store as _, StoreError};
 use faults::{CONTROL, Fault, Faults, KINDS, Kind, build, preload};
 use tempfile::TempDir;
 use tokio::process::Command;
+use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use world::{INSTANCES, Ledger, PATIENCE, World, check, name, read};
@@ -81,9 +83,13 @@ impl Place {
 
     /// Runs the child, which must end well.
     async fn run(&self, library: &Path, case: &Case) {
+        self.run_child(CHILD, library, case).await;
+    }
+
+    async fn run_child(&self, test: &str, library: &Path, case: &Case) {
         let what = case.describe();
         let mut command = Command::new(std::env::current_exe().unwrap());
-        command.args(["--exact", CHILD, "--nocapture"]).kill_on_drop(true);
+        command.args(["--exact", test, "--nocapture"]).kill_on_drop(true);
         command.env(DIRECTORY, self.dir.path()).env(MODE, format!("{:?}", case.mode));
         command.env(INPUT_BYTES, case.input_bytes.to_string());
         if case.under.is_empty() && case.mode != Mode::Once && matches!(case.kind, Kind::Write | Kind::Sync) {
@@ -101,6 +107,7 @@ impl Place {
 }
 
 const CHILD: &str = "a_process_whose_disk_fails";
+const WRITER: &str = "a_process_that_writes_faster_than_tables_can_be";
 
 /// The child's part; nothing if this is not the child.
 #[tokio::test(flavor = "multi_thread")]
@@ -244,8 +251,8 @@ async fn fail_all(shares: [u64; 4], input_bytes: usize, under: &'static str) {
             _ => vec![Fault::IoError, Fault::NoSpace],
         };
         let (many, calls) = (each.unwrap_or(share), calls[kind as usize]);
-        for number in (0..many).filter(|_| calls > 0) {
-            let (fault, mode) = (faults[number as usize % faults.len()], MODES[number as usize / faults.len() % 3]);
+        let modes = MODES.into_iter().flat_map(|mode| faults.iter().map(move |fault| (*fault, mode)));
+        for (number, (fault, mode)) in (0..many).zip(modes.cycle()).filter(|_| calls > 0) {
             cases.push(Case { kind, fault, mode, first: 1 + number * calls / many, input_bytes, under });
         }
     }
@@ -279,4 +286,56 @@ async fn whichever_call_fails_nothing_acknowledged_is_lost() {
 #[tokio::test(flavor = "multi_thread")]
 async fn whichever_call_on_a_table_fails_nothing_acknowledged_is_lost() {
     fail_all([3, 3, 0, 2], 1_000_000, "/store/keyspaces").await;
+}
+
+fn hash(number: u32) -> DefinitionHash {
+    format!("{number:064x}").parse().unwrap()
+}
+
+/// The child's part: commits megabytes until one fails. When nothing goes on any more, the writing of tables fails.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_process_that_writes_faster_than_tables_can_be() {
+    let Some(dir) = std::env::var_os(DIRECTORY) else { return };
+    let (data, _) = Place::of(Path::new(&dir));
+    let faults = Faults::attach(Path::new(&std::env::var_os(CONTROL).unwrap()));
+    let store = Arc::new(FileStore::open_with(data, Durability::ProcessCrash).await.unwrap());
+    faults.plan(Kind::Sync, Fault::SlowError, faults.calls(Kind::Sync) + 1, u64::MAX);
+    let (commits, writer) = (Arc::new(AtomicU32::new(0)), Arc::clone(&store));
+    let counted = Arc::clone(&commits);
+    let failed = tokio::task::spawn_blocking(move || {
+        for number in 0..500 {
+            let megabyte = vec![1; 1 << 20].into();
+            if let Err(error) = Handle::current().block_on(writer.save_manifest(&hash(number), megabyte)) {
+                return error;
+            }
+            counted.store(number, Ordering::SeqCst);
+        }
+        panic!("no commit failed")
+    });
+    let mut before = u32::MAX;
+    while faults.failed() == 0 || before != commits.load(Ordering::SeqCst) {
+        before = commits.load(Ordering::SeqCst);
+        tokio::time::sleep(Duration::from_millis(500)).await;
+    }
+    // 64 are let in, and then one a second.
+    assert!(before < 100, "{before} megabytes are in memory, and no table is written");
+    faults.let_fail();
+    let failed = tokio::time::timeout(PATIENCE, failed).await.expect("the commit that waits is told").unwrap();
+    assert!(matches!(failed, StoreError::Fatal(_)), "{failed}");
+    faults.lift();
+    store.reopen().await.unwrap();
+    store.save_manifest(&hash(1_000), vec![1].into()).await.unwrap();
+}
+
+/// Method: a child commits large values while the first table it writes makes no headway, until its commits wait for that;
+/// then every sync of a table fails. What waits has been let into memory, so it must be little; and it is told.
+#[tokio::test(flavor = "multi_thread")]
+async fn commits_wait_for_tables_and_are_told_that_they_fail() {
+    let dir = TempDir::new().unwrap();
+    let under = "/store/keyspaces/1/tables";
+    let Some((library, _)) = prepare(dir.path(), 3_000, "").await else { return };
+    let case = Case { kind: Kind::Sync, fault: Fault::SlowError, mode: Mode::Lasting, first: 1, input_bytes: 0, under };
+    let place = Place::new();
+    Faults::create(&place.control());
+    place.run_child(WRITER, &library, &case).await;
 }

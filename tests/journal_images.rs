@@ -46,10 +46,8 @@ async fn a_large_batch_cut_anywhere_is_not_there_and_costs_no_other() {
 /// The journal with some pages of its bytes from `start` on as they were before: zeros, or what another file left there.
 fn with_stale_pages(written: &Written, start: usize, stale: impl Fn(usize) -> bool, left: &[u8]) -> Vec<u8> {
     let mut journal = written.journal.clone();
-    for at in start..journal.len() {
-        if stale(at / PAGE) {
-            journal[at] = left.get(at).copied().unwrap_or(0);
-        }
+    for (at, byte) in journal.iter_mut().enumerate().skip(start).filter(|(at, _)| stale(at / PAGE)) {
+        *byte = left.get(at).copied().unwrap_or(0);
     }
     journal
 }

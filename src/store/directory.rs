@@ -66,14 +66,20 @@ impl Directory {
         }
     }
 
-    /// Whether the database has written what it writes last: not only a part of it, or zeros in its place.
+    /// Whether the database has written what it writes last: not only a part of it, or zeros in its place, beside a journal
+    /// and tables that are still empty.
     fn is_complete(&self) -> io::Result<bool> {
-        match std::fs::read(self.path.join(DATABASE_COMPLETE)) {
-            Ok(version) if version.iter().all(|byte| *byte == 0) => Ok(false),
-            Ok(version) => Ok(version == DATABASE_VERSION || !DATABASE_VERSION.starts_with(&version)),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
-            Err(error) => Err(error),
+        let version = match std::fs::read(self.path.join(DATABASE_COMPLETE)) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+            version => version?,
+        };
+        let is_part = version.len() < DATABASE_VERSION.len() && DATABASE_VERSION.starts_with(&version);
+        if !is_part && version.iter().any(|byte| *byte != 0) {
+            return Ok(true);
         }
+        let tables = self.path.join("keyspaces");
+        let no_tables = !tables.exists() || std::fs::read_dir(tables)?.next().is_none();
+        Ok(!(no_tables && super::journal::is_blank(&self.path.join("0.jnl"))))
     }
 
     /// Removes what a first open left that was killed: nothing was ever acknowledged of it.

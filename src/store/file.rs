@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
 
 use bytes::Bytes;
 use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode, Readable as _};
@@ -35,6 +36,11 @@ pub type FileStore = KvStore<Files>;
 const MEMTABLE_BYTES: u64 = 16 << 20;
 /// Journal on disk before tables are written out, in bytes. The store's own lower bound.
 const JOURNAL_BYTES_MAX: u64 = 128 << 20;
+/// What is in memory of tables not written yet, in bytes, before a commit waits.
+const BUFFERED_BYTES_MAX: u64 = 4 * MEMTABLE_BYTES;
+/// How long and how often a commit waits then: a second in all, so that it cannot wait for what never comes.
+const TABLES_WAIT: Duration = Duration::from_millis(1);
+const TABLES_WAITS_MAX: u32 = 1_000;
 /// Cache for table blocks, in bytes.
 const CACHE_BYTES: u64 = 32 << 20;
 
@@ -103,6 +109,21 @@ impl Open {
         Ok(Self { database, map, directory: Arc::new(directory), reached })
     }
 
+    /// Holds a writer back that is faster than tables are written. The database does so too late: while its threads are
+    /// busy with tables that make no headway, it takes everything into memory; and with four tables in line it waits for
+    /// ever, within a commit, if they fail.
+    fn wait_for_tables(&self) -> Result<(), StoreError> {
+        for _ in 0..TABLES_WAITS_MAX {
+            if self.database.write_buffer_size() <= BUFFERED_BYTES_MAX {
+                break;
+            }
+            // Writes nothing, since every batch was handed over; it says whether the database has failed.
+            self.database.persist(PersistMode::Buffer).map_err(|error| fatal(&error))?;
+            std::thread::sleep(TABLES_WAIT);
+        }
+        Ok(())
+    }
+
     /// Notes how far the journal is durable.
     fn note_end(&self, path: &Path) {
         // First how far it reaches, then the sync: it may grow meanwhile.
@@ -158,6 +179,7 @@ impl Kv for Files {
 
     fn write(&self, ops: Ops) -> Result<(), StoreError> {
         self.with(|open| {
+            open.wait_for_tables()?;
             let batch = open.database.batch();
             let mut batch = match self.durability {
                 Durability::Fsync => batch.durability(Some(PersistMode::SyncData)),

@@ -26,10 +26,13 @@ pub(crate) enum Fault {
     NoSpace = 2,
     /// Half is written, then there is no space.
     ShortWrite = 3,
+    /// An error of the device that takes until [`Faults::let_fail`].
+    SlowError = 4,
 }
 
 const NO_KIND: u64 = u64::MAX;
-const WORDS: u64 = 10;
+const WORDS: u64 = 11;
+const HELD: u64 = 10;
 
 /// The file of numbers.
 pub(crate) struct Faults(File);
@@ -62,12 +65,18 @@ impl Faults {
         self.set(1, first);
         self.set(2, first.saturating_add(many - 1));
         self.set(3, fault as u64);
+        self.set(HELD, 1);
         self.set(0, kind as u64);
     }
 
     /// No call fails any more.
     pub(crate) fn lift(&self) {
         self.set(0, NO_KIND);
+    }
+
+    /// Slow errors come now.
+    pub(crate) fn let_fail(&self) {
+        self.set(HELD, 0);
     }
 
     pub(crate) fn are_lifted(&self) -> bool {

@@ -17,7 +17,7 @@
 #include <unistd.h>
 
 enum kind { WRITE, SYNC, TRUNCATE, CREATE, KINDS };
-enum fault { NONE, IO_ERROR, NO_SPACE, SHORT_WRITE };
+enum fault { NONE, IO_ERROR, NO_SPACE, SHORT_WRITE, SLOW_ERROR };
 
 /* Mirrored in faults.rs. */
 struct control {
@@ -28,6 +28,7 @@ struct control {
     _Atomic uint64_t failed;   /* how many did */
     _Atomic uint64_t retried;  /* syncs by fdatasync of a journal's handle that had failed before */
     _Atomic uint64_t calls[KINDS];
+    _Atomic uint64_t held;     /* while this is not 0, a slow error is under way */
 };
 
 #define FDS 65536
@@ -53,7 +54,8 @@ static enum fault decide(enum kind kind, const char *path) {
     atomic_fetch_add(&control->failed, 1);
     enum fault fault = atomic_load(&control->fault);
     if (fault == SHORT_WRITE && call > atomic_load(&control->first)) fault = NO_SPACE;
-    errno = fault == IO_ERROR ? EIO : ENOSPC;
+    while (fault == SLOW_ERROR && atomic_load(&control->held)) usleep(1000);
+    errno = fault == NO_SPACE || fault == SHORT_WRITE ? ENOSPC : EIO;
     return fault;
 }
 

@@ -11,14 +11,14 @@ use std::time::Duration;
 use everstep::lifecycle::load;
 use everstep::machine::RowKey;
 use everstep::{
-    ConflictPolicy, Dep, FileStore, Health, InstanceId, MessageError, NodePath, ResultError, Runtime, StartError,
-    StartOptions, Store, TaskContext, Workflow,
+    ConflictPolicy, Dep, FileStore, Health, InstanceHandle, InstanceId, MessageError, NodePath, ResultError, Runtime,
+    StartError, StartOptions, Store, TaskContext, Workflow,
 };
 use tokio::task::JoinSet;
 
 pub(crate) const INSTANCES: u32 = 10;
 /// How long anything may take before a test says that it will never happen.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const PATIENCE: Duration = Duration::from_mins(1);
 
 /// Lines that are in the file before anything goes on.
 #[derive(Clone)]
@@ -131,22 +131,8 @@ impl World {
                 Err(_) => tokio::time::sleep(Duration::from_millis(1)).await,
             }
         };
-        while !signalled {
-            let may_be = allowed();
-            match handle.signal_with_id("go", &number, "the only one").await {
-                // It was unknown whether an earlier one was written; it was.
-                Err(MessageError::AlreadyTerminal(_)) => break,
-                Ok(()) => {
-                    assert!(may_be || allowed(), "the signal of {name} was acknowledged on a store that fails");
-                    self.ledger.note(&format!("signalled {name}"));
-                    break;
-                }
-                Err(MessageError::ShuttingDown) => return,
-                Err(error) => {
-                    assert!(!matches!(error, MessageError::NotFound), "{name} is lost");
-                    tokio::time::sleep(Duration::from_millis(1)).await;
-                }
-            }
+        if !signalled && !self.signal(&handle, number, allowed).await {
+            return;
         }
         loop {
             match handle.result().await {
@@ -157,6 +143,28 @@ impl World {
                 Err(ResultError::ShuttingDown) => return,
                 Err(ResultError::Handle(_)) => tokio::time::sleep(Duration::from_millis(1)).await,
                 Err(error) => panic!("{name} failed: {error}"),
+            }
+        }
+    }
+
+    /// Sends the signal until it is acknowledged; false if the runtime shuts down.
+    async fn signal(&self, handle: &InstanceHandle<u32>, number: u32, allowed: &(impl Fn() -> bool + Sync)) -> bool {
+        let name = name(number);
+        loop {
+            let may_be = allowed();
+            match handle.signal_with_id("go", &number, "the only one").await {
+                // It was unknown whether an earlier one was written; it was.
+                Err(MessageError::AlreadyTerminal(_)) => return true,
+                Ok(()) => {
+                    assert!(may_be || allowed(), "the signal of {name} was acknowledged on a store that fails");
+                    self.ledger.note(&format!("signalled {name}"));
+                    return true;
+                }
+                Err(MessageError::ShuttingDown) => return false,
+                Err(error) => {
+                    assert!(!matches!(error, MessageError::NotFound), "{name} is lost");
+                    tokio::time::sleep(Duration::from_millis(1)).await;
+                }
             }
         }
     }

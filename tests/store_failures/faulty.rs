@@ -144,8 +144,13 @@ impl Faulty {
 
     /// Waits until somebody has tried in vain.
     pub(crate) async fn reopening_failed(&self) {
+        within(self.reopening_failed_times(1)).await;
+    }
+
+    /// Waits until that was tried in vain so often, however long that takes.
+    pub(crate) async fn reopening_failed_times(&self, times: u64) {
         let mut refused = self.faults.reopens_refused.subscribe();
-        within(refused.wait_for(|refused| *refused > 0)).await.unwrap();
+        refused.wait_for(|refused| *refused >= times).await.unwrap();
     }
 
     /// Each commit that writes to the instance stays at the gate, before anything is written.

@@ -105,6 +105,12 @@ pub(super) fn reach(directory: &Path, known: Position) -> io::Result<Option<Posi
     Ok(Some(Journal::read(number, path, from, &mut Order::default())?.position()))
 }
 
+/// Whether a journal is there that nothing was ever written to.
+pub(super) fn is_blank(path: &Path) -> bool {
+    let end = File::open(path).and_then(|file| end_of_bytes(&mut BufReader::with_capacity(CHUNK_BYTES, file)));
+    matches!(end, Ok(None))
+}
+
 /// The journals, the oldest first.
 fn list(directory: &Path) -> io::Result<Vec<(u64, PathBuf)>> {
     let mut journals = Vec::new();
@@ -187,8 +193,8 @@ impl Journal {
 
 /// How many bytes there are up to the last one that is not zero; none if there is no such byte.
 fn end_of_bytes(reader: &mut BufReader<File>) -> io::Result<Option<u64>> {
-    const ZEROS: [u8; CHUNK_BYTES] = [0; CHUNK_BYTES];
-    let mut chunk = [0; CHUNK_BYTES];
+    static ZEROS: [u8; CHUNK_BYTES] = [0; CHUNK_BYTES];
+    let mut chunk = vec![0; CHUNK_BYTES];
     let (mut end, mut at) = (None, 0);
     loop {
         let read = reader.read(&mut chunk)?;
