@@ -18,10 +18,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use common::{reach_code, within};
+use common::{inc, reach_code, still_clock, when_clock_is_at, within};
 use everstep::store::{Answers, Write};
 use everstep::{
-    BoxFuture, Durability, FileStore, InstanceFilter, MemoryStore, Runtime, SignalOutcome, StatusCode, Store as _,
+    BoxFuture, Clock as _, Durability, FileStore, MemoryStore, Runtime, SignalOutcome, StatusCode, Store as _,
     StoreError, Workflow,
 };
 use through::{Hooks, Through};
@@ -142,16 +142,20 @@ impl Hooks for Reads {
 }
 
 /// Method: a store is opened in which 30,000 instances are parked. Until the first of them is asked for something no head is
-/// read, and of the due index no more than the window of wake-ups takes.
+/// read, and of the due index no more than the window of wake-ups takes. That a delay ends shows that the timers are done with
+/// their start.
 #[tokio::test(flavor = "multi_thread")]
 async fn opening_reads_no_parked_instance_and_one_window_of_the_due_index() {
     const MANY: u32 = 30_000;
-    let (store, workflow) = (MemoryStore::new(), waiting());
-    let runtime = Runtime::builder(store.clone()).register(&workflow).start().await.unwrap();
+    let (store, clock, workflow) = (MemoryStore::new(), still_clock(), waiting());
+    let minute = Duration::from_mins(1);
+    let delayed = Workflow::builder_for::<u32>("delayed").delay("delay", minute).then("inc", inc).build().unwrap();
+    let runtime = Runtime::builder(store.clone()).clock(clock.clone()).register(&workflow).start().await.unwrap();
     park(&runtime, &workflow, MANY).await;
     runtime.shutdown(Duration::ZERO).await;
     let reads = Arc::new(Reads::default());
-    let runtime = Runtime::builder(Through::new(&store, &reads)).register(&workflow).start().await.unwrap();
+    let builder = Runtime::builder(Through::new(&store, &reads)).clock(clock.clone()).register(&workflow);
+    let runtime = builder.register(&delayed).start().await.unwrap();
     let window_read = async {
         while reads.due.load(Ordering::SeqCst) == 0 {
             tokio::task::yield_now().await;
@@ -161,8 +165,9 @@ async fn opening_reads_no_parked_instance_and_one_window_of_the_due_index() {
     assert_eq!(reads.records.load(Ordering::SeqCst), 0, "heads and rows read to open");
     let handle = runtime.handle(&workflow, "order-0029999").await.unwrap();
     within(reach_code(&handle, StatusCode::AwaitingSignal)).await;
-    assert_eq!(runtime.count(&InstanceFilter::new()).await.unwrap(), u64::from(MANY));
-    let (due, records) = (reads.due.load(Ordering::SeqCst), reads.records.load(Ordering::SeqCst));
-    assert_eq!(due, 10_000, "entries of the due index");
+    let records = reads.records.load(Ordering::SeqCst);
     assert!(records <= 4, "{records} heads and rows read for one instance");
+    let handle = runtime.start(&delayed, "delayed", 1).await.unwrap();
+    assert_eq!(when_clock_is_at(&clock, clock.now().after(minute), handle.result()).await, Ok(2));
+    assert_eq!(reads.due.load(Ordering::SeqCst), 10_000, "entries of the due index");
 }
