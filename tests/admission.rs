@@ -215,7 +215,7 @@ async fn the_runtime_says_what_calls_do_that_do_not_say_it_themselves() {
 async fn calls_that_are_dropped_give_their_places_back() {
     let (held, runtime, workflow, one) = started().await;
     let other = runtime.start(&workflow, "other", 0).await.unwrap();
-    let refuses = one.clone().when_busy(WhenBusy::Refuse);
+    let impatient = one.clone().when_busy(WhenBusy::Refuse);
     held.hold();
     {
         let mut starts: Vec<_> = (0..12).map(|n| Box::pin(runtime.start(&workflow, format!("{n}"), 0))).collect();
@@ -234,7 +234,7 @@ async fn calls_that_are_dropped_give_their_places_back() {
     // Dropped, but under way: their places are taken.
     let refused = within(runtime.start_with(&workflow, "refused", 0, refusing())).await;
     assert_eq!(refused.unwrap_err(), StartError::Busy(Bound::WritesQueued));
-    assert_eq!(within(refuses.unpause()).await, Err(MessageError::Busy(Bound::InstanceMessages)));
+    assert_eq!(within(impatient.unpause()).await, Err(MessageError::Busy(Bound::InstanceMessages)));
     held.release();
     within(reach_code(&one, StatusCode::Paused)).await;
     let no_longer_busy = async {
@@ -245,12 +245,12 @@ async fn calls_that_are_dropped_give_their_places_back() {
     within(no_longer_busy).await;
     let status = other.status().await.unwrap();
     assert_eq!(status.code(), StatusCode::Paused, "a cancel that waited has come through");
-    let started = async {
+    let both_are_there = async {
         while runtime.handle(&workflow, "0").await.is_err() || runtime.handle(&workflow, "1").await.is_err() {
             tokio::task::yield_now().await;
         }
     };
-    within(started).await;
+    within(both_are_there).await;
     assert_eq!(runtime.handle(&workflow, "2").await.unwrap_err(), HandleError::NotFound);
 
     held.hold();
@@ -308,9 +308,9 @@ async fn callers_who_wait_for_a_sleeping_instance_do_not_overfill_its_queue() {
     within(async { while first.join_next().await.is_some() {} }).await;
     held.hold();
     for handle in &others[1..] {
-        let refuses = handle.clone().when_busy(WhenBusy::Refuse);
+        let impatient = handle.clone().when_busy(WhenBusy::Refuse);
         let finds_room = async {
-            while let Some(Err(MessageError::Busy(_))) = send(refuses.clone(), &mut first).await {
+            while let Some(Err(MessageError::Busy(_))) = send(impatient.clone(), &mut first).await {
                 tokio::task::yield_now().await;
             }
         };

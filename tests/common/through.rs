@@ -27,6 +27,9 @@ pub(crate) trait Hooks: Send + Sync + 'static {
 
     /// After heads or rows were read: how many, and their bytes.
     fn read(&self, _records: usize, _bytes: usize) {}
+
+    /// After the due index was read: how many entries.
+    fn listed(&self, _due: usize) {}
 }
 
 /// Clones share everything.
@@ -93,7 +96,11 @@ impl<H: Hooks> Store for Through<H> {
         after: Option<&'a (Timestamp, InstanceId)>,
         limit: usize,
     ) -> BoxFuture<'a, Result<Vec<(Timestamp, InstanceId)>, StoreError>> {
-        self.checked(self.store.due(after, limit))
+        Box::pin(async move {
+            let due = self.checked(self.store.due(after, limit)).await?;
+            self.hooks.listed(due.len());
+            Ok(due)
+        })
     }
     fn instances<'a>(
         &'a self,
