@@ -34,7 +34,7 @@ async fn no_workflow_fails_while_the_store_is_down_for_five_seconds() {
         .then("inc", inc)
         .build()
         .unwrap();
-    let runtime = Runtime::builder(store.clone()).register(&workflow).start().await.unwrap();
+    let runtime = Runtime::builder(store.store()).register(&workflow).start().await.unwrap();
     let mut all = JoinSet::new();
     for n in 0..INSTANCES {
         let (runtime, workflow) = (runtime.clone(), workflow.clone());
