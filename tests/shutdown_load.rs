@@ -1,6 +1,6 @@
 //! The end of a runtime while it is used: gently, by a drop, and by the end of the tokio runtime under it. What was acknowledged
 //! is there afterwards, and the directory can be opened again.
-#![cfg(feature = "file-store")]
+#![cfg(all(feature = "file-store", feature = "testing"))]
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test may panic")]
 
 mod common;

@@ -1,4 +1,5 @@
 //! A store that is down for seconds while much is going on: no workflow fails by it.
+#![cfg(feature = "testing")]
 #![allow(clippy::unwrap_used, reason = "a helper of a test may panic like the test itself")]
 
 mod common;
