@@ -151,16 +151,13 @@ impl World {
     async fn ends(&self, waiting: &Waiting) {
         let Waiting { kind, id, due, handle } = waiting;
         let result = within(handle.result()).await;
-        let went_on = match kind {
-            Kind::Deadline => {
-                assert_eq!(result, Err(ResultError::Failed(Failure::DeadlineExceeded)), "{id}");
-                let stored = load(&self.store, &InstanceId::new(id).unwrap()).await.unwrap().unwrap();
-                stored.snapshot.ended_at().into_iter().collect()
-            }
-            _ => {
-                assert_eq!(result, Ok(7), "{id}");
-                self.ledger.of(id)
-            }
+        let went_on = if *kind == Kind::Deadline {
+            assert_eq!(result, Err(ResultError::Failed(Failure::DeadlineExceeded)), "{id}");
+            let stored = load(&self.store, &InstanceId::new(id).unwrap()).await.unwrap().unwrap();
+            stored.snapshot.ended_at().into_iter().collect()
+        } else {
+            assert_eq!(result, Ok(7), "{id}");
+            self.ledger.of(id)
         };
         assert_eq!(went_on.len(), 1, "{id} went on at {went_on:?}");
         assert!(went_on[0] >= *due, "{id} went on at {:?}, due at {due:?}", went_on[0]);
@@ -196,7 +193,7 @@ async fn an_hour() -> (World, Vec<Waiting>) {
 async fn set_back_by_an_hour_everything_waits_for_its_point_of_the_wall_clock() {
     // An hour elapses while the wall clock shows one less; a delay that is due a minute before that shows that the timers have
     // looked. At their point all end.
-    let world = World::new(&[HOUR, HOUR - MINUTE]).await;
+    let world = World::new(&[HOUR, HOUR.saturating_sub(MINUTE)]).await;
     let mut waiting = Vec::new();
     for workflow in (0..2 * KINDS.len()).step_by(2) {
         waiting.push(world.start(workflow, format!("{workflow}")).await);
@@ -222,7 +219,7 @@ async fn set_back_by_an_hour_everything_waits_for_its_point_of_the_wall_clock() 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_moment_before_its_point_nothing_ends_however_the_clock_came_there() {
     // From behind, from before and from far off; another delay that is due earlier shows that the timers have looked.
-    let world = World::new(&[HOUR, HOUR - SECOND]).await;
+    let world = World::new(&[HOUR, HOUR.saturating_sub(SECOND)]).await;
     let mut waiting = Vec::new();
     for workflow in (0..2 * KINDS.len()).step_by(2) {
         waiting.push(world.start(workflow, format!("{workflow}")).await);
@@ -361,13 +358,13 @@ async fn the_timeout_of_a_running_task_goes_by_elapsed_time() {
         let hold = task(holding::<u32>(&gate)).timeout(timeout);
         Workflow::builder(name).then("hold", hold).build().unwrap()
     };
-    let (longer, shorter) = (held("longer", MINUTE), held("shorter", MINUTE - SECOND));
+    let (longer, shorter) = (held("longer", MINUTE), held("shorter", MINUTE.saturating_sub(SECOND)));
     let builder = Runtime::builder(MemoryStore::new()).register(&longer).register(&shorter);
     let runtime = builder.clock(clock.clone()).start().await.unwrap();
     let longer = runtime.start(&longer, "longer", 1).await.unwrap();
     let shorter = runtime.start(&shorter, "shorter", 1).await.unwrap();
     clock.sleeps(MINUTE).await;
-    clock.sleeps(MINUTE - SECOND).await;
+    clock.sleeps(MINUTE.saturating_sub(SECOND)).await;
     let clock = clock.clock;
     for hours in [1, 30] {
         clock.set_wall(clock.now().after(hours * HOUR));
@@ -375,7 +372,7 @@ async fn the_timeout_of_a_running_task_goes_by_elapsed_time() {
         clock.set_wall(clock.now().before(2 * hours * HOUR));
         clock.advance(LOOK);
     }
-    clock.advance(MINUTE - SECOND - 4 * LOOK - MOMENT);
+    clock.advance(MINUTE.saturating_sub(SECOND + 4 * LOOK + MOMENT));
     assert_eq!(shorter.status().await.unwrap(), Status::InProgress);
     clock.advance(MOMENT);
     let timed_out = |result: Result<u32, ResultError>| {
@@ -466,7 +463,7 @@ async fn jumps_at_random_end_exactly_what_a_list_of_times_says() {
                 // To a moment before somebody's point, or right to it.
                 _ => {
                     let due = waiting.first().map_or(world.clock.now(), |waiting| waiting.due).before(LOOK);
-                    world.clock.set_wall(if by.as_micros() % 2 == 0 { due } else { due.before(MOMENT) });
+                    world.clock.set_wall(if by.as_micros().is_multiple_of(2) { due } else { due.before(MOMENT) });
                 }
             }
             world.look();

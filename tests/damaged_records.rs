@@ -78,8 +78,10 @@ enum Parked {
     InAMap,
 }
 
+type Damage = (&'static str, fn(&[u8]) -> Vec<u8>);
+
 /// How bytes are damaged, given those of another record of the same kind or not.
-const DAMAGES: [(&str, fn(&[u8]) -> Vec<u8>); 6] = [
+const DAMAGES: [Damage; 6] = [
     ("its first bit flipped", |bytes| flipped(bytes, 0)),
     ("a bit in the middle flipped", |bytes| flipped(bytes, bytes.len() / 2)),
     ("its last bit flipped", |bytes| flipped(bytes, bytes.len() - 1)),

@@ -21,7 +21,7 @@ const ALLOCATED_MAX: u64 = 8 << 20;
 const HANGS: Duration = Duration::from_secs(20);
 /// How many are tried when nothing is said.
 const SPLICES: u64 = 400_000;
-const SEED: u64 = 0x5eed_0f_e7e2_57e9;
+const SEED: u64 = 0x5eed_e7e2_57e9;
 
 fn golden() -> Golden {
     let manifest: PathBuf = env!("CARGO_MANIFEST_DIR").into();
@@ -151,6 +151,9 @@ fn changed(random: &mut Random, bytes: &[u8], other: &[u8]) -> Vec<u8> {
     bytes
 }
 
+/// Whether anything reads the bytes.
+type Reads<'a> = dyn FnOnce(&[u8]) -> bool + 'a;
+
 /// Payloads to begin with, in both formats.
 fn payloads() -> Vec<Vec<u8>> {
     let value = serde_json::json!({
@@ -192,7 +195,7 @@ async fn changed_and_spliced_bytes_do_no_harm() {
     for n in 0..splices {
         let (record, other): (&Record, &Record) = (random.of(&golden.records), random.of(&golden.records));
         let way = random.below(4);
-        let (bytes, read_it): (Vec<u8>, Box<dyn FnOnce(&[u8]) -> bool>) = match way {
+        let (bytes, read_it): (Vec<u8>, Box<Reads<'_>>) = match way {
             0 => {
                 let bytes = changed(&mut random, &record.bytes, &other.bytes);
                 let differs = bytes != record.bytes;

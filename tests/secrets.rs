@@ -44,7 +44,7 @@ impl Write for Seen {
 impl Seen {
     fn show(&self, shown: &impl Debug) {
         let shown = format!("{shown:?}\n{shown:#?}\n");
-        assert!(!is_in(shown.as_bytes()), "shown: {shown}");
+        assert!(!is_in(shown.as_bytes()), "shown behind {} bytes of logs: {shown}", self.0.lock().unwrap().len());
     }
 
     fn tell<E: Debug + Display>(&self, error: &E) {
@@ -56,7 +56,7 @@ impl Seen {
 /// As text, in hex, and as numbers: as `Debug` of bytes may have it.
 fn is_in(bytes: &[u8]) -> bool {
     let text = String::from_utf8_lossy(bytes).to_lowercase();
-    let hex: String = MARKER.bytes().take(6).map(|byte| format!("{byte:02x}")).collect();
+    let hex = MARKER.bytes().take(6).map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().concat();
     let numbers: Vec<_> = MARKER.bytes().take(6).map(|byte| byte.to_string()).collect();
     text.contains(MARKER) || text.contains(&hex) || text.contains(&numbers.join(", "))
 }
@@ -151,7 +151,7 @@ async fn fails_in_every_way(seen: &Seen) {
     let (clock, gate) = (still_clock(), Gate::new());
     let failing = failing(&gate);
     let builder = Runtime::builder(MemoryStore::new()).clock(clock.clone()).limits(limits());
-    let builder = failing.iter().fold(builder, |builder, workflow| builder.register(workflow));
+    let builder = failing.iter().fold(builder, everstep::RuntimeBuilder::register);
     let runtime = builder.start().await.unwrap();
     for workflow in &failing {
         let name = workflow.definition().info().name().to_owned();

@@ -401,7 +401,8 @@ async fn a_shutdown_with_a_poisoned_store_returns_and_loses_nothing_that_was_ack
         drop(runtime);
         let workflow = signalled();
         let runtime = within(Runtime::builder(memory).register(&workflow).start()).await.unwrap();
-        for n in told.started.lock().unwrap().clone() {
+        let started = told.started.lock().unwrap().clone();
+        for n in started {
             let handle = within(runtime.handle(&workflow, format!("{n}"))).await.unwrap();
             if told.signalled.lock().unwrap().contains(&n) {
                 assert_eq!(within(handle.result()).await, Ok((n + 1, n * 10)));
