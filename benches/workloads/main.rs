@@ -13,6 +13,7 @@
 
 mod instances;
 mod limit;
+mod poison;
 mod report;
 
 use std::time::Duration;
@@ -24,8 +25,8 @@ use everstep::Durability;
 #[derive(Parser)]
 struct Options {
     /// linear: chains, many in flight; alone: chains, one at a time; fanout: forks, many in flight; map: one list after the
-    /// other; limit: the disk by itself.
-    #[arg(value_parser = ["linear", "alone", "fanout", "map", "limit"])]
+    /// other; poison: chains, with and without poisonous instances beside them; limit: the disk by itself.
+    #[arg(value_parser = ["linear", "alone", "fanout", "map", "poison", "limit"])]
     workload: String,
     /// Tasks of each instance.
     #[arg(long, default_value_t = 10)]
@@ -45,6 +46,9 @@ struct Options {
     /// How many rounds.
     #[arg(long, default_value_t = 3)]
     rounds: usize,
+    /// Milliseconds between two poisonous instances of each kind.
+    #[arg(long, default_value_t = 100)]
+    poison_ms: u64,
     /// Bytes of a record of the bare log.
     #[arg(long, default_value_t = 200)]
     record_bytes: usize,
@@ -77,6 +81,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let options = Options::parse();
     match options.workload.as_str() {
         "limit" => limit::run(&options).await,
+        "poison" => poison::run(&options).await,
         _ => instances::run(&options).await,
     }
 }

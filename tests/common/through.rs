@@ -20,6 +20,11 @@ pub(crate) trait Hooks: Send + Sync + 'static {
         Ok(())
     }
 
+    /// In place of the head that was read.
+    fn loaded(&self, _instance: &InstanceId, found: Option<Loaded>) -> Option<Loaded> {
+        found
+    }
+
     /// After heads or rows were read: how many, and their bytes.
     fn read(&self, _records: usize, _bytes: usize) {}
 }
@@ -71,7 +76,8 @@ impl<H: Hooks> Store for Through<H> {
         self.hooks.commit(&self.store, batch)
     }
     fn load<'a>(&'a self, instance: &'a InstanceId) -> BoxFuture<'a, Result<Option<Loaded>, StoreError>> {
-        self.counted(self.store.load(instance), |found| found.as_ref().map_or((0, 0), |found| (1, found.head.len())))
+        let load = async move { Ok(self.hooks.loaded(instance, self.store.load(instance).await?)) };
+        self.counted(Box::pin(load), |found| found.as_ref().map_or((0, 0), |found| (1, found.head.len())))
     }
     fn row<'a>(&'a self, run: RunId, key: &'a RowKey) -> BoxFuture<'a, Result<Option<Bytes>, StoreError>> {
         self.counted(self.store.row(run, key), |row| row.as_ref().map_or((0, 0), |row| (1, row.len())))
