@@ -73,6 +73,7 @@
 //! | run it | [`Runtime`], [`RuntimeBuilder`], [`StartOptions`], [`RunOnce`] |
 //! | talk to an instance | [`InstanceHandle`], [`Status`], [`StatusWatch`] |
 //! | look after what failed | [`InstanceHandle::retry`], [`InstanceHandle::release`] |
+//! | find tasks that block their thread | [`Runtime::stalled`] |
 //! | list, count and delete instances | [`Runtime::list`], [`Runtime::count`], [`InstanceFilter`], [`InstanceHandle::delete`] |
 //! | let ended instances go by themselves | [`Retention`] |
 //! | choose a store | [`FileStore`], [`MemoryStore`], [`Durability`], [`store`] |
@@ -124,7 +125,7 @@ pub use limits::{Bound, Limits, WhenBusy};
 pub use run_once::{RunOnce, RunOnceError};
 pub use runtime::{
     Cursor, CursorError, Health, InstanceFilter, ListError, Listed, Page, Retention, Runtime, RuntimeBuilder,
-    RuntimeError, StartOptions, StartReport, Started, Unplaced, Unregistered,
+    RuntimeError, Stalled, StartOptions, StartReport, Started, Unplaced, Unregistered,
 };
 pub use status::{Failure, Status, StatusCode};
 #[cfg(feature = "file-store")]

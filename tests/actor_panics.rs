@@ -1,16 +1,18 @@
-//! Actors that panic: an instance is loaded again, and set aside when that does not help.
-#![allow(clippy::unwrap_used, reason = "a test may panic")]
+//! Actors that panic: an instance is loaded again, and set aside when that does not help. `EVERSTEP_PANICS=100000 cargo
+//! test --release --all-features --test actor_panics` for more panics.
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test may panic")]
 
 mod common;
 
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use common::{Counter, Gate, counting, long, reach_code, still_clock, within};
+use common::{Counter, Gate, counting, inc, long, reach, reach_code, still_clock, within};
 use everstep::{
-    BoxFuture, Clock, ConflictPolicy, Health, ManualClock, MemoryStore, MessageError, ResultError, Runtime,
-    StartOptions, Status, StatusCode, Timestamp, Workflow,
+    BoxFuture, Clock, ConflictPolicy, Health, InstanceHandle, LoopLimit, LoopResult, ManualClock, MemoryStore,
+    MessageError, ResultError, Runtime, StartOptions, Status, StatusCode, Timestamp, Workflow,
 };
 
 /// A clock that stands still and panics in an instance's actor while it is armed. Sleeping takes real time.
@@ -131,4 +133,136 @@ async fn a_quarantined_instance_goes_on_once_it_is_released() {
     assert_eq!(within(handle.result()).await, Ok(2));
     assert_eq!(count.get(), 1);
     assert_eq!(within(handle.release()).await, Err(MessageError::NotQuarantined(Status::Completed)));
+}
+
+/// Takes signals until there comes a zero, and gives them all, one decimal digit each.
+fn listening() -> Workflow<u64, u64> {
+    async fn note((sum, digit): (u64, u32)) -> Result<LoopResult<u64, u64>, Infallible> {
+        let sum = (sum * 10 + u64::from(digit)) % 1_000_000_007;
+        Ok(if digit == 0 { LoopResult::Done(sum) } else { LoopResult::Again(sum) })
+    }
+    Workflow::builder_for::<u64>("listening")
+        .repeat("loop", LoopLimit::Unlimited, |body| {
+            body.wait_for_signal_keeping::<u32>("wait", "go").then("note", note)
+        })
+        .build()
+        .unwrap()
+}
+
+/// A message that is acknowledged in the end, although actors die of it: so many panics.
+async fn acknowledged(clock: &Treacherous, panics: u32, handle: &InstanceHandle<u64>, message: Message) {
+    clock.panics.store(panics, Ordering::SeqCst);
+    loop {
+        let answer = match message {
+            // Repeated by itself, with the same id.
+            Message::Signal(digit) => within(handle.signal("go", &digit)).await,
+            Message::Pause => within(handle.pause("why", "who")).await,
+            Message::Unpause => within(handle.unpause()).await,
+        };
+        match (answer, message) {
+            // The latter: it had taken effect already.
+            (Ok(()), _) | (Err(MessageError::NotPaused(_)), Message::Unpause) => break,
+            (Err(MessageError::OutcomeUnknown(_)), _) => {}
+            (Err(error), _) => panic!("{error:?}"),
+        }
+    }
+    // Also if the message was not the last that the actor handled.
+    let is_over = async {
+        while clock.panics.load(Ordering::SeqCst) > 0 {
+            handle.pause("once more", "who").await.ok();
+            if message != Message::Pause {
+                handle.unpause().await.ok();
+            }
+        }
+    };
+    within(is_over).await;
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Message {
+    Signal(u32),
+    Pause,
+    Unpause,
+}
+
+/// What this process has in memory, in bytes.
+fn resident_bytes() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    1024 * line.and_then(|rest| rest.split_whitespace().next()?.parse::<u64>().ok()).unwrap_or_default()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_thousand_panics_lose_no_acknowledged_message_stop_nobody_else_and_leave_nothing_in_memory() {
+    // Twenty instances take turns in getting a message that their actors die of, up to three times; now and then another
+    // instance runs beside. More than a minute passes each time, so that none is set aside.
+    let panics_max = std::env::var("EVERSTEP_PANICS").ok().and_then(|panics| panics.parse().ok()).unwrap_or(1_000);
+    let (clock, workflow) = (Treacherous::new(), listening());
+    let beside = Workflow::builder("beside").then("first", inc).then("second", inc).build().unwrap();
+    let builder = Runtime::builder(MemoryStore::new()).register(&workflow).register(&beside).clock(clock.clone());
+    let runtime = builder.start().await.unwrap();
+    let (mut handles, mut sums) = (Vec::new(), vec![0; 20]);
+    for n in 0..sums.len() {
+        handles.push(runtime.start(&workflow, format!("i{n}"), 0).await.unwrap());
+    }
+    let (mut panics, mut turn, mut warm) = (0, 0_u32, None);
+    let tasks = || tokio::runtime::Handle::current().metrics().num_alive_tasks();
+    while panics < panics_max {
+        let (n, several) = (turn as usize % handles.len(), 1 + turn % 3);
+        let message = match (turn as usize / handles.len()) % 4 {
+            0 => Message::Pause,
+            1 => Message::Signal(1 + turn % 9),
+            2 => Message::Unpause,
+            _ => Message::Signal(1 + turn % 7),
+        };
+        acknowledged(&clock, several, &handles[n], message).await;
+        match message {
+            Message::Signal(digit) => sums[n] = (sums[n] * 10 + u64::from(digit)) % 1_000_000_007,
+            Message::Pause => assert_eq!(handles[n].status().await.unwrap().code(), StatusCode::Paused),
+            Message::Unpause => assert_ne!(handles[n].status().await.unwrap().code(), StatusCode::Paused),
+        }
+        if turn % 50 == 0 {
+            let beside = runtime.start(&beside, format!("beside {turn}"), 1).await.unwrap();
+            assert_eq!(within(beside.result()).await, Ok(3));
+            beside.delete().await.unwrap();
+        }
+        // Or the next one's panics would be this one's as well.
+        reach(&handles[n], |status| matches!(status, Status::AwaitingSignal { .. } | Status::Paused { .. })).await;
+        clock.clock.advance(Duration::from_secs(61));
+        (panics, turn) = (panics + several, turn + 1);
+        if panics >= panics_max / 4 && warm.is_none() {
+            warm = Some((tasks(), resident_bytes()));
+        }
+    }
+    let (tasks_before, bytes_before) = warm.unwrap();
+    assert!(tasks() <= tasks_before + 40, "{} tasks live, {tasks_before} after a quarter of the panics", tasks());
+    let grown = resident_bytes().saturating_sub(bytes_before);
+    println!("{panics} panics, memory grew by {} KiB in the last three quarters", grown >> 10);
+    assert!(grown < 24 << 20, "{grown} bytes more than after a quarter of the panics");
+    for (handle, sum) in handles.iter().zip(sums) {
+        handle.unpause().await.ok();
+        handle.signal("go", &0_u32).await.unwrap();
+        assert_eq!(within(handle.result()).await, Ok(sum * 10 % 1_000_000_007));
+    }
+    assert_eq!(runtime.health(), Health::Healthy);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn panics_that_are_far_apart_are_survived_and_the_fifth_in_a_minute_sets_the_instance_aside() {
+    // Two at once, time and again, with more than a minute between; then three more within the minute. A shard may hear of a
+    // panic a little later, when the clock has moved on: with two at once it still counts less than five.
+    let (clock, workflow) = (Treacherous::new(), listening());
+    let builder = Runtime::builder(MemoryStore::new()).register(&workflow).clock(clock.clone());
+    let runtime = builder.start().await.unwrap();
+    let handle = runtime.start(&workflow, "id", 0).await.unwrap();
+    for message in [Message::Pause, Message::Unpause, Message::Signal(7), Message::Pause, Message::Unpause] {
+        clock.clock.advance(Duration::from_secs(61));
+        acknowledged(&clock, 2, &handle, message).await;
+    }
+    reach_code(&handle, StatusCode::AwaitingSignal).await;
+    clock.clock.advance(Duration::from_secs(59));
+    clock.panics.store(3, Ordering::SeqCst);
+    assert!(within(handle.cancel("why", "who")).await.is_err());
+    let Status::Quarantined { reason } = reach_code(&handle, StatusCode::Quarantined).await else { panic!() };
+    assert!(reason.contains("5 times"), "{reason}");
 }

@@ -3,7 +3,6 @@
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test may panic")]
 
 mod common;
-#[allow(dead_code, reason = "only its numbers are used here")]
 mod kill;
 
 use std::collections::BTreeMap;

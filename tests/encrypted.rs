@@ -2,7 +2,6 @@
 #![cfg(all(unix, feature = "file-store"))]
 #![allow(clippy::unwrap_used, reason = "a test may panic anywhere")]
 
-#[allow(dead_code, reason = "only how to find an example is used here")]
 mod kill;
 
 use std::path::Path;

@@ -28,7 +28,7 @@ async fn sum_by_name(numbers: BTreeMap<String, u32>) -> Result<u32, Infallible> 
 }
 
 /// What each instance runs, and how many steps of it count.
-fn workload(options: &Options) -> Result<(Workflow<u32, u32>, usize), BuildErrors> {
+pub(crate) fn workload(options: &Options) -> Result<(Workflow<u32, u32>, usize), BuildErrors> {
     let first = Workflow::builder_for::<u32>(options.workload.name());
     Ok(match options.workload {
         Workload::Fanout => {
@@ -90,7 +90,7 @@ impl Bench {
     }
 }
 
-async fn round(
+pub(crate) async fn round(
     options: &Options,
     runtime: &Runtime,
     workflow: &Workflow<u32, u32>,

@@ -17,6 +17,7 @@ mod held_clock;
 mod instances;
 mod limit;
 mod memory;
+mod poison;
 mod process;
 mod recovery;
 mod report;
@@ -55,6 +56,8 @@ enum Workload {
     Parked,
     /// Parked instances: how long a fresh process takes to open the store and start.
     Open,
+    /// Chains, with and without poisonous instances beside them: tasks per second of the healthy ones.
+    Poison,
     /// Runs in memory, without a store, on one thread: tasks per second.
     Memory,
     /// The disk by itself.
@@ -99,6 +102,9 @@ struct Options {
     /// How many rounds.
     #[arg(long, default_value_t = 3)]
     rounds: usize,
+    /// Milliseconds between two poisonous instances of each kind.
+    #[arg(long, default_value_t = 100)]
+    poison_ms: u64,
     /// Bytes of a record of the bare log.
     #[arg(long, default_value_t = 200)]
     record_bytes: usize,
@@ -150,6 +156,7 @@ async fn run(options: &Options) -> Result<(), Failed> {
         Workload::Start => starts::run(options).await,
         Workload::Recovery => recovery::run(options).await,
         Workload::Parked | Workload::Open => process::run(options).await,
+        Workload::Poison => poison::run(options).await,
         Workload::Limit => limit::run(options).await,
         Workload::Memory => memory::run(options).await,
     }

@@ -18,7 +18,7 @@ use super::waiters::{Subscription, Waiters};
 use crate::clock::Clock;
 use crate::codec::Codec;
 use crate::definition::{Definition, Deps, Names};
-use crate::executor::{AttemptKey, Executor, Sink};
+use crate::executor::{AttemptKey, Executor, Sink, Stalled};
 use crate::id::{DefinitionHash, InstanceId};
 use crate::lifecycle::{LoadError, Stored, load};
 use crate::limits::{Bound, Limits, WhenBusy};
@@ -135,6 +135,10 @@ impl Hub {
 
     pub(crate) fn health(&self) -> Health {
         self.health.borrow().clone()
+    }
+
+    pub(crate) fn stalled(&self) -> Vec<Stalled> {
+        self.running().executor.stalled()
     }
 
     pub(crate) fn is_closing(&self) -> bool {

@@ -124,6 +124,8 @@ struct State {
     hub: Weak<Hub>,
     store: Arc<dyn Store>,
     queue: Vec<Submission>,
+    /// Told when the queue is settled.
+    barriers: Vec<oneshot::Sender<()>>,
     flush_is_due: bool,
     /// Whether `SweepOn` is on its way: one at a time, however often it is asked for.
     sweep_is_due: bool,
@@ -141,6 +143,7 @@ pub(super) fn spawn(hub: &Arc<Hub>, root: ActorCell) -> std::io::Result<(Persist
         hub: Arc::downgrade(hub),
         store,
         queue: Vec::new(),
+        barriers: Vec::new(),
         flush_is_due: false,
         sweep_is_due: false,
         rows_written: 0,
@@ -194,10 +197,11 @@ impl Actor for Persistence {
                 state.flush_is_due = false;
                 state.flush().await;
             }
-            PersistenceMessage::Barrier(settled) => {
-                state.flush().await;
+            PersistenceMessage::Barrier(settled) if state.queue.is_empty() => {
                 let _ = settled.send(());
             }
+            // The flush is on its way. One of its own would cut the batch: many actors that die would slow all others.
+            PersistenceMessage::Barrier(settled) => state.barriers.push(settled),
             PersistenceMessage::Sweep if state.sweep_is_due => {}
             PersistenceMessage::Sweep => {
                 state.sweep_is_due = true;
@@ -228,6 +232,9 @@ impl State {
                     self.recover(&error).await;
                 }
             }
+        }
+        for settled in self.barriers.drain(..) {
+            let _ = settled.send(());
         }
     }
 

@@ -1,6 +1,6 @@
 //! Starts and stops the actors.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use ractor::{Actor, ActorProcessingErr, ActorRef, SupervisionEvent};
@@ -9,7 +9,7 @@ use super::hub::{Health, Hub, HubParts, Running, ToInstances};
 use super::pruner::Retention;
 use super::timers::TimerMessage;
 use super::{persistence, pruner, recovery, shard, timers};
-use crate::executor::Executor;
+use crate::executor::{Executor, Watchdog};
 use crate::lifecycle::Port as _;
 
 /// Parents of instances. Linking takes a lock of the parent, so there are several.
@@ -54,7 +54,8 @@ impl Actor for Root {
 pub(crate) struct Actors {
     hub: Arc<Hub>,
     root: ActorRef<()>,
-    persistence: std::sync::Mutex<Option<persistence::Thread>>,
+    persistence: Mutex<Option<persistence::Thread>>,
+    watchdog: Mutex<Option<Watchdog>>,
 }
 
 impl Actors {
@@ -69,6 +70,7 @@ impl Actors {
         }
         hub.registry.set_shards(shards);
         let executor = Executor::new(&hub.limits, Arc::clone(&hub.clock), Arc::new(ToInstances(Arc::downgrade(&hub))));
+        let watchdog = Watchdog::start(&executor).map_err(|error| text(&error))?;
         let (handle, thread) = persistence::spawn(&hub, root.get_cell()).map_err(|error| text(&error))?;
         let timers = timers::spawn(&hub, root.get_cell()).await.map_err(|error| text(&error))?;
         handle.sweep();
@@ -81,7 +83,7 @@ impl Actors {
         if retention.is_limited() {
             tokio::spawn(pruner::run(Arc::downgrade(&hub), retention));
         }
-        Ok(Self { hub, root, persistence: std::sync::Mutex::new(Some(thread)) })
+        Ok(Self { hub, root, persistence: Mutex::new(Some(thread)), watchdog: Mutex::new(Some(watchdog)) })
     }
 
     pub(crate) fn hub(&self) -> &Arc<Hub> {
@@ -97,12 +99,13 @@ impl Actors {
         self.hub.registry.stop_all().await;
         self.hub.persistence().barrier().await;
         self.stop_actors();
-        let thread = self.persistence.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take();
+        let thread = self.persistence.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(thread) = thread {
             // A panic of the thread was reported to the root already.
             let _ = tokio::task::spawn_blocking(move || thread.join()).await;
         }
         self.hub.persistence().store().close().await;
+        drop(self.watchdog.lock().unwrap_or_else(PoisonError::into_inner).take());
     }
 
     /// Stops everything where it is, as a crash does: what was acknowledged is durable.

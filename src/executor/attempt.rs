@@ -1,5 +1,6 @@
 //! One attempt, from its slot to its outcome.
 
+use std::future::poll_fn;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,7 +8,7 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
-use super::{AttemptKey, Executor, Job};
+use super::{AttemptKey, Executor, Job, PollMark};
 use crate::clock::{BoxFuture, Clock};
 use crate::definition::{AttemptFailure, FailureKind};
 use crate::machine::Outcome;
@@ -24,16 +25,26 @@ pub(super) struct Slot {
     pub(super) key: AttemptKey,
     /// Whether it ran to its end, as against being dropped.
     pub(super) ended: bool,
+    /// For the watchdog.
+    pub(super) mark: Arc<PollMark>,
 }
 
 impl Slot {
-    pub(super) fn new(executor: Arc<Executor>, key: AttemptKey) -> Self {
-        Self { executor, key, ended: false }
+    pub(super) fn new(executor: Arc<Executor>, key: AttemptKey, mark: Arc<PollMark>) -> Self {
+        Self { executor, key, ended: false, mark }
     }
 
     pub(super) async fn run(mut self, job: Job, token: CancellationToken, gate: Option<oneshot::Receiver<()>>) {
+        let ended = {
+            let mut running = pin!(caught(self.run_to_end(job, token, gate)));
+            poll_fn(|context| {
+                let _polling = self.mark.poll(&self.executor.ticks);
+                running.as_mut().poll(context)
+            })
+            .await
+        };
         // A panic here is one of user code that is dropped: a future, or what it holds.
-        if let Err(panic) = caught(self.run_to_end(job, token, gate)).await {
+        if let Err(panic) = ended {
             self.executor.finish(&self.key, Err(AttemptFailure::new(FailureKind::Panicked, panic)));
         }
         self.ended = true;
@@ -73,6 +84,9 @@ impl Slot {
             outcome = &mut ended => return outcome,
             () = clock.sleep(RECORD_START_AFTER) => self.executor.sink.started(&self.key, first_start),
         }
+        // Whom this has woken, the instance's actor, waits in a place of this thread that no other one takes tasks from
+        // (tokio's LIFO slot): should the attempt block now, it would wait as long.
+        tokio::task::yield_now().await;
         ended.await
     }
 }

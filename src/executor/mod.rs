@@ -3,6 +3,7 @@
 //! Not an actor: a table behind a lock and spawned tasks. It reports to a [`Sink`] and knows nothing of who listens.
 
 mod attempt;
+mod watchdog;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -13,10 +14,13 @@ use tokio_util::sync::CancellationToken;
 
 use attempt::Slot;
 pub(crate) use attempt::attempt;
+pub use watchdog::Stalled;
+pub(crate) use watchdog::Watchdog;
+use watchdog::{PollMark, PollMarks, Ticks};
 
 use crate::clock::Clock;
-use crate::definition::Priority;
-use crate::id::{InstanceId, RunId};
+use crate::definition::{Names as _, Priority};
+use crate::id::{InstanceId, NodePath, RunId};
 use crate::lifecycle::Caller;
 use crate::limits::Limits;
 use crate::machine::{Outcome, Run, Ticket};
@@ -53,6 +57,8 @@ pub(crate) struct Executor {
     slots: usize,
     aging: Duration,
     table: Mutex<Table>,
+    /// Counted by the watchdog.
+    ticks: Ticks,
     /// Told when the last attempt has ended.
     idle: Notify,
     /// For the tasks it spawns.
@@ -73,6 +79,7 @@ struct Table {
     /// The latest time at which something was queued: the wall clock may be set back, and who came before stays before.
     queued_at: Option<Timestamp>,
     known: HashMap<AttemptKey, Known>,
+    marks: PollMarks,
     closed: bool,
 }
 
@@ -85,6 +92,8 @@ enum Known {
     Running {
         token: CancellationToken,
         go_ahead: Option<oneshot::Sender<()>>,
+        node: NodePath,
+        mark: Arc<PollMark>,
     },
     /// Kept until the instance has the outcome durable, so that it is not lost with an actor.
     Finished(Outcome),
@@ -106,6 +115,7 @@ impl Executor {
             slots: limits.tasks_running_max.max(1),
             aging: Duration::from_secs(limits.priority_aging_seconds.max(1)),
             table: Mutex::default(),
+            ticks: Ticks::new(),
             idle: Notify::new(),
             myself: myself.clone(),
             tokio: tokio::runtime::Handle::current(),
@@ -161,8 +171,10 @@ impl Executor {
         let token = CancellationToken::new();
         let (go_ahead, gate) = job.run.announce.then(oneshot::channel).unzip();
         table.running += 1;
-        table.known.insert(job.key.clone(), Known::Running { token: token.clone(), go_ahead });
-        let slot = Slot::new(executor, job.key.clone());
+        let node = job.caller.definition.program().path(job.run.node).cloned().unwrap_or_else(|| NodePath::new(""));
+        let mark = table.marks.take();
+        let slot = Slot::new(executor, job.key.clone(), Arc::clone(&mark));
+        table.known.insert(job.key.clone(), Known::Running { token: token.clone(), go_ahead, node, mark });
         Some(Ready { slot, job, token, gate })
     }
 
@@ -295,6 +307,7 @@ impl Executor {
                 table.end_turn(&slot.key);
             }
             table.running -= 1;
+            table.marks.give_back(&slot.mark);
             if !slot.ended {
                 // The tokio runtime drops its tasks: what was started now would be dropped as well.
                 table.close();

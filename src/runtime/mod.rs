@@ -23,6 +23,7 @@ use crate::store::StoreError;
 use crate::time::Timestamp;
 
 pub use crate::actors::{Health, Retention, Unplaced};
+pub use crate::executor::Stalled;
 pub use builder::{RuntimeBuilder, RuntimeError};
 pub use cursor::{Cursor, CursorError};
 pub use list::{InstanceFilter, ListError, Listed, Page};
@@ -66,6 +67,13 @@ impl Runtime {
     /// most 1,000. They are left as they are, and looked at again when they are next activated.
     pub fn unplaced(&self) -> Vec<Unplaced> {
         self.inner.actors.hub().upgrades.unplaced()
+    }
+
+    /// Attempts that block their thread at present: they have not come to an await for half a second or more, and are not
+    /// declared [`blocking`](crate::Task::blocking). Each takes one thread from everything else on this tokio runtime; it is
+    /// listed within a second, and logged once as a warning. Measured in real time, whatever the runtime's clock.
+    pub fn stalled(&self) -> Vec<Stalled> {
+        self.inner.actors.hub().stalled()
     }
 
     /// Whether anything can be made durable at present.

@@ -25,6 +25,11 @@ pub(crate) trait Hooks: Send + Sync + 'static {
         Box::pin(std::future::ready(()))
     }
 
+    /// In place of the head that was read.
+    fn loaded(&self, _instance: &InstanceId, found: Option<Loaded>) -> Option<Loaded> {
+        found
+    }
+
     /// After heads or rows were read: how many, and their bytes.
     fn read(&self, _records: usize, _bytes: usize) {}
 
@@ -81,8 +86,9 @@ impl<H: Hooks> Store for Through<H> {
     fn load<'a>(&'a self, instance: &'a InstanceId) -> BoxFuture<'a, Result<Option<Loaded>, StoreError>> {
         Box::pin(async move {
             self.hooks.load(instance).await;
+            let load = async { Ok(self.hooks.loaded(instance, self.store.load(instance).await?)) };
             let size = |found: &Option<Loaded>| found.as_ref().map_or((0, 0), |found| (1, found.head.len()));
-            self.counted(self.store.load(instance), size).await
+            self.counted(Box::pin(load), size).await
         })
     }
     fn row<'a>(&'a self, run: RunId, key: &'a RowKey) -> BoxFuture<'a, Result<Option<Bytes>, StoreError>> {

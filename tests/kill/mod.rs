@@ -1,4 +1,5 @@
-//! What the tests share that kill an example at random moments.
+//! What the tests share that kill a process at random moments.
+#![allow(dead_code, reason = "each test file uses a part of this")]
 
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};

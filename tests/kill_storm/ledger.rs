@@ -1,0 +1,61 @@
+//! What tasks really did, outside of the store: a file that is only ever appended to, a line at a time.
+
+use std::fs::{File, OpenOptions};
+use std::io::Write as _;
+use std::path::Path;
+
+use everstep::{Clock as _, SystemClock, TaskContext};
+use serde::{Deserialize, Serialize};
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Mark {
+    Begin,
+    End,
+    Fail,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Line {
+    /// Which child it was, counted by the parent.
+    pub(crate) life: u32,
+    /// Microseconds, by the wall clock.
+    pub(crate) at: u64,
+    pub(crate) mark: Mark,
+    pub(crate) instance: String,
+    pub(crate) node: String,
+    pub(crate) trail: Vec<u32>,
+    pub(crate) attempt: u32,
+    pub(crate) key: String,
+}
+
+pub(crate) struct Ledger {
+    life: u32,
+    file: File,
+}
+
+impl Ledger {
+    pub(crate) fn open(path: &Path, life: u32) -> Self {
+        Self { life, file: OpenOptions::new().create(true).append(true).open(path).unwrap() }
+    }
+
+    /// In one write, which the operating system does whole or not at all when the process is killed.
+    pub(crate) fn write(&self, mark: Mark, context: &TaskContext, trail: &[u32]) {
+        let line = Line {
+            life: self.life,
+            at: SystemClock.now().as_micros(),
+            mark,
+            instance: context.instance().to_string(),
+            node: context.node().to_string(),
+            trail: trail.to_vec(),
+            attempt: context.attempt(),
+            key: context.idempotency_key(),
+        };
+        let text = serde_json::to_string(&line).unwrap() + "\n";
+        assert_eq!((&self.file).write(text.as_bytes()).unwrap(), text.len());
+    }
+
+    pub(crate) fn read(path: &Path) -> Vec<Line> {
+        let text = std::fs::read_to_string(path).unwrap();
+        text.lines().map(|line| serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"))).collect()
+    }
+}

@@ -1,0 +1,199 @@
+//! Tasks that block their thread: they are reported, and cost that thread alone. Real time, since it is about threads.
+#![allow(clippy::unwrap_used, reason = "a helper of a test may panic like the test itself")]
+
+mod common;
+#[path = "common/obstacle.rs"]
+mod obstacle;
+
+use std::convert::Infallible;
+use std::future::poll_fn;
+use std::io::Write;
+use std::sync::mpsc::channel;
+use std::sync::{Arc, Mutex};
+use std::task::Poll;
+use std::time::Duration;
+
+use common::{Gate, PATIENCE, inc, reach_code, still_clock, waiting, within};
+use everstep::{MemoryStore, Runtime, Stalled, StatusCode, Workflow, task};
+use obstacle::{blocking, obstacle};
+use tokio::sync::Notify;
+
+/// What is logged.
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Looks until the list is as wanted.
+async fn stalled(runtime: &Runtime, wanted: impl Fn(&[Stalled]) -> bool) -> Vec<Stalled> {
+    let listed = async {
+        loop {
+            let listed = runtime.stalled();
+            if wanted(&listed) {
+                return listed;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    within(listed).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_task_that_blocks_its_thread_is_listed_while_it_does_and_logged_once() {
+    // Beside it, one that blocks a thread of the pool as it has declared, and one that awaits; neither is listed.
+    let log = Log::default();
+    let written = log.clone();
+    let subscriber = tracing_subscriber::fmt().with_writer(move || written.clone()).finish();
+    // Ignored where another test of this process has set one: then there is nothing to read here.
+    let logs = tracing::subscriber::set_global_default(subscriber).is_ok();
+    let ((removed, obstacle), gate) = (obstacle(), Gate::new());
+    let undeclared =
+        Workflow::builder("undeclared").then("block", blocking(&obstacle, Duration::ZERO)).build().unwrap();
+    let (removed_too, other) = obstacle::obstacle();
+    let declared = task(blocking(&other, Duration::ZERO)).blocking();
+    let declared = Workflow::builder("declared").then("block", declared).build().unwrap();
+    let awaiting = Workflow::builder("awaiting").then("hold", common::holding::<u32>(&gate)).build().unwrap();
+    let builder = Runtime::builder(MemoryStore::new()).register(&undeclared).register(&declared).register(&awaiting);
+    let runtime = builder.start().await.unwrap();
+    let declared = runtime.start(&declared, "declared", 1).await.unwrap();
+    let awaiting = runtime.start(&awaiting, "awaiting", 2).await.unwrap();
+    gate.entered().await;
+    let undeclared = runtime.start(&undeclared, "undeclared", 3).await.unwrap();
+    let listed = stalled(&runtime, |listed| !listed.is_empty()).await;
+    let [Stalled { instance, node, stalled_for, .. }] = &listed[..] else { panic!("{listed:?}") };
+    assert_eq!((instance.as_str(), node.as_str()), ("undeclared", "block"));
+    assert!(*stalled_for >= Duration::from_millis(500), "{stalled_for:?}");
+    // As long again, so that a second warning would be there.
+    let longer = 2 * *stalled_for;
+    stalled(&runtime, |listed| listed.iter().any(|one| one.stalled_for >= longer)).await;
+    drop((removed, removed_too));
+    gate.open(1);
+    for (handle, output) in [(declared, 1), (awaiting, 2), (undeclared, 3)] {
+        assert_eq!(within(handle.result()).await, Ok(output));
+    }
+    assert_eq!(runtime.stalled(), []);
+    if logs {
+        let log = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
+        let warnings: Vec<_> = log.lines().filter(|line| line.contains("blocks its thread")).collect();
+        assert_eq!(warnings.len(), 1, "{log}");
+        assert!(["undeclared", "block", ".blocking()"].iter().all(|part| warnings[0].contains(part)), "{log}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_task_that_blocks_costs_the_others_one_thread_at_most() {
+    // One of two threads is blocked while a hundred instances are started, signalled and finished.
+    let (_removed, obstacle) = obstacle();
+    let bad = Workflow::builder("bad").then("block", blocking(&obstacle, Duration::ZERO)).build().unwrap();
+    let first = Workflow::builder("good").then("first", inc).delay("delay", Duration::from_millis(5));
+    let good = first.wait_for_signal::<u32>("wait", "go").then("last", inc).build().unwrap();
+    let builder = Runtime::builder(MemoryStore::new()).register(&bad).register(&good);
+    let runtime = builder.start().await.unwrap();
+    runtime.start(&bad, "bad", 1).await.unwrap();
+    stalled(&runtime, |listed| !listed.is_empty()).await;
+    let mut handles = Vec::new();
+    for n in 0..100 {
+        handles.push(within(runtime.start(&good, format!("good {n}"), 1)).await.unwrap());
+    }
+    for (n, handle) in (0..).zip(&handles) {
+        within(handle.signal::<u32>("go", &n)).await.unwrap();
+    }
+    for (n, handle) in (0..).zip(&handles) {
+        assert_eq!(within(handle.result()).await, Ok(n + 1));
+    }
+    let still_blocks = runtime.stalled().iter().any(|one| one.instance.as_str() == "bad");
+    assert!(still_blocks, "it was to block all the time");
+}
+
+#[test]
+fn delays_end_although_the_thread_that_blocks_was_the_one_that_looked_after_them() {
+    // All is quiet when the task's own timer wakes a thread, which it then blocks. The delay of another instance ends later,
+    // and the other thread sleeps.
+    let (removed, obstacle) = obstacle();
+    let tokio = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    let first = Duration::from_millis(200);
+    let bad = Workflow::builder("bad").then("block", blocking(&obstacle, first)).build().unwrap();
+    let good = Workflow::builder_for::<u32>("good").delay("delay", 2 * first).then("last", inc).build().unwrap();
+    let (ended, result) = channel();
+    let runtime = tokio.block_on(async {
+        let runtime = Runtime::builder(MemoryStore::new()).register(&bad).register(&good).start().await.unwrap();
+        let good = runtime.start(&good, "good", 1).await.unwrap();
+        runtime.start(&bad, "bad", 1).await.unwrap();
+        tokio::spawn(async move { ended.send(good.result().await) });
+        runtime
+    });
+    let result = result.recv_timeout(PATIENCE);
+    drop(removed);
+    assert_eq!(result, Ok(Ok(2)));
+    drop(runtime);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_actor_that_an_attempt_has_woken_does_not_wait_for_it_to_block() {
+    // An attempt with a timeout tells its instance's actor after 50 ms that it runs, and blocks when it is polled next.
+    let ((_removed, obstacle), clock) = (obstacle(), still_clock());
+    let polled = Arc::new(Notify::new());
+    let told = Arc::clone(&polled);
+    let third_time = move |n: u32| {
+        let (obstacle, told, mut polls) = (obstacle.clone(), Arc::clone(&told), 0);
+        poll_fn(move |_| {
+            polls += 1;
+            told.notify_one();
+            if polls < 3 {
+                return Poll::Pending;
+            }
+            obstacle.block();
+            Poll::Ready(Ok::<_, Infallible>(n))
+        })
+    };
+    let third_time = task(third_time).timeout(Duration::from_mins(1));
+    let workflow = Workflow::builder("w").then("third time", third_time).build().unwrap();
+    let builder = Runtime::builder(MemoryStore::new()).register(&workflow).clock(clock.clone());
+    let runtime = builder.start().await.unwrap();
+    let handle = runtime.start(&workflow, "id", 1).await.unwrap();
+    within(polled.notified()).await;
+    clock.advance(Duration::from_millis(50));
+    stalled(&runtime, |listed| !listed.is_empty()).await;
+    within(handle.pause("why", "who")).await.unwrap();
+    reach_code(&handle, StatusCode::Paused).await;
+}
+
+/// The threads of this process that watch for others that block.
+#[cfg(target_os = "linux")]
+fn watchdogs() -> usize {
+    let threads = std::fs::read_dir("/proc/self/task").unwrap().map(|thread| thread.unwrap().path().join("comm"));
+    // A thread may end while it is looked at.
+    threads
+        .filter_map(|comm| std::fs::read_to_string(comm).ok())
+        .filter(|comm| comm.starts_with("everstep-watch"))
+        .count()
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test(flavor = "multi_thread")]
+async fn the_thread_that_watches_ends_with_its_runtime() {
+    // Half are dropped, half shut down; other tests of this process have one each, at most.
+    let workflow = waiting("w");
+    for n in 0..40 {
+        let runtime = Runtime::builder(MemoryStore::new()).register(&workflow).start().await.unwrap();
+        runtime.start(&workflow, "id", 1).await.unwrap();
+        if n % 2 == 0 {
+            within(runtime.shutdown(Duration::ZERO)).await;
+        }
+    }
+    let ended = async {
+        while watchdogs() > 10 {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    within(ended).await;
+}
