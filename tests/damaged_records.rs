@@ -112,6 +112,8 @@ fn key(bytes: &[u8]) -> RowKey {
         }
         (3, rest) => RowKey::Signal(u64::from_be_bytes(rest.try_into().unwrap())),
         (4, rest) => RowKey::Frame(u64::from_be_bytes(rest.try_into().unwrap())),
+        (7, rest) => RowKey::SignalId(u64::from_be_bytes(rest.try_into().unwrap())),
+        (8, rest) => RowKey::SignalNumber(std::str::from_utf8(rest).unwrap().into()),
         (kind, rest) => {
             let (path, mut indices) = placed(rest);
             let last = indices.pop().unwrap();

@@ -1,6 +1,6 @@
 //! Reading an instance back.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -8,6 +8,7 @@ use bytes::Bytes;
 use crate::codec::{Home, Place, Token, Value};
 use crate::definition::{Names, Program};
 use crate::id::{InstanceId, NodePath};
+use crate::limits::NESTING_MAX;
 use crate::machine::{Damaged, HeadIndex, RowKey, Run, Snapshot, decode_head, decode_quarantine};
 use crate::status::Status;
 use crate::store::{Store, StoreError};
@@ -188,8 +189,10 @@ pub(crate) async fn fill_next_run(
 /// Rows of lists, by their number.
 pub(crate) type ListRows = HashMap<(Place, u32), Vec<Token>>;
 
-/// How often a part may be found again: more than any definition makes of it, and so little that its nesting fits a stack.
-const READ_AGAIN_MAX: usize = 256;
+/// How deep parts of a value may nest: more than any definition makes of it, and so little that it fits a stack.
+const PARTS_DEPTH_MAX: usize = 4 * NESTING_MAX;
+/// How often a part may be found again, for each part there is: branches may hold what all of them were given.
+const FOUND_AGAIN_MAX: usize = 256;
 
 /// Rows of lists that are kept for the next run.
 const LIST_ROWS_KEPT: usize = 16;
@@ -200,13 +203,11 @@ pub(super) struct Rows<'a> {
     names: &'a dyn Names,
     read: HashMap<Home, Vec<Token>>,
     lists: ListRows,
-    /// How often a part was found again in what was read later.
-    again: usize,
 }
 
 impl<'a> Rows<'a> {
     pub(super) fn new(store: &'a dyn Store, names: &'a dyn Names) -> Self {
-        Self { store, names, read: HashMap::new(), lists: ListRows::new(), again: 0 }
+        Self { store, names, read: HashMap::new(), lists: ListRows::new() }
     }
 
     /// What stands at a home, all of it read.
@@ -217,22 +218,25 @@ impl<'a> Rows<'a> {
     }
 
     async fn complete(&mut self, snapshot: &Snapshot, value: &mut Value) -> Result<(), LoadError> {
-        loop {
+        let (mut found, mut parts) = (0, HashSet::new());
+        for _ in 0..PARTS_DEPTH_MAX {
             let unread = value.unread();
             if unread.is_empty() {
                 return Ok(());
             }
+            found += unread.len();
+            parts.extend(unread.iter().cloned());
+            if found > FOUND_AGAIN_MAX * parts.len() {
+                break;
+            }
             self.read(snapshot, unread).await?;
             value.fill(&|home: &Home| self.read.get(home).cloned());
         }
+        // Rows that contain themselves, or each other many times over, would fill the memory.
+        Err(Damaged::new(snapshot.instance(), "run's", "it refers to itself").into())
     }
 
     async fn read(&mut self, snapshot: &Snapshot, homes: Vec<Home>) -> Result<(), LoadError> {
-        // What was read in an earlier round stands within itself, or within what was read beside it.
-        self.again += homes.iter().filter(|home| self.read.contains_key(home)).count();
-        if self.again > READ_AGAIN_MAX {
-            return Err(Damaged::new(snapshot.instance(), "run's", "it refers to itself").into());
-        }
         for home in homes {
             if !self.read.contains_key(&home) {
                 self.read_home(snapshot, home).await?;

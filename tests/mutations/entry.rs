@@ -69,7 +69,7 @@ fn plain() -> Arc<Definition> {
     Arc::clone(workflow.unwrap().definition())
 }
 
-/// That of the records in `v1-branches`.
+/// That of the records in `v1-branches` and `v2-branches`.
 fn branches() -> Arc<Definition> {
     let workflow = Workflow::builder_for::<Vec<String>>("branches")
         .map("each", Concurrency::AtMost(2), |item| {
@@ -97,12 +97,18 @@ fn from_hex(text: &str) -> Vec<u8> {
 
 /// The kind and the row's key of a file, from what its name has behind the fixture's.
 fn place(row: &str) -> (Kind, Vec<u8>) {
+    let with_id = [("signal_id_", 7), ("signal_number_", 8)];
+    if let Some((rest, tag)) = with_id.iter().find_map(|(start, tag)| Some((row.strip_prefix(start)?, *tag))) {
+        let key = if tag == 7 { RowKey::SignalId(rest.parse().unwrap()) } else { RowKey::SignalNumber(rest.into()) };
+        return (Kind::Signal, key.to_bytes());
+    }
     let key = match row.split_once('_').unwrap_or((row, "")) {
         ("input", _) => RowKey::Input,
         ("result", path) => RowKey::result(NodePath::new(path)),
         ("signal", number) => RowKey::Signal(number.parse().unwrap()),
         _ => {
-            let kinds = [Kind::Input, Kind::Result, Kind::Signal, Kind::Frame, Kind::Branch, Kind::List];
+            use Kind::{Branch, Frame, Input, List, Result, Signal};
+            let kinds = [Input, Result, Signal, Frame, Branch, List, Signal, Signal];
             let key = from_hex(row);
             return (kinds[usize::from(key[0]) - 1], key);
         }
@@ -118,7 +124,7 @@ impl Golden {
         let id_bytes = usize::from(first[33]);
         let instance = InstanceId::new(std::str::from_utf8(&first[38..38 + id_bytes]).unwrap()).unwrap();
         let mut records = Vec::new();
-        for (set, definition) in [("v1", plain()), ("v1-branches", branches())] {
+        for (set, definition) in [("v1", plain()), ("v1-branches", branches()), ("v2-branches", branches())] {
             let mut paths: Vec<_> =
                 std::fs::read_dir(directory.join(set)).unwrap().map(|entry| entry.unwrap().path()).collect();
             paths.sort();
@@ -131,6 +137,7 @@ impl Golden {
                 };
                 let bytes = Bytes::from(std::fs::read(&path).unwrap());
                 let (envelope, body) = Envelope::open(&instance, kind, &key, &bytes).unwrap();
+                let name = format!("{set}/{name}");
                 records.push(Record { name, kind, key, bytes, body, envelope, definition: Arc::clone(&definition) });
             }
         }
@@ -162,8 +169,16 @@ impl Golden {
             Kind::Frame => self.with_frames(record, self.head_beside(record), Some(bytes)),
             Kind::Signal => {
                 let mut snapshot = self.head_beside(record);
-                let number = u64::from_be_bytes(record.key[1..].try_into().unwrap());
-                snapshot.take_signal_row(number, bytes).is_ok() && self.with_frames(record, snapshot, None)
+                let number = || u64::from_be_bytes(record.key[1..].try_into().unwrap());
+                let taken = match record.key[0] {
+                    7 => snapshot.take_remembered(&RowKey::SignalId(number()), Some(bytes)),
+                    8 => {
+                        let id = std::str::from_utf8(&record.key[1..]).unwrap().into();
+                        snapshot.take_remembered(&RowKey::SignalNumber(id), Some(bytes))
+                    }
+                    _ => snapshot.take_signal_row(number(), bytes),
+                };
+                taken.is_ok() && self.with_frames(record, snapshot, None)
             }
             Kind::Input | Kind::Result => self.head_beside(record).open_value(&RowKey::Input, bytes).is_ok(),
             Kind::Branch | Kind::List => self.reads_parts(record, bytes),
@@ -205,6 +220,7 @@ impl Golden {
         if snapshot.check(program).is_err() {
             return shown == 0;
         }
+        snapshot.take_remembered(&RowKey::SignalNumber("another".into()), None).unwrap();
         for event in events() {
             let setting = Setting { program, limits: &self.limits, now: Timestamp::from_micros(1_900_000_000_000_000) };
             // A refusal is fine.
