@@ -58,20 +58,21 @@ fn the_machine_names_no_clock_no_randomness_and_no_store() {
 #[test]
 fn arrows_between_places_point_one_way() {
     let up_from = [
-        ("limits", "codec definition machine store lifecycle executor actors runtime handle run_once"),
-        ("id", "codec definition machine store lifecycle executor actors runtime handle run_once clock"),
-        ("time", "codec definition machine store lifecycle executor actors runtime handle run_once clock"),
-        ("clock", "codec definition machine store lifecycle executor actors runtime handle run_once"),
-        ("codec", "definition machine store lifecycle executor actors runtime handle run_once clock"),
-        ("definition", "machine store lifecycle executor actors runtime handle run_once"),
-        ("status", "machine store lifecycle executor actors runtime handle run_once clock"),
-        ("machine", "store lifecycle executor actors runtime handle run_once clock"),
-        ("store", "lifecycle executor actors runtime handle run_once"),
-        ("lifecycle", "executor actors runtime handle run_once"),
-        ("executor", "store actors runtime handle run_once"),
-        ("actors", "runtime handle run_once"),
-        ("run_once", "store actors runtime handle"),
-        ("handle", "runtime run_once"),
+        ("limits", "codec definition machine store lifecycle executor actors runtime handle run_once testing"),
+        ("id", "codec definition machine store lifecycle executor actors runtime handle run_once clock testing"),
+        ("time", "codec definition machine store lifecycle executor actors runtime handle run_once clock testing"),
+        ("clock", "codec definition machine store lifecycle executor actors runtime handle run_once testing"),
+        ("codec", "definition machine store lifecycle executor actors runtime handle run_once clock testing"),
+        ("definition", "machine store lifecycle executor actors runtime handle run_once testing"),
+        ("status", "machine store lifecycle executor actors runtime handle run_once clock testing"),
+        ("machine", "store lifecycle executor actors runtime handle run_once clock testing"),
+        ("store", "lifecycle executor actors runtime handle run_once testing"),
+        ("lifecycle", "executor actors runtime handle run_once testing"),
+        ("executor", "store actors runtime handle run_once testing"),
+        ("actors", "runtime handle run_once testing"),
+        ("run_once", "store actors runtime handle testing"),
+        ("handle", "runtime run_once testing"),
+        ("runtime", "run_once testing"),
     ];
     for (place, above) in up_from {
         let names: Vec<String> = above.split(' ').map(|name| format!("crate::{name}::")).collect();
