@@ -1,5 +1,5 @@
-//! Actors that panic: an instance is loaded again, and set aside when that does not help. `EVERSTEP_PANICS=100000 cargo
-//! test --release --all-features --test actor_panics` for more panics.
+//! Actors that panic: an instance is loaded again, and set aside when that does not help. `EVERSTEP_PANICS=100000 cargo test
+//! --all-features --test actor_panics` for more panics: in a debug build, where a panic can be told by the names on the stack.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test may panic")]
 
 mod common;
