@@ -34,61 +34,89 @@ impl Slot {
         Self { executor, key, ended: false, mark }
     }
 
-    pub(super) async fn run(mut self, job: Job, token: CancellationToken, gate: Option<oneshot::Receiver<()>>) {
-        let ended = {
-            let mut running = pin!(caught(self.run_to_end(job, token, gate)));
-            poll_fn(|context| {
-                let _polling = self.mark.poll(&self.executor.ticks);
-                running.as_mut().poll(context)
-            })
-            .await
+    /// The attempt, as a future small enough to be spawned for each: what only some need is boxed.
+    pub(super) fn run(
+        mut self,
+        job: Job,
+        token: CancellationToken,
+        gate: Option<oneshot::Receiver<()>>,
+    ) -> impl Future<Output = ()> + Send + 'static {
+        let plain = gate.is_none() && job.run.timeout.is_none() && !is_blocking(&job);
+        let work = if plain {
+            let call = call(job, self.executor.clock.now(), &token);
+            Box::pin(until_cancelled(call, token)) as BoxFuture<'static, _>
+        } else {
+            Box::pin(watched(Arc::clone(&self.executor), job, token, gate))
         };
-        // A panic here is one of user code that is dropped: a future, or what it holds.
-        if let Err(panic) = ended {
-            self.executor.finish(&self.key, Err(AttemptFailure::new(FailureKind::Panicked, panic)));
-        }
-        self.ended = true;
-    }
-
-    async fn run_to_end(&self, job: Job, token: CancellationToken, gate: Option<oneshot::Receiver<()>>) {
-        let executor = &self.executor;
-        if let Some(gate) = gate {
-            executor.sink.started(&self.key, first_start(&job, executor.clock.now()));
-            tokio::select! {
-                gone = gate => if gone.is_err() { return },
-                () = token.cancelled() => return,
+        async move {
+            let ended = {
+                let mut working = pin!(caught(work));
+                poll_fn(|context| {
+                    let _polling = self.mark.poll(&self.executor.ticks);
+                    working.as_mut().poll(context)
+                })
+                .await
+            };
+            // A panic here is one of user code that is dropped: a future, or what it holds.
+            let outcome = ended.unwrap_or_else(|panic| Some(Err(AttemptFailure::new(FailureKind::Panicked, panic))));
+            if let Some(outcome) = outcome {
+                self.executor.finish(&self.key, outcome);
             }
-        }
-        let finished = self.attempt(job, &token).await;
-        if let Some(outcome) = finished {
-            executor.finish(&self.key, outcome);
+            self.ended = true;
         }
     }
+}
 
-    /// The outcome, or nothing if the attempt was cancelled. The start of one that has a timeout and takes a while is
-    /// reported meanwhile.
-    async fn attempt(&self, job: Job, token: &CancellationToken) -> Option<Outcome> {
-        let clock = &*self.executor.clock;
-        let started_at = clock.now();
-        let first_start = first_start(&job, started_at);
-        let (timeout, announced) = (job.run.timeout, job.run.announce);
-        let blocking = job.caller.options(&job.run).is_some_and(|options| options.blocking);
-        let call = job.caller.call(&job.key.instance, job.key.run, job.run, started_at, token.clone());
-        let ended = attempt(clock, call, timeout, blocking, token);
-        if announced || timeout.is_none_or(|timeout| timeout <= RECORD_START_AFTER) {
-            return ended.await;
-        }
-        let mut ended = pin!(ended);
-        tokio::select! {
-            biased;
-            outcome = &mut ended => return outcome,
-            () = clock.sleep(RECORD_START_AFTER) => self.executor.sink.started(&self.key, first_start),
-        }
-        // Whom this has woken, the instance's actor, waits in a place of this thread that no other one takes tasks from
-        // (tokio's LIFO slot): should the attempt block now, it would wait as long.
-        tokio::task::yield_now().await;
-        ended.await
+fn is_blocking(job: &Job) -> bool {
+    job.caller.options(&job.run).is_some_and(|options| options.blocking)
+}
+
+fn call(job: Job, started_at: Timestamp, token: &CancellationToken) -> BoxFuture<'static, Outcome> {
+    job.caller.call(&job.key.instance, job.key.run, job.run, started_at, token.clone())
+}
+
+async fn until_cancelled(call: BoxFuture<'static, Outcome>, token: CancellationToken) -> Option<Outcome> {
+    tokio::select! {
+        biased;
+        () = token.cancelled() => None,
+        outcome = call => Some(outcome),
     }
+}
+
+/// One whose start may have to be recorded, which has a timeout, or which blocks. The outcome, or nothing if the attempt was
+/// cancelled.
+async fn watched(
+    executor: Arc<Executor>,
+    job: Job,
+    token: CancellationToken,
+    gate: Option<oneshot::Receiver<()>>,
+) -> Option<Outcome> {
+    let (clock, key) = (&*executor.clock, job.key.clone());
+    if let Some(gate) = gate {
+        executor.sink.started(&key, first_start(&job, clock.now()));
+        tokio::select! {
+            gone = gate => if gone.is_err() { return None },
+            () = token.cancelled() => return None,
+        }
+    }
+    let started_at = clock.now();
+    let first_start = first_start(&job, started_at);
+    let (timeout, announced, blocking) = (job.run.timeout, job.run.announce, is_blocking(&job));
+    let ended = attempt(clock, call(job, started_at, &token), timeout, blocking, &token);
+    if announced || timeout.is_none_or(|timeout| timeout <= RECORD_START_AFTER) {
+        return ended.await;
+    }
+    let mut ended = pin!(ended);
+    // The start of one that has a timeout and takes a while is reported meanwhile.
+    tokio::select! {
+        biased;
+        outcome = &mut ended => return outcome,
+        () = clock.sleep(RECORD_START_AFTER) => executor.sink.started(&key, first_start),
+    }
+    // Whom this has woken, the instance's actor, waits in a place of this thread that no other one takes tasks from
+    // (tokio's LIFO slot): should the attempt block now, it would wait as long.
+    tokio::task::yield_now().await;
+    ended.await
 }
 
 /// When the attempt would have started had it not been interrupted: what is left of its timeout says so.
