@@ -39,6 +39,9 @@ pub const DEATHS_ALONE: u32 = 3;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum WhenBusy {
     /// It waits, in line with the others. Who gives up drops the call: nothing was done then, unless it had its place.
+    ///
+    /// Waiting for a store that fails is another matter: what has its place waits until the store is back, whatever is chosen
+    /// here. [`Runtime::health`](crate::Runtime::health) says so; put a timeout around calls that must not wait.
     #[default]
     Wait,
     /// It is refused at once: nothing was done, and it may be repeated.
@@ -62,7 +65,13 @@ pub enum Bound {
 
 /// Bounds a service may tune, given to [`RuntimeBuilder::limits`](crate::RuntimeBuilder::limits).
 ///
-/// Each has a typed error or a stated wait where it is reached; nothing acknowledged is dropped to make room.
+/// Each has a typed error or a stated wait where it is reached; nothing acknowledged is dropped to make room. Where nothing could
+/// go on with none, 0 counts as 1.
+///
+/// ```
+/// let mut limits = everstep::Limits::default();
+/// limits.tasks_running_max = 64;
+/// ```
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Limits {

@@ -10,8 +10,8 @@ use std::time::Duration;
 
 use everstep::testing::{CrashProblem, FinishError, Gate, Stub, StubError, TestBed, crash_everywhere};
 use everstep::{
-    Clock as _, Concurrency, ConflictPolicy, LoopLimit, LoopResult, Permanent, ResultError, RetryPolicy, StartOptions,
-    Status, TaskContext, Workflow, task,
+    Clock as _, Concurrency, ConflictPolicy, LoopLimit, LoopResult, Permanent, ResultError, RetryPolicy, RuntimeError,
+    StartError, StartOptions, Status, StoreError, TaskContext, Workflow, task,
 };
 
 const HOUR: Duration = Duration::from_hours(1);
@@ -217,7 +217,8 @@ async fn an_effect_that_is_not_idempotent_shows() {
     );
     let failure = failure.await.unwrap_err();
     assert!(matches!(failure.why, CrashProblem::Differs { .. }), "{failure}");
-    assert!(failure.points[0].answered && failure.points[0].commit == 1, "{failure}");
+    let crash = &failure.crashes[0];
+    assert!(crash.point.answered && crash.point.commit == 1 && crash.behind.contains("`id`"), "{failure}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -233,5 +234,49 @@ async fn a_caller_that_is_not_careful_shows() {
         },
     );
     let failure = failure.await.unwrap_err();
-    assert!(matches!(failure.why, CrashProblem::Failed(_)) && !failure.points.is_empty(), "{failure}");
+    assert!(matches!(failure.why, CrashProblem::Failed(_)) && !failure.crashes.is_empty(), "{failure}");
+}
+
+#[tokio::test]
+async fn a_scenario_that_gives_something_else_each_time_is_told_from_a_crash_that_shows() {
+    let workflow = Workflow::builder("w").then("inc", inc).build().unwrap();
+    let failure = crash_everywhere(
+        || (),
+        |(), builder| builder.register(&workflow),
+        async |(), runtime| {
+            let handle = runtime.start_with(&workflow, "id", 1, existing()).await?.handle;
+            runtime.finish(&handle).await?;
+            Ok(handle.run_id())
+        },
+    );
+    let failure = failure.await.unwrap_err();
+    assert!(matches!(failure.why, CrashProblem::NotTheSameTwice { .. }), "{failure}");
+}
+
+#[tokio::test]
+async fn a_stub_that_is_not_registered_is_refused_and_never_the_real_task_run() {
+    let workflow = Workflow::builder("w").then("inc", inc).build().unwrap();
+    let stubbed = workflow.with_stub("inc", Stub::new(|n: u32| n)).unwrap();
+    for (registered, given) in [(&workflow, &stubbed), (&stubbed, &workflow)] {
+        let runtime = TestBed::new().start(|builder| builder.register(registered)).await.unwrap();
+        let refused = runtime.start(given, "id", 1).await;
+        assert!(matches!(refused, Err(StartError::OtherStubs { .. })), "{refused:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_second_runtime_on_a_bed_is_refused_while_the_first_one_runs() {
+    let workflow = Workflow::builder_for::<u32>("w").wait_for_signal::<u32>("wait", "go").build().unwrap();
+    let bed = TestBed::new();
+    let start = async || bed.start(|builder| builder.register(&workflow)).await;
+    let first = start().await.unwrap();
+    let refused = start().await;
+    assert!(matches!(refused, Err(RuntimeError::Store(StoreError::Locked(_)))), "{refused:?}");
+    first.shutdown(Duration::ZERO).await;
+    let second = start().await.unwrap();
+    let handle = second.start(&workflow, "id", 1).await.unwrap();
+    drop(second);
+    assert!(start().await.is_err(), "a handle keeps it alive");
+    drop(handle);
+    start().await.unwrap();
 }

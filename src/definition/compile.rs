@@ -291,7 +291,17 @@ impl Compiler {
         let program = Program { hash, ops: self.ops, nodes: self.nodes, signals, deadline };
         let (info, drafts) = (Arc::new(info), drafts.into());
         let (tasks, signals) = (self.tasks, self.signals);
-        Ok(Definition { info, program, tasks, signals, manifest, drafts, takes_over })
+        Ok(Definition {
+            info,
+            program,
+            tasks,
+            signals,
+            manifest,
+            drafts,
+            takes_over,
+            #[cfg(feature = "testing")]
+            stubs: std::collections::BTreeSet::new(),
+        })
     }
 }
 

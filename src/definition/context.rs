@@ -54,7 +54,13 @@ impl TaskContext {
         &self.parts.node
     }
 
-    /// The number of this attempt, from 1.
+    /// Where within loops and maps this is: the iteration of each enclosing loop and the index of each enclosing map, outermost
+    /// first, from 0.
+    pub fn indices(&self) -> &[u64] {
+        &self.parts.indices
+    }
+
+    /// The number of this attempt, from 1. One that was lost with its process did not fail: the next one has the same number.
     pub fn attempt(&self) -> u32 {
         self.parts.attempt
     }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::compile::compile;
 use super::draft::{About, ChainDraft, NodeDraft, NodeDraftKind};
 use super::handler::ErasedTask;
-use super::{Handler, NodeKind, Workflow};
+use super::{Definition, Handler, NodeKind, Workflow};
 use crate::codec::{Decode, Output};
 
 /// Why a task cannot have this stub.
@@ -77,10 +77,11 @@ impl TaskTypes {
 impl<I, O: 'static> Workflow<I, O> {
     /// The same workflow with `stub` run in place of the task at `path`, in tests: an async function like any task, or a
     /// [`Stub`](crate::testing::Stub). The definition, its hash and the task's options (retries, timeout) stay as they are;
-    /// services are asked for by the stub alone.
+    /// services are asked for by the stub alone. What is registered is what runs: register the workflow with its stubs, or a start
+    /// of it is refused.
     ///
     /// The path is that of [`TaskContext::node`](crate::TaskContext::node): ids from the outside in, with the names of
-    /// branches and arms, as in `"pay/charge"`.
+    /// branches and arms, as in `"pay/charge"`; all items of a map have the same.
     ///
     /// # Errors
     /// [`StubError`]: no such task, or other types.
@@ -103,8 +104,13 @@ impl<I, O: 'static> Workflow<I, O> {
             deadline: definition.program.deadline,
             takes_over: definition.takes_over.clone(),
         };
+        let mut stubs = definition.stubs.clone();
+        stubs.insert(path.to_owned());
         match compile(about, drafts) {
-            Ok(definition) => Ok(Self { definition: Arc::new(definition), ..self.clone() }),
+            Ok(definition) => {
+                let definition = Arc::new(Definition { stubs, ..definition });
+                Ok(Self { definition, ..self.clone() })
+            }
             Err(errors) => unreachable!("the same nodes were compiled before: {errors}"),
         }
     }

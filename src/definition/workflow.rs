@@ -87,6 +87,9 @@ pub struct Definition {
     /// The nodes as they were added, for workflows that have this one as a child.
     pub(super) drafts: Arc<[NodeDraft]>,
     pub(super) takes_over: Vec<TakeOver>,
+    /// The paths of tasks that have stubs.
+    #[cfg(feature = "testing")]
+    pub(crate) stubs: std::collections::BTreeSet<String>,
 }
 
 impl SignalType {

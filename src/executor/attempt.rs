@@ -36,7 +36,7 @@ impl Slot {
 
     /// The attempt, as a future small enough to be spawned for each: what only some need is boxed.
     pub(super) fn run(
-        mut self,
+        self,
         job: Job,
         token: CancellationToken,
         gate: Option<oneshot::Receiver<()>>,
@@ -49,10 +49,11 @@ impl Slot {
             Box::pin(watched(Arc::clone(&self.executor), job, token, gate))
         };
         async move {
+            let mut slot = self;
             let ended = {
                 let mut working = pin!(caught(work));
                 poll_fn(|context| {
-                    let _polling = self.mark.poll(&self.executor.ticks);
+                    let _polling = slot.mark.poll(&slot.executor.ticks);
                     working.as_mut().poll(context)
                 })
                 .await
@@ -60,9 +61,9 @@ impl Slot {
             // A panic here is one of user code that is dropped: a future, or what it holds.
             let outcome = ended.unwrap_or_else(|panic| Some(Err(AttemptFailure::new(FailureKind::Panicked, panic))));
             if let Some(outcome) = outcome {
-                self.executor.finish(&self.key, outcome);
+                slot.executor.finish(&slot.key, outcome);
             }
-            self.ended = true;
+            slot.ended = true;
         }
     }
 }

@@ -52,7 +52,8 @@ pub enum StartError {
         /// The definition it runs on.
         found: DefinitionHash,
     },
-    /// Too much is under way, and this start does not wait ([`WhenBusy::Refuse`](crate::WhenBusy::Refuse)). Nothing was
+    /// Too many starts are under way ([`Limits::writes_queued_max`](crate::Limits::writes_queued_max)), or an instance that is to
+    /// be replaced has a bound of its own reached, and this start does not wait ([`WhenBusy::Refuse`](crate::WhenBusy::Refuse)). Nothing was
     /// done: it may be repeated.
     #[error("busy, nothing was done: {0}")]
     Busy(Bound),
@@ -61,6 +62,20 @@ pub enum StartError {
     NotRegistered {
         /// The workflow.
         workflow: String,
+    },
+    /// The workflow has other stubs than the one that is registered, which is what would run.
+    #[cfg(feature = "testing")]
+    #[error(
+        "workflow `{workflow}` is registered with stubs for {registered:?}, and this one has stubs for {given:?}: register \
+         this one, or its real tasks would run"
+    )]
+    OtherStubs {
+        /// The workflow.
+        workflow: String,
+        /// The tasks that have stubs where it was registered.
+        registered: Vec<String>,
+        /// Those that have stubs here.
+        given: Vec<String>,
     },
     /// The runtime is shutting down.
     #[error("the runtime is shutting down")]

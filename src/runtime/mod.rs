@@ -118,6 +118,11 @@ impl Runtime {
         self.inner.actors.crash().await;
     }
 
+    #[cfg(feature = "testing")]
+    pub(crate) fn actors(&self) -> std::sync::Weak<Actors> {
+        Arc::downgrade(&self.inner.actors)
+    }
+
     /// For tests: none while there is something to do at this time; else what is due next, if anything is.
     #[cfg(feature = "testing")]
     pub(crate) async fn next_due(&self, now: Timestamp) -> Result<Option<Option<Timestamp>>, StoreError> {

@@ -105,9 +105,11 @@ impl Runtime {
         let instance = InstanceId::new(instance.as_ref())?;
         options.traceparent.as_deref().map_or(Ok(()), check_traceparent)?;
         let hub = self.inner.actors.hub();
-        if !hub.definitions.contains_key(&workflow.hash()) {
+        let Some(registered) = hub.definitions.get(&workflow.hash()) else {
             return Err(StartError::NotRegistered { workflow: workflow.definition().info().name().to_owned() });
-        }
+        };
+        #[cfg(feature = "testing")]
+        check_stubs(registered, workflow.definition())?;
         if hub.is_closing() {
             return Err(StartError::ShuttingDown);
         }
@@ -162,6 +164,16 @@ impl Runtime {
         let existing = ExistingInstance { run: found.run, codec: found.codec, status: found.status, output };
         Ok(Started { handle, existing: Some(existing) })
     }
+}
+
+#[cfg(feature = "testing")]
+fn check_stubs(registered: &Definition, given: &Definition) -> Result<(), StartError> {
+    if registered.stubs == given.stubs {
+        return Ok(());
+    }
+    let paths = |definition: &Definition| definition.stubs.iter().cloned().collect();
+    let workflow = given.info().name().to_owned();
+    Err(StartError::OtherStubs { workflow, registered: paths(registered), given: paths(given) })
 }
 
 fn unknown_codec<O>() -> StartError {

@@ -6,10 +6,10 @@ use bytes::Bytes;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use super::{Answers, Durability, Loaded, Store, StoreError, Write};
+use super::{Answers, Condition, Durability, Loaded, Store, StoreError, Write};
 use crate::clock::BoxFuture;
 use crate::id::{DefinitionHash, InstanceId, RunId};
-use crate::machine::RowKey;
+use crate::machine::{RowChange, RowKey};
 use crate::status::StatusCode;
 use crate::time::Timestamp;
 
@@ -123,6 +123,8 @@ struct State {
     calls: u64,
     poisoned: Option<StoreError>,
     crash: Option<CrashPoint>,
+    /// What the last transition before a planned crash was about.
+    last: Option<String>,
 }
 
 fn crash() -> StoreError {
@@ -152,6 +154,12 @@ impl FaultyStore {
         self.state().crash = Some(point);
     }
 
+    /// What the last durable transition was about, if a crash was [planned](Self::crash_at): its instance, and the tasks whose
+    /// results it recorded.
+    pub fn last_transition(&self) -> Option<String> {
+        self.state().last.clone()
+    }
+
     /// Crashes now.
     pub fn crash(&self) {
         self.shared.crashed.cancel();
@@ -172,7 +180,7 @@ impl FaultyStore {
         self.state().calls
     }
 
-    /// How many transitions are durable.
+    /// How many transitions were committed; one that is repeated after a fault counts again.
     pub fn commits(&self) -> u64 {
         *self.shared.commits.borrow()
     }
@@ -245,7 +253,11 @@ impl FaultyStore {
                 self.crash();
                 return Err(crash());
             }
-            answers.extend(self.commit_counted(std::slice::from_ref(write)).await?);
+            let answer = self.commit_counted(std::slice::from_ref(write)).await?;
+            if answer.iter().all(Result::is_ok) {
+                self.state().last = Some(describe(write));
+            }
+            answers.extend(answer);
             if !point.answered && self.commits() >= point.commit {
                 self.crash();
                 return Err(crash());
@@ -260,6 +272,23 @@ impl FaultyStore {
         self.shared.commits.send_modify(|commits| *commits += u64::try_from(done).unwrap_or(u64::MAX));
         Ok(answers)
     }
+}
+
+fn describe(write: &Write) -> String {
+    let result = |row: &RowChange| match &row.key {
+        RowKey::Result(path, indices) if indices.is_empty() => Some(format!("`{path}`")),
+        RowKey::Result(path, indices) => Some(format!("`{path}` {indices:?}")),
+        _ => None,
+    };
+    let results: Vec<_> = write.rows.iter().filter_map(result).collect();
+    let what = if write.condition == Condition::Absent {
+        "its start".to_owned()
+    } else if results.is_empty() {
+        "a step".to_owned()
+    } else {
+        format!("the result of {}", results.join(", "))
+    };
+    format!("{what} (instance `{}`)", write.instance)
 }
 
 impl Store for FaultyStore {

@@ -1,9 +1,11 @@
 //! A runtime in a test: on a store in memory that outlives it, with time that the test moves.
 
 use std::ops::Deref;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use super::PATIENCE;
+use crate::actors::Actors;
 use crate::clock::{Clock as _, ManualClock};
 use crate::handle::{InstanceHandle, ResultError};
 use crate::runtime::{Runtime, RuntimeBuilder, RuntimeError};
@@ -45,6 +47,8 @@ const LOOK_EVERY: Duration = Duration::from_millis(1);
 pub struct TestBed {
     store: MemoryStore,
     clock: ManualClock,
+    /// The latest runtime.
+    latest: Arc<Mutex<Weak<Actors>>>,
 }
 
 impl Default for TestBed {
@@ -56,7 +60,7 @@ impl Default for TestBed {
 impl TestBed {
     /// An empty store; the clock shows the first of January 2030.
     pub fn new() -> Self {
-        Self { store: MemoryStore::new(), clock: ManualClock::new(START) }
+        Self { store: MemoryStore::new(), clock: ManualClock::new(START), latest: Arc::default() }
     }
 
     /// The clock.
@@ -69,11 +73,11 @@ impl TestBed {
         &self.store
     }
 
-    /// Starts a runtime: `setup` registers workflows and provides services. The one before must have been shut down, crashed
-    /// or dropped, or the two get in each other's way.
+    /// Starts a runtime: `setup` registers workflows and provides services. The one before must have been shut down, crashed,
+    /// or dropped with all its handles.
     ///
     /// # Errors
-    /// As [`RuntimeBuilder::start`].
+    /// As [`RuntimeBuilder::start`]; [`StoreError::Locked`] if the one before still runs.
     pub async fn start(
         &self,
         setup: impl FnOnce(RuntimeBuilder) -> RuntimeBuilder,
@@ -87,12 +91,17 @@ impl TestBed {
         point: Option<CrashPoint>,
         setup: impl FnOnce(RuntimeBuilder) -> RuntimeBuilder,
     ) -> Result<TestRuntime, RuntimeError> {
+        let latest = self.latest.lock().unwrap_or_else(PoisonError::into_inner).upgrade();
+        if latest.is_some_and(|actors| !actors.hub().is_closing()) {
+            return Err(StoreError::Locked("the store of this bed".into()).into());
+        }
         let store = FaultyStore::new(self.store.clone());
         if let Some(point) = point {
             store.crash_at(point);
         }
         let builder = Runtime::builder(store.clone()).clock(self.clock.clone());
         let runtime = setup(builder).start().await?;
+        *self.latest.lock().unwrap_or_else(PoisonError::into_inner) = runtime.actors();
         Ok(TestRuntime { runtime, store, clock: self.clock.clone() })
     }
 }
@@ -108,7 +117,7 @@ pub enum FinishError {
     #[error("the instance goes no further by itself: it is {0}")]
     Stuck(Status),
     /// It is still at work.
-    #[error("the instance is still {0} after 30 seconds: does a task wait for the test?")]
+    #[error("the instance is still {0} after 30 seconds: does a task wait for the test, or the store fail?")]
     StillAtWork(Status),
     /// The store could not be read.
     #[error(transparent)]
@@ -156,6 +165,10 @@ impl TestRuntime {
 
     /// Waits until it is [`idle`](Self::idle), and moves the clock to what is due next: the end of a delay, a timeout of a wait, a
     /// retry, a deadline. Gives that time, or none if nothing will ever be due.
+    ///
+    /// The timeout of a task that runs goes by the clock too, and the test moves it: hold the task
+    /// ([`Stub::hold`](super::Stub::hold)), wait until it has [arrived](super::Gate::arrived), and
+    /// [advance](ManualClock::advance) the clock.
     ///
     /// # Errors
     /// As [`idle`](Self::idle).

@@ -18,13 +18,23 @@ pub struct CrashReport {
     pub crashes: u64,
 }
 
+/// A crash that happened.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Crash {
+    /// Where.
+    pub point: CrashPoint,
+    /// What had just become durable: of which instance, and the tasks whose results were recorded.
+    pub behind: String,
+}
+
 /// A crash that showed.
 #[derive(Debug, thiserror::Error)]
-#[error("with crashes {}: {why}", list(points))]
+#[error("{}: {why}", list(crashes))]
 #[non_exhaustive]
 pub struct CrashFailure {
-    /// Where the runtime crashed, life by life; none if it happened without a crash.
-    pub points: Vec<CrashPoint>,
+    /// The crashes, life by life; none if there was none yet.
+    pub crashes: Vec<Crash>,
     /// What came of it.
     pub why: CrashProblem,
 }
@@ -41,6 +51,15 @@ pub enum CrashProblem {
         /// With it.
         found: String,
     },
+    /// The scenario gave something else the second time, both without a crash: what it gives must not depend on run ids, times
+    /// or the order in which tasks run.
+    #[error("the scenario gave {first}, and then, again without a crash, {second}")]
+    NotTheSameTwice {
+        /// The first time.
+        first: String,
+        /// The second time.
+        second: String,
+    },
     /// The scenario failed in a life that had not crashed.
     #[error("the scenario failed: {0}")]
     Failed(BoxError),
@@ -52,12 +71,13 @@ pub enum CrashProblem {
     Hung,
 }
 
-fn list(points: &[CrashPoint]) -> impl fmt::Display {
-    let text = |point: &CrashPoint| {
-        let answered = if point.answered { "answered" } else { "unanswered" };
-        format!("behind transition {} ({answered})", point.commit)
+fn list(crashes: &[Crash]) -> impl fmt::Display {
+    let text = |Crash { point: CrashPoint { commit, answered }, behind }: &Crash| {
+        let answered = if *answered { "was answered" } else { "was not answered" };
+        format!("a crash behind transition {commit}, {behind}, which {answered}")
     };
-    if points.is_empty() { "nowhere".to_owned() } else { points.iter().map(text).collect::<Vec<_>>().join(", then ") }
+    let crashes: Vec<_> = crashes.iter().map(text).collect();
+    if crashes.is_empty() { "without a crash".to_owned() } else { format!("with {}", crashes.join(", and then ")) }
 }
 
 /// Runs a scenario without a crash, then once with a crash behind each transition that becomes durable, and checks that it
@@ -69,7 +89,8 @@ fn list(points: &[CrashPoint]) -> impl fmt::Display {
 /// * `scenario` is what the callers do. When the process crashes it is dropped where it awaits, and in the next life it begins
 ///   anew. So it must do what careful callers do: start by [`ConflictPolicy::UseExisting`](crate::ConflictPolicy), and send
 ///   signals [with an id](crate::InstanceHandle::signal_with_id). What it gives is compared: outputs, and what else must not
-///   depend on crashes, such as which idempotency keys the world has seen. Errors count only in a life that has not crashed.
+///   depend on crashes, such as how many different idempotency keys the world has seen. It must give the same at every run, so not
+///   the keys themselves, which depend on the run's id. Errors count only in a life that has not crashed.
 ///
 /// Each transition has two crashes: nobody learns of it; or it is answered, and everything goes on until one more is to be
 /// made durable, so that tasks run whose results are lost. Each run is done once more with a second crash, right behind the
@@ -115,30 +136,37 @@ where
     T: PartialEq + Debug,
 {
     let run = async |points: &[CrashPoint]| {
-        let failed = |why| CrashFailure { points: points.to_vec(), why };
         let (bed, world) = (TestBed::new(), world());
-        let mut crashes = 0;
+        let mut crashes = Vec::new();
         for point in points.iter().copied().map(Some).chain([None]) {
             let started = bed.start_until(point, |builder| setup(&world, builder)).await;
-            let runtime = started.map_err(|error| failed(error.into()))?;
+            let runtime = match started {
+                Ok(runtime) => runtime,
+                Err(error) => return Err(CrashFailure { crashes, why: error.into() }),
+            };
             let outcome = tokio::select! {
                 biased;
                 outcome = scenario(&world, &runtime) => Some(outcome),
                 () = runtime.store().crashed() => None,
-                () = tokio::time::sleep(PATIENCE) => return Err(failed(CrashProblem::Hung)),
+                () = tokio::time::sleep(PATIENCE) => return Err(CrashFailure { crashes, why: CrashProblem::Hung }),
             };
-            let is_over = runtime.store().has_crashed();
+            let (is_over, behind) = (runtime.store().has_crashed(), runtime.store().last_transition());
             runtime.crash().await;
             match outcome {
                 Some(Ok(given)) => return Ok((given, crashes)),
-                Some(Err(error)) if !is_over => return Err(failed(CrashProblem::Failed(error))),
-                _ => crashes += 1,
+                Some(Err(error)) if !is_over => return Err(CrashFailure { crashes, why: CrashProblem::Failed(error) }),
+                _ => crashes.extend(point.map(|point| Crash { point, behind: behind.unwrap_or_default() })),
             }
         }
         unreachable!("the last life does not crash")
     };
     let (expected, _) = run(&[]).await?;
-    let mut report = CrashReport { runs: 1, crashes: 0 };
+    let (second, crashes) = run(&[]).await?;
+    if second != expected {
+        let why = CrashProblem::NotTheSameTwice { first: format!("{expected:?}"), second: format!("{second:?}") };
+        return Err(CrashFailure { crashes, why });
+    }
+    let mut report = CrashReport { runs: 2, crashes: 0 };
     for (answered, twice) in [(false, false), (true, false), (false, true), (true, true)] {
         for commit in 1.. {
             let points = [CrashPoint { commit, answered }, CrashPoint { commit: 1, answered: !answered }];
@@ -146,10 +174,10 @@ where
             let (found, crashes) = run(points).await?;
             if found != expected {
                 let why = CrashProblem::Differs { expected: format!("{expected:?}"), found: format!("{found:?}") };
-                return Err(CrashFailure { points: points.to_vec(), why });
+                return Err(CrashFailure { crashes, why });
             }
-            report = CrashReport { runs: report.runs + 1, crashes: report.crashes + crashes };
-            if crashes == 0 {
+            report = CrashReport { runs: report.runs + 1, crashes: report.crashes + crashes.len() as u64 };
+            if crashes.is_empty() {
                 break;
             }
         }

@@ -41,7 +41,7 @@ impl Gate {
     /// For the test: waits until one more has arrived.
     ///
     /// # Panics
-    /// After 30 seconds, with the caller's line.
+    /// After 30 seconds of tokio's time, with the caller's line.
     #[track_caller]
     pub fn arrived(&self) -> impl Future<Output = ()> + use<> {
         let (arrived, asked_at) = (Arc::clone(&self.arrived), Location::caller());

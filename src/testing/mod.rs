@@ -15,8 +15,8 @@
 //! | let the store fail | [`FaultyStore`], [`TestRuntime::store`] |
 //! | test a store of your own | [`conformance`] |
 //!
-//! They run on tokio, with one thread or several. Waiting has a limit of 30 seconds of real time, so that a test which hangs
-//! says where.
+//! They run on tokio, with one thread or several. [`TestRuntime::finish`], [`Gate::arrived`] and [`crash_everywhere`] give up after
+//! 30 seconds of tokio's time, so that a test which hangs says where.
 
 mod bed;
 mod crash;
@@ -28,7 +28,7 @@ use std::time::Duration;
 pub use crate::definition::StubError;
 pub use crate::store::{Call, CrashPoint, Fault, FaultyStore, conformance};
 pub use bed::{FinishError, TestBed, TestRuntime};
-pub use crash::{CrashFailure, CrashProblem, CrashReport, crash_everywhere};
+pub use crash::{Crash, CrashFailure, CrashProblem, CrashReport, crash_everywhere};
 pub use gate::Gate;
 pub use stub::{ByStub, Stub, StubCall};
 

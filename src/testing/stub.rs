@@ -89,12 +89,12 @@ impl<I: Clone + Send + 'static, O: Output> Stub<I, O> {
         self.state().failures.extend(std::iter::repeat_n(message.to_owned(), attempts));
     }
 
-    /// From now on each attempt is remembered and then waits at this gate.
+    /// From now on each attempt is remembered and then waits at this gate: the same one, however often this is asked for.
     pub fn hold(&self) -> Gate {
         self.state().gate.get_or_insert_default().clone()
     }
 
-    /// Every attempt so far, in order.
+    /// Every attempt so far, in order. One that was lost with its process did not fail: the next one has the same number.
     pub fn calls(&self) -> Vec<StubCall<I>> {
         self.state().calls.clone()
     }
