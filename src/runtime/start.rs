@@ -105,11 +105,7 @@ impl Runtime {
         let instance = InstanceId::new(instance.as_ref())?;
         options.traceparent.as_deref().map_or(Ok(()), check_traceparent)?;
         let hub = self.inner.actors.hub();
-        let Some(registered) = hub.definitions.get(&workflow.hash()) else {
-            return Err(StartError::NotRegistered { workflow: workflow.definition().info().name().to_owned() });
-        };
-        #[cfg(feature = "testing")]
-        check_stubs(registered, workflow.definition())?;
+        check_registered(hub, workflow.definition())?;
         if hub.is_closing() {
             return Err(StartError::ShuttingDown);
         }
@@ -166,14 +162,17 @@ impl Runtime {
     }
 }
 
-#[cfg(feature = "testing")]
-fn check_stubs(registered: &Definition, given: &Definition) -> Result<(), StartError> {
-    if registered.stubs == given.stubs {
-        return Ok(());
+fn check_registered(hub: &Hub, given: &Definition) -> Result<(), StartError> {
+    let workflow = || given.info().name().to_owned();
+    match hub.definitions.get(&given.hash()) {
+        None => Err(StartError::NotRegistered { workflow: workflow() }),
+        #[cfg(feature = "testing")]
+        Some(registered) if registered.stubs != given.stubs => {
+            let paths = |definition: &Definition| definition.stubs.iter().cloned().collect();
+            Err(StartError::OtherStubs { workflow: workflow(), registered: paths(registered), given: paths(given) })
+        }
+        Some(_) => Ok(()),
     }
-    let paths = |definition: &Definition| definition.stubs.iter().cloned().collect();
-    let workflow = given.info().name().to_owned();
-    Err(StartError::OtherStubs { workflow, registered: paths(registered), given: paths(given) })
 }
 
 fn unknown_codec<O>() -> StartError {
