@@ -77,8 +77,8 @@ impl TaskTypes {
 impl<I, O: 'static> Workflow<I, O> {
     /// The same workflow with `stub` run in place of the task at `path`, in tests: an async function like any task, or a
     /// [`Stub`](crate::testing::Stub). The definition, its hash and the task's options (retries, timeout) stay as they are;
-    /// services are asked for by the stub alone. What is registered is what runs: register the workflow with its stubs, or a start
-    /// of it is refused.
+    /// services are asked for by the stub alone. What is registered is what runs: register the workflow with its stubs, or
+    /// a start of it is refused.
     ///
     /// The path is that of [`TaskContext::node`](crate::TaskContext::node): ids from the outside in, with the names of
     /// branches and arms, as in `"pay/charge"`; all items of a map have the same.

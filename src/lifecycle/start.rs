@@ -52,9 +52,9 @@ pub enum StartError {
         /// The definition it runs on.
         found: DefinitionHash,
     },
-    /// Too many starts are under way ([`Limits::writes_queued_max`](crate::Limits::writes_queued_max)), or an instance that is to
-    /// be replaced has a bound of its own reached, and this start does not wait ([`WhenBusy::Refuse`](crate::WhenBusy::Refuse)). Nothing was
-    /// done: it may be repeated.
+    /// Too many starts are under way ([`Limits::writes_queued_max`](crate::Limits::writes_queued_max)), or an instance that is
+    /// to be replaced has a bound of its own reached, and this start does not wait
+    /// ([`WhenBusy::Refuse`](crate::WhenBusy::Refuse)). Nothing was done: it may be repeated.
     #[error("busy, nothing was done: {0}")]
     Busy(Bound),
     /// The workflow was not given to [`RuntimeBuilder::register`](crate::RuntimeBuilder::register).

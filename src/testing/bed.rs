@@ -163,8 +163,8 @@ impl TestRuntime {
         Ok(())
     }
 
-    /// Waits until it is [`idle`](Self::idle), and moves the clock to what is due next: the end of a delay, a timeout of a wait, a
-    /// retry, a deadline. Gives that time, or none if nothing will ever be due.
+    /// Waits until it is [`idle`](Self::idle), and moves the clock to what is due next: the end of a delay, a timeout of a
+    /// wait, a retry, a deadline. Gives that time, or none if nothing will ever be due.
     ///
     /// The timeout of a task that runs goes by the clock too, and the test moves it: hold the task
     /// ([`Stub::hold`](super::Stub::hold)), wait until it has [arrived](super::Gate::arrived), and
