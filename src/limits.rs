@@ -20,6 +20,9 @@ pub const FAILURE_MESSAGE_BYTES_MAX: usize = 2_048;
 pub const REASON_BYTES_MAX: usize = 1_024;
 /// A value up to this size, in bytes, rides in the snapshot; a larger one is written once, as a row of its own.
 pub const INLINE_BYTES_MAX: usize = 128;
+/// Results of at most [`INLINE_BYTES_MAX`] ride in the snapshot too, up to this many bytes of them together: then they are
+/// written as rows. They are in every write, so more of them would cost more than the rows do.
+pub const KEPT_RESULTS_BYTES_MAX: usize = 512;
 /// About how many bytes of a map's list stand in one row: what is read for one item.
 pub const LIST_ROW_BYTES: usize = 16 << 10;
 /// Most items of a map's list in one row.

@@ -8,6 +8,7 @@ mod faulty;
 #[path = "common/stage.rs"]
 mod stage;
 
+use std::convert::Infallible;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -62,6 +63,11 @@ async fn listed<O: 'static>(store: &MemoryStore, workflow: &Workflow<u32, O>) ->
     found
 }
 
+/// Gives more than fits in the head.
+async fn list(n: u32) -> Result<Vec<u32>, Infallible> {
+    Ok(vec![n; 200])
+}
+
 async fn fail_for_13(n: u32) -> Result<u32, &'static str> {
     tokio::task::yield_now().await;
     if n == 13 { Err("unlucky") } else { Ok(n) }
@@ -72,7 +78,7 @@ async fn an_instance_that_has_ended_is_deleted_with_its_rows_and_its_id_is_free(
     // One instance is brought to each end and deleted; the store is looked through, and the id runs again.
     let store = MemoryStore::new();
     let workflow = Workflow::builder("w")
-        .then("inc", inc)
+        .then("list", list)
         .wait_for_signal::<u32>("wait", "go")
         .then("fail", task(fail_for_13))
         .build()
@@ -87,7 +93,7 @@ async fn an_instance_that_has_ended_is_deleted_with_its_rows_and_its_id_is_free(
             _ => handle.signal("go", &14_u32).await.unwrap(),
         }
         reach_code(&handle, end).await;
-        assert!(store.row(handle.run_id(), &RowKey::result(NodePath::new("inc"))).await.unwrap().is_some());
+        assert!(store.row(handle.run_id(), &RowKey::result(NodePath::new("list"))).await.unwrap().is_some());
         within(handle.delete()).await.unwrap();
         assert_eq!(store.load(&id("id")).await.unwrap(), None, "{end:?}");
         assert_eq!(listed(&store, &workflow).await, [], "{end:?}");
@@ -95,7 +101,7 @@ async fn an_instance_that_has_ended_is_deleted_with_its_rows_and_its_id_is_free(
         assert_eq!(within(handle.result()).await, Err(ResultError::Handle(HandleError::NotFound)), "{end:?}");
         assert_eq!(within(handle.delete()).await, Err(MessageError::NotFound), "{end:?}");
         assert_eq!(within(handle.signal("go", &1_u32)).await, Err(MessageError::NotFound), "{end:?}");
-        let rows = ["inc", "fail"].map(|node| RowKey::result(NodePath::new(node)));
+        let rows = ["list", "fail"].map(|node| RowKey::result(NodePath::new(node)));
         is_swept(&store, handle.run_id(), &rows).await;
     }
 }

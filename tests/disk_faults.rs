@@ -7,6 +7,8 @@
 
 #[path = "disk_faults/faults.rs"]
 mod faults;
+#[path = "common/recorded.rs"]
+mod recorded;
 #[path = "disk_faults/world.rs"]
 mod world;
 

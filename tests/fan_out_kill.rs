@@ -4,19 +4,20 @@
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test may panic anywhere")]
 
 mod kill;
+#[path = "common/recorded.rs"]
+mod recorded;
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
-use everstep::lifecycle::{Stored, load};
-use everstep::machine::{RowKey, Shape};
-use everstep::{Codec, FileStore, InstanceId, NodePath, Store};
+use everstep::{Codec, FileStore, Store, Token};
 use serde::Deserialize;
 use tokio::process::{Child, Command};
 
 use crate::kill::{PEACE, Random, example, kill_after};
+use crate::recorded::recorded as result;
 
 const FILES: u32 = 200;
 const KILLS: usize = 15;
@@ -73,37 +74,32 @@ impl Job {
             return recorded;
         }
         let store = FileStore::open(store).await.unwrap();
-        if let Some(stored) = load(&store, &InstanceId::new("report").unwrap()).await.unwrap() {
-            for task in ["list", "report"] {
-                if result(&store, &stored, task, &[]).await.is_some() {
-                    recorded.insert(task.to_owned());
+        let result = async |task: &str, indices: &[u32]| result(&store, "report", task, indices).await;
+        for task in ["list", "report"] {
+            if result(task, &[]).await.is_some() {
+                recorded.insert(task.to_owned());
+            }
+        }
+        for number in 0..FILES {
+            for task in ONCE {
+                if result(task, &[number]).await.is_some() {
+                    recorded.insert(format!("{task} {}", name(number)));
                 }
             }
-            for number in 0..FILES {
-                for task in ONCE {
-                    if result(&store, &stored, task, &[number]).await.is_some() {
-                        recorded.insert(format!("{task} {}", name(number)));
+            if let Some(gave) = result(PAGE, &[number]).await {
+                let pages = match gave.tokens() {
+                    [Token::Again, Token::Leaf(pages)] => {
+                        Codec::MessagePack.decode::<Pages>(&pages.bytes).unwrap().counts.bytes / PAGE_BYTES
                     }
-                }
-                if let Some((shape, payload)) = result(&store, &stored, PAGE, &[number]).await {
-                    let pages = || Codec::MessagePack.decode::<Pages>(&payload).unwrap().counts.bytes / PAGE_BYTES;
-                    let pages = if shape == Shape::Again { pages() } else { u64::from(u32::MAX) };
-                    let pages = pages.min(contents(number).len() as u64 / PAGE_BYTES + 1);
-                    recorded.extend((0..pages).map(|page| format!("{PAGE} {} {}", name(number), page * PAGE_BYTES)));
-                }
+                    _ => u64::from(u32::MAX),
+                };
+                let pages = pages.min(contents(number).len() as u64 / PAGE_BYTES + 1);
+                recorded.extend((0..pages).map(|page| format!("{PAGE} {} {}", name(number), page * PAGE_BYTES)));
             }
         }
         store.close().await;
         recorded
     }
-}
-
-/// What is recorded of a task.
-async fn result(store: &FileStore, stored: &Stored, task: &str, indices: &[u32]) -> Option<(Shape, Vec<u8>)> {
-    let key = RowKey::Result(NodePath::new(task), indices.into());
-    let row = store.row(stored.snapshot.run(), &key).await.unwrap()?;
-    let (shape, payload) = stored.snapshot.open_row(&key, &row).unwrap();
-    Some((shape, payload.to_vec()))
 }
 
 fn name(number: u32) -> String {

@@ -3,18 +3,19 @@
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test may panic anywhere")]
 
 mod kill;
+#[path = "common/recorded.rs"]
+mod recorded;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
-use everstep::lifecycle::load;
-use everstep::machine::RowKey;
-use everstep::{FileStore, InstanceId, NodePath, Store};
+use everstep::{FileStore, Store};
 use tokio::process::{Child, Command};
 
 use crate::kill::{PEACE, Random, example, kill_after};
+use crate::recorded::recorded as result;
 
 const FILES: usize = 1_000;
 const KILLS: usize = 20;
@@ -56,9 +57,7 @@ impl Job {
         let store = FileStore::open(store).await.unwrap();
         for number in 0..FILES {
             let name = name(number);
-            let Some(stored) = load(&store, &InstanceId::new(&name).unwrap()).await.unwrap() else { continue };
-            let key = RowKey::result(NodePath::new("read"));
-            if store.row(stored.snapshot.run(), &key).await.unwrap().is_some() {
+            if result(&store, &name, "read", &[]).await.is_some() {
                 recorded.insert(name);
             }
         }

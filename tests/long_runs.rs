@@ -16,6 +16,7 @@ mod workflows;
 use std::sync::Arc;
 use std::time::Duration;
 
+use everstep::limits::KEPT_RESULTS_BYTES_MAX;
 use everstep::{Concurrency, Limits, ManualClock, MemoryStore, RunId, Runtime, RuntimeBuilder, Store as _, Workflow};
 
 use common::{Gate, still_clock};
@@ -146,11 +147,12 @@ where
     stopped.try_into().ok().unwrap()
 }
 
-/// Taking up reads the same however much has been done.
+/// Taking up reads the same however much has been done, but for the small results that happen to stand in the head.
 #[track_caller]
 fn assert_same(early: Read, late: Read) {
     assert_eq!(early.records, late.records);
-    assert!(early.bytes.abs_diff(late.bytes) * 10 <= early.bytes, "{early:?}, and later {late:?}");
+    let apart = early.bytes.abs_diff(late.bytes);
+    assert!(apart <= KEPT_RESULTS_BYTES_MAX + early.bytes / 10, "{early:?}, and later {late:?}");
 }
 
 /// The mean of a part of the writes, in percent of all.
@@ -176,9 +178,9 @@ fn map_bounds() -> Bounds {
 
 #[test]
 fn a_chain_of_ten_thousand_tasks_costs_the_same_at_each() {
-    // One row for each task; the head alone is read to go on.
+    // One row for each task but the last few, which stand in the head; the head alone is read to go on.
     on_small_stacks("a_chain_of_ten_thousand_tasks_costs_the_same_at_each", async || {
-        let bounds = Bounds { rows: STEPS, records_to_go_on: 10, bytes_to_go_on: 4_096 };
+        let bounds = Bounds { rows: STEPS - STEPS % 11, records_to_go_on: 10, bytes_to_go_on: 4_096 };
         let [early, late] = measure("chain", bounds, chain, text(0, 40)).await;
         assert_same(early.taken_up, late.taken_up);
     });
@@ -186,13 +188,13 @@ fn a_chain_of_ten_thousand_tasks_costs_the_same_at_each() {
 
 #[test]
 fn a_loop_of_ten_thousand_iterations_costs_the_same_in_each_and_keeps_the_rows_of_one() {
-    // The carried value, and the latest result of the one task.
+    // The carried value, and the latest result of the one task: both in the head.
     let name = "a_loop_of_ten_thousand_iterations_costs_the_same_in_each_and_keeps_the_rows_of_one";
     on_small_stacks(name, async || {
-        let bounds = Bounds { rows: 1, records_to_go_on: 10, bytes_to_go_on: 4_096 };
+        let bounds = Bounds { rows: 0, records_to_go_on: 10, bytes_to_go_on: 4_096 };
         let [early, late] = measure("loop", bounds, looping, text(0, 40)).await;
         assert_same(early.taken_up, late.taken_up);
-        assert_eq!((early.rows, late.rows), (1, 1));
+        assert_eq!((early.rows, late.rows), (0, 0));
     });
 }
 

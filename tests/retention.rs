@@ -6,6 +6,7 @@ mod common;
 #[path = "store_failures/faulty.rs"]
 mod faulty;
 
+use std::convert::Infallible;
 use std::time::Duration;
 
 use common::{Counter, counting, inc, moving, reach_code, still_clock, waiting, with, within};
@@ -50,7 +51,13 @@ async fn is_swept(store: &MemoryStore, run: RunId, node: &str) {
     within(swept).await;
 }
 
-async fn fail_for_13(n: u32) -> Result<u32, &'static str> {
+/// Gives more than fits in the head.
+async fn list(n: u32) -> Result<Vec<u32>, Infallible> {
+    Ok(vec![n + 1; 200])
+}
+
+async fn fail_for_13(list: Vec<u32>) -> Result<u32, &'static str> {
+    let n = list[0];
     tokio::task::yield_now().await;
     if n == 13 { Err("unlucky") } else { Ok(n) }
 }
@@ -61,7 +68,7 @@ async fn each_end_is_kept_for_its_time_and_then_everything_of_it_goes() {
     // looked. What has not ended stays. The runtime stops in between, and the next one does not know the workflow.
     let (store, clock) = (MemoryStore::new(), still_clock());
     let workflow = Workflow::builder("w")
-        .then("inc", inc)
+        .then("list", list)
         .then("fail", task(fail_for_13))
         .wait_for_signal::<u32>("wait", "go")
         .build()
@@ -104,10 +111,10 @@ async fn each_end_is_kept_for_its_time_and_then_everything_of_it_goes() {
         }
     }
     for run in runs.iter().take(2) {
-        is_swept(&store, *run, "inc").await;
+        is_swept(&store, *run, "list").await;
     }
     assert_eq!(runtime.count(&InstanceFilter::new()).await.unwrap(), 1, "what is left is what waits");
-    assert!(store.row(*runs.last().unwrap(), &RowKey::result(NodePath::new("inc"))).await.unwrap().is_some());
+    assert!(store.row(*runs.last().unwrap(), &RowKey::result(NodePath::new("list"))).await.unwrap().is_some());
 }
 
 #[tokio::test(flavor = "multi_thread")]

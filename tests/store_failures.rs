@@ -160,7 +160,7 @@ struct Ledger {
 
 impl Ledger {
     async fn begins(&self, context: &TaskContext) {
-        if self.store.has_result(context.run(), context.node()).await {
+        if self.store.has_result(context).await {
             self.repeated.lock().unwrap().push(format!("{} of {}", context.node(), context.instance()));
         }
     }

@@ -12,6 +12,10 @@
     reason = "figures are approximate, a benchmark may panic, and options are flags"
 )]
 
+/// As the README advises: half of what a step allocates is freed by another thread, which the system's allocator is slow at.
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 mod chain;
 mod held_clock;
 mod instances;

@@ -5,9 +5,7 @@ use std::sync::Arc;
 use super::{HandleError, InstanceHandle, ResultError, StatusWatch, read};
 use crate::actors::Read;
 use crate::codec::{Codec, Output};
-use crate::id::NodePath;
-use crate::lifecycle::{fill_values, has_moved, read_branches};
-use crate::machine::RowKey;
+use crate::lifecycle::{self, fill_values, has_moved, read_branches};
 use crate::status::Status;
 use crate::store::StoreError;
 
@@ -112,12 +110,11 @@ impl<O: 'static> InstanceHandle<O> {
         }
         let codec = self.codec_of(snapshot.codec())?;
         let former = definition.former_paths(path);
+        let names = self.hub().names(&snapshot.definition()).await?;
         for path in std::iter::once(path).chain(former.iter().map(String::as_str)) {
-            let key = RowKey::Result(NodePath::new(path), indices.into());
-            let row = self.hub().store.row(self.run, &key).await.map_err(|error| self.hub().explain(error.into()))?;
-            if let Some(row) = row {
-                let (shape, payload) = snapshot.open_row(&key, &row)?;
-                return Ok(Some(T::decode(&shape.value(payload), codec)?));
+            let result = lifecycle::task_result(&*self.hub().store, &*names, &snapshot, path, indices).await;
+            if let Some(result) = result.map_err(|error| self.hub().explain(HandleError::from(error)))? {
+                return Ok(Some(T::decode(&result, codec)?));
             }
         }
         Ok(None)

@@ -21,6 +21,7 @@ mod finalize;
 mod load;
 mod port;
 mod release;
+mod result;
 mod resume;
 mod start;
 mod step;
@@ -36,6 +37,7 @@ pub use load::{
 };
 pub use port::{CommitError, Port};
 pub use release::{ReleaseError, release};
+pub use result::task_result;
 pub use resume::{ResumeError, ResumeInputError, ResumeOutcome, get_resume_input, prepare_resume};
 pub use start::{
     ConflictPolicy, Existing, ExistingInstance, Old, PrepareRunOutcome, StartError, check_existing_instance,

@@ -156,7 +156,7 @@ impl Kind {
 }
 
 impl Shape {
-    fn from_u8(number: u8) -> Option<Self> {
+    pub(super) fn from_u8(number: u8) -> Option<Self> {
         [Self::Plain, Self::Again, Self::Done].into_iter().find(|shape| *shape as u8 == number)
     }
 

@@ -2,7 +2,7 @@
 //! written, and what the runtime must then do.
 //!
 //! * `snapshot`: the whole durable state of an instance, in memory, its `frames` found by what they wait for; `record` and
-//!   `envelope`: the same as bytes.
+//!   `envelope`: the same as bytes; `results`: those that stand in the head.
 //! * `event`: what can happen to it; `effect`: what a transition writes and asks for.
 //! * `mover` dispatches; `attempt`, `signal`, `wake`, `control`, `resume` and `retry` each handle a kind of event; `advance`
 //!   moves a frame through ops, `branches` forks and joins.
@@ -23,6 +23,7 @@ mod frames;
 mod golden;
 mod mover;
 mod record;
+mod results;
 mod resume;
 mod retry;
 mod row;

@@ -8,6 +8,7 @@ use super::envelope::Shape;
 use super::frame::{Frame, FrameId, Lineage, Phase, ROOT};
 use super::frame_record::encode_frame;
 use super::frames::Frames;
+use super::results::KeptResults;
 use super::snapshot::Signals;
 use super::{Effect, End, Event, Refusal, RowChange, RowKey, Snapshot, Transition, Wake};
 use crate::codec::{Hidden, Home, Place, Value};
@@ -66,6 +67,7 @@ pub fn start(setting: &Setting<'_>, new: NewRun) -> (Snapshot, Transition) {
         next_frame: ROOT + 1,
         unread_frames: 0,
         shown: None,
+        results: KeptResults::default(),
         signals: Signals::default(),
         pause: None,
         end: None,
@@ -200,7 +202,7 @@ impl<'a> Mover<'a> {
         self.put_shaped(key, Shape::Plain, body);
     }
 
-    fn put_shaped(&mut self, key: RowKey, shape: Shape, body: &[u8]) {
+    pub(super) fn put_shaped(&mut self, key: RowKey, shape: Shape, body: &[u8]) {
         let value = self.snapshot.envelope(key.kind(), self.seq()).shaped(shape).seal(body, &key.to_bytes());
         self.rows.push(RowChange { key, value: Some(value) });
     }
@@ -214,15 +216,6 @@ impl<'a> Mover<'a> {
         if let Some(path) = self.program.path(place.node) {
             self.put(key(path.clone()), body);
         }
-    }
-
-    /// Writes the result at a place: one payload, and which loop token stands before it. Gives the value with its home.
-    pub(super) fn put_result(&mut self, place: Place, result: Value) -> Value {
-        if let (Some(path), Some(payload)) = (self.program.path(place.node), result.payload()) {
-            let key = RowKey::Result(path.clone(), Arc::clone(&place.indices));
-            self.put_shaped(key, Shape::of(&result), payload);
-        }
-        result.at_home(Home::Result(place))
     }
 
     /// Ends the run: what still runs is stopped, and branches that were about to start are kept for a retry.

@@ -1,5 +1,6 @@
 //! Snapshots as bytes: MessagePack with field names, so that fields can be added. Nothing in it is recursive.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -9,6 +10,7 @@ use super::envelope::{Damaged, Envelope, HEAD_INDEX_BYTES, HeadIndex, Kind};
 use super::frame::{FrameId, Phase, ROOT};
 use super::frame_record::{FrameRecord, PhaseRecord, frame_record};
 use super::frames::Frames;
+use super::results::{Kept, KeptResults};
 use super::snapshot::{End, Request, Shown, Signals, Snapshot};
 use super::value_record::{TokenRecord, into_value, token_records};
 pub(super) use crate::codec::decode_record as decode;
@@ -18,7 +20,7 @@ use crate::time::Timestamp;
 
 /// A head behind its index part.
 #[derive(Serialize, Deserialize)]
-struct HeadRecord {
+struct HeadRecord<'a> {
     start: Timestamp,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     deadline: Option<Timestamp>,
@@ -38,6 +40,9 @@ struct HeadRecord {
     /// How many signals were accepted: their rows are read only if there are any.
     #[serde(default, skip_serializing_if = "is_zero")]
     signals: u64,
+    /// Results that have no rows.
+    #[serde(default, skip_serializing_if = "<[_]>::is_empty")]
+    results: Cow<'a, [Kept]>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pause: Option<RequestRecord>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -96,6 +101,7 @@ pub fn encode_head(program: &Program, snapshot: &Snapshot) -> Bytes {
         next: if snapshot.next_frame > ROOT + 1 { snapshot.next_frame } else { 0 },
         shown: shown(snapshot),
         signals: snapshot.signals.accepted,
+        results: snapshot.results.record(),
         pause: snapshot
             .pause
             .as_ref()
@@ -144,7 +150,8 @@ pub fn decode_head(instance: &InstanceId, head: &Bytes) -> Result<Snapshot, Dama
     let index = HeadIndex::of_head(instance, head)?;
     let (envelope, body) = Envelope::open(instance, Kind::Head, &[], head)?;
     let body = body.get(HEAD_INDEX_BYTES..).unwrap_or_default();
-    let record: HeadRecord = decode(body).ok_or_else(|| Damaged::new(instance, "head", "its body does not decode"))?;
+    let record: HeadRecord<'_> =
+        decode(body).ok_or_else(|| Damaged::new(instance, "head", "its body does not decode"))?;
     let mut frames = Frames::default();
     if let Some(root) = record.root {
         frames.restore(ROOT, root.into_frame());
@@ -163,6 +170,7 @@ pub fn decode_head(instance: &InstanceId, head: &Bytes) -> Result<Snapshot, Dama
         next_frame: record.next.max(ROOT + 1),
         unread_frames: record.branches,
         shown,
+        results: KeptResults::new(record.results),
         signals: Signals { accepted: record.signals, ..Signals::default() },
         pause: record.pause.map(|pause| Request { reason: pause.reason, by: pause.by }),
         end: record.end.map(EndRecord::into_end),

@@ -7,6 +7,7 @@ use bytes::Bytes;
 
 use super::frame::{FrameId, Phase, Ticket};
 use super::frames::Frames;
+use super::results::KeptResults;
 use crate::codec::{Hidden, Value};
 use crate::definition::FailureKind;
 use crate::id::{DefinitionHash, InstanceId, RunId};
@@ -29,6 +30,7 @@ pub struct Snapshot {
     /// Branches whose records are not read yet, and what they wait for.
     pub(crate) unread_frames: u32,
     pub(crate) shown: Option<Shown>,
+    pub(crate) results: KeptResults,
     pub(crate) signals: Signals,
     pub(crate) pause: Option<Request>,
     pub(crate) end: Option<End>,

@@ -44,6 +44,7 @@ pub fn take_over(
     };
     let mut mover = Mover::new(setting, snapshot);
     mover.changed = true;
+    mover.spill_results(Some(old));
     mover.snapshot.definition = newer.hash();
     mover.snapshot.end = end;
     for (id, (position, node)) in placed {

@@ -1,15 +1,18 @@
 //! A store that fails, waits and crashes where a test says so.
 
+mod about;
+
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use super::{Answers, Condition, Durability, Loaded, Store, StoreError, Write};
+use self::about::about;
+use super::{Answers, Durability, Loaded, Store, StoreError, Write};
 use crate::clock::BoxFuture;
 use crate::id::{DefinitionHash, InstanceId, RunId};
-use crate::machine::{RowChange, RowKey};
+use crate::machine::RowKey;
 use crate::status::StatusCode;
 use crate::time::Timestamp;
 
@@ -253,9 +256,10 @@ impl FaultyStore {
                 self.crash();
                 return Err(crash());
             }
+            let about = about(&*self.shared.store, write).await;
             let answer = self.commit_counted(std::slice::from_ref(write)).await?;
             if answer.iter().all(Result::is_ok) {
-                self.state().last = Some(describe(write));
+                self.state().last = Some(about);
             }
             answers.extend(answer);
             if !point.answered && self.commits() >= point.commit {
@@ -272,23 +276,6 @@ impl FaultyStore {
         self.shared.commits.send_modify(|commits| *commits += u64::try_from(done).unwrap_or(u64::MAX));
         Ok(answers)
     }
-}
-
-fn describe(write: &Write) -> String {
-    let result = |row: &RowChange| match &row.key {
-        RowKey::Result(path, indices) if indices.is_empty() => Some(format!("`{path}`")),
-        RowKey::Result(path, indices) => Some(format!("`{path}` {indices:?}")),
-        _ => None,
-    };
-    let results: Vec<_> = write.rows.iter().filter_map(result).collect();
-    let what = if write.condition == Condition::Absent {
-        "its start".to_owned()
-    } else if results.is_empty() {
-        "a step".to_owned()
-    } else {
-        format!("the result of {}", results.join(", "))
-    };
-    format!("{what} (instance `{}`)", write.instance)
 }
 
 impl Store for FaultyStore {

@@ -99,7 +99,7 @@ impl Open {
             other => unreadable(path, &other),
         };
         let builder = Database::builder(path).max_journaling_size(JOURNAL_BYTES_MAX).cache_size(CACHE_BYTES);
-        let database = builder.worker_threads(2).open().map_err(convert)?;
+        let database = builder.worker_threads(1).open().map_err(convert)?;
         if database.keyspace_count() > 0 && !database.keyspace_exists("everstep") {
             return Err(unreadable(path, &"it is a database of another program"));
         }

@@ -4,9 +4,9 @@ use std::collections::HashSet;
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
-use everstep::machine::{RowKey, Snapshot, decode_head};
+use everstep::machine::{RowKey, decode_head};
 use everstep::store::{Answers, Change, Write};
-use everstep::{BoxFuture, CancellationToken, Definition, MemoryStore, Status, Store as _, StoreError};
+use everstep::{BoxFuture, CancellationToken, Definition, MemoryStore, Status, Store as _, StoreError, Token};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::tasks::{Item, List};
@@ -107,9 +107,14 @@ impl Doom {
         durable.statuses.push(snapshot.status(self.definition.program()));
         for row in &write.rows {
             if let (RowKey::Result(..), Some(value)) = (&row.key, &row.value) {
-                durable.keys.insert(key_in(&snapshot, &row.key, value));
+                durable.keys.insert(key_in(&snapshot.open_row(&row.key, value).unwrap().1));
             }
         }
+        let kept = snapshot.kept_results().filter_map(|(_, result)| match result.tokens().last() {
+            Some(Token::Leaf(leaf)) => Some(key_in(&leaf.bytes)),
+            _ => None,
+        });
+        durable.keys.extend(kept);
     }
 }
 
@@ -124,10 +129,9 @@ impl Hooks for Doom {
 }
 
 /// The key in a recorded result: that of the task which gave it.
-fn key_in(snapshot: &Snapshot, key: &RowKey, row: &Bytes) -> String {
-    let payload = snapshot.open_row(key, row).unwrap().1;
-    let list = rmp_serde::from_slice::<List>(&payload).ok();
-    let list = list.or_else(|| rmp_serde::from_slice::<Vec<List>>(&payload).ok()?.pop());
-    let item = list.and_then(|mut list| list.pop()).or_else(|| rmp_serde::from_slice::<Item>(&payload).ok());
+fn key_in(payload: &Bytes) -> String {
+    let list = rmp_serde::from_slice::<List>(payload).ok();
+    let list = list.or_else(|| rmp_serde::from_slice::<Vec<List>>(payload).ok()?.pop());
+    let item = list.and_then(|mut list| list.pop()).or_else(|| rmp_serde::from_slice::<Item>(payload).ok());
     item.unwrap().key
 }

@@ -9,12 +9,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use everstep::lifecycle::load;
-use everstep::machine::RowKey;
 use everstep::{
-    ConflictPolicy, Dep, FileStore, Health, InstanceHandle, InstanceId, MessageError, NodePath, ResultError, Runtime,
-    StartError, StartOptions, Store, TaskContext, Workflow,
+    ConflictPolicy, Dep, FileStore, Health, InstanceHandle, InstanceId, MessageError, ResultError, Runtime, StartError,
+    StartOptions, TaskContext, Workflow,
 };
 use tokio::task::JoinSet;
+
+use crate::recorded::recorded as result;
 
 pub(crate) const INSTANCES: u32 = 10;
 /// How long anything may take before a test says that it will never happen.
@@ -69,11 +70,10 @@ pub(crate) fn name(number: u32) -> String {
 /// The node's results that are in the store: these tasks must never run again.
 pub(crate) async fn recorded(store: &FileStore) -> Vec<String> {
     let mut recorded = Vec::new();
-    for number in 0..INSTANCES {
-        let Some(stored) = load(store, &InstanceId::new(&name(number)).unwrap()).await.unwrap() else { continue };
+    for name in (0..INSTANCES).map(name) {
         for node in ["first", "last"] {
-            if store.row(stored.snapshot.run(), &RowKey::result(NodePath::new(node))).await.unwrap().is_some() {
-                recorded.push(format!("ran {node} of {}", name(number)));
+            if result(store, &name, node, &[]).await.is_some() {
+                recorded.push(format!("ran {node} of {name}"));
             }
         }
     }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use everstep::bytes::Bytes;
 use everstep::lifecycle::{
-    Caller, Step, fill_frames, fill_run, fill_values, get_resume_input, load, read_signal_id, step,
+    Caller, Step, fill_frames, fill_run, fill_values, get_resume_input, load, read_signal_id, step, task_result,
 };
 use everstep::limits::Limits;
 use everstep::machine::{Effect, Event, NewRun, RowKey, Run, Setting, Snapshot, Ticket, Wake, encode_head, start};
@@ -195,11 +195,9 @@ impl Real {
             assert_eq!(tokens(&input), model.deciding().value.tokens(), "what it goes on with");
         }
         for ((path, indices), value) in &model.world.results {
-            let path = everstep::NodePath::new(path);
-            let key = RowKey::Result(path.clone(), indices.as_slice().into());
-            let row = now(self.store.row(snapshot.run(), &key)).unwrap().unwrap();
-            let (shape, payload) = snapshot.open_row(&key, &row).unwrap();
-            assert_eq!(tokens(&shape.value(payload)), value.tokens(), "the result of `{path}` at {indices:?}");
+            let result = task_result(&self.store, self.definition.program(), &snapshot, path, indices);
+            let result = now(result).unwrap().unwrap();
+            assert_eq!(tokens(&result), value.tokens(), "the result of `{path}` at {indices:?}");
         }
     }
 

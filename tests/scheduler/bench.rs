@@ -3,12 +3,12 @@
 use bytes::Bytes;
 use everstep::lifecycle::{
     Existing, Port, PrepareRunOutcome, ResumeError, ResumeOutcome, Stored, fill, load, prepare_resume, prepare_run,
-    read_signal_id, step,
+    read_signal_id, step, task_result,
 };
-use everstep::machine::{Effect, Event, NewRun, Outcome, Refusal, RowKey, Setting, Snapshot};
+use everstep::machine::{Effect, Event, NewRun, Outcome, Refusal, Setting, Snapshot};
 use everstep::{
-    AttemptFailure, Codec, ConflictPolicy, FailureKind, Limits, MemoryStore, Names as _, RunId, StatusCode, Store as _,
-    Timestamp, Workflow,
+    AttemptFailure, Codec, ConflictPolicy, FailureKind, Limits, MemoryStore, RunId, StatusCode, Timestamp, Value,
+    Workflow,
 };
 use serde::Serialize;
 
@@ -103,10 +103,8 @@ impl<I: Serialize, O: 'static> Bench<I, O> {
         }
     }
 
-    pub(crate) async fn result_row(&self, node: &str) -> Option<Bytes> {
+    pub(crate) async fn result(&self, node: &str) -> Option<Value> {
         let program = self.workflow.definition().program();
-        let path = (0..).map_while(|n| program.path(n)).find(|path| path.as_str() == node).unwrap();
-        let run = self.stored().await.snapshot.run();
-        self.store.row(run, &RowKey::result(path.clone())).await.unwrap()
+        task_result(&self.store, program, &self.stored().await.snapshot, node, &[]).await.unwrap()
     }
 }

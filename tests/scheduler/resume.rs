@@ -203,15 +203,15 @@ async fn finalizing_is_one_commit_and_tells_where_it_leaves_the_instance() {
 
 #[tokio::test]
 async fn a_task_error_after_the_last_retry_fails_and_keeps_every_finished_result() {
-    // The second task fails for good; the first one's result is still in its row.
+    // The second task fails for good; the first one's result is still there.
     let bench = Bench::new(Workflow::builder("two").then("one", double).then("two", double).build().unwrap());
     bench.start(3).await;
     bench.finish_task(6).await;
-    let recorded = bench.result_row("one").await;
+    let recorded = bench.result("one").await;
     assert!(recorded.is_some());
     bench.fail_task(FailureKind::Error).await;
     assert_eq!(bench.terminal().await, StatusCode::Failed);
-    assert_eq!(bench.result_row("one").await, recorded);
+    assert_eq!(bench.result("one").await, recorded);
 }
 
 #[tokio::test]

@@ -6,9 +6,9 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
-use everstep::lifecycle::{Caller, CommitError, Port, fill, load};
+use everstep::lifecycle::{Caller, CommitError, Port, fill, load, task_result};
 use everstep::limits::PayloadLimits;
-use everstep::machine::{NewRun, RowKey, Snapshot};
+use everstep::machine::{NewRun, Snapshot};
 use everstep::store::Write;
 use everstep::{
     BoxError, BoxFuture, Codec, Dep, Deps, InstanceId, Limits, ManualClock, MemoryStore, Names as _, RetryPolicy,
@@ -244,7 +244,7 @@ impl World {
         let program = self.workflow.definition().program();
         let mut recorded = Vec::new();
         for path in (0..).map_while(|node| program.path(node)) {
-            if self.store.row(snapshot.run(), &RowKey::result(path.clone())).await.unwrap().is_some() {
+            if task_result(&self.store, program, &snapshot, path.as_str(), &[]).await.unwrap().is_some() {
                 recorded.push(path.to_string());
             }
         }

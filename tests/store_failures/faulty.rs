@@ -2,16 +2,19 @@
 //! what a [`FaultyStore`] does.
 #![allow(dead_code, reason = "each test file uses a part of this")]
 
+#[path = "../common/recorded.rs"]
+mod recorded;
+
 use std::ops::Deref;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 
-use everstep::machine::RowKey;
 use everstep::store::Write;
 use everstep::testing::{Call, Fault, FaultyStore};
-use everstep::{MemoryStore, NodePath, RunId, Store as _, StoreError};
+use everstep::{MemoryStore, StoreError, TaskContext};
 use tokio::sync::watch;
 
+use self::recorded::recorded;
 use crate::common::{Counter, Gate, within};
 
 /// What becomes of a commit.
@@ -183,8 +186,8 @@ impl Faulty {
     }
 
     /// Whether a task's result is durable.
-    pub(crate) async fn has_result(&self, run: RunId, node: &NodePath) -> bool {
-        self.memory.row(run, &RowKey::result(node.clone())).await.unwrap().is_some()
+    pub(crate) async fn has_result(&self, context: &TaskContext) -> bool {
+        recorded(&self.memory, context.instance().as_str(), context.node().as_str(), &[]).await.is_some()
     }
 }
 

@@ -11,9 +11,10 @@ use crate::definition::{Definition, FailureKind, Names as _, Priority, Workflow,
 use crate::id::{InstanceId, RunId};
 use crate::machine::frame::{Lineage, ROOT};
 use crate::machine::frames::Frames;
+use crate::machine::results::KeptResults;
 use crate::machine::rows::{encode_signal, encode_signal_number};
 use crate::machine::snapshot::{Buffered, Request, Signals};
-use crate::machine::{End, Frame, Phase, RowKey, Snapshot, Stage};
+use crate::machine::{End, Frame, Phase, RowKey, Shape, Snapshot, Stage};
 use crate::time::Timestamp;
 
 async fn number(n: u32) -> Result<u32, Infallible> {
@@ -123,6 +124,7 @@ pub(super) fn snapshot(seq: u64) -> Snapshot {
         next_frame: ROOT + 1,
         unread_frames: 0,
         shown: None,
+        results: KeptResults::default(),
         signals: Signals::default(),
         pause: None,
         end: None,
@@ -226,6 +228,7 @@ pub(super) fn fixtures() -> Vec<Fixture> {
             "completed_at",
             Snapshot { ended_at: Some(later(7)), ..ended(11, End::Completed { output: small(b"\x07") }) },
         ),
+        alone("with_results", with_results(at(3, APPROVAL, small(b"\x02"), waiting(None)))),
     ]
 }
 
@@ -260,6 +263,13 @@ fn waiting_behind_a_signal(mut snapshot: Snapshot) -> Fixture {
         Row { key: RowKey::SignalNumber(id), body: encode_signal_number(0) },
     ];
     Fixture { name: "waiting_behind_a_signal", snapshot, rows }
+}
+
+/// Two small results, which have no rows; the second is of a loop.
+fn with_results(mut snapshot: Snapshot) -> Snapshot {
+    snapshot.results.keep(RESERVE, Shape::Plain, &Bytes::from_static(b"\x2a"));
+    snapshot.results.keep(CHARGE, Shape::Done, &Bytes::from_static(b"\x2b"));
+    snapshot
 }
 
 /// A wait that timed out, beside a result too large for the head.

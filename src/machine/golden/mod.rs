@@ -76,6 +76,7 @@ fn plain(snapshot: &Snapshot) -> String {
         next_frame,
         unread_frames,
         shown,
+        results,
         signals,
         pause,
         end,
@@ -87,7 +88,7 @@ fn plain(snapshot: &Snapshot) -> String {
     format!(
         "{:#?}\n{:#?}\n{:#?}\n{payloads:x?}",
         (instance, run, seq, definition, codec, started_at, deadline, traceparent),
-        (frames, next_frame, unread_frames, shown, pause, end, ended_at),
+        (frames, next_frame, unread_frames, shown, results, pause, end, ended_at),
         (accepted, buffered, buffered_count, buffered_bytes, remembered, numbers, bare, absent),
     )
 }
@@ -108,6 +109,7 @@ fn payloads(snapshot: &Snapshot) -> Vec<Bytes> {
         }
     }
     let buffered: BTreeMap<_, _> = snapshot.signals.buffered.iter().collect();
+    found.extend(snapshot.kept_results().filter_map(|(_, result)| result.payload().cloned()));
     found.extend(buffered.values().flat_map(|signals| signals.iter().map(|signal| signal.payload.clone())));
     found
 }

@@ -1,0 +1,126 @@
+//! Small results, which stand in the head until there are too many of them: a row less per step.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+use super::envelope::Shape;
+use super::mover::Mover;
+use super::{RowKey, Snapshot};
+use crate::codec::{Hidden, Home, Place, Value};
+use crate::definition::Names;
+use crate::limits::{INLINE_BYTES_MAX, KEPT_RESULTS_BYTES_MAX};
+
+/// About how many bytes a result takes in the head beside its payload.
+const OVERHEAD_BYTES: usize = 8;
+
+/// The latest result of a node that is within no map: node, shape, payload.
+#[derive(Clone, Serialize, Deserialize)]
+pub(super) struct Kept(u32, u8, Bytes);
+
+/// The results in the head, the latest last. A row of the same node is of an earlier iteration.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct KeptResults {
+    kept: Vec<Kept>,
+    bytes: usize,
+}
+
+impl KeptResults {
+    /// From a head's record.
+    pub(super) fn new(record: Cow<'_, [Kept]>) -> Self {
+        let kept = record.into_owned();
+        Self { bytes: kept.iter().map(Kept::bytes).sum(), kept }
+    }
+
+    /// As it stands in a head's record.
+    pub(super) fn record(&self) -> Cow<'_, [Kept]> {
+        Cow::Borrowed(&self.kept)
+    }
+
+    pub(super) fn keep(&mut self, node: u32, shape: Shape, payload: &Bytes) {
+        self.drop(node);
+        let kept = Kept(node, shape as u8, payload.clone());
+        self.bytes += kept.bytes();
+        self.kept.push(kept);
+    }
+
+    fn drop(&mut self, node: u32) {
+        if let Some(at) = self.kept.iter().position(|kept| kept.0 == node) {
+            self.bytes -= self.kept.remove(at).bytes();
+        }
+    }
+}
+
+impl Kept {
+    fn bytes(&self) -> usize {
+        self.2.len() + OVERHEAD_BYTES
+    }
+
+    fn value(&self) -> Value {
+        // A shape of a later version has been written by nobody yet.
+        Shape::from_u8(self.1).unwrap_or_default().value(self.2.clone())
+    }
+}
+
+impl std::fmt::Debug for Kept {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self(node, shape, payload) = self;
+        f.debug_tuple("Kept").field(node).field(shape).field(&Hidden(payload)).finish()
+    }
+}
+
+impl Snapshot {
+    /// The result of the node at this path, if it stands in the head and not in a row. `names` are those of the snapshot's
+    /// definition.
+    pub fn kept_result(&self, names: &dyn Names, path: &str) -> Option<Value> {
+        let is_it = |kept: &&Kept| names.path(kept.0).is_some_and(|found| found.as_str() == path);
+        self.results.kept.iter().find(is_it).map(Kept::value)
+    }
+
+    /// The nodes whose results stand in the head, with them.
+    pub fn kept_results(&self) -> impl Iterator<Item = (u32, Value)> {
+        self.results.kept.iter().map(|kept| (kept.0, kept.value()))
+    }
+}
+
+impl Mover<'_> {
+    /// Records the result at a place: one payload, and which loop token stands before it. Gives the value with its home.
+    pub(super) fn put_result(&mut self, place: Place, result: Value) -> Value {
+        let (shape, Some(payload)) = (Shape::of(&result), result.payload()) else { return result };
+        if !place.indices.is_empty() {
+            self.put_result_row(&place, shape, payload);
+            return result.at_home(Home::Result(place));
+        }
+        if payload.len() <= INLINE_BYTES_MAX {
+            self.snapshot.results.keep(place.node, shape, payload);
+            if self.snapshot.results.bytes > KEPT_RESULTS_BYTES_MAX {
+                self.spill_results(None);
+            }
+            return result;
+        }
+        self.snapshot.results.drop(place.node);
+        self.put_result_row(&place, shape, payload);
+        result.at_home(Home::Result(place))
+    }
+
+    /// Writes what stands in the head to rows of its own; under the names of another definition than the one that it goes on
+    /// with, if they are given.
+    pub(super) fn spill_results(&mut self, names: Option<&dyn Names>) {
+        let KeptResults { kept, .. } = std::mem::take(&mut self.snapshot.results);
+        for Kept(node, shape, payload) in kept {
+            let names = names.unwrap_or(self.program);
+            if let Some(path) = names.path(node) {
+                let shape = Shape::from_u8(shape).unwrap_or_default();
+                self.put_shaped(RowKey::result(path.clone()), shape, &payload);
+            }
+        }
+    }
+
+    fn put_result_row(&mut self, place: &Place, shape: Shape, payload: &Bytes) {
+        if let Some(path) = self.program.path(place.node) {
+            self.put_shaped(RowKey::Result(path.clone(), Arc::clone(&place.indices)), shape, payload);
+        }
+    }
+}

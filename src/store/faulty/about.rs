@@ -1,0 +1,46 @@
+//! What a write is about, for whoever looks at a crash behind it.
+
+use bytes::Bytes;
+
+use crate::codec::Value;
+use crate::definition::{Manifest, Names as _};
+use crate::machine::{RowKey, Snapshot, decode_head};
+use crate::store::{Change, Condition, Store, Write};
+
+/// The instance of a write, and the tasks whose results it records. To be asked before it is committed.
+pub(super) async fn about(store: &dyn Store, write: &Write) -> String {
+    let results = results(store, write).await;
+    let what = if write.condition == Condition::Absent {
+        "its start".to_owned()
+    } else if results.is_empty() {
+        "a step".to_owned()
+    } else {
+        format!("the result of {}", results.join(", "))
+    };
+    format!("{what} (instance `{}`)", write.instance)
+}
+
+/// Those in rows, but for rows of results that stood in the head before; and those in the head.
+async fn results(store: &dyn Store, write: &Write) -> Vec<String> {
+    let head = |head: &Bytes| decode_head(&write.instance, head).ok();
+    let before = store.load(&write.instance).await.ok().flatten().and_then(|loaded| head(&loaded.head));
+    let kept_before = kept(store, before).await;
+    let was_kept = |path: &str| kept_before.iter().any(|(before, _)| before == path);
+    let in_row = write.rows.iter().filter_map(|row| match &row.key {
+        RowKey::Result(path, indices) if indices.is_empty() => Some(format!("`{path}`")),
+        RowKey::Result(path, indices) => Some(format!("`{path}` {indices:?}")),
+        _ => None,
+    });
+    let in_row = in_row.filter(|path| !was_kept(path));
+    let after = if let Change::Head(after) = &write.change { head(after) } else { None };
+    let in_head = kept(store, after).await.into_iter().filter(|kept| !kept_before.contains(kept));
+    in_row.chain(in_head.map(|(path, _)| path)).collect()
+}
+
+async fn kept(store: &dyn Store, snapshot: Option<Snapshot>) -> Vec<(String, Value)> {
+    let Some(snapshot) = snapshot else { return Vec::new() };
+    let manifest = store.manifest(&snapshot.definition()).await.ok().flatten();
+    let Some(manifest) = manifest.and_then(|bytes| Manifest::decode(&bytes)) else { return Vec::new() };
+    let path = |(node, value)| Some((format!("`{}`", manifest.path(node)?), value));
+    snapshot.kept_results().filter_map(path).collect()
+}
