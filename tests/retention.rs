@@ -57,7 +57,7 @@ async fn list(n: u32) -> Result<Vec<u32>, Infallible> {
 }
 
 async fn fail_for_13(list: Vec<u32>) -> Result<u32, &'static str> {
-    let n = list[0];
+    let n = list.first().copied().unwrap_or_default();
     tokio::task::yield_now().await;
     if n == 13 { Err("unlucky") } else { Ok(n) }
 }

@@ -19,7 +19,7 @@ use crate::clock::Clock;
 use crate::codec::Codec;
 use crate::definition::{Definition, Deps, Names};
 use crate::executor::{AttemptKey, Executor, Sink, Stalled};
-use crate::id::{DefinitionHash, InstanceId};
+use crate::id::{DefinitionHash, InstanceId, RunId};
 use crate::lifecycle::{LoadError, Stored, load};
 use crate::limits::{Bound, Limits, WhenBusy};
 use crate::machine::{Effect, Outcome, Snapshot, Wake};
@@ -269,6 +269,18 @@ impl Hub {
         let Some(stored) = load(&*self.store, instance).await? else { return Ok(None) };
         let status = self.status_of(&stored).await?;
         Ok(Some(Read { stored, status }))
+    }
+
+    /// What [`read`](Self::read) would give for the end of a run.
+    pub(crate) async fn read_end(&self, end: Arc<Snapshot>) -> Result<Read, StoreError> {
+        let stored = Stored { snapshot: Arc::unwrap_or_clone(end), quarantine: None };
+        let status = self.status_of(&stored).await?;
+        Ok(Read { stored, status })
+    }
+
+    /// Whether an actor has this run at work, and so will tell those who listen already.
+    pub(crate) fn works_on(&self, instance: &InstanceId, run: RunId) -> bool {
+        self.registry.works_on(instance, run)
     }
 
     /// The status in the names of the instance's definition, registered or not.

@@ -9,13 +9,13 @@
 use std::collections::VecDeque;
 use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 use ractor::{Actor, ActorCell, ActorProcessingErr, ActorRef, ActorRuntime};
 
 use super::hub::Hub;
 use super::live::Live;
 use super::mail::{InstanceMessage, Mail, MailError, Reply};
+use super::registry::Standing;
 use crate::executor::AttemptKey;
 use crate::id::{InstanceId, RunId};
 use crate::lifecycle::CommitError;
@@ -45,7 +45,7 @@ pub(super) struct InstanceActor;
 pub(super) struct State {
     pub(super) hub: Arc<Hub>,
     pub(super) id: InstanceId,
-    queued: Arc<AtomicUsize>,
+    pub(super) standing: Arc<Standing>,
     pub(super) being: Being,
     /// Mail to be handled: at once, but for what came behind a replacement, a delete or a quarantine, which waits for what is
     /// being written. Bounded by the callers' places.
@@ -64,14 +64,14 @@ pub(super) enum Being {
 pub(super) fn spawn(
     hub: &Arc<Hub>,
     id: InstanceId,
-    queued: Arc<AtomicUsize>,
+    standing: Arc<Standing>,
     activation: Activation,
     shard: ActorCell,
 ) -> ActorRef<InstanceMessage> {
     let state = State {
         hub: Arc::clone(hub),
         id,
-        queued,
+        standing,
         being: Being::New(activation),
         behind: VecDeque::new(),
         stopping: false,
@@ -124,7 +124,7 @@ impl State {
         match message {
             InstanceMessage::Load => Box::pin(self.load(myself)).await,
             InstanceMessage::Mail(mail) => {
-                self.queued.fetch_sub(1, Ordering::AcqRel);
+                self.standing.handled();
                 match mail {
                     Mail::Stop => self.stopping = true,
                     mail => self.behind.push_back(mail),
@@ -192,6 +192,7 @@ impl State {
 
     /// What is still to be looked after when this actor has left: not earlier, since recovery passes by whoever is awake.
     fn left(&self) {
+        self.hub.waiters.tell_left(&self.id);
         match &self.being {
             Being::Gone(MailError::Store(_)) => self.hub.recover_after_failure(),
             Being::Gone(MailError::Fenced) => self.hub.recover(),

@@ -319,10 +319,15 @@ impl Live {
     }
 
     fn tell(&mut self, status: Status) {
-        if self.told != status {
-            self.hub.waiters.tell(self.snapshot.instance());
-            self.told = status;
+        if self.told == status {
+            return;
         }
+        if self.is_over() {
+            self.hub.waiters.tell_end(&self.snapshot);
+        } else {
+            self.hub.waiters.tell(self.snapshot.instance());
+        }
+        self.told = status;
     }
 
     /// The outcome of an attempt need not be kept any more.

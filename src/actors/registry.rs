@@ -6,22 +6,23 @@
 
 use std::hash::BuildHasher as _;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use dashmap::DashMap;
 use dashmap::mapref::entry::Entry as MapEntry;
+use foldhash::fast::RandomState;
 use ractor::{ActorCell, ActorId, ActorRef, MessagingErr};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 
 use super::hub::Hub;
 use super::instance::{self, Activation};
 use super::mail::{InstanceMessage, Mail};
-use crate::id::InstanceId;
+use crate::id::{InstanceId, RunId};
 use crate::limits::{Bound, WhenBusy};
 
 pub(super) struct Registry {
-    awake: DashMap<InstanceId, Entry>,
+    awake: DashMap<InstanceId, Entry, RandomState>,
     shards: OnceLock<Vec<ActorCell>>,
     /// One for each actor there may be.
     residents: Arc<Semaphore>,
@@ -32,11 +33,35 @@ pub(super) struct Registry {
 
 struct Entry {
     actor: ActorRef<InstanceMessage>,
-    /// Mail cast and not handled yet.
-    queued: Arc<AtomicUsize>,
+    standing: Arc<Standing>,
     /// Places for callers' messages.
     places: Arc<Semaphore>,
     _resident: OwnedSemaphorePermit,
+}
+
+/// What the registry and an actor both know.
+#[derive(Default)]
+pub(super) struct Standing {
+    /// Mail cast and not handled yet.
+    queued: AtomicUsize,
+    /// The run that the actor has at work.
+    run: Mutex<Option<RunId>>,
+}
+
+impl Standing {
+    fn of(activation: &Activation) -> Self {
+        let run = if let Activation::Fresh(snapshot, _) = activation { Some(snapshot.run()) } else { None };
+        Self { run: Mutex::new(run), ..Self::default() }
+    }
+
+    /// One mail is handled.
+    pub(super) fn handled(&self) {
+        self.queued.fetch_sub(1, Ordering::AcqRel);
+    }
+
+    pub(super) fn works_on(&self, run: RunId) {
+        *self.run.lock().unwrap_or_else(PoisonError::into_inner) = Some(run);
+    }
 }
 
 /// What a caller's mail was admitted to.
@@ -53,7 +78,7 @@ pub(super) struct Full(pub(super) Mail);
 impl Registry {
     pub(super) fn new(residents_max: usize, messages_max: usize) -> Self {
         Self {
-            awake: DashMap::new(),
+            awake: DashMap::default(),
             shards: OnceLock::new(),
             residents: Arc::new(Semaphore::new(residents_max.max(1))),
             messages_max: messages_max.max(1),
@@ -73,6 +98,12 @@ impl Registry {
     #[cfg(feature = "testing")]
     pub(super) fn has_awake(&self) -> bool {
         !self.awake.is_empty()
+    }
+
+    /// Whether an actor has this run at work. Whoever listens meanwhile is told when that changes, and when it has left.
+    pub(super) fn works_on(&self, id: &InstanceId, run: RunId) -> bool {
+        let works_on = |standing: &Standing| *standing.run.lock().unwrap_or_else(PoisonError::into_inner) == Some(run);
+        self.awake.get(id).is_some_and(|entry| works_on(&entry.standing))
     }
 
     /// A place for one more actor, as soon as there is one.
@@ -154,16 +185,16 @@ impl Registry {
     }
 
     fn wake(&self, hub: &Arc<Hub>, id: &InstanceId, resident: OwnedSemaphorePermit, activation: Activation) -> Entry {
-        let (actor, queued) = self.spawn(hub, id, activation);
+        let (actor, standing) = self.spawn(hub, id, activation);
         let places = Arc::new(Semaphore::new(self.messages_max));
-        Entry { actor, queued, places, _resident: resident }
+        Entry { actor, standing, places, _resident: resident }
     }
 
     fn spawn(&self, hub: &Arc<Hub>, id: &InstanceId, activation: Activation) -> Spawned {
         let _tokio = hub.tokio.enter();
-        let queued = Arc::new(AtomicUsize::new(0));
-        let actor = instance::spawn(hub, id.clone(), Arc::clone(&queued), activation, self.shard(id));
-        (actor, queued)
+        let standing = Arc::new(Standing::of(&activation));
+        let actor = instance::spawn(hub, id.clone(), Arc::clone(&standing), activation, self.shard(id));
+        (actor, standing)
     }
 
     fn shard(&self, id: &InstanceId) -> ActorCell {
@@ -177,7 +208,7 @@ impl Registry {
 
     /// Lets an actor leave, if nothing was sent to it that it has not handled.
     pub(super) fn leave(&self, id: &InstanceId, actor: ActorId) -> bool {
-        let idle = |entry: &Entry| entry.actor.get_id() == actor && entry.queued.load(Ordering::Acquire) == 0;
+        let idle = |entry: &Entry| entry.actor.get_id() == actor && entry.standing.queued.load(Ordering::Acquire) == 0;
         let gone = self.awake.remove_if(id, |_, entry| idle(entry)).is_some();
         if gone {
             self.left.notify_waiters();
@@ -229,7 +260,7 @@ impl Registry {
     }
 }
 
-type Spawned = (ActorRef<InstanceMessage>, Arc<AtomicUsize>);
+type Spawned = (ActorRef<InstanceMessage>, Arc<Standing>);
 
 /// A permit, now or as soon as there is one; none if it is refused.
 pub(super) async fn acquire(places: &Arc<Semaphore>, when_busy: WhenBusy) -> Option<OwnedSemaphorePermit> {
@@ -251,7 +282,7 @@ impl Entry {
     }
 
     fn cast(&self, mail: Mail) -> Result<(), Mail> {
-        self.queued.fetch_add(1, Ordering::AcqRel);
+        self.standing.queued.fetch_add(1, Ordering::AcqRel);
         match self.actor.cast(InstanceMessage::Mail(mail)) {
             Err(MessagingErr::SendErr(InstanceMessage::Mail(mail))) => Err(mail),
             // The other errors do not occur for a typed local reference, and have lost the message: its sender sees
@@ -265,8 +296,8 @@ impl Entry {
         let _ = self.cast(mail);
     }
 
-    fn renew(&mut self, (actor, queued): Spawned) {
+    fn renew(&mut self, (actor, standing): Spawned) {
         self.actor = actor;
-        self.queued = queued;
+        self.standing = standing;
     }
 }

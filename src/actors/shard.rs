@@ -49,6 +49,7 @@ impl Actor for Shard {
             tracing::error!(%instance, panic, "the actor of an instance died");
             if state.too_often(&hub, instance) {
                 hub.registry.remove(instance, dead.get_id());
+                hub.waiters.tell(instance);
                 let (instance, panics) = (instance.clone(), hub.limits.panics_max);
                 let reason = format!("its actor died {panics} times in a short while: {panic}");
                 hub.tokio.clone().spawn(async move {

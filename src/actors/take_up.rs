@@ -81,6 +81,7 @@ impl State {
     }
 
     pub(super) fn live(&self, myself: &ActorRef<InstanceMessage>, snapshot: Snapshot) -> Result<Box<Live>, MailError> {
+        self.standing.works_on(snapshot.run());
         let hash = snapshot.definition();
         let definition = self.hub.definitions.get(&hash).ok_or(MailError::NotRegistered(hash))?;
         let codec: &Codec = self.hub.codecs.get(&snapshot.codec()).ok_or(MailError::UnknownCodec(snapshot.codec()))?;

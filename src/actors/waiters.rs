@@ -1,15 +1,21 @@
 //! Who waits for a result or watches a status. They live beside the registry and keep nobody awake.
 //!
-//! They are told that something may have changed, never what: what is so, they read from the store, where it is durable.
+//! They are told that something may have changed, not what: what is so, they read from the store, where it is durable. But
+//! the end of a run is given to them as it was committed, so that nobody reads back what was just written.
 
 use std::sync::Arc;
 
 use dashmap::DashMap;
+use foldhash::fast::RandomState;
 use tokio::sync::watch;
 
-use crate::id::InstanceId;
+use crate::id::{InstanceId, RunId};
+use crate::machine::Snapshot;
 
-type Channels = DashMap<InstanceId, watch::Sender<()>>;
+/// The durable end of a run, if that is known.
+type News = Option<Arc<Snapshot>>;
+
+type Channels = DashMap<InstanceId, watch::Sender<News>, RandomState>;
 
 #[derive(Default)]
 pub(super) struct Waiters {
@@ -20,29 +26,43 @@ pub(super) struct Waiters {
 pub(crate) struct Subscription {
     instance: InstanceId,
     /// Taken when it is dropped.
-    receiver: Option<watch::Receiver<()>>,
+    receiver: Option<watch::Receiver<News>>,
     channels: Arc<Channels>,
 }
 
 impl Waiters {
     pub(super) fn subscribe(&self, instance: &InstanceId) -> Subscription {
-        let channel = self.channels.entry(instance.clone()).or_insert_with(|| watch::channel(()).0);
+        let channel = self.channels.entry(instance.clone()).or_insert_with(|| watch::channel(None).0);
         let receiver = Some(channel.subscribe());
         drop(channel);
         Subscription { instance: instance.clone(), receiver, channels: Arc::clone(&self.channels) }
     }
 
-    /// Tells the listeners of an instance, if there are any.
+    /// Tells the listeners of an instance, if there are any, that they must look.
     pub(super) fn tell(&self, instance: &InstanceId) {
         if let Some(channel) = self.channels.get(instance) {
-            channel.send_replace(());
+            channel.send_replace(None);
+        }
+    }
+
+    /// Tells the listeners of an instance, if there are any, that its run has ended, durably.
+    pub(super) fn tell_end(&self, snapshot: &Snapshot) {
+        if let Some(channel) = self.channels.get(snapshot.instance()) {
+            channel.send_replace(Some(Arc::new(snapshot.clone())));
+        }
+    }
+
+    /// Tells those who count on an actor to tell them more that it has left.
+    pub(super) fn tell_left(&self, instance: &InstanceId) {
+        if let Some(channel) = self.channels.get(instance) {
+            channel.send_modify(|_| {});
         }
     }
 
     /// Tells everyone: after a failure of the store nobody knows who would have been told.
     pub(super) fn tell_all(&self) {
         for channel in self.channels.iter() {
-            channel.send_replace(());
+            channel.send_replace(None);
         }
     }
 }
@@ -58,6 +78,12 @@ impl Subscription {
             // The channel lives as long as its listeners: this is not reached.
             std::future::pending::<()>().await;
         }
+    }
+
+    /// The end of this run, if that is what was told last.
+    pub(crate) fn end_of(&self, run: RunId) -> Option<Arc<Snapshot>> {
+        let news = self.receiver.as_ref()?.borrow().clone();
+        news.filter(|snapshot| snapshot.run() == run)
     }
 }
 

@@ -41,31 +41,48 @@ impl<O: 'static> InstanceHandle<O> {
     }
 
     async fn await_end(&self) -> Result<O, ResultError> {
-        let mut changes = self.hub().subscribe(&self.instance);
+        let hub = self.hub();
+        let mut changes = hub.subscribe(&self.instance);
+        // Who listens before it ends is given its end, and reads nothing.
+        if !hub.works_on(&self.instance, self.run)
+            && let Some(output) = self.output(self.read().await?).await?
+        {
+            return Ok(output);
+        }
         loop {
-            let read = self.read().await?;
-            let mut snapshot = read.stored.snapshot;
-            if snapshot.run() != self.run {
-                return Err(ResultError::Superseded);
+            tokio::select! {
+                () = changes.changed() => {}
+                () = hub.closed() => {}
             }
-            match read.status {
-                Status::Completed => {
-                    let definition = self.workflow.definition();
-                    let store = &*self.hub().store;
-                    fill_values(store, definition.program(), &mut snapshot).await.map_err(HandleError::from)?;
-                    let codec = self.codec_of(snapshot.codec())?;
-                    let output = snapshot.output().cloned().unwrap_or_default();
-                    return Ok(self.workflow.decode_output(&output, codec).map_err(HandleError::from)?);
-                }
-                Status::Failed { failure } => return Err(ResultError::Failed(failure)),
-                Status::Cancelled { reason, by } => return Err(ResultError::Cancelled { reason, by }),
-                Status::Quarantined { reason } => return Err(ResultError::Quarantined { reason }),
-                _ if self.hub().is_closing() => return Err(ResultError::ShuttingDown),
-                _ => tokio::select! {
-                    () = changes.changed() => {}
-                    () = self.hub().closed() => {}
-                },
+            let read = match changes.end_of(self.run) {
+                Some(end) => hub.read_end(end).await.map_err(HandleError::from)?,
+                None => self.read().await?,
+            };
+            if let Some(output) = self.output(read).await? {
+                return Ok(output);
             }
+        }
+    }
+
+    /// The output of the run, if it has ended.
+    async fn output(&self, read: Read) -> Result<Option<O>, ResultError> {
+        let mut snapshot = read.stored.snapshot;
+        if snapshot.run() != self.run {
+            return Err(ResultError::Superseded);
+        }
+        match read.status {
+            Status::Completed => {
+                let (definition, store) = (self.workflow.definition(), &*self.hub().store);
+                fill_values(store, definition.program(), &mut snapshot).await.map_err(HandleError::from)?;
+                let codec = self.codec_of(snapshot.codec())?;
+                let output = snapshot.output().cloned().unwrap_or_default();
+                Ok(Some(self.workflow.decode_output(&output, codec).map_err(HandleError::from)?))
+            }
+            Status::Failed { failure } => Err(ResultError::Failed(failure)),
+            Status::Cancelled { reason, by } => Err(ResultError::Cancelled { reason, by }),
+            Status::Quarantined { reason } => Err(ResultError::Quarantined { reason }),
+            _ if self.hub().is_closing() => Err(ResultError::ShuttingDown),
+            _ => Ok(None),
         }
     }
 

@@ -1,9 +1,9 @@
 //! From a batch of conditional writes to the keys they change: each key once, with its last value.
 
-use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 
 use bytes::Bytes;
+use foldhash::{HashMap, HashMapExt as _};
 
 use super::kv::Ops;
 use super::{Answers, Change, Condition, Conflict, StoreError, Write, keys};

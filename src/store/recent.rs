@@ -2,8 +2,9 @@
 //!
 //! A commit takes out what it is about, and puts it back as it has left it. So what a failed one may have changed is not here.
 
-use std::collections::HashMap;
 use std::mem;
+
+use foldhash::HashMap;
 
 use super::fold::Present;
 use crate::id::InstanceId;
