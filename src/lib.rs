@@ -112,11 +112,11 @@ pub use codec::{
     SignalOutcome, Token, Value,
 };
 pub use definition::{
-    AttemptFailure, BoxError, BuildError, BuildErrors, Builder, Concurrency, Definition, Dep, Deps, EmptyBuilder,
-    Extract, FailureKind, Fork, ForkOp, Handler, Join, LoopLimit, LoopOp, Manifest, ManifestNode, MapOp, MissingDep,
-    NamedFork, Names, Node, NodeKind, Op, Permanent, Priority, Program, RetryAfter, RetryPolicy, Route, RouteKey,
-    RouteOp, SignalError, TakeOver, Target, Task, TaskContext, TaskFailure, TaskOp, TaskOptions, TaskScope, WaitOp,
-    Workflow, WorkflowInfo, task,
+    AttemptFailure, BoxError, BuildError, BuildErrors, Builder, Checkpoint, Concurrency, Definition, Dep, Deps,
+    EmptyBuilder, Extract, FailureKind, Fork, ForkOp, Handler, Join, LoopLimit, LoopOp, Manifest, ManifestNode, MapOp,
+    MissingDep, NamedFork, Names, Node, NodeKind, Op, Permanent, Priority, Program, RetryAfter, RetryPolicy, Route,
+    RouteKey, RouteOp, SignalError, TakeOver, Target, Task, TaskContext, TaskFailure, TaskOp, TaskOptions, TaskScope,
+    WaitOp, Workflow, WorkflowInfo, task,
 };
 pub use handle::{HandleError, InstanceHandle, MessageError, ResultError, StatusWatch};
 pub use id::{DefinitionHash, HashError, IdError, InstanceId, NodePath, RunId};

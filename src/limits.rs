@@ -2,6 +2,8 @@
 //!
 //! The constants are bounds of the format or of a definition; [`Limits`] holds those a service may tune.
 
+use std::time::Duration;
+
 /// Longest instance id, in bytes of UTF-8.
 pub const INSTANCE_ID_BYTES_MAX: usize = 256;
 /// Longest node id or signal name, in bytes of UTF-8.
@@ -23,6 +25,12 @@ pub const INLINE_BYTES_MAX: usize = 128;
 /// Results of at most [`INLINE_BYTES_MAX`] ride in the snapshot too, up to this many bytes of them together: then they are
 /// written as rows. They are in every write, so more of them would cost more than the rows do.
 pub const KEPT_RESULTS_BYTES_MAX: usize = 512;
+/// Most results of tasks with [`Checkpoint::Deferred`](crate::Checkpoint::Deferred) of an instance that are not durable.
+pub const DEFERRED_RESULTS_MAX: usize = 64;
+/// Most bytes of these, but for the last one.
+pub const DEFERRED_BYTES_MAX: usize = 256 << 10;
+/// How long such a result waits for another commit.
+pub const DEFERRED_FOR: Duration = Duration::from_millis(50);
 /// About how many bytes of a map's list stand in one row: what is read for one item.
 pub const LIST_ROW_BYTES: usize = 16 << 10;
 /// Most items of a map's list in one row.

@@ -9,10 +9,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use common::{Counter, Gate, counting, inc, long, reach, reach_code, still_clock, within};
+use common::{Counter, Gate, counting, holding, inc, long, reach, reach_code, still_clock, within};
 use everstep::{
-    BoxFuture, Clock, ConflictPolicy, Health, InstanceHandle, LoopLimit, LoopResult, ManualClock, MemoryStore,
-    MessageError, ResultError, Runtime, StartOptions, Status, StatusCode, Timestamp, Workflow,
+    BoxFuture, Checkpoint, Clock, ConflictPolicy, Health, InstanceHandle, LoopLimit, LoopResult, ManualClock,
+    MemoryStore, MessageError, ResultError, Runtime, StartOptions, Status, StatusCode, Timestamp, Workflow, task,
 };
 
 /// A clock that stands still and panics in an instance's actor while it is armed. Sleeping takes real time.
@@ -41,6 +41,25 @@ impl Clock for Treacherous {
     fn sleep(&self, duration: Duration) -> BoxFuture<'static, ()> {
         Box::pin(tokio::time::sleep(duration))
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_ran_behind_a_result_that_was_not_durable_is_adopted_after_a_panic() {
+    // The actor dies while it is told what the second task gave; the store does not know yet that the first one has ended.
+    let (clock, gate, count) = (Treacherous::new(), Gate::new(), Counter::default());
+    let workflow = Workflow::builder("deferred")
+        .then("first", task(counting::<u32>(&count)).checkpoint(Checkpoint::Deferred))
+        .then("second", task(holding::<u32>(&gate)).checkpoint(Checkpoint::Deferred))
+        .then("third", counting::<u32>(&count))
+        .build()
+        .unwrap();
+    let runtime = Runtime::builder(MemoryStore::new()).register(&workflow).clock(clock.clone()).start().await.unwrap();
+    let handle = within(runtime.start(&workflow, "id", 1)).await.unwrap();
+    gate.entered().await;
+    clock.panics.store(1, Ordering::SeqCst);
+    gate.open(1);
+    assert_eq!(within(handle.result()).await, Ok(1));
+    assert_eq!((clock.panics.load(Ordering::SeqCst), gate.count(), count.get()), (0, 1, 2));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -135,6 +135,11 @@ impl State {
                     live.committed(run, seq).await;
                 }
             }
+            InstanceMessage::WriteDeferred => {
+                if let Being::Live(live) = &mut self.being {
+                    live.write_in_time();
+                }
+            }
             InstanceMessage::NotCommitted { run, error } => self.not_committed(run, &error).await,
         }
         self.follow_up(myself).await;
@@ -256,6 +261,9 @@ impl State {
         if let Some(error) = live.broken.take() {
             let run = live.run();
             return self.not_committed(run, &error).await;
+        }
+        if self.stopping || live.is_leaving() {
+            live.write_deferred();
         }
         if !live.is_settled() {
             return;

@@ -14,30 +14,34 @@ use ractor::ActorRef;
 
 use super::hub::Hub;
 use super::mail::{InstanceMessage, Mail, MailError, Replacement, Reply, SignalMail};
+use super::writing::Pending;
 use crate::codec::Codec;
 use crate::definition::{Definition, Op};
-use crate::executor::{AttemptKey, Job};
 use crate::id::RunId;
 use crate::lifecycle::{
-    Caller, CommitError, Ending, FinalizeError, ListRows, LoadError, Port as _, fill_next_run, finalize_execution,
-    read_signal_id, step,
+    CommitError, Ending, FinalizeError, ListRows, LoadError, Port as _, Unwritten, finalize_execution, read_signal_id,
 };
-use crate::limits::PayloadLimits;
-use crate::machine::{Effect, Event, Refusal, Run, Setting, Snapshot, Ticket};
+use crate::machine::{Effect, Event, Refusal, Setting, Snapshot, Ticket};
 use crate::status::Status;
 
 pub(super) struct Live {
-    hub: Arc<Hub>,
-    actor: ActorRef<InstanceMessage>,
-    definition: Arc<Definition>,
-    codec: Codec,
-    snapshot: Snapshot,
+    pub(super) hub: Arc<Hub>,
+    pub(super) actor: ActorRef<InstanceMessage>,
+    pub(super) definition: Arc<Definition>,
+    pub(super) codec: Codec,
+    pub(super) snapshot: Snapshot,
     /// Rows of the lists of its maps, read for the last items that started.
-    lists: ListRows,
+    pub(super) lists: ListRows,
+    /// Transitions that may wait for a later write.
+    pub(super) unwritten: Unwritten,
+    /// The attempts whose outcomes these record.
+    pub(super) deferred: Vec<Ticket>,
+    /// Whether a reminder to write them is on its way.
+    pub(super) is_reminded: bool,
     /// What waits for a commit, oldest first.
-    pending: VecDeque<Pending>,
+    pub(super) pending: VecDeque<Pending>,
     /// The last status that listeners were told of, so that they are told of changes only.
-    told: Status,
+    pub(super) told: Status,
     /// Set aside as soon as everything is written.
     pub(super) to_quarantine: Option<Arc<str>>,
     /// Replaced as soon as everything is written.
@@ -46,16 +50,6 @@ pub(super) struct Live {
     pub(super) deletion: Option<Reply>,
     /// A write of this handler failed.
     pub(super) broken: Option<CommitError>,
-}
-
-/// A transition that is being written.
-struct Pending {
-    seq: u64,
-    effects: Vec<Effect>,
-    answers: Vec<(Reply, Result<(), MailError>)>,
-    status: Status,
-    /// The attempt whose outcome this records.
-    recorded: Option<Ticket>,
 }
 
 impl Live {
@@ -74,6 +68,9 @@ impl Live {
             codec,
             snapshot,
             lists: ListRows::new(),
+            unwritten: Unwritten::default(),
+            deferred: Vec::new(),
+            is_reminded: false,
             pending: VecDeque::new(),
             told,
             to_quarantine: None,
@@ -99,7 +96,7 @@ impl Live {
 
     /// Whether everything is written, and answered.
     pub(super) fn is_settled(&self) -> bool {
-        self.pending.is_empty()
+        self.pending.is_empty() && self.unwritten.is_empty()
     }
 
     pub(super) fn is_running(&self) -> bool {
@@ -178,6 +175,10 @@ impl Live {
             Event::AttemptFinished { ticket, .. } => Some(*ticket),
             _ => None,
         };
+        if !self.unwritten.is_empty() {
+            // It goes with what waits.
+            return self.step(event, reply, recorded).await;
+        }
         match self.as_ending(event) {
             Ok(ending) => Box::pin(self.finalize(ending, reply, recorded)).await,
             Err(event) => self.step(event, reply, recorded).await,
@@ -187,6 +188,7 @@ impl Live {
     /// A wake-up that came is spent, also if it came too early and changed nothing.
     fn ask_to_be_woken(&mut self) {
         let wake = self.snapshot.wake();
+        self.write_deferred();
         match self.pending.back_mut() {
             Some(pending) => pending.effects.push(Effect::WakeAt(wake)),
             None => self.hub.arm(self.snapshot.instance(), wake),
@@ -209,30 +211,6 @@ impl Live {
         let position = self.snapshot.frames.get(ticket.frame).map(|frame| frame.position + 1);
         let next = position.and_then(|next| self.definition.program().op(next));
         matches!(next, Some(Op::End))
-    }
-
-    async fn step(&mut self, event: Event, reply: Option<Reply>, recorded: Option<Ticket>) {
-        let setting = setting(&self.hub, &self.definition);
-        let done = match step(&setting, &mut self.snapshot, event) {
-            Ok(done) => done,
-            Err(refusal) => return self.answer(reply, Some(refusal)),
-        };
-        if let Some(write) = done.write {
-            let (run, seq) = (self.snapshot.run(), self.snapshot.seq());
-            self.hub.persistence().submit(write, run, seq, self.actor.clone());
-            let (status, answers) = (self.snapshot.status(self.definition.program()), Vec::new());
-            self.pending.push_back(Pending { seq, effects: done.effects, answers, status, recorded });
-        } else {
-            if let Some(ticket) = recorded {
-                self.forget(self.run(), ticket);
-            }
-            // Nothing to write; the effects still wait for what they were computed from.
-            match self.pending.back_mut() {
-                Some(pending) => pending.effects.extend(done.effects),
-                None => self.perform(done.effects).await,
-            }
-        }
-        self.answer(reply, done.refused);
     }
 
     async fn finalize(&mut self, ending: Ending, reply: Option<Reply>, recorded: Option<Ticket>) {
@@ -262,130 +240,8 @@ impl Live {
             }
         }
     }
-
-    /// Answers an event once everything applied so far is durable.
-    fn answer(&mut self, reply: Option<Reply>, refusal: Option<Refusal>) {
-        let Some(reply) = reply else { return };
-        self.answer_with(reply, |status| match refusal {
-            None => Ok(()),
-            Some(refusal) => Err(MailError::Refused { refusal, status }),
-        });
-    }
-
-    fn answer_with(&mut self, reply: Reply, answer: impl FnOnce(Status) -> Result<(), MailError>) {
-        let answer = answer(self.snapshot.status(self.definition.program()));
-        match self.pending.back_mut() {
-            Some(pending) => pending.answers.push((reply, answer)),
-            None => reply.send(answer),
-        }
-    }
-
-    /// Everything up to `seq` is durable: its effects are performed, its answers given.
-    pub(super) async fn committed(&mut self, run: RunId, seq: u64) {
-        if run != self.run() {
-            return;
-        }
-        while let Some(pending) = self.pending.pop_front_if(|pending| pending.seq <= seq) {
-            if let Some(ticket) = pending.recorded {
-                self.forget(run, ticket);
-            }
-            self.tell(pending.status);
-            self.perform(pending.effects).await;
-            for (reply, answer) in pending.answers {
-                reply.send(answer);
-            }
-        }
-    }
-
-    /// Ends what waits: nobody is told "done". Tasks go on; whoever takes the instance up next finds them.
-    pub(super) fn abandon(&mut self, reason: &MailError) {
-        let answers = self.pending.drain(..).flat_map(|pending| pending.answers).map(|(reply, _)| reply);
-        for reply in answers.chain(self.deletion.take()) {
-            reply.send(Err(reason.clone()));
-        }
-        if let Some(replacement) = self.replacement.take() {
-            // Not tried yet: its sender sees the dropped answer and repeats it.
-            drop(replacement);
-        }
-        if *reason == MailError::Fenced {
-            self.stop_tasks();
-        }
-    }
-
-    pub(super) fn stop_tasks(&self) {
-        for ticket in self.snapshot.running() {
-            self.hub.running().executor.stop(&self.key(ticket));
-        }
-    }
-
-    fn tell(&mut self, status: Status) {
-        if self.told == status {
-            return;
-        }
-        if self.is_over() {
-            self.hub.waiters.tell_end(&self.snapshot);
-        } else {
-            self.hub.waiters.tell(self.snapshot.instance());
-        }
-        self.told = status;
-    }
-
-    /// The outcome of an attempt need not be kept any more.
-    fn forget(&self, run: RunId, ticket: Ticket) {
-        self.hub.running().executor.forget(&AttemptKey { run, ..self.key(ticket) });
-    }
-
-    pub(super) async fn perform(&mut self, effects: Vec<Effect>) {
-        for effect in effects {
-            let executor = &self.hub.running().executor;
-            match effect {
-                // The instance may have moved on while this was being written.
-                Effect::Run(run) if !self.snapshot.runs(run.ticket) => {}
-                Effect::Run(run) => self.submit(run).await,
-                Effect::Proceed { ticket } => executor.proceed(&self.key(ticket)),
-                Effect::Withdraw { ticket } => executor.withdraw(&self.key(ticket)),
-                Effect::Stop { ticket } => executor.stop(&self.key(ticket)),
-                Effect::WakeAt(wake) => self.hub.arm(self.snapshot.instance(), wake),
-                Effect::Ended => tracing::debug!(instance = %self.snapshot.instance(), "an instance has ended"),
-                Effect::Quarantine { reason } => self.to_quarantine = Some(reason),
-            }
-        }
-    }
-
-    /// Hands an attempt to the executor, with what it is still to be given from the store.
-    async fn submit(&mut self, mut run: Run) {
-        let (store, names) = (self.hub.persistence().store(), self.definition.program());
-        // Rare, and large as a future: only what was taken up from the store has anything to read.
-        let filled = if run.value.unread().is_empty() {
-            Ok(())
-        } else {
-            Box::pin(fill_next_run(store, names, &self.snapshot, &mut run, &mut self.lists)).await
-        };
-        match filled {
-            Ok(()) => {}
-            Err(LoadError::Store(error)) => {
-                self.broken = Some(error.into());
-                return;
-            }
-            Err(LoadError::Damaged(damaged)) => {
-                self.to_quarantine = Some(damaged.to_string().into());
-                return;
-            }
-        }
-        let caller = Caller {
-            definition: Arc::clone(&self.definition),
-            deps: Arc::clone(&self.hub.deps),
-            codec: self.codec.clone(),
-            limits: PayloadLimits::from(&self.hub.limits),
-        };
-        self.hub.running().executor.submit(Job { key: self.key(run.ticket), run, caller });
-    }
-
-    fn key(&self, ticket: Ticket) -> AttemptKey {
-        AttemptKey { instance: self.snapshot.instance().clone(), run: self.snapshot.run(), ticket }
-    }
 }
 
-fn setting<'a>(hub: &'a Hub, definition: &'a Definition) -> Setting<'a> {
+pub(super) fn setting<'a>(hub: &'a Hub, definition: &'a Definition) -> Setting<'a> {
     Setting { program: definition.program(), limits: &hub.limits, now: hub.clock.now() }
 }

@@ -23,6 +23,8 @@ pub(super) enum InstanceMessage {
     Mail(Mail),
     /// Every write of this run up to this transition is durable.
     Committed { run: RunId, seq: u64 },
+    /// Results that wait for a later commit have waited long enough.
+    WriteDeferred,
     /// A write was not committed, or may not have been: nothing in memory is to be trusted.
     NotCommitted { run: RunId, error: CommitError },
 }

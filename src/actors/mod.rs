@@ -21,6 +21,7 @@ mod idle;
 mod instance;
 mod live;
 mod mail;
+mod perform;
 mod persistence;
 mod pruner;
 mod recovery;
@@ -32,6 +33,7 @@ mod take_up;
 mod timers;
 mod upgrades;
 mod waiters;
+mod writing;
 
 pub use hub::Health;
 pub(crate) use hub::{Hub, HubParts, Read, Undelivered};

@@ -9,7 +9,7 @@ use super::hash::{ChildEntry, hash};
 use super::map::limit;
 use super::program::{ForkOp, LoopOp, MapOp, Node, Op, Program, RouteOp, Target, TaskOp, WaitOp};
 use super::workflow::{Definition, SignalType};
-use super::{BuildError, BuildErrors, Manifest, ManifestNode, NodeKind};
+use super::{BuildError, BuildErrors, Checkpoint, Manifest, ManifestNode, NodeKind};
 use crate::id::{NodePath, check_name};
 use crate::limits::{NESTING_MAX, NODES_MAX};
 
@@ -239,6 +239,7 @@ impl Compiler {
             timeout: options.timeout,
             priority: options.priority,
             tags: options.tags.as_slice().into(),
+            deferred: options.checkpoint == Checkpoint::Deferred,
         }
     }
 

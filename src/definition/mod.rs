@@ -44,7 +44,7 @@ pub use fork::{Fork, Join, NamedFork};
 pub use handler::{Extract, Handler, TaskScope};
 pub use manifest::{Manifest, ManifestNode, NodeKind};
 pub use map::Concurrency;
-pub use options::{Priority, Task, TaskOptions, task};
+pub use options::{Checkpoint, Priority, Task, TaskOptions, task};
 pub use program::{ForkOp, LoopOp, MapOp, Names, Node, Op, Program, RouteOp, Target, TaskOp, WaitOp};
 pub use repeat::LoopLimit;
 pub use retry::RetryPolicy;

@@ -98,6 +98,8 @@ pub struct TaskOp {
     pub(crate) timeout: Option<Duration>,
     pub(crate) priority: Priority,
     pub(crate) tags: Arc<[String]>,
+    /// Whether what is behind it may start before its result is durable.
+    pub(crate) deferred: bool,
 }
 
 /// Waits for a signal.

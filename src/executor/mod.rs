@@ -127,14 +127,21 @@ impl Executor {
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Runs an attempt when there is a slot for it. One that is here already is not run a second time.
+    /// Runs an attempt when there is a slot for it. One that is here already is not run a second time: it started for a
+    /// predecessor that had not made durable what led to it, as the results of deferred tasks.
     pub(crate) fn submit(&self, job: Job) {
         let ready = {
             let mut table = self.table();
-            if table.closed || table.known.contains_key(&job.key) {
-                return;
+            match table.known.get(&job.key) {
+                _ if table.closed => return,
+                None => self.admit(&mut table, job),
+                Some(Known::Finished(outcome)) => {
+                    let outcome = outcome.clone();
+                    drop(table);
+                    return self.sink.finished(&job.key, outcome);
+                }
+                Some(Known::Queued(_) | Known::Running { .. }) => return,
             }
-            self.admit(&mut table, job)
         };
         self.spawn(ready);
     }

@@ -43,5 +43,5 @@ pub use start::{
     ConflictPolicy, Existing, ExistingInstance, Old, PrepareRunOutcome, StartError, check_existing_instance,
     prepare_run,
 };
-pub use step::{Step, step};
+pub use step::{Moved, Step, Unwritten, step};
 pub use takeover::{TakeOverError, take_over};

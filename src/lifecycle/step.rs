@@ -1,7 +1,10 @@
 //! One event, one transition.
 
+use bytes::Bytes;
+
 use crate::definition::Program;
-use crate::machine::{Effect, Event, Refusal, Setting, Snapshot, Transition, apply, encode_head};
+use crate::limits::DEFERRED_BYTES_MAX;
+use crate::machine::{Effect, Event, Refusal, RowChange, Setting, Snapshot, Transition, apply, encode_head};
 use crate::store::{Change, Condition, Write};
 
 /// What one event comes to.
@@ -22,21 +25,78 @@ pub struct Step {
 /// [`Refusal`]: the event is not valid now, and nothing changed. The refusal is computed from the snapshot, so it may be
 /// answered only once that is durable.
 pub fn step(setting: &Setting<'_>, snapshot: &mut Snapshot, event: Event) -> Result<Step, Refusal> {
-    let condition = Condition::At { run: snapshot.run(), seq: snapshot.seq() };
-    let transition = apply(setting, snapshot, event)?;
-    Ok(Step::new(setting.program, snapshot, transition, condition))
+    let mut unwritten = Unwritten::default();
+    let Moved { refused, effects, .. } = unwritten.apply(setting, snapshot, event)?;
+    Ok(Step { write: unwritten.write(setting.program, snapshot), refused, effects })
 }
 
 impl Step {
     pub(super) fn new(program: &Program, snapshot: &Snapshot, transition: Transition, condition: Condition) -> Self {
-        let write = transition.changed.then(|| Write {
-            instance: snapshot.instance().clone(),
-            condition,
-            change: Change::Head(encode_head(program, snapshot)),
-            rows: transition.rows,
-            run: snapshot.run(),
-            superseded: None,
-        });
+        let write = transition.changed.then(|| write(program, snapshot, transition.rows, condition));
         Self { write, refused: transition.refused, effects: transition.effects }
+    }
+}
+
+fn write(program: &Program, snapshot: &Snapshot, rows: Vec<RowChange>, condition: Condition) -> Write {
+    Write {
+        instance: snapshot.instance().clone(),
+        condition,
+        change: Change::Head(encode_head(program, snapshot)),
+        rows,
+        run: snapshot.run(),
+        superseded: None,
+    }
+}
+
+/// Transitions of one instance, one after the other, that are to share a write.
+#[derive(Clone, Debug, Default)]
+pub struct Unwritten {
+    /// What is stored before the first of them; none if there is nothing to write.
+    condition: Option<Condition>,
+    rows: Vec<RowChange>,
+    bytes: usize,
+}
+
+/// What one event comes to, beside what is to be written.
+#[derive(Clone, Debug)]
+pub struct Moved {
+    /// Whether the effects may be performed before they are written: [`Transition::deferrable`].
+    pub deferrable: bool,
+    /// As in [`Step`].
+    pub refused: Option<Refusal>,
+    /// What to do once everything so far is durable; never earlier, unless it may be deferred.
+    pub effects: Vec<Effect>,
+}
+
+impl Unwritten {
+    /// Moves the snapshot by one more event.
+    ///
+    /// # Errors
+    /// [`Refusal`], as [`step`].
+    pub fn apply(&mut self, setting: &Setting<'_>, snapshot: &mut Snapshot, event: Event) -> Result<Moved, Refusal> {
+        let condition = Condition::At { run: snapshot.run(), seq: snapshot.seq() };
+        let Transition { changed, rows, deferrable, refused, effects } = apply(setting, snapshot, event)?;
+        if changed {
+            self.condition.get_or_insert(condition);
+            self.bytes += rows.iter().filter_map(|row| row.value.as_ref()).map(Bytes::len).sum::<usize>();
+            self.rows.extend(rows);
+        }
+        Ok(Moved { deferrable, refused, effects })
+    }
+
+    /// Whether there is nothing to write.
+    pub fn is_empty(&self) -> bool {
+        self.condition.is_none()
+    }
+
+    /// Whether it holds so many bytes that they should be written.
+    pub fn is_large(&self) -> bool {
+        self.bytes > DEFERRED_BYTES_MAX
+    }
+
+    /// Takes out the write that makes all of it durable: rows in the order of the transitions, and the head that they lead to.
+    pub fn write(&mut self, program: &Program, snapshot: &Snapshot) -> Option<Write> {
+        let Self { condition, rows, .. } = std::mem::take(self);
+        Some(write(program, snapshot, rows, condition?))
     }
 }

@@ -76,8 +76,11 @@ impl Mover<'_> {
         match program.op(frame.position) {
             Some(Op::Route(op)) => self.choose(id, &output, op),
             Some(Op::Map(op)) => self.split(id, output, op),
-            _ => {
+            op => {
                 let place = frame.place();
+                // After a death of the process each start is told from the next, so that the right one is blamed.
+                let died = matches!(frame.phase, Phase::Task { deaths: 1.., .. });
+                self.defers = !died && op.and_then(Op::code).is_some_and(|task| task.deferred);
                 let value = self.put_result(place, output);
                 self.pass(id, |_| value);
             }

@@ -16,6 +16,9 @@ pub struct Transition {
     pub changed: bool,
     /// Rows to write beside the head, in the same commit.
     pub rows: Vec<RowChange>,
+    /// Whether its effects may be performed before its commit: it records the result of a task with
+    /// [`Checkpoint::Deferred`](crate::Checkpoint::Deferred), and does nothing but start what is behind it.
+    pub deferrable: bool,
     /// The event itself was refused, although time that had passed moved the instance.
     pub refused: Option<Refusal>,
     /// What to do once the commit returned; with nothing to commit, once everything before it is durable.

@@ -127,6 +127,8 @@ pub(super) struct Mover<'a> {
     pub(super) snapshot: &'a mut Snapshot,
     pub(super) changed: bool,
     pub(super) refused: Option<Refusal>,
+    /// Whether it records the result of a task that need not be durable before what is behind it starts.
+    pub(super) defers: bool,
     rows: Vec<RowChange>,
     pub(super) effects: Vec<Effect>,
     /// Frames on their way, the next one last.
@@ -146,6 +148,7 @@ impl<'a> Mover<'a> {
             snapshot,
             changed: false,
             refused: None,
+            defers: false,
             rows: Vec::new(),
             effects: Vec::new(),
             moving: Vec::new(),
@@ -269,6 +272,8 @@ impl<'a> Mover<'a> {
         if *asked != Asked::For(wake) {
             self.effects.push(Effect::WakeAt(wake));
         }
-        Transition { changed: self.changed, rows: self.rows, refused: self.refused, effects: self.effects }
+        let Self { changed, rows, refused, effects, .. } = self;
+        let starts = !effects.is_empty() && effects.iter().all(|effect| matches!(effect, Effect::Run(_)));
+        Transition { changed, rows, deferrable: self.defers && starts, refused, effects }
     }
 }

@@ -1,0 +1,73 @@
+//! What an awake instance asks for once it is durable: tasks that run or stop, a wake-up.
+
+use std::sync::Arc;
+
+use super::live::Live;
+use crate::executor::{AttemptKey, Job};
+use crate::id::RunId;
+use crate::lifecycle::{Caller, LoadError, Port as _, fill_next_run};
+use crate::limits::PayloadLimits;
+use crate::machine::{Effect, Run, Ticket};
+
+impl Live {
+    pub(super) fn stop_tasks(&self) {
+        for ticket in self.snapshot.running() {
+            self.hub.running().executor.stop(&self.key(ticket));
+        }
+    }
+
+    /// The outcome of an attempt need not be kept any more.
+    pub(super) fn forget(&self, run: RunId, ticket: Ticket) {
+        self.hub.running().executor.forget(&AttemptKey { run, ..self.key(ticket) });
+    }
+
+    pub(super) async fn perform(&mut self, effects: Vec<Effect>) {
+        for effect in effects {
+            let executor = &self.hub.running().executor;
+            match effect {
+                // The instance may have moved on while this was being written.
+                Effect::Run(run) if !self.snapshot.runs(run.ticket) => {}
+                Effect::Run(run) => self.submit(run).await,
+                Effect::Proceed { ticket } => executor.proceed(&self.key(ticket)),
+                Effect::Withdraw { ticket } => executor.withdraw(&self.key(ticket)),
+                Effect::Stop { ticket } => executor.stop(&self.key(ticket)),
+                Effect::WakeAt(wake) => self.hub.arm(self.snapshot.instance(), wake),
+                Effect::Ended => tracing::debug!(instance = %self.snapshot.instance(), "an instance has ended"),
+                Effect::Quarantine { reason } => self.to_quarantine = Some(reason),
+            }
+        }
+    }
+
+    /// Hands an attempt to the executor, with what it is still to be given from the store.
+    async fn submit(&mut self, mut run: Run) {
+        let (store, names) = (self.hub.persistence().store(), self.definition.program());
+        // Rare, and large as a future: only what was taken up from the store has anything to read.
+        let filled = if run.value.unread().is_empty() {
+            Ok(())
+        } else {
+            Box::pin(fill_next_run(store, names, &self.snapshot, &mut run, &mut self.lists)).await
+        };
+        match filled {
+            Ok(()) => {}
+            Err(LoadError::Store(error)) => {
+                self.broken = Some(error.into());
+                return;
+            }
+            Err(LoadError::Damaged(damaged)) => {
+                self.to_quarantine = Some(damaged.to_string().into());
+                return;
+            }
+        }
+        let caller = Caller {
+            definition: Arc::clone(&self.definition),
+            deps: Arc::clone(&self.hub.deps),
+            codec: self.codec.clone(),
+            limits: PayloadLimits::from(&self.hub.limits),
+        };
+        self.hub.running().executor.submit(Job { key: self.key(run.ticket), run, caller });
+    }
+
+    pub(super) fn key(&self, ticket: Ticket) -> AttemptKey {
+        AttemptKey { instance: self.snapshot.instance().clone(), run: self.snapshot.run(), ticket }
+    }
+}

@@ -1,0 +1,161 @@
+//! What of an awake instance is not durable yet, and what waits for that.
+//!
+//! ```text
+//! transition ──may be deferred──> unwritten ──the next one that may not, or some time──┐
+//!     └──else──────────────────────────────────────────────────────> persistence ──> Committed ──> effects, answers
+//! ```
+
+use super::live::{Live, setting};
+use super::mail::{InstanceMessage, MailError, Reply};
+use crate::id::RunId;
+use crate::lifecycle::Moved;
+use crate::limits::{DEFERRED_FOR, DEFERRED_RESULTS_MAX};
+use crate::machine::{Effect, Event, Refusal, Ticket};
+use crate::status::Status;
+
+/// Transitions that are being written, all in one write.
+pub(super) struct Pending {
+    pub(super) seq: u64,
+    pub(super) effects: Vec<Effect>,
+    answers: Vec<(Reply, Result<(), MailError>)>,
+    status: Status,
+    /// The attempt whose outcome the last of them records.
+    recorded: Option<Ticket>,
+    /// Those whose outcomes the others record.
+    deferred: Vec<Ticket>,
+}
+
+impl Live {
+    /// Moves the instance by one event. What comes of that waits for its commit, unless it may be deferred.
+    pub(super) async fn step(&mut self, event: Event, reply: Option<Reply>, recorded: Option<Ticket>) {
+        let setting = setting(&self.hub, &self.definition);
+        let Moved { deferrable, refused, effects } = match self.unwritten.apply(&setting, &mut self.snapshot, event) {
+            Ok(moved) => moved,
+            Err(refusal) => return self.answer(reply, Some(refusal)),
+        };
+        if let Some(ticket) = recorded.filter(|_| deferrable && self.may_defer()) {
+            self.deferred.push(ticket);
+            self.ask_to_write_in_time();
+            return self.perform(effects).await;
+        }
+        if self.unwritten.is_empty() {
+            if let Some(ticket) = recorded {
+                self.forget(self.run(), ticket);
+            }
+            // Nothing to write; the effects still wait for what they were computed from.
+            match self.pending.back_mut() {
+                Some(pending) => pending.effects.extend(effects),
+                None => self.perform(effects).await,
+            }
+        } else {
+            self.write(effects, recorded);
+        }
+        self.answer(reply, refused);
+    }
+
+    /// Whether one more result may wait for a later commit.
+    fn may_defer(&self) -> bool {
+        let being_written: usize = self.pending.iter().map(|pending| pending.deferred.len()).sum();
+        self.deferred.len() + being_written < DEFERRED_RESULTS_MAX && !self.unwritten.is_large()
+    }
+
+    /// The first result that waits asks for a commit in case that nothing else does.
+    fn ask_to_write_in_time(&mut self) {
+        if self.is_reminded {
+            return;
+        }
+        self.is_reminded = true;
+        let (time, actor) = (self.hub.clock.sleep(DEFERRED_FOR), self.actor.clone());
+        self.hub.tokio.spawn(async move {
+            time.await;
+            // It may have left: then it has written everything.
+            let _ = actor.cast(InstanceMessage::WriteDeferred);
+        });
+    }
+
+    /// Some time has passed since the first result waited.
+    pub(super) fn write_in_time(&mut self) {
+        self.is_reminded = false;
+        self.write_deferred();
+    }
+
+    /// Submits what waits for a later commit.
+    pub(super) fn write_deferred(&mut self) {
+        if !self.unwritten.is_empty() {
+            self.write(Vec::new(), None);
+        }
+    }
+
+    fn write(&mut self, effects: Vec<Effect>, recorded: Option<Ticket>) {
+        let program = self.definition.program();
+        let (run, seq, status) = (self.snapshot.run(), self.snapshot.seq(), self.snapshot.status(program));
+        if let Some(write) = self.unwritten.write(program, &self.snapshot) {
+            self.hub.persistence().submit(write, run, seq, self.actor.clone());
+        }
+        let (answers, deferred) = (Vec::new(), std::mem::take(&mut self.deferred));
+        self.pending.push_back(Pending { seq, effects, answers, status, recorded, deferred });
+    }
+
+    /// Answers an event once everything applied so far is durable.
+    pub(super) fn answer(&mut self, reply: Option<Reply>, refusal: Option<Refusal>) {
+        let Some(reply) = reply else { return };
+        self.answer_with(reply, |status| match refusal {
+            None => Ok(()),
+            Some(refusal) => Err(MailError::Refused { refusal, status }),
+        });
+    }
+
+    pub(super) fn answer_with(&mut self, reply: Reply, answer: impl FnOnce(Status) -> Result<(), MailError>) {
+        let answer = answer(self.snapshot.status(self.definition.program()));
+        self.write_deferred();
+        match self.pending.back_mut() {
+            Some(pending) => pending.answers.push((reply, answer)),
+            None => reply.send(answer),
+        }
+    }
+
+    /// Everything up to `seq` is durable: its effects are performed, its answers given.
+    pub(super) async fn committed(&mut self, run: RunId, seq: u64) {
+        if run != self.run() {
+            return;
+        }
+        while let Some(pending) = self.pending.pop_front_if(|pending| pending.seq <= seq) {
+            for ticket in pending.deferred.into_iter().chain(pending.recorded) {
+                self.forget(run, ticket);
+            }
+            self.tell(pending.status);
+            self.perform(pending.effects).await;
+            for (reply, answer) in pending.answers {
+                reply.send(answer);
+            }
+        }
+    }
+
+    /// Ends what waits: nobody is told "done". Tasks go on; whoever takes the instance up next finds them.
+    pub(super) fn abandon(&mut self, reason: &MailError) {
+        let answers = self.pending.drain(..).flat_map(|pending| pending.answers).map(|(reply, _)| reply);
+        for reply in answers.chain(self.deletion.take()) {
+            reply.send(Err(reason.clone()));
+        }
+        if let Some(replacement) = self.replacement.take() {
+            // Not tried yet: its sender sees the dropped answer and repeats it.
+            drop(replacement);
+        }
+        if *reason == MailError::Fenced {
+            self.stop_tasks();
+        }
+    }
+
+    /// Tells listeners that the status has changed.
+    pub(super) fn tell(&mut self, status: Status) {
+        if self.told == status {
+            return;
+        }
+        if self.is_over() {
+            self.hub.waiters.tell_end(&self.snapshot);
+        } else {
+            self.hub.waiters.tell(self.snapshot.instance());
+        }
+        self.told = status;
+    }
+}

@@ -1,0 +1,297 @@
+//! Tasks with `Checkpoint::Deferred`: what is behind them starts before their results are durable; nothing else comes before.
+#![cfg(feature = "testing")]
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
+mod common;
+#[path = "common/recorded.rs"]
+mod recorded;
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use common::{Counter, Gate, counting, holding, inc, reach_code, still_clock, waiting, within};
+use everstep::testing::{Call, CrashPoint, Fault, FaultyStore};
+use everstep::{Checkpoint, LoopLimit, LoopResult, ManualClock, MemoryStore, Runtime, StatusCode, Workflow, task};
+use recorded::recorded;
+use tokio::sync::Semaphore;
+
+/// A store whose commits wait, but for the first few, until they are let go.
+#[derive(Clone)]
+struct Slow {
+    memory: MemoryStore,
+    store: FaultyStore,
+    open: Arc<Semaphore>,
+    commits: Arc<AtomicU64>,
+}
+
+impl Slow {
+    fn behind(commits_at_once: u64) -> Self {
+        let memory = MemoryStore::new();
+        let slow = Self {
+            store: FaultyStore::new(memory.clone()),
+            memory,
+            open: Arc::new(Semaphore::new(0)),
+            commits: Arc::default(),
+        };
+        let (open, commits) = (Arc::clone(&slow.open), Arc::clone(&slow.commits));
+        slow.store.plan(move |_, call| {
+            if !matches!(call, Call::Commit(_)) || commits.fetch_add(1, Ordering::SeqCst) < commits_at_once {
+                return Fault::None;
+            }
+            let open = Arc::clone(&open);
+            Fault::Wait(Box::pin(async move {
+                open.acquire().await.unwrap().forget();
+                Fault::None
+            }))
+        });
+        slow
+    }
+
+    fn let_go(&self) {
+        self.open.add_permits(usize::MAX >> 4);
+    }
+
+    /// How many commits were asked for.
+    fn commits(&self) -> u64 {
+        self.commits.load(Ordering::SeqCst)
+    }
+
+    async fn runtime<I, O: 'static>(&self, workflow: &Workflow<I, O>, clock: &ManualClock) -> Runtime {
+        let builder = Runtime::builder(self.store.clone()).register(workflow).clock(clock.clone());
+        builder.start().await.unwrap()
+    }
+
+    async fn has(&self, task: &str) -> bool {
+        recorded(&self.memory, "id", task, &[]).await.is_some()
+    }
+}
+
+/// first, deferred or not -> hold -> last.
+fn two(checkpoint: Checkpoint, gate: &Gate) -> Workflow<u32, u32> {
+    let first = task(inc).checkpoint(checkpoint);
+    Workflow::builder("two").then("first", first).then("hold", holding::<u32>(gate)).then("last", inc).build().unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_behind_a_deferred_task_starts_while_no_commit_gets_through() {
+    let (slow, gate) = (Slow::behind(1), Gate::new());
+    let workflow = two(Checkpoint::Deferred, &gate);
+    let runtime = slow.runtime(&workflow, &still_clock()).await;
+    let handle = within(runtime.start(&workflow, "id", 1)).await.unwrap();
+    gate.entered().await;
+    assert!(!slow.has("first").await);
+    slow.let_go();
+    gate.open(1);
+    assert_eq!(within(handle.result()).await, Ok(3));
+    assert!(slow.has("first").await && slow.has("hold").await && slow.has("last").await);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn by_default_nothing_starts_before_the_result_in_front_of_it_is_durable() {
+    let (slow, gate) = (Slow::behind(1), Gate::new());
+    let workflow = two(Checkpoint::default(), &gate);
+    let runtime = slow.runtime(&workflow, &still_clock()).await;
+    let handle = within(runtime.start(&workflow, "id", 1)).await.unwrap();
+    // The result's own commit is on its way, and does not come back.
+    within(async {
+        while slow.commits() < 2 {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    assert_eq!(gate.count(), 0);
+    slow.let_go();
+    gate.entered().await;
+    assert!(slow.has("first").await);
+    gate.open(1);
+    assert_eq!(within(handle.result()).await, Ok(3));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_chain_of_deferred_tasks_is_written_with_its_end_and_each_result_is_recorded() {
+    // Two commits in all: the start, and everything behind it.
+    let slow = Slow::behind(u64::MAX);
+    let chain = Workflow::builder_for::<u32>("chain");
+    let chain = (0..10).fold(chain, |chain, n| chain.then(format!("t{n}"), task(inc).checkpoint(Checkpoint::Deferred)));
+    let workflow = chain.build().unwrap();
+    let runtime = slow.runtime(&workflow, &still_clock()).await;
+    let handle = within(runtime.start(&workflow, "id", 1)).await.unwrap();
+    assert_eq!(within(handle.result()).await, Ok(11));
+    assert_eq!(slow.commits(), 2);
+    for n in 0..10_u32 {
+        assert_eq!(within(handle.task_result::<u32>(&format!("t{n}"))).await, Ok(Some(2 + n)));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_waits_for_every_deferred_result_before_it() {
+    // The signal is only buffered: that it is acknowledged says that the result in front of it is durable too.
+    let (slow, gate) = (Slow::behind(u64::MAX), Gate::new());
+    let workflow = Workflow::builder("signalled")
+        .then("first", task(inc).checkpoint(Checkpoint::Deferred))
+        .then("hold", holding::<u32>(&gate))
+        .wait_for_signal::<u32>("wait", "go")
+        .build()
+        .unwrap();
+    let runtime = slow.runtime(&workflow, &still_clock()).await;
+    let handle = within(runtime.start(&workflow, "id", 1)).await.unwrap();
+    gate.entered().await;
+    assert!(!slow.has("first").await, "nothing else asked for a commit");
+    within(handle.signal("go", &7_u32)).await.unwrap();
+    assert!(slow.has("first").await);
+    gate.open(1);
+    assert_eq!(within(handle.result()).await, Ok(7));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_instance_that_parks_has_written_its_deferred_results() {
+    let (slow, clock) = (Slow::behind(u64::MAX), still_clock());
+    let workflow = Workflow::builder("parks")
+        .then("first", task(inc).checkpoint(Checkpoint::Deferred))
+        .then("second", task(inc).checkpoint(Checkpoint::Deferred))
+        .wait_for_signal::<u32>("wait", "go")
+        .build()
+        .unwrap();
+    let runtime = slow.runtime(&workflow, &clock).await;
+    let handle = within(runtime.start(&workflow, "id", 1)).await.unwrap();
+    reach_code(&handle, StatusCode::AwaitingSignal).await;
+    assert!(slow.has("first").await && slow.has("second").await);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_deferred_result_is_written_after_fifty_milliseconds_though_nothing_else_is() {
+    let (slow, gate, clock) = (Slow::behind(u64::MAX), Gate::new(), still_clock());
+    let workflow = two(Checkpoint::Deferred, &gate);
+    let runtime = slow.runtime(&workflow, &clock).await;
+    let handle = within(runtime.start(&workflow, "id", 1)).await.unwrap();
+    gate.entered().await;
+    clock.advance(Duration::from_millis(49));
+    assert!(!slow.has("first").await);
+    clock.advance(Duration::from_millis(1));
+    within(async {
+        while !slow.has("first").await {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    gate.open(1);
+    assert_eq!(within(handle.result()).await, Ok(3));
+}
+
+/// Counts on, as long as it may.
+fn counting_loop(turns: &Counter, until: u32) -> Workflow<u32, u32> {
+    let turns = turns.clone();
+    let turn = move |n: u32| {
+        turns.hit();
+        std::future::ready(Ok::<_, Infallible>(if n < until { LoopResult::Again(n + 1) } else { LoopResult::Done(n) }))
+    };
+    let turn = task(turn).checkpoint(Checkpoint::Deferred);
+    Workflow::builder_for("counts")
+        .repeat("loop", LoopLimit::Unlimited, |body| body.then("turn", turn))
+        .build()
+        .unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_more_than_sixty_four_results_are_not_durable() {
+    // Nothing gets through behind the start: 64 turns are ahead of the store, and the 65th is the last that runs.
+    let (slow, turns) = (Slow::behind(1), Counter::default());
+    let workflow = counting_loop(&turns, 1_000);
+    let runtime = slow.runtime(&workflow, &still_clock()).await;
+    let handle = within(runtime.start(&workflow, "id", 1)).await.unwrap();
+    within(async {
+        while slow.commits() < 2 {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    assert_eq!(turns.get(), 65);
+    slow.let_go();
+    assert_eq!(within(handle.result()).await, Ok(1_000));
+    assert_eq!(turns.get(), 1_000);
+    assert!(slow.commits() < 30, "{} commits", slow.commits());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn after_a_crash_a_deferred_task_runs_again_and_what_was_acknowledged_is_there() {
+    // The process ends behind the start; then behind the commit that the 64 results before it ride with.
+    for (commit, left) in [(1, 1), (2, 66)] {
+        let (memory, turns) = (MemoryStore::new(), Counter::default());
+        let workflow = counting_loop(&turns, 100);
+        let faulty = FaultyStore::new(memory.clone());
+        faulty.crash_at(CrashPoint { commit, answered: true });
+        let runtime = Runtime::builder(faulty.clone()).register(&workflow).start().await.unwrap();
+        let handle = within(runtime.start(&workflow, "id", 1)).await.unwrap();
+        within(faulty.crashed()).await;
+        drop((handle, runtime));
+        let ran = turns.get();
+        let runtime = Runtime::builder(memory).register(&workflow).start().await.unwrap();
+        let handle = within(runtime.handle(&workflow, "id")).await.unwrap();
+        assert_eq!(within(handle.result()).await, Ok(100));
+        assert_eq!(turns.get() - ran, 101 - left, "behind commit {commit}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn behind_a_death_of_the_process_a_result_is_durable_before_the_next_task_starts() {
+    // Else the task that had finished would be blamed for what the next one does to the process.
+    let (memory, gate, clock) = (MemoryStore::new(), Gate::new(), still_clock());
+    let first = Gate::new();
+    let workflow = Workflow::builder("blamed")
+        .then("first", task(holding::<u32>(&first)).checkpoint(Checkpoint::Deferred))
+        .then("hold", holding::<u32>(&gate))
+        .build()
+        .unwrap();
+    let runtime = Runtime::builder(memory.clone()).register(&workflow).clock(clock.clone()).start().await.unwrap();
+    let handle = within(runtime.start(&workflow, "id", 1)).await.unwrap();
+    first.entered().await;
+    drop((handle, runtime));
+    let runtime = Runtime::builder(memory.clone()).register(&workflow).clock(clock).start().await.unwrap();
+    first.entered().await;
+    first.open(1);
+    gate.entered().await;
+    assert!(recorded(&memory, "id", "first", &[]).await.is_some());
+    drop(runtime);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_that_fails_takes_back_what_was_ahead_of_it_and_nothing_runs_twice_in_one_life() {
+    // The write of the results is refused; the instance is read again, and goes on with what the tasks gave before.
+    let (first, second, gate) = (Counter::default(), Counter::default(), Gate::new());
+    let faulty = FaultyStore::new(MemoryStore::new());
+    let mut commits = 0;
+    faulty.plan(move |_, call| {
+        commits += u32::from(matches!(call, Call::Commit(_)));
+        if matches!(call, Call::Commit(_)) && commits == 2 {
+            return Fault::FailBefore(everstep::StoreError::Fatal("the disk is full".into()));
+        }
+        Fault::None
+    });
+    let workflow = Workflow::builder("taken back")
+        .then("first", task(counting::<u32>(&first)).checkpoint(Checkpoint::Deferred))
+        .then("second", task(counting::<u32>(&second)).checkpoint(Checkpoint::Deferred))
+        .then("hold", holding::<u32>(&gate))
+        .build()
+        .unwrap();
+    let runtime = Runtime::builder(faulty).register(&workflow).start().await.unwrap();
+    let handle = within(runtime.start(&workflow, "id", 5)).await.unwrap();
+    gate.entered().await;
+    gate.open(2);
+    assert_eq!(within(handle.result()).await, Ok(5));
+    assert_eq!((first.get(), second.get()), (1, 1));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_runtime_that_shuts_down_writes_what_was_deferred() {
+    let (slow, gate, clock) = (Slow::behind(u64::MAX), Gate::new(), still_clock());
+    let (workflow, other) = (two(Checkpoint::Deferred, &gate), waiting("other"));
+    let builder = Runtime::builder(slow.store.clone()).register(&workflow).register(&other).clock(clock.clone());
+    let runtime = builder.start().await.unwrap();
+    within(runtime.start(&workflow, "id", 1)).await.unwrap();
+    gate.entered().await;
+    assert!(!slow.has("first").await);
+    within(runtime.shutdown(Duration::ZERO)).await;
+    assert!(slow.has("first").await);
+}
