@@ -146,6 +146,20 @@ async fn an_answer_waits_for_every_deferred_result_before_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_refusal_waits_for_every_deferred_result_before_it() {
+    let (slow, gate) = (Slow::behind(u64::MAX), Gate::new());
+    let workflow = two(Checkpoint::Deferred, &gate);
+    let runtime = slow.runtime(&workflow, &still_clock()).await;
+    let handle = within(runtime.start(&workflow, "id", 1)).await.unwrap();
+    gate.entered().await;
+    assert!(!slow.has("first").await);
+    assert!(within(handle.unpause()).await.is_err(), "it is not paused");
+    assert!(slow.has("first").await);
+    gate.open(1);
+    assert_eq!(within(handle.result()).await, Ok(3));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_instance_that_parks_has_written_its_deferred_results() {
     let (slow, clock) = (Slow::behind(u64::MAX), still_clock());
     let workflow = Workflow::builder("parks")

@@ -6,7 +6,7 @@ use std::time::Instant;
 use everstep::Workflow;
 
 use crate::instances::Bench;
-use crate::report::{Round, bytes_written};
+use crate::report::{Round, Written};
 use crate::{Failed, Options, limit};
 
 async fn hand_on(payload: String) -> Result<String, Infallible> {
@@ -20,7 +20,7 @@ pub(crate) async fn run(options: &Options) -> Result<(), Failed> {
     let bench = Bench::open(options, &workflow).await?;
     let mut next = 0;
     limit::around(options, 1, options.tasks, async || {
-        let (begun, written_before) = (Instant::now(), bytes_written());
+        let (begun, before) = (Instant::now(), Written::so_far());
         let mut latencies = Vec::new();
         while begun.elapsed() < options.round() {
             let started = Instant::now();
@@ -37,12 +37,13 @@ pub(crate) async fn run(options: &Options) -> Result<(), Failed> {
             latencies.extend(std::iter::repeat_n(started.elapsed() / options.tasks as u32, options.tasks));
         }
         let (elapsed, steps) = (begun.elapsed(), latencies.len());
-        let written = bytes_written() - written_before;
+        let written = Written::since(before);
         if !options.json {
-            let ratio = written as f64 / (steps * options.payload) as f64;
-            println!("  {ratio:.2} bytes written for each byte of payload");
+            let of_payload = |bytes: u64| bytes as f64 / (steps * options.payload) as f64;
+            let (bytes, on_disk) = (of_payload(written.bytes), of_payload(written.on_disk));
+            println!("  {bytes:.2} bytes written for each byte of payload, {on_disk:.2} in pages");
         }
-        Ok(Round { steps, count: steps / options.tasks, elapsed, latencies, bytes_written: written })
+        Ok(Round { steps, count: steps / options.tasks, elapsed, latencies, written })
     })
     .await?;
     bench.close().await;

@@ -6,9 +6,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
-use everstep::{BuildErrors, Concurrency, FileStore, NamedFork, Runtime, RuntimeBuilder, Workflow};
+use everstep::{BuildErrors, Concurrency, FileStore, NamedFork, Runtime, RuntimeBuilder, Workflow, task};
 
-use crate::report::{Round, bytes_written};
+use crate::report::{Round, Written};
 use crate::{Failed, Options, Workload, limit};
 
 pub(crate) async fn increment(n: u32) -> Result<u32, Infallible> {
@@ -45,7 +45,8 @@ pub(crate) fn workload(options: &Options) -> Result<(Workflow<u32, u32>, usize),
             (mapped.then("sum", sum).build()?, options.items as usize)
         }
         _ => {
-            let chain = (0..options.tasks).fold(first, |chain, n| chain.then(format!("task{n}"), increment));
+            let step = || task(increment).checkpoint(options.checkpoint());
+            let chain = (0..options.tasks).fold(first, |chain, n| chain.then(format!("task{n}"), step()));
             (chain.build()?, options.tasks)
         }
     })
@@ -97,7 +98,7 @@ pub(crate) async fn round(
     next: &Arc<AtomicUsize>,
     (in_flight, steps): (usize, usize),
 ) -> Result<Round, Failed> {
-    let (started, written_before) = (Instant::now(), bytes_written());
+    let (started, before) = (Instant::now(), Written::so_far());
     let until = started + options.round();
     let mut callers = Vec::new();
     for _ in 0..in_flight {
@@ -120,6 +121,6 @@ pub(crate) async fn round(
         latencies.extend(caller.await??);
     }
     let (elapsed, count) = (started.elapsed(), latencies.len());
-    let bytes_written = bytes_written() - written_before;
-    Ok(Round { steps: count * steps.max(1), count, elapsed, latencies, bytes_written })
+    let written = Written::since(before);
+    Ok(Round { steps: count * steps.max(1), count, elapsed, latencies, written })
 }

@@ -8,7 +8,7 @@ use std::time::Instant;
 use everstep::Durability;
 use tokio::sync::oneshot;
 
-use crate::report::{Figures, Round, bytes_written, figures};
+use crate::report::{Figures, Round, Written, figures};
 use crate::{Failed, Options};
 
 type Record = (Vec<u8>, oneshot::Sender<()>);
@@ -40,7 +40,7 @@ pub(crate) async fn round(options: &Options, producers: usize) -> Result<Round, 
     let durability = options.durability();
     let thread = std::thread::spawn(move || writer(&records, log, durability));
     let until = Instant::now() + options.round();
-    let (started, written_before) = (Instant::now(), bytes_written());
+    let (started, before) = (Instant::now(), Written::so_far());
     let mut tasks = Vec::new();
     for _ in 0..producers {
         let (sender, record) = (sender.clone(), vec![7; options.record_bytes]);
@@ -65,8 +65,8 @@ pub(crate) async fn round(options: &Options, producers: usize) -> Result<Round, 
     let elapsed = started.elapsed();
     thread.join().map_err(|_| "the log's writer panicked")??;
     std::fs::remove_file(&path)?;
-    let bytes_written = bytes_written() - written_before;
-    Ok(Round { steps: latencies.len(), count: latencies.len(), elapsed, latencies, bytes_written })
+    let written = Written::since(before);
+    Ok(Round { steps: latencies.len(), count: latencies.len(), elapsed, latencies, written })
 }
 
 /// Measures the log with so many producers, then the rounds, then the log again, and prints what came of it. The first

@@ -32,7 +32,7 @@ mod timers;
 use std::time::Duration;
 
 use clap::{Parser, ValueEnum};
-use everstep::Durability;
+use everstep::{Checkpoint, Durability};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Workload {
@@ -97,6 +97,9 @@ struct Options {
     /// All signals at once.
     #[arg(long)]
     burst: bool,
+    /// Results ride with a later commit, in chains and in the loop that takes signals.
+    #[arg(long)]
+    deferred: bool,
     /// Instances, callers or producers at once.
     #[arg(long, default_value_t = 64)]
     in_flight: usize,
@@ -134,6 +137,10 @@ type Failed = Box<dyn std::error::Error + Send + Sync>;
 impl Options {
     fn durability(&self) -> Durability {
         if self.process_crash { Durability::ProcessCrash } else { Durability::Fsync }
+    }
+
+    fn checkpoint(&self) -> Checkpoint {
+        if self.deferred { Checkpoint::Deferred } else { Checkpoint::Immediate }
     }
 
     fn round(&self) -> Duration {

@@ -5,7 +5,7 @@ use std::time::Instant;
 use everstep::Workflow;
 
 use crate::instances::increment;
-use crate::report::{Figures, Round, figures};
+use crate::report::{Figures, Round, Written, figures};
 use crate::{Failed, Options};
 
 pub(crate) async fn run(options: &Options) -> Result<(), Failed> {
@@ -22,7 +22,7 @@ pub(crate) async fn run(options: &Options) -> Result<(), Failed> {
             latencies.push(started.elapsed());
         }
         let (elapsed, count) = (begun.elapsed(), latencies.len());
-        rounds.push(Round { steps: count * options.tasks, count, elapsed, latencies, bytes_written: 0 });
+        rounds.push(Round { steps: count * options.tasks, count, elapsed, latencies, written: Written::default() });
     }
     let figures = figures(options, rounds.split_off(1), 0.0);
     Ok(Figures { store: "none", durability: "none".into(), in_flight: 1, ..figures }.print(options.json)?)

@@ -7,7 +7,7 @@ use everstep::{Durability, FileStore, Runtime, Workflow};
 use serde::{Deserialize, Serialize};
 use tokio::task::JoinSet;
 
-use crate::report::{Figures, Round, figures, rss_bytes};
+use crate::report::{Figures, Round, Written, figures, rss_bytes};
 use crate::{Failed, Options, Workload};
 
 /// Callers that start instances.
@@ -48,7 +48,7 @@ pub(crate) async fn run(options: &Options) -> Result<(), Failed> {
             count: options.count,
             elapsed,
             latencies: vec![elapsed],
-            bytes_written: 0,
+            written: Written::default(),
         });
     }
     each.sort_unstable();

@@ -11,7 +11,7 @@ use everstep::{ConflictPolicy, Dep, FileStore, Runtime, StartOptions, TaskContex
 use tokio::task::JoinSet;
 
 use crate::process::command;
-use crate::report::{Figures, Round, figures};
+use crate::report::{Figures, Round, Written, figures};
 use crate::{Failed, Options};
 
 /// How long each task takes, so that there is something in flight.
@@ -56,7 +56,13 @@ pub(crate) async fn run(options: &Options) -> Result<(), Failed> {
         if !options.json {
             println!("  {:.2} s until all had ended; {twice} tasks ran twice", elapsed.as_secs_f64());
         }
-        rounds.push(Round { steps: options.count, count: twice, elapsed, latencies: vec![elapsed], bytes_written: 0 });
+        rounds.push(Round {
+            steps: options.count,
+            count: twice,
+            elapsed,
+            latencies: vec![elapsed],
+            written: Written::default(),
+        });
     }
     // The latency is the time to the last end; the count is that of tasks that ran twice.
     let figures = figures(options, rounds, 0.0);

@@ -22,8 +22,10 @@ pub(crate) struct Figures {
     pub(crate) p50_ms: f64,
     pub(crate) p99_ms: f64,
     pub(crate) max_ms: f64,
-    /// What the process wrote to the disk for each task or record.
+    /// What the process wrote for each task or record: as it was handed to the system, and as that put it on the disk, where a sync
+    /// writes whole pages.
     pub(crate) bytes_written: f64,
+    pub(crate) bytes_on_disk: f64,
     pub(crate) rss_bytes: u64,
     pub(crate) limit_per_s: f64,
     pub(crate) ratio_to_limit: f64,
@@ -35,7 +37,16 @@ pub(crate) struct Round {
     pub(crate) count: usize,
     pub(crate) elapsed: Duration,
     pub(crate) latencies: Vec<Duration>,
-    pub(crate) bytes_written: u64,
+    pub(crate) written: Written,
+}
+
+/// Bytes this process has written so far, or in a round.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Written {
+    /// Handed to the system.
+    pub(crate) bytes: u64,
+    /// Put on disks, in whole pages.
+    pub(crate) on_disk: u64,
 }
 
 impl Round {
@@ -70,7 +81,8 @@ pub(crate) fn figures(options: &super::Options, mut rounds: Vec<Round>, limit_pe
         p50_ms: at(0.5),
         p99_ms: at(0.99),
         max_ms: at(1.0),
-        bytes_written: median.bytes_written as f64 / median.steps.max(1) as f64,
+        bytes_written: median.written.bytes as f64 / median.steps.max(1) as f64,
+        bytes_on_disk: median.written.on_disk as f64 / median.steps.max(1) as f64,
         rss_bytes: rss_bytes(),
         limit_per_s,
         ratio_to_limit: if limit_per_s > 0.0 { median.per_s() / limit_per_s } else { 0.0 },
@@ -89,7 +101,8 @@ impl Figures {
         );
         println!("  per second {:>12.0}  ({:.0} to {:.0})", self.per_s, self.per_s_min, self.per_s_max);
         println!("  latency    {:>12.2} ms p50, {:.2} ms p99, {:.2} ms at most", self.p50_ms, self.p99_ms, self.max_ms);
-        println!("  written    {:>12.0} B each; {:.1} MB in memory", self.bytes_written, self.rss_bytes as f64 / 1e6);
+        let (written, on_disk, rss) = (self.bytes_written, self.bytes_on_disk, self.rss_bytes as f64 / 1e6);
+        println!("  written    {written:>12.0} B each, {on_disk:.0} B in pages; {rss:.1} MB in memory");
         if self.limit_per_s > 0.0 {
             println!("  bare log   {:>12.0} records per second: {:.2} of it", self.limit_per_s, self.ratio_to_limit);
         }
@@ -97,9 +110,18 @@ impl Figures {
     }
 }
 
-/// Bytes this process has caused to be written to disks so far.
-pub(crate) fn bytes_written() -> u64 {
-    proc_field("/proc/self/io", "write_bytes:")
+impl Written {
+    /// Up to now.
+    pub(crate) fn so_far() -> Self {
+        let field = |name| proc_field("/proc/self/io", name);
+        Self { bytes: field("wchar:"), on_disk: field("write_bytes:") }
+    }
+
+    /// Since then.
+    pub(crate) fn since(then: Self) -> Self {
+        let now = Self::so_far();
+        Self { bytes: now.bytes - then.bytes, on_disk: now.on_disk - then.on_disk }
+    }
 }
 
 /// What this process holds in memory.

@@ -3,11 +3,11 @@
 use std::convert::Infallible;
 use std::time::{Duration, Instant};
 
-use everstep::{InstanceHandle, LoopLimit, LoopResult, Workflow};
+use everstep::{InstanceHandle, LoopLimit, LoopResult, Workflow, task};
 use tokio::task::JoinSet;
 
 use crate::instances::Bench;
-use crate::report::{Round, bytes_written};
+use crate::report::{Round, Written};
 use crate::{Failed, Options, limit};
 
 /// Senders of the many signals to one instance.
@@ -28,7 +28,7 @@ pub(crate) async fn run(options: &Options) -> Result<(), Failed> {
     limit::around(options, producers, 1, async || {
         let handles = parked(&bench, &workflow, next..next + options.count).await?;
         next += options.count;
-        let (begun, written_before) = (Instant::now(), bytes_written());
+        let (begun, before) = (Instant::now(), Written::so_far());
         let mut latencies = Vec::with_capacity(handles.len());
         if options.burst {
             let mut ends: JoinSet<_> = handles.into_iter().map(signal_to_end).collect();
@@ -46,7 +46,7 @@ pub(crate) async fn run(options: &Options) -> Result<(), Failed> {
             latencies = ends.await??;
         }
         let (elapsed, count) = (begun.elapsed(), latencies.len());
-        Ok(Round { steps: count, count, elapsed, latencies, bytes_written: bytes_written() - written_before })
+        Ok(Round { steps: count, count, elapsed, latencies, written: Written::since(before) })
     })
     .await?;
     bench.close().await;
@@ -78,14 +78,17 @@ async fn turn(left: u32) -> Result<LoopResult<u32, u32>, Infallible> {
 
 pub(crate) async fn run_one(options: &Options) -> Result<(), Failed> {
     let workflow = Workflow::builder_for::<u32>("signal one")
-        .repeat("each", LoopLimit::Unlimited, |body| body.wait_for_signal::<u32>("wait", "go").then("turn", turn))
+        .repeat("each", LoopLimit::Unlimited, |body| {
+            let turn = task(turn).checkpoint(options.checkpoint());
+            body.wait_for_signal::<u32>("wait", "go").then("turn", turn)
+        })
         .build()?;
     let bench = Bench::open(options, &workflow).await?;
     let mut next = 0;
     limit::around(options, 1, 1, async || {
         next += 1;
         let handle = bench.runtime.start(&workflow, format!("i{next}"), 1).await?;
-        let (begun, written_before) = (Instant::now(), bytes_written());
+        let (begun, before) = (Instant::now(), Written::so_far());
         let each = options.count / SENDERS;
         let send = |_| {
             let handle = handle.clone();
@@ -113,7 +116,7 @@ pub(crate) async fn run_one(options: &Options) -> Result<(), Failed> {
         .await??;
         // Latencies are those of the acknowledgements.
         let (elapsed, count) = (begun.elapsed(), each * SENDERS + 1);
-        Ok(Round { steps: count, count, elapsed, latencies, bytes_written: bytes_written() - written_before })
+        Ok(Round { steps: count, count, elapsed, latencies, written: Written::since(before) })
     })
     .await?;
     bench.close().await;

@@ -7,7 +7,7 @@ use std::time::Instant;
 use everstep::Workflow;
 
 use crate::instances::Bench;
-use crate::report::{Round, bytes_written};
+use crate::report::{Round, Written};
 use crate::{Failed, Options, limit};
 
 pub(crate) async fn run(options: &Options) -> Result<(), Failed> {
@@ -15,7 +15,7 @@ pub(crate) async fn run(options: &Options) -> Result<(), Failed> {
     let bench = Bench::open(options, &workflow).await?;
     let next = Arc::new(AtomicUsize::new(0));
     limit::around(options, options.in_flight, 1, async || {
-        let (begun, written_before) = (Instant::now(), bytes_written());
+        let (begun, before) = (Instant::now(), Written::so_far());
         let until = begun + options.round();
         let callers: Vec<_> = (0..options.in_flight)
             .map(|_| {
@@ -37,7 +37,7 @@ pub(crate) async fn run(options: &Options) -> Result<(), Failed> {
             latencies.extend(caller.await??);
         }
         let (elapsed, count) = (begun.elapsed(), latencies.len());
-        Ok(Round { steps: count, count, elapsed, latencies, bytes_written: bytes_written() - written_before })
+        Ok(Round { steps: count, count, elapsed, latencies, written: Written::since(before) })
     })
     .await?;
     bench.close().await;

@@ -7,7 +7,7 @@ use tokio::task::JoinSet;
 
 use crate::held_clock::HeldClock;
 use crate::instances::Bench;
-use crate::report::{Round, bytes_written};
+use crate::report::{Round, Written};
 use crate::{Failed, Options, limit};
 
 /// From the moment the clock is let go.
@@ -48,14 +48,14 @@ pub(crate) async fn run(options: &Options) -> Result<(), Failed> {
         tokio::time::sleep(Duration::from_secs(1)).await;
         clock.let_go();
         tokio::time::sleep(DELAY).await;
-        let (begun, written_before) = (Instant::now(), bytes_written());
+        let (begun, before) = (Instant::now(), Written::so_far());
         let mut latencies = Vec::with_capacity(options.count);
         while let Some(late) = ends.join_next().await {
             latencies.push(late??);
         }
         let (elapsed, count) = (begun.elapsed(), latencies.len());
         bench.close().await;
-        Ok(Round { steps: count, count, elapsed, latencies, bytes_written: bytes_written() - written_before })
+        Ok(Round { steps: count, count, elapsed, latencies, written: Written::since(before) })
     })
     .await
 }
