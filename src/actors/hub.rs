@@ -9,6 +9,7 @@ use tokio::sync::{Notify, OwnedSemaphorePermit, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::instance::Activation;
+use super::loads::LoadsSoFar;
 use super::mail::{Mail, MailError, Reply};
 use super::persistence::PersistenceHandle;
 use super::registry::{Full, Registry};
@@ -180,8 +181,13 @@ impl Hub {
         !self.has_failed.load(Ordering::Acquire)
     }
 
+    /// To be asked before a start is committed, and given to [`begin`](Self::begin).
+    pub(crate) fn loads(&self, instance: &InstanceId) -> LoadsSoFar {
+        self.registry.loads(instance)
+    }
+
     /// Lets a run that was just committed begin. Without room it stays in the store until there is.
-    pub(crate) fn begin(self: &Arc<Self>, snapshot: Box<Snapshot>, effects: Vec<Effect>) {
+    pub(crate) fn begin(self: &Arc<Self>, snapshot: Box<Snapshot>, effects: Vec<Effect>, loads: LoadsSoFar) {
         let id = snapshot.instance().clone();
         let parked = !snapshot.is_running() && !effects.is_empty();
         if parked && !self.registry.is_awake(&id) {
@@ -191,8 +197,15 @@ impl Hub {
             let _ = self.running().timers.cast(message);
             return;
         }
+        let fresh = !effects.is_empty();
+        // A run under a free id has nothing to be woken for before it asks.
+        let is_needed = |effect: &Effect| !matches!(effect, Effect::WakeAt(Wake { at: None, .. }));
+        let effects: Vec<_> = effects.into_iter().filter(is_needed).collect();
         // No effects: an earlier try of the same start had gone through, and it may have moved on.
-        let activation = if effects.is_empty() { Activation::Load } else { Activation::Fresh(snapshot, effects) };
+        let activation = || {
+            let is_current = self.registry.loads(&id) == loads;
+            if fresh { Activation::Fresh { snapshot, effects, is_current } } else { Activation::Load }
+        };
         if self.registry.send_with(self, &id, Mail::TakeUp, None, activation).is_err() {
             self.recover();
         }
@@ -214,7 +227,7 @@ impl Hub {
         if let Err(Full(mail)) = self.registry.send(self, instance, mail) {
             let resident = self.room().await;
             // With a place in hand there is room, unless the runtime is shutting down.
-            let _ = self.registry.send_with(self, instance, mail, resident, Activation::Load);
+            let _ = self.registry.send_with(self, instance, mail, resident, || Activation::Load);
         }
     }
 

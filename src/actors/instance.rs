@@ -10,12 +10,13 @@ use std::collections::VecDeque;
 use std::pin::pin;
 use std::sync::Arc;
 
-use ractor::{Actor, ActorCell, ActorProcessingErr, ActorRef, ActorRuntime};
+use ractor::{Actor, ActorProcessingErr, ActorRef, ActorRuntime};
 
 use super::hub::Hub;
 use super::live::Live;
 use super::mail::{InstanceMessage, Mail, MailError, Reply};
 use super::registry::Standing;
+use super::spares::Spares;
 use crate::executor::AttemptKey;
 use crate::id::{InstanceId, RunId};
 use crate::lifecycle::CommitError;
@@ -25,7 +26,12 @@ use crate::panic::caught;
 /// How an actor comes by its instance.
 pub(super) enum Activation {
     /// It was just started: its first snapshot is durable, these are the effects.
-    Fresh(Box<Snapshot>, Vec<Effect>),
+    Fresh {
+        snapshot: Box<Snapshot>,
+        effects: Vec<Effect>,
+        /// Whether nobody can have taken it up and moved it since it was committed.
+        is_current: bool,
+    },
     /// From the store.
     Load,
     /// From the store, after an actor that died, or whose run was deleted: what was submitted is settled first.
@@ -54,29 +60,30 @@ pub(super) struct State {
 }
 
 pub(super) enum Being {
+    /// It has left, and may be given another instance.
+    Spare,
     New(Activation),
     Live(Box<Live>),
     /// There is nothing to talk to, for this reason.
     Gone(MailError),
 }
 
-/// Starts an actor for an instance, as a child of its shard. It takes messages at once; the first it handles is `Load`.
+/// Starts an actor for an instance, as a child of its shard, or takes a spare one. It takes messages at once; the first it handles is
+/// `Load`, or `Adopt`.
 pub(super) fn spawn(
     hub: &Arc<Hub>,
     id: InstanceId,
     standing: Arc<Standing>,
     activation: Activation,
-    shard: ActorCell,
+    shard: &Spares,
 ) -> ActorRef<InstanceMessage> {
-    let state = State {
-        hub: Arc::clone(hub),
-        id,
-        standing,
-        being: Being::New(activation),
-        behind: VecDeque::new(),
-        stopping: false,
+    let (hub, being, behind) = (Arc::clone(hub), Being::New(activation), VecDeque::new());
+    let state = Box::new(State { hub, id, standing, being, behind, stopping: false });
+    let state = match shard.adopt(state) {
+        Ok(actor) => return actor,
+        Err(state) => *state,
     };
-    match ActorRuntime::spawn_linked_instant(None, InstanceActor, state, shard) {
+    match ActorRuntime::spawn_linked_instant(None, InstanceActor, state, shard.shard.clone()) {
         Ok((actor, _started)) => {
             // An actor that does not start takes no messages; its senders notice.
             let _ = actor.cast(InstanceMessage::Load);
@@ -113,7 +120,10 @@ impl Actor for InstanceActor {
         }
         if state.may_leave() && state.hub.registry.leave(&state.id, myself.get_id()) {
             state.left();
-            myself.stop(None);
+            state.being = Being::Spare;
+            if state.stopping || !state.hub.registry.keep(&state.id, &myself) {
+                myself.stop(None);
+            }
         }
         Ok(())
     }
@@ -123,6 +133,10 @@ impl State {
     async fn handle(&mut self, myself: &ActorRef<InstanceMessage>, message: InstanceMessage) {
         match message {
             InstanceMessage::Load => Box::pin(self.load(myself)).await,
+            InstanceMessage::Adopt(adopted) => {
+                *self = *adopted;
+                Box::pin(self.load(myself)).await;
+            }
             InstanceMessage::Mail(mail) => {
                 self.standing.handled();
                 match mail {
@@ -160,7 +174,7 @@ impl State {
             return false;
         }
         match &self.being {
-            Being::New(_) => false,
+            Being::New(_) | Being::Spare => false,
             Being::Live(live) => live.is_settled() && (self.stopping || !live.is_running()),
             Being::Gone(_) => true,
         }
@@ -171,9 +185,8 @@ impl State {
             return;
         };
         let process_died = match activation {
-            // Somebody else may have taken it up and moved it since it was committed.
-            Activation::Fresh(snapshot, _) if !self.is_stored(&snapshot).await => false,
-            Activation::Fresh(snapshot, effects) => {
+            Activation::Fresh { snapshot, is_current, .. } if !is_current && !self.is_stored(&snapshot).await => false,
+            Activation::Fresh { snapshot, effects, .. } => {
                 self.being = match self.live(myself, *snapshot) {
                     Ok(mut live) => {
                         live.perform(effects).await;
@@ -238,7 +251,7 @@ impl State {
                     reply.send(Err(reason.clone()));
                 }
             }
-            (Being::New(_), _) => unreachable!("Load is the first message an actor handles"),
+            (Being::New(_) | Being::Spare, _) => unreachable!("Load is the first message an actor handles"),
         }
     }
 

@@ -6,6 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
+use super::instance::State;
 use crate::definition::{Definition, SignalError, SignalType};
 use crate::id::{DefinitionHash, RunId};
 use crate::lifecycle::{CommitError, LoadError, ReleaseError, StartError};
@@ -19,6 +20,8 @@ use crate::time::Timestamp;
 pub(super) enum InstanceMessage {
     /// The first message: take up the instance.
     Load,
+    /// The same, to an actor whose last instance has left.
+    Adopt(Box<State>),
     /// Sent through the registry, which counts it.
     Mail(Mail),
     /// Every write of this run up to this transition is durable.

@@ -66,7 +66,7 @@ async fn take_up(hub: &Arc<Hub>, definition: &DefinitionHash) -> Result<(), Stor
             }
             let resident = hub.room().await;
             // With a place in hand there is room, unless the runtime is shutting down.
-            let _ = hub.registry.send_with(hub, instance, Mail::TakeUp, resident, Activation::Load);
+            let _ = hub.registry.send_with(hub, instance, Mail::TakeUp, resident, || Activation::Load);
         }
         if page.len() < PAGE {
             return Ok(());

@@ -17,15 +17,18 @@ use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 
 use super::hub::Hub;
 use super::instance::{self, Activation};
+use super::loads::{Loads, LoadsSoFar};
 use super::mail::{InstanceMessage, Mail};
+use super::spares::Spares;
 use crate::id::{InstanceId, RunId};
 use crate::limits::{Bound, WhenBusy};
 
 pub(super) struct Registry {
     awake: DashMap<InstanceId, Entry, RandomState>,
-    shards: OnceLock<Vec<ActorCell>>,
+    shards: OnceLock<Vec<Spares>>,
     /// One for each actor there may be.
     residents: Arc<Semaphore>,
+    loads: Loads,
     messages_max: usize,
     /// Told when an instance has left.
     left: Notify,
@@ -50,7 +53,7 @@ pub(super) struct Standing {
 
 impl Standing {
     fn of(activation: &Activation) -> Self {
-        let run = if let Activation::Fresh(snapshot, _) = activation { Some(snapshot.run()) } else { None };
+        let run = if let Activation::Fresh { snapshot, .. } = activation { Some(snapshot.run()) } else { None };
         Self { run: Mutex::new(run), ..Self::default() }
     }
 
@@ -81,6 +84,7 @@ impl Registry {
             awake: DashMap::default(),
             shards: OnceLock::new(),
             residents: Arc::new(Semaphore::new(residents_max.max(1))),
+            loads: Loads::new(),
             messages_max: messages_max.max(1),
             left: Notify::new(),
         }
@@ -88,7 +92,7 @@ impl Registry {
 
     pub(super) fn set_shards(&self, shards: Vec<ActorCell>) {
         // Set once, by the root, before anything is sent.
-        let _ = self.shards.set(shards);
+        let _ = self.shards.set(shards.into_iter().map(Spares::of).collect());
     }
 
     pub(super) fn is_awake(&self, id: &InstanceId) -> bool {
@@ -148,17 +152,23 @@ impl Registry {
 
     /// Takes mail to an instance, waking it if there is room.
     pub(super) fn send(&self, hub: &Arc<Hub>, id: &InstanceId, mail: Mail) -> Result<(), Full> {
-        self.send_with(hub, id, mail, None, Activation::Load)
+        self.send_with(hub, id, mail, None, || Activation::Load)
     }
 
-    /// Takes mail to an instance. `resident` is used if it must be woken, and `activation` says how.
+    /// How often instances with this id may have been read by an actor so far.
+    pub(super) fn loads(&self, id: &InstanceId) -> LoadsSoFar {
+        self.loads.so_far(id)
+    }
+
+    /// Takes mail to an instance. `resident` is used if it must be woken, and `activation` says how, under the lock of
+    /// the entry.
     pub(super) fn send_with(
         &self,
         hub: &Arc<Hub>,
         id: &InstanceId,
         mail: Mail,
         resident: Option<OwnedSemaphorePermit>,
-        activation: Activation,
+        activation: impl FnOnce() -> Activation,
     ) -> Result<(), Full> {
         match self.awake.entry(id.clone()) {
             MapEntry::Occupied(mut entry) => self.cast(hub, id, entry.get_mut(), mail),
@@ -168,7 +178,7 @@ impl Registry {
                 }
                 let resident = resident.or_else(|| Arc::clone(&self.residents).try_acquire_owned().ok());
                 let Some(resident) = resident else { return Err(Full(mail)) };
-                let entry = self.wake(hub, id, resident, activation);
+                let entry = self.wake(hub, id, resident, activation());
                 entry.cast_to_new(mail);
                 vacant.insert(entry);
             }
@@ -192,16 +202,24 @@ impl Registry {
 
     fn spawn(&self, hub: &Arc<Hub>, id: &InstanceId, activation: Activation) -> Spawned {
         let _tokio = hub.tokio.enter();
+        if !matches!(activation, Activation::Fresh { .. }) {
+            self.loads.note(id);
+        }
         let standing = Arc::new(Standing::of(&activation));
         let actor = instance::spawn(hub, id.clone(), Arc::clone(&standing), activation, self.shard(id));
         (actor, standing)
     }
 
-    fn shard(&self, id: &InstanceId) -> ActorCell {
+    /// Keeps an actor that has left for another instance of its shard; false if it is to stop.
+    pub(super) fn keep(&self, id: &InstanceId, actor: &ActorRef<InstanceMessage>) -> bool {
+        self.shard(id).keep(actor)
+    }
+
+    fn shard(&self, id: &InstanceId) -> &Spares {
         let shards = self.shards.get().map_or(&[][..], Vec::as_slice);
         let hash = usize::try_from(self.awake.hasher().hash_one(id) >> 7).unwrap_or_default();
         match shards.get(hash % shards.len().max(1)) {
-            Some(shard) => shard.clone(),
+            Some(shard) => shard,
             None => unreachable!("the root sets the shards before anything is sent"),
         }
     }

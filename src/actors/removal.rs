@@ -28,8 +28,11 @@ impl State {
                     old.stop_tasks();
                 }
                 // Without effects, an earlier try had gone through.
-                let activation =
-                    if effects.is_empty() { Activation::Load } else { Activation::Fresh(snapshot, effects) };
+                let activation = if effects.is_empty() {
+                    Activation::Load
+                } else {
+                    Activation::Fresh { snapshot, effects, is_current: true }
+                };
                 self.being = Being::New(activation);
                 self.load(myself).await;
                 self.hub.waiters.tell(&self.id);
