@@ -1,12 +1,11 @@
 //! Running a workflow in memory, through the same machine: no store, no actors, nothing survives.
 
-use std::collections::HashMap;
-use std::pin::pin;
+mod attempts;
+
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::StreamExt as _;
-use futures_util::stream::FuturesUnordered;
+use futures_util::FutureExt as _;
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
@@ -17,8 +16,11 @@ use crate::executor::attempt;
 use crate::id::{InstanceId, NodePath, RunId};
 use crate::lifecycle::Caller;
 use crate::limits::{Limits, PayloadLimits};
-use crate::machine::{Effect, End, Event, NewRun, Outcome, Run, Setting, Snapshot, Ticket, apply, start};
+use crate::machine::{Effect, End, Event, NewRun, Outcome, Run, Setting, Snapshot, apply, start};
 use crate::status::{Failure, Status};
+use crate::time::Timestamp;
+
+use attempts::{Attempt, Attempts};
 
 /// Why a run in memory gave no output.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -154,13 +156,14 @@ impl Driver {
 
     /// Runs until the end, or until nothing but a signal could move it.
     async fn drive(&self, new: NewRun) -> Result<Snapshot, RunOnceError> {
-        let (mut snapshot, transition) = start(&self.setting(), new);
-        let mut attempts = Attempts { running: FuturesUnordered::new(), tokens: HashMap::new() };
+        let mut setting = self.setting();
+        let (mut snapshot, transition) = start(&setting, new);
+        let mut attempts = Attempts::default();
         let mut effects = transition.effects;
         loop {
             for effect in effects.drain(..) {
                 match effect {
-                    Effect::Run(run) => self.begin(&snapshot, run, &mut attempts),
+                    Effect::Run(run) => self.begin(&snapshot, run, setting.now, &mut attempts),
                     Effect::Stop { ticket } => attempts.stop(ticket),
                     // A wake-up is asked of the snapshot below; the others do not occur, or need nothing here.
                     _ => {}
@@ -169,66 +172,36 @@ impl Driver {
             if snapshot.end().is_some() {
                 return Ok(snapshot);
             }
-            let Some(event) = self.next(&snapshot, &mut attempts).await else { return Ok(snapshot) };
-            let applied = apply(&self.setting(), &mut snapshot, event);
+            let Some(event) = self.next(snapshot.next_wake(), &mut attempts).await else { return Ok(snapshot) };
+            setting = self.setting();
+            let applied = apply(&setting, &mut snapshot, event);
             let transition =
                 applied.unwrap_or_else(|refusal| unreachable!("a run in memory is not refused: {refusal}"));
             effects = transition.effects;
         }
     }
 
-    fn begin<'a>(&'a self, snapshot: &Snapshot, run: Run, attempts: &mut Attempts<'a>) {
+    fn begin<'a>(&'a self, snapshot: &Snapshot, run: Run, now: Timestamp, attempts: &mut Attempts<'a>) {
         let (ticket, timeout, token) = (run.ticket, run.timeout, CancellationToken::new());
         let blocking = self.caller.options(&run).is_some_and(|options| options.is_blocking());
-        let call = self.caller.call(snapshot.instance(), snapshot.run(), run, self.clock.now(), token.clone());
-        attempts.tokens.insert(ticket, token.clone());
-        attempts.running.push(Box::pin(async move {
-            let outcome = attempt(&*self.clock, call, timeout, blocking, &token).await;
-            (ticket, outcome)
-        }));
+        let call = self.caller.call(snapshot.instance(), snapshot.run(), run, now, token.clone());
+        let call: BoxFuture<'a, Option<Outcome>> = if timeout.is_none() && !blocking {
+            Box::pin(call.map(Some))
+        } else {
+            let token = token.clone();
+            Box::pin(async move { attempt(&*self.clock, Box::pin(call), timeout, blocking, &token).await })
+        };
+        attempts.begin(Attempt { ticket, token, call });
     }
 
     /// The next thing to happen; none if only a signal could make something happen.
-    async fn next(&self, snapshot: &Snapshot, attempts: &mut Attempts<'_>) -> Option<Event> {
-        let wake = snapshot.next_wake();
-        let woken = async {
-            match wake {
-                Some(at) => sleep_until(&*self.clock, at, Duration::MAX).await,
-                None => std::future::pending().await,
-            }
-        };
-        let mut woken = pin!(woken);
-        loop {
-            if attempts.running.is_empty() && wake.is_none() {
-                return None;
-            }
-            tokio::select! {
-                biased;
-                Some((ticket, outcome)) = attempts.running.next() => {
-                    attempts.tokens.remove(&ticket);
-                    // One that was stopped has no outcome.
-                    if let Some(outcome) = outcome {
-                        return Some(Event::AttemptFinished { ticket, outcome });
-                    }
-                }
-                () = &mut woken => return Some(Event::Wake),
-            }
-        }
-    }
-}
-
-/// Attempts under way, polled by whoever drives.
-struct Attempts<'a> {
-    running: FuturesUnordered<Ended<'a>>,
-    tokens: HashMap<Ticket, CancellationToken>,
-}
-
-type Ended<'a> = BoxFuture<'a, (Ticket, Option<Outcome>)>;
-
-impl Attempts<'_> {
-    fn stop(&mut self, ticket: Ticket) {
-        if let Some(token) = self.tokens.remove(&ticket) {
-            token.cancel();
+    async fn next(&self, wake: Option<Timestamp>, attempts: &mut Attempts<'_>) -> Option<Event> {
+        let finished = |(ticket, outcome)| Event::AttemptFinished { ticket, outcome };
+        let Some(at) = wake else { return attempts.next().await.map(finished) };
+        tokio::select! {
+            biased;
+            Some(ended) = attempts.next() => Some(finished(ended)),
+            () = sleep_until(&*self.clock, at, Duration::MAX) => Some(Event::Wake),
         }
     }
 }

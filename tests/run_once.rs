@@ -8,8 +8,9 @@ use std::time::Duration;
 
 use common::{Counter, counting, failing, moving, still_clock, within};
 use everstep::{
-    Clock as _, Failure, RetryPolicy, RunOnce, RunOnceError, Runtime, RuntimeError, SignalOutcome, Workflow, task,
+    Clock as _, Dep, Failure, RetryPolicy, RunOnce, RunOnceError, Runtime, RuntimeError, SignalOutcome, Workflow, task,
 };
+use tokio::sync::Notify;
 use tokio::sync::mpsc::unbounded_channel;
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -66,4 +67,35 @@ async fn run_once_goes_through_delays_retries_and_timeouts_and_needs_no_signal()
     let waits = waits.wait_for_signal::<u32>("wait", "go").build().unwrap();
     let Err(RunOnceError::NeedsSignal { node }) = within(waits.run_once(1)).await else { panic!() };
     assert_eq!((node.as_str(), counter.get()), ("wait", 1));
+}
+
+async fn give(n: u32, Dep(bell): Dep<Notify>) -> Result<u32, Infallible> {
+    bell.notify_one();
+    Ok(n)
+}
+
+async fn take(n: u32, Dep(bell): Dep<Notify>) -> Result<u32, Infallible> {
+    bell.notified().await;
+    Ok(n)
+}
+
+async fn sum((taken, given): (u32, u32)) -> Result<u32, Infallible> {
+    Ok(taken + given)
+}
+
+/// Method: a task waits for what another one gives that begins beside it only after a delay, and then a third runs alone.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_attempt_that_began_alone_goes_on_beside_those_that_begin_later() {
+    let clock = still_clock();
+    let workflow = Workflow::builder_for::<u32>("w")
+        .fork("both", |fork| {
+            fork.branch("takes", |branch| branch.then("take", take))
+                .branch("gives", |branch| branch.delay("delay", 60 * SECOND).then("give", give))
+        })
+        .join("join", sum)
+        .then("other", other)
+        .build()
+        .unwrap();
+    let run = RunOnce::new(&workflow).clock(clock.clone()).provide(Notify::new()).run(1);
+    assert_eq!(moving(&clock, 60 * SECOND, run).await, Ok(3));
 }

@@ -18,6 +18,10 @@ pub(super) enum Nesting {
 
 /// That of MessagePack. What is not one whole value is refused here: the decoder might see other nesting in it.
 pub(super) fn of_message_pack(bytes: &[u8]) -> Nesting {
+    // Most values are small, and many have none within: those need no room for what is open.
+    if let Some((0, behind)) = item(bytes) {
+        return if behind.is_empty() { Nesting::Fits } else { Nesting::Malformed };
+    }
     // For each array and map that is open, how many values are still to come.
     let mut open = [0_u64; PAYLOAD_DEPTH_MAX];
     let mut depth = 0;

@@ -162,13 +162,13 @@ impl ErasedTask {
     {
         let options = Arc::new(handler.options());
         let requirements = handler.requirements().into();
-        let handler = Arc::new(handler);
         #[cfg(feature = "testing")]
         let types = Some(Arc::new(super::stub::TaskTypes::of::<I, H::Output>(decode.clone())));
+        let code = Arc::new((decode, handler));
         let run = move |value: Value, scope: TaskScope| -> BoxFuture<'static, Result<Value, AttemptFailure>> {
-            let handler = Arc::clone(&handler);
-            let decode = decode.clone();
+            let code = Arc::clone(&code);
             Box::pin(async move {
+                let (decode, handler) = &*code;
                 let input = decode.decode(&value, &scope.codec).map_err(|error| codec_failure(&error))?;
                 drop(value);
                 let output = handler.call(input, &scope).await;
@@ -192,10 +192,11 @@ impl ErasedTask {
         decode: Decode<I>,
         function: impl Fn(I, &TaskScope) -> Result<Value, CodecError> + Send + Sync + 'static,
     ) -> Self {
-        let function = Arc::new(function);
+        let code = Arc::new((decode, function));
         let run = move |value: Value, scope: TaskScope| -> BoxFuture<'static, Result<Value, AttemptFailure>> {
-            let (function, decode) = (Arc::clone(&function), decode.clone());
+            let code = Arc::clone(&code);
             Box::pin(async move {
+                let (decode, function) = &*code;
                 let decoded = decode.decode(&value, &scope.codec);
                 decoded.and_then(|input| function(input, &scope)).map_err(|error| codec_failure(&error))
             })

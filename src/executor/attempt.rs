@@ -3,6 +3,7 @@
 use std::future::poll_fn;
 use std::pin::pin;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use tokio::sync::oneshot;
@@ -44,7 +45,7 @@ impl Slot {
         let plain = gate.is_none() && job.run.timeout.is_none() && !is_blocking(&job);
         let work = if plain {
             let call = call(job, self.executor.clock.now(), &token);
-            Box::pin(until_cancelled(call, token)) as BoxFuture<'static, _>
+            Box::pin(async move { until_cancelled(call, &token).await }) as BoxFuture<'static, _>
         } else {
             Box::pin(watched(Arc::clone(&self.executor), job, token, gate))
         };
@@ -72,16 +73,24 @@ fn is_blocking(job: &Job) -> bool {
     job.caller.options(&job.run).is_some_and(|options| options.blocking)
 }
 
-fn call(job: Job, started_at: Timestamp, token: &CancellationToken) -> BoxFuture<'static, Outcome> {
+fn call(job: Job, started_at: Timestamp, token: &CancellationToken) -> impl Future<Output = Outcome> + Send + use<> {
     job.caller.call(&job.key.instance, job.key.run, job.run, started_at, token.clone())
 }
 
-async fn until_cancelled(call: BoxFuture<'static, Outcome>, token: CancellationToken) -> Option<Outcome> {
-    tokio::select! {
-        biased;
-        () = token.cancelled() => None,
-        outcome = call => Some(outcome),
-    }
+/// Runs a future to its end, or until the token is cancelled: then there is nothing.
+pub(crate) async fn until_cancelled<T>(future: impl Future<Output = T> + Send, token: &CancellationToken) -> Option<T> {
+    let (mut future, mut cancelled) = (pin!(future), pin!(token.cancelled()));
+    poll_fn(|context| {
+        if token.is_cancelled() {
+            return Poll::Ready(None);
+        }
+        if let Poll::Ready(done) = future.as_mut().poll(context) {
+            return Poll::Ready(Some(done));
+        }
+        // Only now: one that is ready at once, as many are, need not be entered with the token.
+        cancelled.as_mut().poll(context).map(|()| None)
+    })
+    .await
 }
 
 /// One whose start may have to be recorded, which has a timeout, or which blocks. The outcome, or nothing if the attempt was
@@ -103,7 +112,8 @@ async fn watched(
     let started_at = clock.now();
     let first_start = first_start(&job, started_at);
     let (timeout, announced, blocking) = (job.run.timeout, job.run.announce, is_blocking(&job));
-    let ended = attempt(clock, call(job, started_at, &token), timeout, blocking, &token);
+    let call = Box::pin(call(job, started_at, &token));
+    let ended = attempt(clock, call, timeout, blocking, &token);
     if announced || timeout.is_none_or(|timeout| timeout <= RECORD_START_AFTER) {
         return ended.await;
     }

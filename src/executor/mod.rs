@@ -14,7 +14,7 @@ use tokio::sync::{Notify, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use attempt::Slot;
-pub(crate) use attempt::attempt;
+pub(crate) use attempt::{attempt, until_cancelled};
 pub use watchdog::Stalled;
 pub(crate) use watchdog::Watchdog;
 use watchdog::{PollMark, PollMarks, Ticks};

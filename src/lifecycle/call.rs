@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use futures_util::future::Either;
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument as _;
 
@@ -44,10 +45,10 @@ impl Caller {
         run: Run,
         now: Timestamp,
         cancellation: CancellationToken,
-    ) -> BoxFuture<'static, Outcome> {
+    ) -> impl Future<Output = Outcome> + Send + use<> {
         let Some(task) = self.definition.task(run.task) else {
             let failure = AttemptFailure::new(FailureKind::Codec, "the definition has no such task");
-            return Box::pin(std::future::ready(Err(failure)));
+            return Either::Left(std::future::ready(Err(failure)));
         };
         let node = self.definition.program().path(run.node).cloned().unwrap_or_else(|| NodePath::new(""));
         let span = tracing::info_span!(
@@ -66,10 +67,10 @@ impl Caller {
             deadline: run.timeout.map(|left| now.after(left)),
             options: Arc::clone(&task.options),
             cancellation,
-            indices: Arc::clone(&run.turns),
+            indices: run.turns,
         });
         let scope = TaskScope { context, deps: Arc::clone(&self.deps), codec: self.codec.clone(), limits: self.limits };
-        Box::pin(catch_panic(task.run(run.value, scope)).instrument(span))
+        Either::Right(catch_panic(task.run(run.value, scope)).instrument(span))
     }
 }
 

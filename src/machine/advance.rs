@@ -9,7 +9,7 @@ use crate::limits::DEATHS_ALONE;
 
 impl Mover<'_> {
     /// Moves a frame on from the op it is put at, until something holds it: user code, an unfinished wait, branches, the end.
-    pub(super) fn enter(&mut self, id: FrameId, mut frame: Frame) {
+    pub(super) fn enter(&mut self, id: FrameId, mut frame: Box<Frame>) {
         let program: &Program = self.program;
         while let Some(op) = program.op(frame.position) {
             match op {
@@ -42,13 +42,13 @@ impl Mover<'_> {
     }
 
     /// Leaves a frame where it is.
-    pub(super) fn hold(&mut self, id: FrameId, mut frame: Frame, node: u32, phase: Phase) {
+    pub(super) fn hold(&mut self, id: FrameId, mut frame: Box<Frame>, node: u32, phase: Phase) {
         (frame.node, frame.phase) = (node, phase);
         self.snapshot.frames.put(id, frame);
         self.changed = true;
     }
 
-    fn hold_at_code(&mut self, id: FrameId, frame: Frame, op: &Op) {
+    fn hold_at_code(&mut self, id: FrameId, frame: Box<Frame>, op: &Op) {
         let node = op.node().unwrap_or_default();
         let phase = Phase::Task { attempt: 1, issued: self.seq(), stage: Stage::Ready, deaths: 0 };
         self.hold(id, frame, node, phase);
@@ -74,7 +74,7 @@ impl Mover<'_> {
         Some(Phase::Signal { signal: op.signal.clone(), until, since: self.seq() })
     }
 
-    fn loop_limit(&mut self, id: FrameId, frame: Frame, node: u32, limit: u64) {
+    fn loop_limit(&mut self, id: FrameId, frame: Box<Frame>, node: u32, limit: u64) {
         self.hold(id, frame, node, Phase::Failed);
         let message = format!("the loop's body asked for iteration {}: its limit is {limit}", limit.saturating_add(1));
         self.fail(id, 1, FailureKind::LoopLimit, message);

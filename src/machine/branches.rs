@@ -18,7 +18,7 @@ use crate::id::NodePath;
 use crate::limits::{LIST_ROW_BYTES, LIST_ROW_ITEMS_MAX};
 
 impl Mover<'_> {
-    pub(super) fn fork(&mut self, id: FrameId, mut frame: Frame, op: &ForkOp) {
+    pub(super) fn fork(&mut self, id: FrameId, mut frame: Box<Frame>, op: &ForkOp) {
         let input = std::mem::take(&mut frame.value);
         let live = u32::try_from(op.branches.len()).unwrap_or(u32::MAX);
         let starts = (0..live).zip(&op.branches);
@@ -31,10 +31,10 @@ impl Mover<'_> {
         self.move_all();
     }
 
-    fn branch(&mut self, lineage: Lineage, position: u32, value: Value) -> (FrameId, Frame) {
+    fn branch(&mut self, lineage: Lineage, position: u32, value: Value) -> (FrameId, Box<Frame>) {
         let id = self.snapshot.next_frame;
         self.snapshot.next_frame += 1;
-        (id, Frame::new(lineage, position, value))
+        (id, Box::new(Frame::new(lineage, position, value)))
     }
 
     /// The list of a map is split: it is written, and its first items start.
@@ -69,7 +69,7 @@ impl Mover<'_> {
     }
 
     /// Starts items as far as the limit allows.
-    fn start_items(&mut self, id: FrameId, mut frame: Frame, op: &MapOp) {
+    fn start_items(&mut self, id: FrameId, mut frame: Box<Frame>, op: &MapOp) {
         let Phase::Map { total, mut started, mut live, bytes, per_row } = frame.phase else { return };
         let mut items = Vec::new();
         while started < total && op.concurrency.is_none_or(|limit| live < limit) {
@@ -81,7 +81,8 @@ impl Mover<'_> {
         self.snapshot.frames.put(id, frame);
         self.changed = true;
         // Items go in their order: behind those before them that are still to go.
-        let is_item = |(_, frame): &(FrameId, Frame)| frame.lineage.origin.is_some_and(|origin| origin.parent == id);
+        let is_item =
+            |(_, frame): &(FrameId, Box<Frame>)| frame.lineage.origin.is_some_and(|origin| origin.parent == id);
         if !items.is_empty() {
             let behind = self.moving.iter().position(is_item).unwrap_or(self.moving.len());
             self.moving.splice(behind..behind, items.into_iter().rev());
@@ -91,7 +92,7 @@ impl Mover<'_> {
 
     /// A branch's chain is at its end. An item that was handed on as it is, and was never read since a restart, counts as
     /// nothing: together such items have at most the bytes of the list they come from.
-    pub(super) fn branch_succeeded(&mut self, id: FrameId, frame: Frame, node: u32) {
+    pub(super) fn branch_succeeded(&mut self, id: FrameId, frame: Box<Frame>, node: u32) {
         let parent = frame.lineage.origin.and_then(|origin| self.snapshot.frames.get(origin.parent));
         let bytes_max = self.limits.list_bytes_max as u64;
         let is_too_large = match parent.map(|parent| &parent.phase) {
@@ -104,7 +105,7 @@ impl Mover<'_> {
                 format!("the list of results is over its limit of {bytes_max} bytes (Limits::list_bytes_max)");
             return self.fail(id, 1, FailureKind::Codec, message);
         }
-        self.branch_ended(id, frame, None);
+        self.branch_ended(id, *frame, None);
     }
 
     /// Keeps what a branch gave, and lets the frame that waits for it go on if it was the last.
@@ -156,7 +157,7 @@ impl Mover<'_> {
     }
 
     /// Everything a frame waited for has ended: it goes on with the list of what they gave.
-    fn join(&mut self, id: FrameId, mut frame: Frame, count: u32, next: u32) {
+    fn join(&mut self, id: FrameId, mut frame: Box<Frame>, count: u32, next: u32) {
         let place = frame.place();
         let mut gathered = std::mem::take(&mut frame.gathered);
         let gave = (0..count).map(|index| match gathered.remove(&index).map(Value::into_tokens) {
@@ -180,7 +181,7 @@ impl Mover<'_> {
         self.drop_branches(item);
         if let Some(frame) = self.snapshot.frames.take(item) {
             let task = self.program.path(node).cloned().unwrap_or_else(|| NodePath::new(""));
-            self.branch_ended(item, frame, Some(TaskFailure { task, attempt, kind, message }));
+            self.branch_ended(item, *frame, Some(TaskFailure { task, attempt, kind, message }));
         }
     }
 

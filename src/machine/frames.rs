@@ -14,15 +14,18 @@ type Rank = (u8, Timestamp, u32, FrameId);
 
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Frames {
-    /// Boxed: a node of the map has room for eleven, and most instances have one.
+    /// The main chain's. Most instances have no other, so it is looked at where it is, and stands in no index but `waiting`.
+    root: Option<Box<Frame>>,
+    /// All others.
     by_id: BTreeMap<FrameId, Box<Frame>>,
     ranks: BTreeSet<Rank>,
     /// By when time moves them.
     wakes: BTreeSet<(Timestamp, FrameId)>,
-    /// Those that wait for a signal, by its name, in the order in which they began to.
+    /// Those that wait for a signal, the main chain's among them, by its name, in the order in which they began to.
     waiting: HashMap<Arc<str>, BTreeSet<(u64, FrameId)>>,
     /// Branches by the frame they came from, in order.
     branches: BTreeSet<(FrameId, u32, FrameId)>,
+    /// How many of the others have an attempt with the executor.
     running: usize,
     /// Those whose record is not as the store has it; the root's is the head's.
     changed: Vec<FrameId>,
@@ -30,53 +33,62 @@ pub(crate) struct Frames {
 
 impl Frames {
     pub(crate) fn get(&self, id: FrameId) -> Option<&Frame> {
-        self.by_id.get(&id).map(|frame| &**frame)
+        if id == ROOT { self.root.as_deref() } else { self.by_id.get(&id).map(|frame| &**frame) }
     }
 
     pub(crate) fn len(&self) -> usize {
-        self.by_id.len()
+        usize::from(self.root.is_some()) + self.by_id.len()
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = (FrameId, &Frame)> {
-        self.by_id.iter().map(|(id, frame)| (*id, &**frame))
+        let root = self.root.as_deref().map(|frame| (ROOT, frame));
+        root.into_iter().chain(self.by_id.iter().map(|(id, frame)| (*id, &**frame)))
     }
 
     /// Their ids as of now; a transition may add or remove some.
     pub(super) fn ids(&self) -> Vec<FrameId> {
-        self.by_id.keys().copied().collect()
+        self.iter().map(|(id, _)| id).collect()
     }
 
     /// Takes a frame out.
-    pub(super) fn take(&mut self, id: FrameId) -> Option<Frame> {
-        let frame = self.by_id.remove(&id)?;
+    pub(super) fn take(&mut self, id: FrameId) -> Option<Box<Frame>> {
+        let frame = if id == ROOT { self.root.take() } else { self.by_id.remove(&id) }?;
         self.unindex(id, &frame);
         self.note(id);
-        Some(*frame)
+        Some(frame)
     }
 
     /// Puts a frame in.
-    pub(super) fn put(&mut self, id: FrameId, frame: Frame) {
+    pub(super) fn put(&mut self, id: FrameId, frame: Box<Frame>) {
         self.note(id);
-        self.restore(id, frame);
+        self.insert(id, frame);
     }
 
     /// Puts a frame in that is as the store has it.
     pub(super) fn restore(&mut self, id: FrameId, frame: Frame) {
+        self.insert(id, Box::new(frame));
+    }
+
+    fn insert(&mut self, id: FrameId, frame: Box<Frame>) {
         self.index(id, &frame);
-        self.by_id.insert(id, Box::new(frame));
+        if id == ROOT {
+            self.root = Some(frame);
+        } else {
+            self.by_id.insert(id, frame);
+        }
     }
 
     /// Changes a frame in its place.
     pub(super) fn update<T>(&mut self, id: FrameId, change: impl FnOnce(&mut Frame) -> T) -> Option<T> {
         let mut frame = self.take(id)?;
         let done = change(&mut frame);
-        self.restore(id, frame);
+        self.insert(id, frame);
         Some(done)
     }
 
     /// Changes every value, which no index and no record depends on.
     pub(super) fn values_mut(&mut self) -> impl Iterator<Item = &mut crate::codec::Value> {
-        self.by_id.values_mut().map(|frame| &mut frame.value)
+        self.root.iter_mut().chain(self.by_id.values_mut()).map(|frame| &mut frame.value)
     }
 
     /// Those whose records are to be written or deleted, each once.
@@ -95,28 +107,34 @@ impl Frames {
 
     /// The frame that tells where the instance stands.
     pub(super) fn deciding(&self) -> Option<&Frame> {
-        self.ranks.first().and_then(|(.., id)| self.get(*id))
+        let root = self.root.as_deref().map(|frame| (rank(ROOT, frame), frame));
+        let branch = self.ranks.first().and_then(|rank| Some((*rank, self.get(rank.3)?)));
+        root.into_iter().chain(branch).min_by_key(|(rank, _)| *rank).map(|(_, frame)| frame)
     }
 
     /// Whether any attempt is with the executor.
     pub(super) fn is_any_running(&self) -> bool {
-        self.running > 0
+        self.running > 0 || self.root.as_ref().is_some_and(|root| root.running(ROOT).is_some())
     }
 
     /// The attempts that are with the executor.
     pub(super) fn running(&self) -> impl Iterator<Item = Ticket> {
-        self.by_id.iter().filter_map(|(id, frame)| frame.running(*id))
+        self.iter().filter_map(|(id, frame)| frame.running(id))
     }
 
     /// When time moves the first frame that `counts`.
     pub(super) fn next_wake(&self, counts: impl Fn(FrameId, &Frame) -> bool) -> Option<Timestamp> {
+        let root = self.root.as_ref().and_then(|root| root.wake_at().filter(|_| counts(ROOT, root)));
         let mut wakes = self.wakes.iter();
-        wakes.find(|(_, id)| self.by_id.get(id).is_some_and(|frame| counts(*id, frame))).map(|(at, _)| *at)
+        let branch = wakes.find(|(_, id)| self.get(*id).is_some_and(|frame| counts(*id, frame))).map(|(at, _)| *at);
+        root.into_iter().chain(branch).min()
     }
 
     /// The frames that are due.
     pub(super) fn due(&self, now: Timestamp) -> Vec<FrameId> {
-        let mut due: Vec<_> = self.wakes.range(..=(now, FrameId::MAX)).map(|(_, id)| *id).collect();
+        let is_root_due = self.root.as_ref().and_then(|root| root.wake_at()).is_some_and(|at| at <= now);
+        let branches = self.wakes.range(..=(now, FrameId::MAX)).map(|(_, id)| *id);
+        let mut due: Vec<_> = is_root_due.then_some(ROOT).into_iter().chain(branches).collect();
         due.sort_unstable();
         due
     }
@@ -143,11 +161,14 @@ impl Frames {
     }
 
     fn index(&mut self, id: FrameId, frame: &Frame) {
-        self.ranks.insert(rank(id, frame));
-        self.wakes.extend(frame.wake_at().map(|at| (at, id)));
         if let Phase::Signal { signal, since, .. } = &frame.phase {
             self.waiting.entry(Arc::clone(signal)).or_default().insert((*since, id));
         }
+        if id == ROOT {
+            return;
+        }
+        self.ranks.insert(rank(id, frame));
+        self.wakes.extend(frame.wake_at().map(|at| (at, id)));
         if let Some(origin) = frame.lineage.origin {
             self.branches.insert((origin.parent, origin.index, id));
         }
@@ -155,10 +176,6 @@ impl Frames {
     }
 
     fn unindex(&mut self, id: FrameId, frame: &Frame) {
-        self.ranks.remove(&rank(id, frame));
-        if let Some(at) = frame.wake_at() {
-            self.wakes.remove(&(at, id));
-        }
         if let Phase::Signal { signal, since, .. } = &frame.phase
             && let Some(waiting) = self.waiting.get_mut(signal)
         {
@@ -166,6 +183,13 @@ impl Frames {
             if waiting.is_empty() {
                 self.waiting.remove(signal);
             }
+        }
+        if id == ROOT {
+            return;
+        }
+        self.ranks.remove(&rank(id, frame));
+        if let Some(at) = frame.wake_at() {
+            self.wakes.remove(&(at, id));
         }
         if let Some(origin) = frame.lineage.origin {
             self.branches.remove(&(origin.parent, origin.index, id));

@@ -79,7 +79,7 @@ pub fn start(setting: &Setting<'_>, new: NewRun) -> (Snapshot, Transition) {
     }
     mover.changed = true;
     let input = Value::leaf(new.input, Some(Home::Input));
-    mover.go(ROOT, Frame::new(Lineage::default(), 0, input));
+    mover.go(ROOT, Box::new(Frame::new(Lineage::default(), 0, input)));
     let transition = mover.finish(&Asked::Unknown);
     (snapshot, transition)
 }
@@ -132,7 +132,7 @@ pub(super) struct Mover<'a> {
     rows: Vec<RowChange>,
     pub(super) effects: Vec<Effect>,
     /// Frames on their way, the next one last.
-    pub(super) moving: Vec<(FrameId, Frame)>,
+    pub(super) moving: Vec<(FrameId, Box<Frame>)>,
     is_moving: bool,
     /// Branches from this number on are new: the store has no record of them.
     first_new: FrameId,
@@ -158,23 +158,28 @@ impl<'a> Mover<'a> {
     }
 
     /// Lets a frame go on from the op it is put at, as far as nothing holds it.
-    pub(super) fn go(&mut self, id: FrameId, frame: Frame) {
-        self.moving.push((id, frame));
-        self.move_all();
+    pub(super) fn go(&mut self, id: FrameId, frame: Box<Frame>) {
+        if self.is_moving {
+            return self.moving.push((id, frame));
+        }
+        self.is_moving = true;
+        let mut next = Some((id, frame));
+        while let Some((id, frame)) = next {
+            if self.is_wanted(&frame) {
+                self.enter(id, frame);
+            }
+            next = self.moving.pop();
+        }
+        self.is_moving = false;
     }
 
     /// Lets every frame that is on its way go on. Not recursive: what comes of one joins those on their way.
     pub(super) fn move_all(&mut self) {
-        if self.is_moving {
-            return;
+        if !self.is_moving
+            && let Some((id, frame)) = self.moving.pop()
+        {
+            self.go(id, frame);
         }
-        self.is_moving = true;
-        while let Some((id, frame)) = self.moving.pop() {
-            if self.is_wanted(&frame) {
-                self.enter(id, frame);
-            }
-        }
-        self.is_moving = false;
     }
 
     /// A failure on the way may have taken a frame's parent, and with it all its branches.

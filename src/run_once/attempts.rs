@@ -1,0 +1,74 @@
+//! The attempts of a run in memory, polled by whoever drives it.
+
+use std::collections::HashMap;
+
+use futures_util::StreamExt as _;
+use futures_util::stream::FuturesUnordered;
+use tokio_util::sync::CancellationToken;
+
+use crate::clock::BoxFuture;
+use crate::executor::until_cancelled;
+use crate::machine::{Outcome, Ticket};
+
+/// One attempt. It ends without an outcome if it is stopped.
+pub(super) struct Attempt<'a> {
+    pub(super) ticket: Ticket,
+    pub(super) token: CancellationToken,
+    pub(super) call: BoxFuture<'a, Option<Outcome>>,
+}
+
+impl Attempt<'_> {
+    /// Its outcome. Nothing is lost if this is dropped before.
+    async fn ended(&mut self) -> Option<Outcome> {
+        until_cancelled(&mut self.call, &self.token).await.flatten()
+    }
+}
+
+/// Those under way.
+#[derive(Default)]
+pub(super) struct Attempts<'a> {
+    /// The only one, as it is in a chain: it is polled as it is, and needs no table.
+    alone: Option<Attempt<'a>>,
+    /// Several.
+    running: FuturesUnordered<BoxFuture<'a, (Ticket, Option<Outcome>)>>,
+    tokens: HashMap<Ticket, CancellationToken>,
+}
+
+impl<'a> Attempts<'a> {
+    pub(super) fn begin(&mut self, attempt: Attempt<'a>) {
+        let first = self.alone.take();
+        if first.is_none() && self.running.is_empty() {
+            self.alone = Some(attempt);
+            return;
+        }
+        for mut attempt in first.into_iter().chain([attempt]) {
+            self.tokens.insert(attempt.ticket, attempt.token.clone());
+            self.running.push(Box::pin(async move { (attempt.ticket, attempt.ended().await) }));
+        }
+    }
+
+    pub(super) fn stop(&mut self, ticket: Ticket) {
+        let alone = self.alone.as_ref().filter(|alone| alone.ticket == ticket).map(|alone| alone.token.clone());
+        if let Some(token) = alone.or_else(|| self.tokens.remove(&ticket)) {
+            token.cancel();
+        }
+    }
+
+    /// The next outcome; none if nothing is under way. Nothing is lost if this is dropped before.
+    pub(super) async fn next(&mut self) -> Option<(Ticket, Outcome)> {
+        loop {
+            let (ticket, outcome) = if let Some(alone) = &mut self.alone {
+                let ended = (alone.ticket, alone.ended().await);
+                self.alone = None;
+                ended
+            } else {
+                let ended = self.running.next().await?;
+                self.tokens.remove(&ended.0);
+                ended
+            };
+            if let Some(outcome) = outcome {
+                return Some((ticket, outcome));
+            }
+        }
+    }
+}
