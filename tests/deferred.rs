@@ -24,6 +24,8 @@ struct Slow {
     store: FaultyStore,
     open: Arc<Semaphore>,
     commits: Arc<AtomicU64>,
+    /// How often instances were listed.
+    listings: Arc<AtomicU64>,
 }
 
 impl Slow {
@@ -34,9 +36,16 @@ impl Slow {
             memory,
             open: Arc::new(Semaphore::new(0)),
             commits: Arc::default(),
+            listings: Arc::default(),
         };
-        let (open, commits) = (Arc::clone(&slow.open), Arc::clone(&slow.commits));
+        let (open, commits, listings) = (Arc::clone(&slow.open), Arc::clone(&slow.commits), Arc::clone(&slow.listings));
         slow.store.plan(move |_, call| {
+            if let Call::Instances = call {
+                let listings = Arc::clone(&listings);
+                return Fault::WaitAfter(Box::pin(async move {
+                    listings.fetch_add(1, Ordering::SeqCst);
+                }));
+            }
             if !matches!(call, Call::Commit(_)) || commits.fetch_add(1, Ordering::SeqCst) < commits_at_once {
                 return Fault::None;
             }
@@ -58,9 +67,18 @@ impl Slow {
         self.commits.load(Ordering::SeqCst)
     }
 
+    /// A runtime that has looked for what a crash left behind: it might take what starts meanwhile for that, and what has
+    /// seen a death of the process is not deferred.
     async fn runtime<I, O: 'static>(&self, workflow: &Workflow<I, O>, clock: &ManualClock) -> Runtime {
         let builder = Runtime::builder(self.store.clone()).register(workflow).clock(clock.clone());
-        builder.start().await.unwrap()
+        let runtime = builder.start().await.unwrap();
+        within(async {
+            while self.listings.load(Ordering::SeqCst) < 1 {
+                tokio::task::yield_now().await;
+            }
+        })
+        .await;
+        runtime
     }
 
     async fn has(&self, task: &str) -> bool {

@@ -4,6 +4,8 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
+use dashmap::DashSet;
+use foldhash::fast::RandomState;
 use ractor::ActorRef;
 use tokio::sync::{Notify, OwnedSemaphorePermit, watch};
 use tokio_util::sync::CancellationToken;
@@ -65,6 +67,8 @@ pub(crate) struct Hub {
     pub(crate) codecs: HashMap<u8, Codec>,
     pub(super) registry: Registry,
     pub(super) waiters: Waiters,
+    /// Instances whose start is under way here, so that nobody takes them for what a crash left behind.
+    starting: DashSet<InstanceId, RandomState>,
     pub(super) recover: Notify,
     pub(super) health: watch::Sender<Health>,
     /// Cancelled when the runtime shuts down.
@@ -99,6 +103,20 @@ pub(crate) struct Read {
     pub(crate) status: Status,
 }
 
+/// A start under way.
+pub(crate) struct Start<'a> {
+    hub: &'a Hub,
+    instance: InstanceId,
+    /// Before it was committed.
+    loads: LoadsSoFar,
+}
+
+impl Drop for Start<'_> {
+    fn drop(&mut self) {
+        self.hub.starting.remove(&self.instance);
+    }
+}
+
 impl Hub {
     pub(super) fn new(parts: HubParts) -> Arc<Self> {
         let registry = Registry::new(parts.limits.resident_max, parts.limits.instance_messages_max);
@@ -113,6 +131,7 @@ impl Hub {
             codecs: parts.codecs,
             registry,
             waiters: Waiters::default(),
+            starting: DashSet::default(),
             recover: Notify::new(),
             health: watch::channel(Health::Healthy).0,
             closing: CancellationToken::new(),
@@ -181,13 +200,18 @@ impl Hub {
         !self.has_failed.load(Ordering::Acquire)
     }
 
-    /// To be asked before a start is committed, and given to [`begin`](Self::begin).
-    pub(crate) fn loads(&self, instance: &InstanceId) -> LoadsSoFar {
-        self.registry.loads(instance)
+    /// To be called before a start is committed, and given to [`begin`](Self::begin), or dropped when there is nothing to begin.
+    pub(crate) fn starting(&self, instance: &InstanceId) -> Start<'_> {
+        self.starting.insert(instance.clone());
+        Start { hub: self, instance: instance.clone(), loads: self.registry.loads(instance) }
+    }
+
+    pub(super) fn is_starting(&self, instance: &InstanceId) -> bool {
+        self.starting.contains(instance)
     }
 
     /// Lets a run that was just committed begin. Without room it stays in the store until there is.
-    pub(crate) fn begin(self: &Arc<Self>, snapshot: Box<Snapshot>, effects: Vec<Effect>, loads: LoadsSoFar) {
+    pub(crate) fn begin(self: &Arc<Self>, snapshot: Box<Snapshot>, effects: Vec<Effect>, start: Start<'_>) {
         let id = snapshot.instance().clone();
         let parked = !snapshot.is_running() && !effects.is_empty();
         if parked && !self.registry.is_awake(&id) {
@@ -202,11 +226,13 @@ impl Hub {
         let is_needed = |effect: &Effect| !matches!(effect, Effect::WakeAt(Wake { at: None, .. }));
         let effects: Vec<_> = effects.into_iter().filter(is_needed).collect();
         // No effects: an earlier try of the same start had gone through, and it may have moved on.
+        let loads = start.loads;
         let activation = || {
             let is_current = self.registry.loads(&id) == loads;
             if fresh { Activation::Fresh { snapshot, effects, is_current } } else { Activation::Load }
         };
         if self.registry.send_with(self, &id, Mail::TakeUp, None, activation).is_err() {
+            drop(start);
             self.recover();
         }
     }

@@ -205,7 +205,13 @@ impl Starting {
                     tokio::time::sleep(Duration::from_millis(50) * repeats).await;
                     existing = self.found().await?;
                 }
-                outcome => return outcome,
+                outcome => {
+                    if let Err(StartError::OutcomeUnknown(_)) = outcome {
+                        // It may be durable, and nobody else has taken it up meanwhile.
+                        self.hub.recover();
+                    }
+                    return outcome;
+                }
             }
         }
     }
@@ -233,11 +239,11 @@ impl Starting {
         let setting = Setting { program: definition.program(), limits: &hub.limits, now: hub.clock.now() };
         // What is there is never overwritten from here, past its actor.
         let policy = if *policy == ConflictPolicy::TerminateExisting { ConflictPolicy::Fail } else { *policy };
-        let loads = hub.loads(&new.instance);
+        let start = hub.starting(&new.instance);
         match prepare_run(hub.persistence(), &setting, definition, new.clone(), policy, existing).await? {
             PrepareRunOutcome::ExistingStatus(found) => Ok(Some(found)),
             PrepareRunOutcome::Fresh { snapshot, effects } => {
-                hub.begin(snapshot, effects, loads);
+                hub.begin(snapshot, effects, start);
                 Ok(None)
             }
         }

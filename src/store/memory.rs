@@ -33,7 +33,8 @@ impl Default for MemoryStore {
 
 impl Clone for MemoryStore {
     fn clone(&self) -> Self {
-        Self { kv: self.kv.clone(), committing: Arc::clone(&self.committing) }
+        let (committing, quarantines) = (Arc::clone(&self.committing), Arc::clone(&self.quarantines));
+        Self { kv: self.kv.clone(), committing, quarantines }
     }
 }
 

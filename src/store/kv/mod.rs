@@ -1,13 +1,14 @@
 //! A store over any ordered map of bytes that can write several keys as one.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 
 use super::fold::{Folded, Present, fold};
 use super::recent::Recent;
-use super::{Answers, Durability, Loaded, Store, StoreError, Write, keys};
+use super::{Answers, Change, Durability, Loaded, Store, StoreError, Write, keys};
 use crate::clock::BoxFuture;
 use crate::id::{DefinitionHash, InstanceId, RunId};
 use crate::machine::{HeadIndex, RowKey};
@@ -57,11 +58,15 @@ pub struct KvStore<K> {
     /// Held from the check of a batch's conditions to its write: clones may be used by two runtimes for a moment. Nobody else
     /// writes to the map, so what it holds is what is stored.
     pub(super) committing: Arc<Mutex<Recent>>,
+    /// Whether any instance may be quarantined: while none is, nobody looks for its record.
+    pub(super) quarantines: Arc<AtomicBool>,
 }
 
 impl<K: Kv> KvStore<K> {
     pub(super) fn over(kv: K) -> Self {
-        Self { kv, committing: Arc::default() }
+        let found = kv.scan(keys::QUARANTINES, keys::QUARANTINES, 1);
+        let quarantines = AtomicBool::new(found.map_or(true, |found| !found.is_empty()));
+        Self { kv, committing: Arc::default(), quarantines: Arc::new(quarantines) }
     }
 
     #[cfg(feature = "file-store")]
@@ -81,7 +86,7 @@ impl<K: Kv> KvStore<K> {
 
     fn present(&self, id: &InstanceId) -> Result<Present, StoreError> {
         let head = self.kv.get(&keys::head(id))?;
-        let quarantined = head.is_some() && self.kv.get(&keys::quarantine(id))?.is_some();
+        let quarantined = head.is_some() && self.quarantine(id)?.is_some();
         let index = head.as_ref().and_then(|head| HeadIndex::of_head(id, head).ok());
         let unreadable = head.is_some() && index.is_none();
         let stale = if unreadable { self.index_entries_of(id)? } else { Vec::new() };
@@ -101,6 +106,9 @@ impl<K: Kv> KvStore<K> {
     fn commit_batch(&self, batch: &[Write]) -> Result<Answers, StoreError> {
         let mut recent = self.committing.lock().unwrap_or_else(PoisonError::into_inner);
         let Folded { ops, answers, left } = fold(batch, |id| recent.take(id).map_or_else(|| self.present(id), Ok))?;
+        if batch.iter().any(|write| matches!(write.change, Change::Quarantine(_))) {
+            self.quarantines.store(true, Ordering::Release);
+        }
         if !ops.is_empty() {
             self.kv.write(ops)?;
         }
@@ -114,8 +122,12 @@ impl<K: Kv> KvStore<K> {
 
     fn load_instance(&self, id: &InstanceId) -> Result<Option<Loaded>, StoreError> {
         let Some(head) = self.kv.get(&keys::head(id))? else { return Ok(None) };
-        let quarantine = self.kv.get(&keys::quarantine(id))?;
+        let quarantine = self.quarantine(id)?;
         Ok(Some(Loaded { head, quarantine }))
+    }
+
+    fn quarantine(&self, id: &InstanceId) -> Result<Option<Bytes>, StoreError> {
+        if self.quarantines.load(Ordering::Acquire) { self.kv.get(&keys::quarantine(id)) } else { Ok(None) }
     }
 
     /// Instance ids behind a prefix.
