@@ -199,6 +199,8 @@ impl State {
             Activation::Load => self.hub.blames_process(),
             Activation::Successor => {
                 self.hub.persistence().barrier().await;
+                // Its predecessor may have died before it told.
+                self.hub.waiters.tell(&self.id);
                 false
             }
         };

@@ -112,7 +112,6 @@ impl Live {
         for ticket in alive {
             executor.report_again(&self.key(ticket));
         }
-        self.hub.waiters.tell(self.snapshot.instance());
     }
 
     pub(super) async fn mail(&mut self, mail: Mail) {

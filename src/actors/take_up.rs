@@ -67,6 +67,7 @@ impl State {
         match take_over(hub.persistence(), &setting, newer, takeover, snapshot).await {
             Ok(snapshot) => {
                 tracing::info!(instance = %self.id, from = %hash, to = %newer.hash(), "an instance is taken over");
+                hub.waiters.tell(&self.id);
                 Ok(snapshot)
             }
             Err(TakeOverError::Commit(error)) => Err(MailError::from(&error)),
