@@ -12,8 +12,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use common::{Counter, Gate, counting, holding, inc, reach_code, still_clock, waiting, within};
-use everstep::testing::{Call, CrashPoint, Fault, FaultyStore};
-use everstep::{Checkpoint, LoopLimit, LoopResult, ManualClock, MemoryStore, Runtime, StatusCode, Workflow, task};
+use everstep::testing::{Call, CrashPoint, Fault, FaultyStore, crash_everywhere};
+use everstep::{
+    Checkpoint, Concurrency, ConflictPolicy, LoopLimit, LoopResult, ManualClock, MemoryStore, Runtime, StartOptions,
+    StatusCode, Workflow, task,
+};
 use recorded::recorded;
 use tokio::sync::Semaphore;
 
@@ -326,4 +329,51 @@ async fn a_runtime_that_shuts_down_writes_what_was_deferred() {
     assert!(!slow.has("first").await);
     within(runtime.shutdown(Duration::ZERO)).await;
     assert!(slow.has("first").await);
+}
+
+/// Deferred tasks in a chain, in the branches of a fork, in a loop and in a map, with a signal between them.
+fn everywhere() -> Workflow<u32, u32> {
+    let deferred = || task(inc).checkpoint(Checkpoint::Deferred);
+    let turn = async |n: u32| Ok::<_, Infallible>(if n < 12 { LoopResult::Again(n + 1) } else { LoopResult::Done(n) });
+    Workflow::builder("everywhere")
+        .then("first", deferred())
+        .then("second", deferred())
+        .wait_for_signal_keeping::<u32>("wait", "go")
+        .then("both", task(async |(n, m): (u32, u32)| Ok::<_, Infallible>(n + m)).checkpoint(Checkpoint::Deferred))
+        .fork("fork", |fork| {
+            let left = fork.branch("left", |branch| branch.then("a", deferred()).then("b", deferred()));
+            left.branch("right", |branch| branch.then("c", deferred()).then("d", inc))
+        })
+        .join("join", async |(a, b): (u32, u32)| Ok::<_, Infallible>(a + b - 20))
+        .repeat("loop", LoopLimit::Unlimited, |body| body.then("turn", task(turn).checkpoint(Checkpoint::Deferred)))
+        .then("list", task(async |n: u32| Ok::<_, Infallible>(vec![n; 3])).checkpoint(Checkpoint::Deferred))
+        .map("map", Concurrency::AtMost(2), |item| item.then("x", deferred()).then("y", deferred()))
+        .then("sum", task(async |all: Vec<u32>| Ok::<_, Infallible>(all.iter().sum::<u32>())))
+        .build()
+        .unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn wherever_it_crashes_a_workflow_of_deferred_tasks_comes_to_the_same_end() {
+    let report = crash_everywhere(
+        || (),
+        |(), builder| builder.register(&everywhere()),
+        async |(), runtime| {
+            let workflow = everywhere();
+            let options = StartOptions::new().policy(ConflictPolicy::UseExisting);
+            let handle = runtime.start_with(&workflow, "id", 1, options).await?.handle;
+            handle.signal_with_id("go", &7_u32, "the only one").await?;
+            let output = runtime.finish(&handle).await?;
+            let mut results = Vec::new();
+            for task in ["first", "second", "both", "fork/left/a", "fork/left/b", "fork/right/c", "fork/right/d"] {
+                results.push(handle.task_result::<u32>(task).await?);
+            }
+            for item in 0..3 {
+                results.push(handle.task_result_at::<u32>("map/y", &[item]).await?);
+            }
+            Ok((output, results))
+        },
+    );
+    let report = report.await.unwrap();
+    assert!(report.crashes > 10, "{report:?}");
 }
