@@ -70,6 +70,15 @@ impl Slow {
         self.commits.load(Ordering::SeqCst)
     }
 
+    async fn asks_for_commits(&self, commits: u64) {
+        within(async {
+            while self.commits() < commits {
+                tokio::task::yield_now().await;
+            }
+        })
+        .await;
+    }
+
     /// A runtime that has looked for what a crash left behind: it might take what starts meanwhile for that, and what has
     /// seen a death of the process is not deferred.
     async fn runtime<I, O: 'static>(&self, workflow: &Workflow<I, O>, clock: &ManualClock) -> Runtime {
@@ -116,12 +125,7 @@ async fn by_default_nothing_starts_before_the_result_in_front_of_it_is_durable()
     let runtime = slow.runtime(&workflow, &still_clock()).await;
     let handle = within(runtime.start(&workflow, "id", 1)).await.unwrap();
     // The result's own commit is on its way, and does not come back.
-    within(async {
-        while slow.commits() < 2 {
-            tokio::task::yield_now().await;
-        }
-    })
-    .await;
+    slow.asks_for_commits(2).await;
     assert_eq!(gate.count(), 0);
     slow.let_go();
     gate.entered().await;
@@ -236,12 +240,7 @@ async fn no_more_than_sixty_four_results_are_not_durable() {
     let workflow = counting_loop(&turns, 1_000);
     let runtime = slow.runtime(&workflow, &still_clock()).await;
     let handle = within(runtime.start(&workflow, "id", 1)).await.unwrap();
-    within(async {
-        while slow.commits() < 2 {
-            tokio::task::yield_now().await;
-        }
-    })
-    .await;
+    slow.asks_for_commits(2).await;
     assert_eq!(turns.get(), 65);
     slow.let_go();
     assert_eq!(within(handle.result()).await, Ok(1_000));
@@ -292,8 +291,9 @@ async fn behind_a_death_of_the_process_a_result_is_durable_before_the_next_task_
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_store_that_fails_takes_back_what_was_ahead_of_it_and_nothing_runs_twice_in_one_life() {
-    // The write of the results is refused; the instance is read again, and goes on with what the tasks gave before.
+async fn a_store_that_fails_takes_back_what_was_ahead_of_it_and_that_runs_again() {
+    // The write of the results is refused; the instance is read again. What the first task gave is still there; who had started
+    // behind it is nobody's any more.
     let (first, second, gate) = (Counter::default(), Counter::default(), Gate::new());
     let faulty = FaultyStore::new(MemoryStore::new());
     let mut commits = 0;
@@ -313,9 +313,79 @@ async fn a_store_that_fails_takes_back_what_was_ahead_of_it_and_nothing_runs_twi
     let runtime = Runtime::builder(faulty).register(&workflow).start().await.unwrap();
     let handle = within(runtime.start(&workflow, "id", 5)).await.unwrap();
     gate.entered().await;
-    gate.open(2);
+    gate.open(4);
     assert_eq!(within(handle.result()).await, Ok(5));
-    assert_eq!((first.get(), second.get()), (1, 1));
+    assert_eq!((first.get(), second.get()), (1, 2));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_started_before_the_store_failed_is_never_taken_for_what_starts_after() {
+    // Two results are ahead of the store and a third task runs, when the write of the other branch fails. Read again, the branches
+    // go on in another order: the third task's outcome must not become the second one's.
+    let (left, right) = (Gate::new(), Gate::new());
+    let faulty = FaultyStore::new(MemoryStore::new());
+    let mut commits = 0;
+    faulty.plan(move |_, call| {
+        commits += u32::from(matches!(call, Call::Commit(_)));
+        if matches!(call, Call::Commit(_)) && commits == 2 {
+            return Fault::FailBefore(everstep::StoreError::Fatal("the disk is full".into()));
+        }
+        Fault::None
+    });
+    let deferred = || task(inc).checkpoint(Checkpoint::Deferred);
+    let times_ten = task(async |n: u32| Ok::<_, Infallible>(n * 10)).checkpoint(Checkpoint::Deferred);
+    let workflow = Workflow::builder_for::<u32>("branches")
+        .fork("fork", |fork| {
+            let right = fork.branch("a", |branch| branch.then("b", holding::<u32>(&right)));
+            right.branch("z", |branch| {
+                branch.then("1", deferred()).then("2", times_ten).then("3", holding::<u32>(&left))
+            })
+        })
+        .join("join", async |(b, a): (u32, u32)| Ok::<_, Infallible>(1_000 * b + a))
+        .build()
+        .unwrap();
+    let runtime = Runtime::builder(faulty).register(&workflow).start().await.unwrap();
+    let handle = within(runtime.start(&workflow, "id", 4)).await.unwrap();
+    left.entered().await;
+    right.entered().await;
+    right.open(1);
+    left.entered().await;
+    left.open(2);
+    assert_eq!(within(handle.result()).await, Ok(4_050));
+    assert_eq!(within(handle.task_result::<u32>("fork/z/2")).await, Ok(Some(50)));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_join_waits_for_what_the_other_branches_did() {
+    // The other branch has ended, and its commit does not come back; then the deferred task ends, and with it the fork.
+    let (slow, gate, others) = (Slow::behind(1), Gate::new(), Counter::default());
+    let join = {
+        let slow = slow.clone();
+        move |(a, b): (u32, u32)| {
+            let slow = slow.clone();
+            async move { Ok::<_, Infallible>((a + b, slow.has("fork/other/at once").await)) }
+        }
+    };
+    let workflow = Workflow::builder_for::<u32>("joined")
+        .fork("fork", |fork| {
+            let held = task(holding::<u32>(&gate)).checkpoint(Checkpoint::Deferred);
+            let fork = fork.branch("other", |branch| branch.then("at once", counting::<u32>(&others)));
+            fork.branch("deferred", |branch| branch.then("held", held))
+        })
+        .join("join", join)
+        .build()
+        .unwrap();
+    let runtime = slow.runtime(&workflow, &still_clock()).await;
+    let handle = within(runtime.start(&workflow, "id", 1)).await.unwrap();
+    gate.entered().await;
+    slow.asks_for_commits(2).await;
+    gate.open(1);
+    // Enough for the join to start, if it did not wait.
+    for _ in 0..10_000 {
+        tokio::task::yield_now().await;
+    }
+    slow.let_go();
+    assert_eq!(within(handle.result()).await, Ok((2, true)));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -4,8 +4,6 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
-use dashmap::DashSet;
-use foldhash::fast::RandomState;
 use ractor::ActorRef;
 use tokio::sync::{Notify, OwnedSemaphorePermit, watch};
 use tokio_util::sync::CancellationToken;
@@ -67,8 +65,6 @@ pub(crate) struct Hub {
     pub(crate) codecs: HashMap<u8, Codec>,
     pub(super) registry: Registry,
     pub(super) waiters: Waiters,
-    /// Instances whose start is under way here, so that nobody takes them for what a crash left behind.
-    starting: DashSet<InstanceId, RandomState>,
     pub(super) recover: Notify,
     pub(super) health: watch::Sender<Health>,
     /// Cancelled when the runtime shuts down.
@@ -77,6 +73,8 @@ pub(crate) struct Hub {
     failed: AtomicBool,
     /// Whether it ever has.
     has_failed: AtomicBool,
+    /// Whether any actor ever left without making durable what it had applied.
+    has_lost: AtomicBool,
     /// Where actors and tasks are spawned, whoever calls: a caller may be on another tokio runtime, or on none.
     pub(crate) tokio: tokio::runtime::Handle,
     /// Set once by the root, before anything is sent.
@@ -103,20 +101,6 @@ pub(crate) struct Read {
     pub(crate) status: Status,
 }
 
-/// A start under way.
-pub(crate) struct Start<'a> {
-    hub: &'a Hub,
-    instance: InstanceId,
-    /// Before it was committed.
-    loads: LoadsSoFar,
-}
-
-impl Drop for Start<'_> {
-    fn drop(&mut self) {
-        self.hub.starting.remove(&self.instance);
-    }
-}
-
 impl Hub {
     pub(super) fn new(parts: HubParts) -> Arc<Self> {
         let registry = Registry::new(parts.limits.resident_max, parts.limits.instance_messages_max);
@@ -131,12 +115,12 @@ impl Hub {
             codecs: parts.codecs,
             registry,
             waiters: Waiters::default(),
-            starting: DashSet::default(),
             recover: Notify::new(),
             health: watch::channel(Health::Healthy).0,
             closing: CancellationToken::new(),
             failed: AtomicBool::new(false),
             has_failed: AtomicBool::new(false),
+            has_lost: AtomicBool::new(false),
             tokio: tokio::runtime::Handle::current(),
             parts: OnceLock::new(),
         })
@@ -194,24 +178,30 @@ impl Hub {
         self.failed.swap(false, Ordering::AcqRel)
     }
 
+    /// An actor died, or gave up what it had applied: attempts may be under way that nothing durable knows of.
+    pub(super) fn note_lost(&self) {
+        self.has_lost.store(true, Ordering::Release);
+    }
+
+    pub(super) fn has_lost(&self) -> bool {
+        self.has_lost.load(Ordering::Acquire)
+    }
+
     /// Whether a task that was handed out and is not known here was handed out by a process that died, as against this
     /// one before its store failed.
     pub(super) fn blames_process(&self) -> bool {
         !self.has_failed.load(Ordering::Acquire)
     }
 
-    /// To be called before a start is committed, and given to [`begin`](Self::begin), or dropped when there is nothing to begin.
-    pub(crate) fn starting(&self, instance: &InstanceId) -> Start<'_> {
-        self.starting.insert(instance.clone());
-        Start { hub: self, instance: instance.clone(), loads: self.registry.loads(instance) }
-    }
-
-    pub(super) fn is_starting(&self, instance: &InstanceId) -> bool {
-        self.starting.contains(instance)
+    /// To be asked before a start is committed, and given to [`begin`](Self::begin). None if an actor is there that may read it
+    /// whenever it likes.
+    pub(crate) fn loads(&self, instance: &InstanceId) -> Option<LoadsSoFar> {
+        let loads = self.registry.loads(instance);
+        (!self.registry.is_awake(instance)).then_some(loads)
     }
 
     /// Lets a run that was just committed begin. Without room it stays in the store until there is.
-    pub(crate) fn begin(self: &Arc<Self>, snapshot: Box<Snapshot>, effects: Vec<Effect>, start: Start<'_>) {
+    pub(crate) fn begin(self: &Arc<Self>, snapshot: Box<Snapshot>, effects: Vec<Effect>, loads: Option<LoadsSoFar>) {
         let id = snapshot.instance().clone();
         let parked = !snapshot.is_running() && !effects.is_empty();
         if parked && !self.registry.is_awake(&id) {
@@ -226,13 +216,11 @@ impl Hub {
         let is_needed = |effect: &Effect| !matches!(effect, Effect::WakeAt(Wake { at: None, .. }));
         let effects: Vec<_> = effects.into_iter().filter(is_needed).collect();
         // No effects: an earlier try of the same start had gone through, and it may have moved on.
-        let loads = start.loads;
         let activation = || {
-            let is_current = self.registry.loads(&id) == loads;
+            let is_current = loads == Some(self.registry.loads(&id));
             if fresh { Activation::Fresh { snapshot, effects, is_current } } else { Activation::Load }
         };
         if self.registry.send_with(self, &id, Mail::TakeUp, None, activation).is_err() {
-            drop(start);
             self.recover();
         }
     }

@@ -185,7 +185,12 @@ impl State {
             return;
         };
         let process_died = match activation {
-            Activation::Fresh { snapshot, is_current, .. } if !is_current && !self.is_stored(&snapshot).await => false,
+            Activation::Fresh { snapshot, is_current, .. } if !is_current && !self.is_stored(&snapshot).await => {
+                // Who waits for the run that was started here must look again.
+                self.standing.works_on(None);
+                self.hub.waiters.tell(&self.id);
+                false
+            }
             Activation::Fresh { snapshot, effects, .. } => {
                 self.being = match self.live(myself, *snapshot) {
                     Ok(mut live) => {
@@ -212,7 +217,8 @@ impl State {
 
     /// What is still to be looked after when this actor has left: not earlier, since recovery passes by whoever is awake.
     fn left(&self) {
-        self.hub.waiters.tell_left(&self.id);
+        let is_over = matches!(&self.being, Being::Live(live) if live.is_over());
+        self.hub.waiters.tell_left(&self.id, is_over);
         match &self.being {
             Being::Gone(MailError::Store(_)) => self.hub.recover_after_failure(),
             Being::Gone(MailError::Fenced) => self.hub.recover(),

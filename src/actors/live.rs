@@ -36,6 +36,8 @@ pub(super) struct Live {
     pub(super) unwritten: Unwritten,
     /// The attempts whose outcomes these record.
     pub(super) deferred: Vec<Ticket>,
+    /// The last transition that is known to be durable.
+    pub(super) durable: u64,
     /// Whether a reminder to write them is on its way.
     pub(super) is_reminded: bool,
     /// What waits for a commit, oldest first.
@@ -60,7 +62,7 @@ impl Live {
         codec: Codec,
         snapshot: Snapshot,
     ) -> Self {
-        let told = snapshot.status(definition.program());
+        let (told, durable) = (snapshot.status(definition.program()), snapshot.seq());
         Self {
             hub,
             actor,
@@ -70,6 +72,7 @@ impl Live {
             lists: ListRows::new(),
             unwritten: Unwritten::default(),
             deferred: Vec::new(),
+            durable,
             is_reminded: false,
             pending: VecDeque::new(),
             told,
@@ -223,6 +226,7 @@ impl Live {
                 // An ending of a run that had not ended is a write, and writes are committed in order: everything before
                 // this one is durable as well.
                 self.committed(self.snapshot.run(), self.snapshot.seq()).await;
+                self.durable = self.snapshot.seq();
                 self.tell(finalized.status);
                 self.perform(finalized.effects).await;
                 if let Some(ticket) = recorded {

@@ -61,7 +61,7 @@ async fn take_up(hub: &Arc<Hub>, definition: &DefinitionHash) -> Result<(), Stor
             if hub.is_closing() {
                 return Ok(());
             }
-            if hub.registry.is_awake(instance) || hub.is_starting(instance) {
+            if hub.registry.is_awake(instance) {
                 continue;
             }
             let resident = hub.room().await;

@@ -62,8 +62,8 @@ impl Standing {
         self.queued.fetch_sub(1, Ordering::AcqRel);
     }
 
-    pub(super) fn works_on(&self, run: RunId) {
-        *self.run.lock().unwrap_or_else(PoisonError::into_inner) = Some(run);
+    pub(super) fn works_on(&self, run: Option<RunId>) {
+        *self.run.lock().unwrap_or_else(PoisonError::into_inner) = run;
     }
 }
 
@@ -202,8 +202,13 @@ impl Registry {
 
     fn spawn(&self, hub: &Arc<Hub>, id: &InstanceId, activation: Activation) -> Spawned {
         let _tokio = hub.tokio.enter();
-        if !matches!(activation, Activation::Fresh { .. }) {
-            self.loads.note(id);
+        match activation {
+            Activation::Fresh { .. } => {}
+            Activation::Load => self.loads.note(id),
+            Activation::Successor => {
+                self.loads.note(id);
+                hub.note_lost();
+            }
         }
         let standing = Arc::new(Standing::of(&activation));
         let actor = instance::spawn(hub, id.clone(), Arc::clone(&standing), activation, self.shard(id));

@@ -27,7 +27,12 @@ impl State {
         myself: &ActorRef<InstanceMessage>,
         process_died: bool,
     ) -> Result<Box<Live>, MailError> {
-        let mut live = self.live(myself, self.read().await?)?;
+        let snapshot = self.read().await?;
+        if self.hub.has_lost() {
+            let running: Vec<_> = snapshot.running().collect();
+            self.hub.running().executor.stop_others(&self.id, snapshot.run(), &running);
+        }
+        let mut live = self.live(myself, snapshot)?;
         live.resume(process_died).await;
         Ok(live)
     }
@@ -44,6 +49,9 @@ impl State {
                 return Err(MailError::Quarantined(Status::Quarantined { reason }));
             }
             let mut snapshot = stored.snapshot;
+            if self.hub.has_lost() {
+                snapshot.skip_lost_transitions();
+            }
             let hash = snapshot.definition();
             let Some(definition) = self.hub.definitions.get(&hash) else { return self.take_over(snapshot).await };
             match fill_frames(store, definition.program(), &mut snapshot).await {
@@ -82,7 +90,7 @@ impl State {
     }
 
     pub(super) fn live(&self, myself: &ActorRef<InstanceMessage>, snapshot: Snapshot) -> Result<Box<Live>, MailError> {
-        self.standing.works_on(snapshot.run());
+        self.standing.works_on(Some(snapshot.run()));
         let hash = snapshot.definition();
         let definition = self.hub.definitions.get(&hash).ok_or(MailError::NotRegistered(hash))?;
         let codec: &Codec = self.hub.codecs.get(&snapshot.codec()).ok_or(MailError::UnknownCodec(snapshot.codec()))?;
@@ -113,7 +121,10 @@ impl State {
     pub(super) async fn release(&mut self, myself: &ActorRef<InstanceMessage>) -> Result<(), MailError> {
         let hub = Arc::clone(&self.hub);
         let stored = load(&*hub.store, &self.id).await.map_err(MailError::from)?;
-        let stored = stored.ok_or(MailError::NotFound)?;
+        let mut stored = stored.ok_or(MailError::NotFound)?;
+        if hub.has_lost() {
+            stored.snapshot.skip_lost_transitions();
+        }
         let hash = stored.snapshot.definition();
         let definition = hub.definitions.get(&hash).ok_or(MailError::NotRegistered(hash))?;
         let codec = stored.snapshot.codec();

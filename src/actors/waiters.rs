@@ -52,10 +52,10 @@ impl Waiters {
         }
     }
 
-    /// Tells those who count on an actor to tell them more that it has left.
-    pub(super) fn tell_left(&self, instance: &InstanceId) {
+    /// Tells those who count on an actor to tell them more that it has left: behind the end of the run, or not.
+    pub(super) fn tell_left(&self, instance: &InstanceId, is_over: bool) {
         if let Some(channel) = self.channels.get(instance) {
-            channel.send_modify(|_| {});
+            channel.send_modify(|news| drop(news.take_if(|_| !is_over)));
         }
     }
 

@@ -33,7 +33,7 @@ impl Live {
             Ok(moved) => moved,
             Err(refusal) => return self.answer(reply, Some(refusal)),
         };
-        if let Some(ticket) = recorded.filter(|_| deferrable && self.may_defer()) {
+        if let Some(ticket) = recorded.filter(|_| deferrable.is_some_and(|builds_on| self.may_defer(builds_on))) {
             self.deferred.push(ticket);
             self.ask_to_write_in_time();
             return self.perform(effects).await;
@@ -53,10 +53,11 @@ impl Live {
         self.answer(reply, refused);
     }
 
-    /// Whether one more result may wait for a later commit.
-    fn may_defer(&self) -> bool {
+    /// Whether one more result may wait for a later commit, if what led to it up to this transition is durable.
+    fn may_defer(&self, builds_on: u64) -> bool {
         let being_written: usize = self.pending.iter().map(|pending| pending.deferred.len()).sum();
-        self.deferred.len() + being_written < DEFERRED_RESULTS_MAX && !self.unwritten.is_large()
+        let has_room = self.deferred.len() + being_written < DEFERRED_RESULTS_MAX && !self.unwritten.is_large();
+        has_room && builds_on <= self.durable
     }
 
     /// The first result that waits asks for a commit in case that nothing else does.
@@ -120,6 +121,7 @@ impl Live {
             return;
         }
         while let Some(pending) = self.pending.pop_front_if(|pending| pending.seq <= seq) {
+            self.durable = pending.seq;
             for ticket in pending.deferred.into_iter().chain(pending.recorded) {
                 self.forget(run, ticket);
             }
@@ -133,6 +135,7 @@ impl Live {
 
     /// Ends what waits: nobody is told "done". Tasks go on; whoever takes the instance up next finds them.
     pub(super) fn abandon(&mut self, reason: &MailError) {
+        self.hub.note_lost();
         let answers = self.pending.drain(..).flat_map(|pending| pending.answers).map(|(reply, _)| reply);
         for reply in answers.chain(self.deletion.take()) {
             reply.send(Err(reason.clone()));

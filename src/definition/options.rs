@@ -31,11 +31,12 @@ pub enum Checkpoint {
     Immediate,
     /// With a later commit of the instance: what is behind the task may start before. For short tasks that may as well run
     /// again, since **after a crash it runs again** if its result was not durable yet, and so does what had started behind it,
-    /// also if that is not deferred itself. It may give another result then, and what is behind it is run with that one.
+    /// also if that is not deferred itself. It may give another result then, and what is behind it is run with that one. A
+    /// store that fails, and an actor that dies, do the same to what had started behind it, in one life of the process.
     ///
     /// Nobody outside learns of a result before it is durable: whatever is answered, shown or waited for, and the end of the run,
-    /// waits for all results before it. So do a delay, a wait for a signal, the decision of a route and what follows a failed
-    /// attempt. At most 64 results, or 256 KiB, of an instance are not durable, for about 50 ms at most and as long as a commit
+    /// waits for all results before it. So do a delay, a wait for a signal, the decision of a route, the join of branches and what
+    /// follows a failed attempt; and nothing starts with a signal that is not durable itself. At most 64 results, or 256 KiB, of an instance are not durable, for about 50 ms at most and as long as a commit
     /// takes; then tasks wait as if they were not deferred. Results become durable in their order.
     Deferred,
 }

@@ -127,21 +127,14 @@ impl Executor {
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Runs an attempt when there is a slot for it. One that is here already is not run a second time: it started for a
-    /// predecessor that had not made durable what led to it, as the results of deferred tasks.
+    /// Runs an attempt when there is a slot for it. One that is here already is not run a second time.
     pub(crate) fn submit(&self, job: Job) {
         let ready = {
             let mut table = self.table();
-            match table.known.get(&job.key) {
-                _ if table.closed => return,
-                None => self.admit(&mut table, job),
-                Some(Known::Finished(outcome)) => {
-                    let outcome = outcome.clone();
-                    drop(table);
-                    return self.sink.finished(&job.key, outcome);
-                }
-                Some(Known::Queued(_) | Known::Running { .. }) => return,
+            if table.closed || table.known.contains_key(&job.key) {
+                return;
             }
+            self.admit(&mut table, job)
         };
         self.spawn(ready);
     }
@@ -255,6 +248,16 @@ impl Executor {
             }
         }
         self.forget(key);
+    }
+
+    /// Cancels and forgets all attempts of a run but these: whoever handed them out could not make durable what led to them.
+    /// Looks at all there are.
+    pub(crate) fn stop_others(&self, instance: &InstanceId, run: RunId, kept: &[Ticket]) {
+        let is_other = |key: &&AttemptKey| (&key.instance, key.run) == (instance, run) && !kept.contains(&key.ticket);
+        let others: Vec<_> = self.table().known.keys().filter(is_other).cloned().collect();
+        for key in &others {
+            self.stop(key);
+        }
     }
 
     /// Starts nothing more, waits until what runs has ended or `grace` is over, and cancels the rest. What was not run to

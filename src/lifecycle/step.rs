@@ -60,8 +60,8 @@ pub struct Unwritten {
 /// What one event comes to, beside what is to be written.
 #[derive(Clone, Debug)]
 pub struct Moved {
-    /// Whether the effects may be performed before they are written: [`Transition::deferrable`].
-    pub deferrable: bool,
+    /// When the effects may be performed before they are written: [`Transition::deferrable`].
+    pub deferrable: Option<u64>,
     /// As in [`Step`].
     pub refused: Option<Refusal>,
     /// What to do once everything so far is durable; never earlier, unless it may be deferred.

@@ -158,6 +158,8 @@ impl Mover<'_> {
 
     /// Everything a frame waited for has ended: it goes on with the list of what they gave.
     fn join(&mut self, id: FrameId, mut frame: Box<Frame>, count: u32, next: u32) {
+        // What the other branches gave, and what led them there.
+        self.builds_on = self.snapshot.seq;
         let place = frame.place();
         let mut gathered = std::mem::take(&mut frame.gathered);
         let gave = (0..count).map(|index| match gathered.remove(&index).map(Value::into_tokens) {

@@ -16,9 +16,10 @@ pub struct Transition {
     pub changed: bool,
     /// Rows to write beside the head, in the same commit.
     pub rows: Vec<RowChange>,
-    /// Whether its effects may be performed before its commit: it records the result of a task with
-    /// [`Checkpoint::Deferred`](crate::Checkpoint::Deferred), and does nothing but start what is behind it.
-    pub deferrable: bool,
+    /// Its effects may be performed before its commit, as soon as the transition with this number is durable: it records the
+    /// result of a task with [`Checkpoint::Deferred`](crate::Checkpoint::Deferred), and does nothing but start what is behind it.
+    /// What that is computed from besides (a signal, other branches) came with that transition at the latest.
+    pub deferrable: Option<u64>,
     /// The event itself was refused, although time that had passed moved the instance.
     pub refused: Option<Refusal>,
     /// What to do once the commit returned; with nothing to commit, once everything before it is durable.

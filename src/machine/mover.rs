@@ -58,6 +58,7 @@ pub fn start(setting: &Setting<'_>, new: NewRun) -> (Snapshot, Transition) {
         instance: new.instance,
         run: new.run,
         seq: 0,
+        seq_min: 0,
         definition: setting.program.hash(),
         codec: new.codec,
         started_at: setting.now,
@@ -129,6 +130,8 @@ pub(super) struct Mover<'a> {
     pub(super) refused: Option<Refusal>,
     /// Whether it records the result of a task that need not be durable before what is behind it starts.
     pub(super) defers: bool,
+    /// The transition that must be durable before the effects are performed, also if they may be before this one is.
+    pub(super) builds_on: u64,
     rows: Vec<RowChange>,
     pub(super) effects: Vec<Effect>,
     /// Frames on their way, the next one last.
@@ -149,6 +152,7 @@ impl<'a> Mover<'a> {
             changed: false,
             refused: None,
             defers: false,
+            builds_on: 0,
             rows: Vec::new(),
             effects: Vec::new(),
             moving: Vec::new(),
@@ -248,7 +252,7 @@ impl<'a> Mover<'a> {
 
     /// The number this transition will have.
     pub(super) fn seq(&self) -> u64 {
-        self.snapshot.seq.saturating_add(1)
+        self.snapshot.seq.saturating_add(1).max(self.snapshot.seq_min)
     }
 
     /// Brings the records of branches in line with the frames.
@@ -279,6 +283,7 @@ impl<'a> Mover<'a> {
         }
         let Self { changed, rows, refused, effects, .. } = self;
         let starts = !effects.is_empty() && effects.iter().all(|effect| matches!(effect, Effect::Run(_)));
-        Transition { changed, rows, deferrable: self.defers && starts, refused, effects }
+        let deferrable = (self.defers && starts).then_some(self.builds_on);
+        Transition { changed, rows, deferrable, refused, effects }
     }
 }

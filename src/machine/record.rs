@@ -161,6 +161,7 @@ pub fn decode_head(instance: &InstanceId, head: &Bytes) -> Result<Snapshot, Dama
         instance: instance.clone(),
         run: index.run,
         seq: index.seq,
+        seq_min: 0,
         definition: index.definition,
         codec: envelope.codec,
         started_at: record.start,

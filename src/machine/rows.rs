@@ -141,7 +141,9 @@ impl Snapshot {
         let id: Arc<str> = record.id.into();
         self.signals.know(number, &id);
         match (record.name, record.payload) {
-            (Some(name), Some(payload)) => self.signals.push(name.into(), Buffered { number, id, payload }),
+            (Some(name), Some(payload)) => {
+                self.signals.push(name.into(), Buffered { number, id, payload, accepted_in: 0 });
+            }
             _ => drop(self.signals.bare.insert(number)),
         }
         Ok(())

@@ -40,7 +40,7 @@ impl<'a> Mover<'a> {
                 self.put_remembered(number, &id);
                 self.deliver(frame, op, payload);
             }
-            None => self.buffer(name, Buffered { number, id, payload }),
+            None => self.buffer(name, Buffered { number, id, payload, accepted_in: self.seq() }),
         }
         Ok(())
     }
@@ -114,6 +114,7 @@ impl<'a> Mover<'a> {
     pub(super) fn take_buffered(&mut self, op: &WaitOp, place: Place) -> Option<Value> {
         let signals = &mut self.snapshot.signals;
         let signal = signals.pop(&op.signal)?;
+        self.builds_on = self.builds_on.max(signal.accepted_in);
         self.delete(RowKey::Signal(signal.number));
         if self.snapshot.signals.remembered.contains_key(&signal.number) {
             self.put_remembered(signal.number, &signal.id);

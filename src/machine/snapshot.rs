@@ -13,12 +13,17 @@ use crate::definition::FailureKind;
 use crate::id::{DefinitionHash, InstanceId, RunId};
 use crate::time::Timestamp;
 
+/// More transitions than anybody has in memory.
+const LOST_TRANSITIONS_MAX: u64 = 1 << 32;
+
 /// The whole durable state of an instance after transition number [`seq`](Snapshot::seq).
 #[derive(Clone, Debug)]
 pub struct Snapshot {
     pub(crate) instance: InstanceId,
     pub(crate) run: RunId,
     pub(crate) seq: u64,
+    /// No transition from here on has a number below this. Not stored.
+    pub(crate) seq_min: u64,
     pub(crate) definition: DefinitionHash,
     pub(crate) codec: u8,
     pub(crate) started_at: Timestamp,
@@ -88,12 +93,16 @@ pub(crate) struct Buffered {
     pub(crate) number: u64,
     pub(crate) id: Arc<str>,
     pub(crate) payload: Bytes,
+    /// The transition that accepted it; 0 if it was read from the store.
+    pub(crate) accepted_in: u64,
 }
 
 impl std::fmt::Debug for Buffered {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { number, id, payload } = self;
-        f.debug_struct("Buffered").field("number", number).field("id", id).field("payload", &Hidden(payload)).finish()
+        let Self { number, id, payload, accepted_in } = self;
+        let mut buffered = f.debug_struct("Buffered");
+        buffered.field("number", number).field("id", id).field("payload", &Hidden(payload));
+        buffered.field("accepted_in", accepted_in).finish()
     }
 }
 
@@ -130,6 +139,12 @@ impl Snapshot {
     /// How many transitions led here.
     pub fn seq(&self) -> u64 {
         self.seq
+    }
+
+    /// Leaves out so many numbers that no transition will have one that a predecessor gave to what it could not make durable:
+    /// attempts are told apart by them.
+    pub(crate) fn skip_lost_transitions(&mut self) {
+        self.seq_min = self.seq.saturating_add(LOST_TRANSITIONS_MAX);
     }
 
     /// The definition it runs on.

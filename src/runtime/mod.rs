@@ -5,7 +5,6 @@ mod cursor;
 mod list;
 mod report;
 mod start;
-mod to_the_end;
 
 use std::sync::Arc;
 use std::time::Duration;

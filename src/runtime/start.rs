@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use serde::Serialize;
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
+use tokio::task::JoinError;
 
 use super::Runtime;
-use super::to_the_end::ToTheEnd;
 use crate::actors::{Hub, Mail, Replacement, Undelivered};
 use crate::codec::{CodecError, Value};
 use crate::definition::{Definition, Workflow};
@@ -134,8 +134,10 @@ impl Runtime {
             _place: place,
         };
         let (run, codec) = (starting.new.run, starting.new.codec);
-        // A caller who gives up does not keep a run that is durable from beginning.
-        if let Some(found) = ToTheEnd::new(hub.tokio.clone(), starting.run(existing)).await? {
+        // In a task of its own: a caller who gives up does not keep a run that is durable from beginning.
+        let outcome = hub.tokio.spawn(starting.run(existing)).await;
+        let lost = |error: JoinError| Err(StartError::OutcomeUnknown(StoreError::Transient(error.to_string())));
+        if let Some(found) = outcome.unwrap_or_else(lost)? {
             return self.existing(workflow, instance, found);
         }
         let handle = InstanceHandle::new(&self.inner.actors, workflow, instance, run, codec);
@@ -205,13 +207,7 @@ impl Starting {
                     tokio::time::sleep(Duration::from_millis(50) * repeats).await;
                     existing = self.found().await?;
                 }
-                outcome => {
-                    if let Err(StartError::OutcomeUnknown(_)) = outcome {
-                        // It may be durable, and nobody else has taken it up meanwhile.
-                        self.hub.recover();
-                    }
-                    return outcome;
-                }
+                outcome => return outcome,
             }
         }
     }
@@ -239,11 +235,11 @@ impl Starting {
         let setting = Setting { program: definition.program(), limits: &hub.limits, now: hub.clock.now() };
         // What is there is never overwritten from here, past its actor.
         let policy = if *policy == ConflictPolicy::TerminateExisting { ConflictPolicy::Fail } else { *policy };
-        let start = hub.starting(&new.instance);
+        let loads = hub.loads(&new.instance);
         match prepare_run(hub.persistence(), &setting, definition, new.clone(), policy, existing).await? {
             PrepareRunOutcome::ExistingStatus(found) => Ok(Some(found)),
             PrepareRunOutcome::Fresh { snapshot, effects } => {
-                hub.begin(snapshot, effects, start);
+                hub.begin(snapshot, effects, loads);
                 Ok(None)
             }
         }

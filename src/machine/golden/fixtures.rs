@@ -115,6 +115,7 @@ pub(super) fn snapshot(seq: u64) -> Snapshot {
         instance: instance(),
         run: RunId::from_bytes([1, 0x8b, 0xcf, 0xe5, 0x68, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10]),
         seq,
+        seq_min: 0,
         definition: definition().hash(),
         codec: 1,
         started_at: NOW,
@@ -245,7 +246,7 @@ fn waiting_with_signals(mut snapshot: Snapshot) -> Fixture {
         snapshot.signals.numbers.insert(Arc::clone(&id), number);
         snapshot.signals.remembered.insert(number, Arc::clone(&id));
         match payload {
-            Some(payload) => snapshot.signals.push("approve".into(), Buffered { number, id, payload }),
+            Some(payload) => snapshot.signals.push("approve".into(), Buffered { number, id, payload, accepted_in: 0 }),
             None => drop(snapshot.signals.bare.insert(number)),
         }
     }
