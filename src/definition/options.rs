@@ -163,6 +163,19 @@ impl<F> Task<F> {
     }
 
     /// When the task's result is made durable: [`Checkpoint::Immediate`] by default. Not part of the definition hash.
+    ///
+    /// ```
+    /// use everstep::{Checkpoint, Workflow, task};
+    /// # async fn words(line: String) -> Result<Vec<String>, std::io::Error> { Ok(vec![line]) }
+    /// # async fn index(words: Vec<String>) -> Result<u32, std::io::Error> { Ok(words.len() as u32) }
+    ///
+    /// // To split a line again costs less than to wait for the disk.
+    /// let workflow = Workflow::builder("index")
+    ///     .then("words", task(words).checkpoint(Checkpoint::Deferred))
+    ///     .then("index", index)
+    ///     .build()?;
+    /// # Ok::<(), everstep::BuildErrors>(())
+    /// ```
     pub fn checkpoint(mut self, checkpoint: Checkpoint) -> Self {
         self.options.checkpoint = checkpoint;
         self
