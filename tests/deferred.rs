@@ -15,7 +15,7 @@ use common::{Counter, Gate, counting, holding, inc, reach_code, still_clock, wai
 use everstep::testing::{Call, CrashPoint, Fault, FaultyStore, crash_everywhere};
 use everstep::{
     Checkpoint, Concurrency, ConflictPolicy, LoopLimit, LoopResult, ManualClock, MemoryStore, Runtime, StartOptions,
-    StatusCode, Workflow, task,
+    StatusCode, StoreError, Workflow, task,
 };
 use recorded::recorded;
 use tokio::sync::Semaphore;
@@ -96,6 +96,20 @@ impl Slow {
     async fn has(&self, task: &str) -> bool {
         recorded(&self.memory, "id", task, &[]).await.is_some()
     }
+}
+
+/// A store whose second commit fails for good, until it is reopened.
+fn failing_behind_the_start() -> FaultyStore {
+    let faulty = FaultyStore::new(MemoryStore::new());
+    let mut commits = 0;
+    faulty.plan(move |_, call| {
+        commits += u32::from(matches!(call, Call::Commit(_)));
+        if matches!(call, Call::Commit(_)) && commits == 2 {
+            return Fault::FailBefore(StoreError::Fatal("the disk is full".into()));
+        }
+        Fault::None
+    });
+    faulty
 }
 
 /// first, deferred or not -> hold -> last.
@@ -295,15 +309,7 @@ async fn a_store_that_fails_takes_back_what_was_ahead_of_it_and_that_runs_again(
     // The write of the results is refused; the instance is read again. What the first task gave is still there; who had started
     // behind it is nobody's any more.
     let (first, second, gate) = (Counter::default(), Counter::default(), Gate::new());
-    let faulty = FaultyStore::new(MemoryStore::new());
-    let mut commits = 0;
-    faulty.plan(move |_, call| {
-        commits += u32::from(matches!(call, Call::Commit(_)));
-        if matches!(call, Call::Commit(_)) && commits == 2 {
-            return Fault::FailBefore(everstep::StoreError::Fatal("the disk is full".into()));
-        }
-        Fault::None
-    });
+    let faulty = failing_behind_the_start();
     let workflow = Workflow::builder("taken back")
         .then("first", task(counting::<u32>(&first)).checkpoint(Checkpoint::Deferred))
         .then("second", task(counting::<u32>(&second)).checkpoint(Checkpoint::Deferred))
@@ -323,15 +329,7 @@ async fn what_started_before_the_store_failed_is_never_taken_for_what_starts_aft
     // Two results are ahead of the store and a third task runs, when the write of the other branch fails. Read again, the branches
     // go on in another order: the third task's outcome must not become the second one's.
     let (left, right) = (Gate::new(), Gate::new());
-    let faulty = FaultyStore::new(MemoryStore::new());
-    let mut commits = 0;
-    faulty.plan(move |_, call| {
-        commits += u32::from(matches!(call, Call::Commit(_)));
-        if matches!(call, Call::Commit(_)) && commits == 2 {
-            return Fault::FailBefore(everstep::StoreError::Fatal("the disk is full".into()));
-        }
-        Fault::None
-    });
+    let faulty = failing_behind_the_start();
     let deferred = || task(inc).checkpoint(Checkpoint::Deferred);
     let times_ten = task(async |n: u32| Ok::<_, Infallible>(n * 10)).checkpoint(Checkpoint::Deferred);
     let workflow = Workflow::builder_for::<u32>("branches")

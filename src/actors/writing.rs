@@ -133,7 +133,8 @@ impl Live {
         }
     }
 
-    /// Ends what waits: nobody is told "done". Tasks go on; whoever takes the instance up next finds them.
+    /// Ends what waits: nobody is told "done". Tasks go on; whoever takes the instance up next finds those that
+    /// something durable knows of, and stops the others.
     pub(super) fn abandon(&mut self, reason: &MailError) {
         self.hub.note_lost();
         let answers = self.pending.drain(..).flat_map(|pending| pending.answers).map(|(reply, _)| reply);

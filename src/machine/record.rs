@@ -156,6 +156,9 @@ pub fn decode_head(instance: &InstanceId, head: &Bytes) -> Result<Snapshot, Dama
     if let Some(root) = record.root {
         frames.restore(ROOT, root.into_frame());
     }
+    let results = KeptResults::new(record.results);
+    let results =
+        results.ok_or_else(|| Damaged::new(instance, "head", "a result's shape is not known to this version"))?;
     let shown = record.shown.map(|shown| Shown { node: shown.node, phase: shown.phase.into_phase() });
     Ok(Snapshot {
         instance: instance.clone(),
@@ -171,7 +174,7 @@ pub fn decode_head(instance: &InstanceId, head: &Bytes) -> Result<Snapshot, Dama
         next_frame: record.next.max(ROOT + 1),
         unread_frames: record.branches,
         shown,
-        results: KeptResults::new(record.results),
+        results,
         signals: Signals { accepted: record.signals, ..Signals::default() },
         pause: record.pause.map(|pause| Request { reason: pause.reason, by: pause.by }),
         end: record.end.map(EndRecord::into_end),

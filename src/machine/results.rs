@@ -28,10 +28,11 @@ pub(crate) struct KeptResults {
 }
 
 impl KeptResults {
-    /// From a head's record.
-    pub(super) fn new(record: Cow<'_, [Kept]>) -> Self {
+    /// From a head's record; none if one has a shape that this version does not know.
+    pub(super) fn new(record: Cow<'_, [Kept]>) -> Option<Self> {
         let kept = record.into_owned();
-        Self { bytes: kept.iter().map(Kept::bytes).sum(), kept }
+        let is_known = kept.iter().all(|kept| Shape::from_u8(kept.1).is_some());
+        is_known.then(|| Self { bytes: kept.iter().map(Kept::bytes).sum(), kept })
     }
 
     /// As it stands in a head's record.
@@ -58,9 +59,13 @@ impl Kept {
         self.2.len() + OVERHEAD_BYTES
     }
 
+    /// Its shape was looked at when it was read.
+    fn shape(&self) -> Shape {
+        Shape::from_u8(self.1).unwrap_or_default()
+    }
+
     fn value(&self) -> Value {
-        // A shape of a later version has been written by nobody yet.
-        Shape::from_u8(self.1).unwrap_or_default().value(self.2.clone())
+        self.shape().value(self.2.clone())
     }
 }
 
@@ -109,11 +114,10 @@ impl Mover<'_> {
     /// with, if they are given.
     pub(super) fn spill_results(&mut self, names: Option<&dyn Names>) {
         let KeptResults { kept, .. } = std::mem::take(&mut self.snapshot.results);
-        for Kept(node, shape, payload) in kept {
+        for kept in kept {
             let names = names.unwrap_or(self.program);
-            if let Some(path) = names.path(node) {
-                let shape = Shape::from_u8(shape).unwrap_or_default();
-                self.put_shaped(RowKey::result(path.clone()), shape, &payload);
+            if let Some(path) = names.path(kept.0) {
+                self.put_shaped(RowKey::result(path.clone()), kept.shape(), &kept.2);
             }
         }
     }
@@ -122,5 +126,17 @@ impl Mover<'_> {
         if let Some(path) = self.program.path(place.node) {
             self.put_shaped(RowKey::Result(path.clone(), Arc::clone(&place.indices)), shape, payload);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_shape_of_a_later_version_is_not_read_as_another() {
+        let kept = |shape| vec![Kept(0, Shape::Done as u8, Bytes::new()), Kept(1, shape, Bytes::new())];
+        assert!(KeptResults::new(kept(2).into()).is_some());
+        assert!(KeptResults::new(kept(3).into()).is_none());
     }
 }
