@@ -14,7 +14,7 @@ use std::task::Poll;
 use std::time::Duration;
 
 use common::{Gate, PATIENCE, inc, reach_code, still_clock, waiting, within};
-use everstep::{MemoryStore, Runtime, Stalled, StatusCode, Workflow, task};
+use everstep::{BoxFuture, Clock, ManualClock, MemoryStore, Runtime, Stalled, StatusCode, Timestamp, Workflow, task};
 use obstacle::{blocking, obstacle};
 use tokio::sync::Notify;
 
@@ -138,17 +138,49 @@ fn delays_end_although_the_thread_that_blocks_was_the_one_that_looked_after_them
     drop(runtime);
 }
 
+/// When an attempt with a timeout is reported as running.
+const REPORTED_AFTER: Duration = Duration::from_millis(50);
+
+/// A clock that the test moves, and that tells when somebody sleeps until an attempt is reported: moved before, that sleep
+/// would be over when it is first polled.
+#[derive(Clone)]
+struct WhoSleeps {
+    time: ManualClock,
+    sleeps: Arc<Notify>,
+}
+
+impl Default for WhoSleeps {
+    fn default() -> Self {
+        Self { time: still_clock(), sleeps: Arc::default() }
+    }
+}
+
+impl Clock for WhoSleeps {
+    fn now(&self) -> Timestamp {
+        self.time.now()
+    }
+
+    fn sleep(&self, duration: Duration) -> BoxFuture<'static, ()> {
+        let (mut sleep, sleeps) = (self.time.sleep(duration), Arc::clone(&self.sleeps));
+        Box::pin(poll_fn(move |context| {
+            let over = sleep.as_mut().poll(context);
+            if over.is_pending() && duration == REPORTED_AFTER {
+                sleeps.notify_one();
+            }
+            over
+        }))
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_actor_that_an_attempt_has_woken_does_not_wait_for_it_to_block() {
-    // An attempt with a timeout tells its instance's actor after 50 ms that it runs, and blocks when it is polled next.
-    let ((_removed, obstacle), clock) = (obstacle(), still_clock());
-    let polled = Arc::new(Notify::new());
-    let told = Arc::clone(&polled);
+    // An attempt with a timeout tells its instance's actor after 50 ms that it runs, and blocks when it is polled next: the
+    // third time, since it is polled at first, and before those 50 ms are looked at.
+    let ((_removed, obstacle), clock) = (obstacle(), WhoSleeps::default());
     let third_time = move |n: u32| {
-        let (obstacle, told, mut polls) = (obstacle.clone(), Arc::clone(&told), 0);
+        let (obstacle, mut polls) = (obstacle.clone(), 0);
         poll_fn(move |_| {
             polls += 1;
-            told.notify_one();
             if polls < 3 {
                 return Poll::Pending;
             }
@@ -161,8 +193,8 @@ async fn an_actor_that_an_attempt_has_woken_does_not_wait_for_it_to_block() {
     let builder = Runtime::builder(MemoryStore::new()).register(&workflow).clock(clock.clone());
     let runtime = builder.start().await.unwrap();
     let handle = runtime.start(&workflow, "id", 1).await.unwrap();
-    within(polled.notified()).await;
-    clock.advance(Duration::from_millis(50));
+    within(clock.sleeps.notified()).await;
+    clock.time.advance(REPORTED_AFTER);
     stalled(&runtime, |listed| !listed.is_empty()).await;
     within(handle.pause("why", "who")).await.unwrap();
     reach_code(&handle, StatusCode::Paused).await;
