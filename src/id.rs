@@ -115,6 +115,14 @@ impl RunId {
         Self(millis << 80 | random_u128() >> 48)
     }
 
+    /// The same, with the mark of the runtime that starts the run as the last of the random bits.
+    pub(crate) fn generate_by(starter: Starter, now: Timestamp) -> Self {
+        let mut bytes = Self::generate(now).to_bytes();
+        let [.., a, b] = &mut bytes;
+        [*a, *b] = starter.0;
+        Self::from_bytes(bytes)
+    }
+
     /// The id as 16 bytes, big-endian.
     pub const fn to_bytes(self) -> [u8; 16] {
         self.0.to_be_bytes()
@@ -123,6 +131,22 @@ impl RunId {
     /// The id from its 16 bytes.
     pub const fn from_bytes(bytes: [u8; 16]) -> Self {
         Self(u128::from_be_bytes(bytes))
+    }
+}
+
+/// The mark by which a runtime knows the runs it has started: random, so one in 65,536 others has the same.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Starter([u8; 2]);
+
+impl Starter {
+    pub(crate) fn generate() -> Self {
+        let [.., a, b] = random_u128().to_be_bytes();
+        Self([a, b])
+    }
+
+    pub(crate) fn may_have_started(self, run: RunId) -> bool {
+        let [.., a, b] = run.to_bytes();
+        self.0 == [a, b]
     }
 }
 

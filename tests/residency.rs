@@ -6,8 +6,9 @@ mod common;
 use std::convert::Infallible;
 use std::time::Duration;
 
-use common::{Counter, inc, same, within};
-use everstep::{Limits, MemoryStore, Runtime, Workflow};
+use common::{Counter, Gate, holding, inc, same, within};
+use everstep::lifecycle::load;
+use everstep::{InstanceId, Limits, MemoryStore, Runtime, Workflow};
 use tokio::task::JoinSet;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -66,4 +67,22 @@ async fn with_room_for_one_actor_fifty_instances_all_finish() {
         });
     }
     within(all.join_all()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_start_for_which_there_is_no_room_is_not_held_to_have_killed_a_process() {
+    // The second start waits in the store until the first instance has left. Its task is handed out by a commit of its own
+    // then, but not announced by another one, as the tasks are that were running when a process died.
+    let (store, gate) = (MemoryStore::new(), Gate::new());
+    let workflow = Workflow::builder("w").then("hold", holding::<u32>(&gate)).build().unwrap();
+    let mut limits = Limits::default();
+    limits.resident_max = 1;
+    let runtime = Runtime::builder(store.clone()).register(&workflow).limits(limits).start().await.unwrap();
+    let first = runtime.start(&workflow, "first", 1).await.unwrap();
+    gate.entered().await;
+    let second = runtime.start(&workflow, "second", 2).await.unwrap();
+    gate.open(2);
+    assert_eq!((within(first.result()).await, within(second.result()).await), (Ok(1), Ok(2)));
+    let transitions = async |id| load(&store, &InstanceId::new(id).unwrap()).await.unwrap().unwrap().snapshot.seq();
+    assert_eq!(transitions("second").await, transitions("first").await + 1);
 }

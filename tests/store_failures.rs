@@ -311,5 +311,7 @@ async fn a_start_and_its_task_survive_a_store_that_stutters() {
     let handle = within(runtime.start(&workflow, "id", 1)).await.unwrap();
     assert_eq!(within(handle.result()).await, Ok(2));
     is_healthy_again(&runtime).await;
-    assert_eq!((store.failed(), count.get()), (3, 1));
+    // Recovery may be faster than the start, which then leaves its instance to it: one commit more.
+    assert!((3..=4).contains(&store.failed()), "{} commits", store.failed());
+    assert_eq!(count.get(), 1);
 }

@@ -20,7 +20,7 @@ use crate::clock::Clock;
 use crate::codec::Codec;
 use crate::definition::{Definition, Deps, Names};
 use crate::executor::{AttemptKey, Executor, Sink, Stalled};
-use crate::id::{DefinitionHash, InstanceId, RunId};
+use crate::id::{DefinitionHash, InstanceId, RunId, Starter};
 use crate::lifecycle::{LoadError, Stored, load};
 use crate::limits::{Bound, Limits, WhenBusy};
 use crate::machine::{Effect, Outcome, Snapshot, Wake};
@@ -75,6 +75,8 @@ pub(crate) struct Hub {
     has_failed: AtomicBool,
     /// Whether any actor ever left without making durable what it had applied.
     has_lost: AtomicBool,
+    /// The mark of the runs that this runtime has started.
+    starter: Starter,
     /// Where actors and tasks are spawned, whoever calls: a caller may be on another tokio runtime, or on none.
     pub(crate) tokio: tokio::runtime::Handle,
     /// Set once by the root, before anything is sent.
@@ -121,6 +123,7 @@ impl Hub {
             failed: AtomicBool::new(false),
             has_failed: AtomicBool::new(false),
             has_lost: AtomicBool::new(false),
+            starter: Starter::generate(),
             tokio: tokio::runtime::Handle::current(),
             parts: OnceLock::new(),
         })
@@ -187,10 +190,16 @@ impl Hub {
         self.has_lost.load(Ordering::Acquire)
     }
 
-    /// Whether a task that was handed out and is not known here was handed out by a process that died, as against this
-    /// one before its store failed.
-    pub(super) fn blames_process(&self) -> bool {
-        !self.has_failed.load(Ordering::Acquire)
+    /// The id of a run that is started now.
+    pub(crate) fn new_run(&self) -> RunId {
+        RunId::generate_by(self.starter, self.clock.now())
+    }
+
+    /// Whether a task that was handed out and is not known here was handed out by a process that died: as against this one
+    /// before its store failed, or which found no room for a run it has started. A process that is mistaken for this one is
+    /// not blamed; the next one will not be mistaken again.
+    pub(super) fn blames_process(&self, run: RunId) -> bool {
+        !self.has_failed.load(Ordering::Acquire) && !self.starter.may_have_started(run)
     }
 
     /// To be asked before a start is committed, and given to [`begin`](Self::begin). None if an actor is there that may read it

@@ -184,7 +184,7 @@ impl State {
         let Being::New(activation) = std::mem::replace(&mut self.being, Being::Gone(MailError::NotFound)) else {
             return;
         };
-        let process_died = match activation {
+        let unknown_died = match activation {
             Activation::Fresh { snapshot, is_current, .. } if !is_current && !self.is_stored(&snapshot).await => {
                 // Who waits for the run that was started here must look again.
                 self.standing.works_on(None);
@@ -201,7 +201,7 @@ impl State {
                 };
                 return;
             }
-            Activation::Load => self.hub.blames_process(),
+            Activation::Load => true,
             Activation::Successor => {
                 self.hub.persistence().barrier().await;
                 // Its predecessor may have died before it told.
@@ -209,7 +209,7 @@ impl State {
                 false
             }
         };
-        match self.take_up(myself, process_died).await {
+        match self.take_up(myself, unknown_died).await {
             Ok(live) => self.being = Being::Live(live),
             Err(reason) => self.being = Being::Gone(reason),
         }

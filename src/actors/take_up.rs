@@ -21,17 +21,19 @@ impl State {
         index.is_ok_and(|index| (index.run, index.seq) == (snapshot.run(), snapshot.seq()))
     }
 
-    /// Reads the instance and lets it go on.
+    /// Reads the instance and lets it go on. `unknown_died`: attempts that the executor does not know may be of a process
+    /// that died.
     pub(super) async fn take_up(
         &self,
         myself: &ActorRef<InstanceMessage>,
-        process_died: bool,
+        unknown_died: bool,
     ) -> Result<Box<Live>, MailError> {
         let snapshot = self.read().await?;
         if self.hub.has_lost() {
             let running: Vec<_> = snapshot.running().collect();
             self.hub.running().executor.stop_others(&self.id, snapshot.run(), &running);
         }
+        let process_died = unknown_died && self.hub.blames_process(snapshot.run());
         let mut live = self.live(myself, snapshot)?;
         live.resume(process_died).await;
         Ok(live)

@@ -12,7 +12,7 @@ use crate::actors::{Hub, Mail, Replacement, Undelivered};
 use crate::codec::{CodecError, Value};
 use crate::definition::{Definition, Workflow};
 use crate::handle::InstanceHandle;
-use crate::id::{InstanceId, RunId, check_traceparent};
+use crate::id::{InstanceId, check_traceparent};
 use crate::lifecycle::{
     ConflictPolicy, Existing, ExistingInstance, PrepareRunOutcome, StartError, check_existing_instance, prepare_run,
 };
@@ -117,7 +117,7 @@ impl Runtime {
         let codec = &self.inner.codec;
         let new = NewRun {
             instance: instance.clone(),
-            run: RunId::generate(hub.clock.now()),
+            run: hub.new_run(),
             codec: codec.id(),
             input: codec.encode(&input, hub.limits.payload_bytes_max)?,
             traceparent: options.traceparent,
