@@ -315,7 +315,7 @@ impl Mail {
             | Self::Delete { reply } => Some(reply),
             Self::Replace(_)
             | Self::TakeUp
-            | Self::Wake
+            | Self::Wake { .. }
             | Self::Started { .. }
             | Self::Withdrawn { .. }
             | Self::Finished { .. }

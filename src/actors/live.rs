@@ -119,7 +119,7 @@ impl Live {
 
     pub(super) async fn mail(&mut self, mail: Mail) {
         match mail {
-            Mail::Wake => {
+            Mail::Wake { .. } => {
                 self.apply(Event::Wake, None).await;
                 self.ask_to_be_woken();
             }

@@ -36,8 +36,8 @@ pub(super) enum InstanceMessage {
 pub(crate) enum Mail {
     /// Be awake; if there was nothing to talk to before, look again.
     TakeUp,
-    /// Some time is up.
-    Wake,
+    /// Some time is up. Its place among the wake-ups under way is given back when this is handled.
+    Wake { _place: OwnedSemaphorePermit },
     /// A signal.
     Signal { signal: Box<SignalMail>, reply: Reply },
     /// Cancel the instance.

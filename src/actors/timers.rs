@@ -15,10 +15,11 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use ractor::{Actor, ActorCell, ActorProcessingErr, ActorRef, SpawnErr};
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 
 use super::hub::Hub;
 use super::mail::Mail;
+use super::registry::Full;
 use crate::clock::{Clock, sleep_until};
 use crate::id::InstanceId;
 use crate::machine::Wake;
@@ -26,8 +27,9 @@ use crate::time::Timestamp;
 
 /// The longest sleep: the wall clock may be set meanwhile.
 const SLEEP_MAX: Duration = Duration::from_secs(1);
-/// Wake-ups handled before other messages get their turn.
-const FIRED_AT_ONCE_MAX: usize = 1_000;
+/// Wake-ups that were sent and are not handled: more would only be actors that wait for a thread, where those that have left
+/// can be used again.
+const UNDER_WAY_MAX: u32 = 512;
 /// How long to wait when the store could not be read.
 const RETRY_AFTER: Duration = Duration::from_millis(20);
 
@@ -61,6 +63,8 @@ pub(super) struct State {
     read_to: Option<Due>,
     /// Whether there may be rows behind that.
     more: bool,
+    /// Places for wake-ups under way.
+    places: Arc<Semaphore>,
     /// Whether a tick is on its way after a pause, because the last one could not do all it should.
     resting: bool,
     /// When to tick next, for the sleeper.
@@ -78,6 +82,7 @@ pub(super) async fn spawn(hub: &Arc<Hub>, root: ActorCell) -> Result<ActorRef<Ti
         times: HashMap::new(),
         read_to: None,
         more: true,
+        places: Arc::new(Semaphore::new(UNDER_WAY_MAX as usize)),
         resting: false,
         alarm,
     };
@@ -148,14 +153,17 @@ impl Actor for Timers {
                 state.resting = match fired {
                     Fired::All => !read,
                     Fired::Some => false,
-                    Fired::NoRoom(_) => true,
+                    Fired::Enough | Fired::NoRoom(..) => true,
                 };
                 if state.resting {
+                    let places = Arc::clone(&state.places);
                     tokio::spawn(async move {
                         match fired {
+                            // Not one by one: each tick costs more than a wake-up. Never closed.
+                            Fired::Enough => drop(places.acquire_many(UNDER_WAY_MAX / 2).await),
                             // In line with callers: who only looked now and then whether there is room would find none
                             // while there is always somebody who waits for it.
-                            Fired::NoRoom(instance) => hub.send(&instance, Mail::Wake).await,
+                            Fired::NoRoom(instance, wake) => hub.send(&instance, wake).await,
                             Fired::All | Fired::Some => tokio::time::sleep(RETRY_AFTER).await,
                         }
                         // Refused only while the runtime goes down.
@@ -178,8 +186,10 @@ impl Actor for Timers {
 enum Fired {
     All,
     Some,
+    /// As many are under way as may be.
+    Enough,
     /// For this one, which is not armed any more.
-    NoRoom(InstanceId),
+    NoRoom(InstanceId, Mail),
 }
 
 impl State {
@@ -268,11 +278,12 @@ impl State {
 
     fn fire(&mut self, hub: &Arc<Hub>) -> Fired {
         let now = self.clock.now();
-        for _ in 0..FIRED_AT_ONCE_MAX {
+        for _ in 0..UNDER_WAY_MAX {
             let Some((_, instance)) = self.next().filter(|(at, _)| *at <= now).cloned() else { return Fired::All };
+            let Ok(place) = Arc::clone(&self.places).try_acquire_owned() else { return Fired::Enough };
             self.disarm(&instance);
-            if hub.registry.send(hub, &instance, Mail::Wake).is_err() {
-                return Fired::NoRoom(instance);
+            if let Err(Full(wake)) = hub.registry.send(hub, &instance, Mail::Wake { _place: place }) {
+                return Fired::NoRoom(instance, wake);
             }
         }
         Fired::Some
