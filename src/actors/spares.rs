@@ -8,8 +8,8 @@ use ractor::{ActorCell, ActorRef, MessagingErr};
 use super::instance::State;
 use super::mail::InstanceMessage;
 
-/// Spare actors of a shard. One takes a few kilobytes.
-const SPARES_MAX: usize = 16;
+/// Spare actors of a shard. One takes some six kilobytes: those of all shards are as many as tasks run at once by default.
+const SPARES_MAX: usize = 64;
 
 /// A shard, as the registry sees it, with its spare actors: an instance stays with its shard, which counts its panics.
 pub(super) struct Spares {

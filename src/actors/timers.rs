@@ -29,7 +29,7 @@ use crate::time::Timestamp;
 const SLEEP_MAX: Duration = Duration::from_secs(1);
 /// Wake-ups that were sent and are not handled: more would only be actors that wait for a thread, where those that have left
 /// can be used again.
-const UNDER_WAY_MAX: u32 = 512;
+const UNDER_WAY_MAX: u32 = 256;
 /// How long to wait when the store could not be read.
 const RETRY_AFTER: Duration = Duration::from_millis(20);
 
