@@ -31,6 +31,7 @@ mod removal;
 mod root;
 mod shard;
 mod spares;
+mod submissions;
 mod take_up;
 mod timers;
 mod upgrades;

@@ -1,8 +1,8 @@
 //! Makes transitions durable, many in one commit, on a thread of its own.
 //!
-//! The actor runs alone on a tokio runtime of one thread, so a commit may block it. The first write that arrives casts
-//! `Flush` to the actor itself; that is handled behind everything queued by then, so a batch is exactly what arrived
-//! while the last one was being committed: group commit without a timer.
+//! The actor runs alone on a tokio runtime of one thread, so a commit may block it. Writes are not messages but stand in a
+//! queue; the first one casts `Flush`, which takes all that are there, so a batch is exactly what arrived while the last
+//! one was being committed: group commit without a timer.
 //!
 //! ```text
 //!  Healthy --transient error--> the same batch again, with backoff
@@ -10,16 +10,16 @@
 //!     \------ reopened --------/     (reopens with backoff, then asks for recovery)
 //! ```
 
-use std::collections::HashMap;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use ractor::{Actor, ActorCell, ActorId, ActorProcessingErr, ActorRef, MessagingErr};
+use ractor::{Actor, ActorCell, ActorProcessingErr, ActorRef};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
 use super::hub::{Health, Hub};
 use super::mail::InstanceMessage;
 use super::registry::acquire;
+use super::submissions::{Answering, Queue, ReplyTo, Submission, gone};
 use crate::clock::BoxFuture;
 use crate::id::RunId;
 use crate::lifecycle::{CommitError, Port};
@@ -36,9 +36,7 @@ const SWEEP_ROWS: usize = 256;
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(1));
 
 pub(super) enum PersistenceMessage {
-    /// Commit a write.
-    Submit(Submission),
-    /// Commit what has arrived.
+    /// Commit what is queued.
     Flush,
     /// Answer once everything submitted before is settled.
     Barrier(oneshot::Sender<()>),
@@ -48,23 +46,11 @@ pub(super) enum PersistenceMessage {
     SweepOn,
 }
 
-pub(super) struct Submission {
-    write: Write,
-    reply: ReplyTo,
-}
-
-/// Who is told what became of a write.
-enum ReplyTo {
-    /// An instance's actor: only of the last of its writes in a batch.
-    Instance { actor: ActorRef<InstanceMessage>, run: RunId, seq: u64 },
-    /// Whoever waits for it.
-    Caller(oneshot::Sender<Result<(), CommitError>>),
-}
-
 /// How others reach the actor.
 #[derive(Clone)]
 pub(crate) struct PersistenceHandle {
     actor: ActorRef<PersistenceMessage>,
+    queue: Arc<Queue>,
     store: Arc<dyn Store>,
     /// Bounds the starts under way; what instances queue is bounded by their number.
     places: Arc<Semaphore>,
@@ -78,11 +64,13 @@ impl PersistenceHandle {
 
     /// Commits a write of an instance, which is told by a message. It does not wait, so that it can go on meanwhile.
     pub(super) fn submit(&self, write: Write, run: RunId, seq: u64, actor: ActorRef<InstanceMessage>) {
-        let reply = ReplyTo::Instance { actor, run, seq };
-        let submission = PersistenceMessage::Submit(Submission { write, reply });
-        if let Err(MessagingErr::SendErr(PersistenceMessage::Submit(refused))) = self.actor.cast(submission) {
-            // The runtime goes down.
-            refused.reply.send(Err(gone()));
+        self.push(Submission { write, reply: ReplyTo::Instance { actor, run, seq } });
+    }
+
+    fn push(&self, submission: Submission) {
+        if self.queue.push(submission) {
+            // Refused only when the actor is gone, behind which the queue is closed.
+            let _ = self.actor.cast(PersistenceMessage::Flush);
         }
     }
 
@@ -103,8 +91,7 @@ impl Port for PersistenceHandle {
     fn commit(&self, write: Write) -> BoxFuture<'_, Result<(), CommitError>> {
         Box::pin(async move {
             let (sender, answer) = oneshot::channel();
-            let submission = Submission { write, reply: ReplyTo::Caller(sender) };
-            self.actor.cast(PersistenceMessage::Submit(submission)).map_err(|_| gone())?;
+            self.push(Submission { write, reply: ReplyTo::Caller(sender) });
             answer.await.unwrap_or_else(|_| Err(gone()))
         })
     }
@@ -114,19 +101,15 @@ impl Port for PersistenceHandle {
     }
 }
 
-fn gone() -> CommitError {
-    CommitError::Store(StoreError::Fatal("the runtime has shut down".into()))
-}
-
 struct Persistence;
 
 struct State {
     hub: Weak<Hub>,
     store: Arc<dyn Store>,
-    queue: Vec<Submission>,
+    queue: Arc<Queue>,
+    answering: Answering,
     /// Told when the queue is settled.
     barriers: Vec<oneshot::Sender<()>>,
-    flush_is_due: bool,
     /// Whether `SweepOn` is on its way: one at a time, however often it is asked for.
     sweep_is_due: bool,
     /// Rows written since the last sweep.
@@ -138,18 +121,19 @@ struct State {
 /// Starts the actor on its own thread, as a child of `root`.
 pub(super) fn spawn(hub: &Arc<Hub>, root: ActorCell) -> std::io::Result<(PersistenceHandle, Thread)> {
     let (ready, started) = std::sync::mpsc::sync_channel(1);
-    let store = Arc::clone(&hub.store);
+    let (store, queue) = (Arc::clone(&hub.store), Arc::<Queue>::default());
     let state = State {
         hub: Arc::downgrade(hub),
         store,
-        queue: Vec::new(),
+        queue: Arc::clone(&queue),
+        answering: Answering::on(&hub.tokio),
         barriers: Vec::new(),
-        flush_is_due: false,
         sweep_is_due: false,
         rows_written: 0,
         backoff: BACKOFF.0,
     };
     let tokio = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
+    let queue_of_actor = Arc::clone(&queue);
     let thread = std::thread::Builder::new().name("everstep-persistence".into()).spawn(move || {
         tokio.block_on(async move {
             match Actor::spawn_linked(None, Persistence, state, root).await {
@@ -162,10 +146,12 @@ pub(super) fn spawn(hub: &Arc<Hub>, root: ActorCell) -> std::io::Result<(Persist
                 }
             }
         });
+        // However the actor has ended: nobody waits for what is never taken.
+        queue_of_actor.close();
     })?;
     let actor = started.recv().map_err(std::io::Error::other)??;
     let places = Arc::new(Semaphore::new(hub.limits.writes_queued_max.max(1)));
-    Ok((PersistenceHandle { actor, store: Arc::clone(&hub.store), places }, thread))
+    Ok((PersistenceHandle { actor, queue, store: Arc::clone(&hub.store), places }, thread))
 }
 
 pub(super) type Thread = std::thread::JoinHandle<()>;
@@ -186,20 +172,8 @@ impl Actor for Persistence {
         state: &mut State,
     ) -> Result<(), ActorProcessingErr> {
         match message {
-            PersistenceMessage::Submit(submission) => {
-                state.queue.push(submission);
-                if !state.flush_is_due {
-                    state.flush_is_due = true;
-                    myself.cast(PersistenceMessage::Flush)?;
-                }
-            }
-            PersistenceMessage::Flush => {
-                state.flush_is_due = false;
-                state.flush().await;
-            }
-            PersistenceMessage::Barrier(settled) if state.queue.is_empty() => {
-                let _ = settled.send(());
-            }
+            PersistenceMessage::Flush => state.flush().await,
+            PersistenceMessage::Barrier(settled) if state.queue.is_empty() => state.answering.barrier(settled),
             // The flush is on its way. One of its own would cut the batch: many actors that die would slow all others.
             PersistenceMessage::Barrier(settled) => state.barriers.push(settled),
             PersistenceMessage::Sweep if state.sweep_is_due => {}
@@ -220,21 +194,22 @@ impl Actor for Persistence {
 
 impl State {
     async fn flush(&mut self) {
-        while !self.queue.is_empty() {
-            let rest = self.queue.split_off(self.queue.len().min(BATCH_WRITES_MAX));
-            let batch = std::mem::replace(&mut self.queue, rest);
-            let (writes, replies): (Vec<_>, Vec<_>) = batch.into_iter().map(|one| (one.write, one.reply)).unzip();
+        let mut queued = self.queue.take();
+        while !queued.is_empty() {
+            let rest = queued.split_off(queued.len().min(BATCH_WRITES_MAX));
+            let batch = std::mem::replace(&mut queued, rest);
+            let (writes, mut replies): (Vec<_>, Vec<_>) = batch.into_iter().map(|one| (one.write, one.reply)).unzip();
             match self.commit(&writes).await {
-                Ok(answers) => answer(replies, answers),
+                Ok(answers) => self.answering.committed(replies, answers),
                 Err(error) => {
-                    let rest = std::mem::take(&mut self.queue).into_iter().map(|one| one.reply);
-                    replies.into_iter().chain(rest).for_each(|reply| reply.send(Err(error.clone().into())));
+                    replies.extend(std::mem::take(&mut queued).into_iter().map(|one| one.reply));
+                    self.answering.failed(replies, error.clone().into());
                     self.recover(&error).await;
                 }
             }
         }
         for settled in self.barriers.drain(..) {
-            let _ = settled.send(());
+            self.answering.barrier(settled);
         }
     }
 
@@ -313,39 +288,6 @@ impl State {
                 *now = health;
                 changed
             });
-        }
-    }
-}
-
-/// Tells everyone what became of their write; an instance's actor of the last one that was committed, and of each that
-/// was not.
-fn answer(replies: Vec<ReplyTo>, answers: Answers) {
-    let mut committed: HashMap<ActorId, ReplyTo> = HashMap::new();
-    for (reply, answer) in replies.into_iter().zip(answers) {
-        match &reply {
-            ReplyTo::Instance { actor, .. } if answer.is_ok() => {
-                committed.insert(actor.get_id(), reply);
-            }
-            _ => reply.send(answer.map_err(CommitError::from)),
-        }
-    }
-    for reply in committed.into_values() {
-        reply.send(Ok(()));
-    }
-}
-
-impl ReplyTo {
-    fn send(self, answer: Result<(), CommitError>) {
-        match self {
-            // An actor or a caller that is gone meanwhile needs no answer: what is durable stays so.
-            Self::Caller(sender) => drop(sender.send(answer)),
-            Self::Instance { actor, run, seq } => {
-                let message = match answer {
-                    Ok(()) => InstanceMessage::Committed { run, seq },
-                    Err(error) => InstanceMessage::NotCommitted { run, error },
-                };
-                let _ = actor.cast(message);
-            }
         }
     }
 }
