@@ -51,3 +51,19 @@ async fn whatever_is_asked_after_a_shutdown_says_so() {
     within(runtime.shutdown(SECOND)).await;
     assert_eq!(within(handle.result()).await, Err(ResultError::ShuttingDown));
 }
+
+#[test]
+fn a_shutdown_ends_although_nobody_drives_the_tokio_runtime_it_was_started_on() {
+    // Started on one of a single thread, whose owner is busy with something else when another one shuts everything down. No
+    // instance is awake.
+    let current = || tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let (idle, busy) = (current(), current());
+    let directory = tempfile::tempdir().unwrap();
+    let workflow = Workflow::builder_for::<u32>("w").wait_for_signal::<u32>("wait", "go").build().unwrap();
+    let runtime = idle.block_on(async {
+        let runtime = Runtime::builder(open(directory.path()).await).register(&workflow).start().await.unwrap();
+        runtime.start(&workflow, "id", 1).await.unwrap();
+        runtime
+    });
+    busy.block_on(within(runtime.shutdown(SECOND)));
+}

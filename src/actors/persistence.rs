@@ -107,7 +107,7 @@ struct State {
     hub: Weak<Hub>,
     store: Arc<dyn Store>,
     queue: Arc<Queue>,
-    answering: Answering,
+    answering: Arc<Answering>,
     /// Told when the queue is settled.
     barriers: Vec<oneshot::Sender<()>>,
     /// Whether `SweepOn` is on its way: one at a time, however often it is asked for.
@@ -121,12 +121,12 @@ struct State {
 /// Starts the actor on its own thread, as a child of `root`.
 pub(super) fn spawn(hub: &Arc<Hub>, root: ActorCell) -> std::io::Result<(PersistenceHandle, Thread)> {
     let (ready, started) = std::sync::mpsc::sync_channel(1);
-    let (store, queue) = (Arc::clone(&hub.store), Arc::<Queue>::default());
+    let (store, queue, answering) = (Arc::clone(&hub.store), Arc::<Queue>::default(), Answering::on(&hub.tokio));
     let state = State {
         hub: Arc::downgrade(hub),
         store,
         queue: Arc::clone(&queue),
-        answering: Answering::on(&hub.tokio),
+        answering: Arc::clone(&answering),
         barriers: Vec::new(),
         sweep_is_due: false,
         rows_written: 0,
@@ -147,6 +147,7 @@ pub(super) fn spawn(hub: &Arc<Hub>, root: ActorCell) -> std::io::Result<(Persist
             }
         });
         // However the actor has ended: nobody waits for what is never taken.
+        answering.give();
         queue_of_actor.close();
     })?;
     let actor = started.recv().map_err(std::io::Error::other)??;
@@ -173,7 +174,10 @@ impl Actor for Persistence {
     ) -> Result<(), ActorProcessingErr> {
         match message {
             PersistenceMessage::Flush => state.flush().await,
-            PersistenceMessage::Barrier(settled) if state.queue.is_empty() => state.answering.barrier(settled),
+            PersistenceMessage::Barrier(settled) if state.queue.is_empty() => {
+                state.answering.give();
+                let _ = settled.send(());
+            }
             // The flush is on its way. One of its own would cut the batch: many actors that die would slow all others.
             PersistenceMessage::Barrier(settled) => state.barriers.push(settled),
             PersistenceMessage::Sweep if state.sweep_is_due => {}
@@ -208,8 +212,11 @@ impl State {
                 }
             }
         }
+        if !self.barriers.is_empty() {
+            self.answering.give();
+        }
         for settled in self.barriers.drain(..) {
-            self.answering.barrier(settled);
+            let _ = settled.send(());
         }
     }
 

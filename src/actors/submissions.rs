@@ -6,12 +6,12 @@
 //!                   the first rings: one message a batch                                        a task among the others
 //! ```
 
-use std::collections::HashMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use foldhash::fast::RandomState;
 use ractor::{ActorId, ActorRef};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::oneshot;
 
 use super::mail::InstanceMessage;
 use crate::id::RunId;
@@ -31,8 +31,8 @@ pub(super) enum ReplyTo {
     Caller(oneshot::Sender<Result<(), CommitError>>),
 }
 
-/// What was submitted and not taken yet, in order. Bounded by those who submit: a start has a place, an instance is one of those
-/// that are awake, and neither goes on without an answer.
+/// What was submitted and not taken yet, in order. Bounded by those who submit: a start has a place, and an instance that is
+/// awake writes no more than its callers' places and its attempts make it.
 #[derive(Default)]
 pub(super) struct Queue(Mutex<Queued>);
 
@@ -84,50 +84,66 @@ pub(super) fn gone() -> CommitError {
     CommitError::Store(StoreError::Fatal("the runtime has shut down".into()))
 }
 
-/// Gives answers in the order of the commits.
-pub(super) struct Answering(mpsc::UnboundedSender<Settled>);
+/// What became of batches, in the order of their commits.
+pub(super) struct Answering {
+    settled: Mutex<VecDeque<Settled>>,
+    /// Held by who gives answers, so that they are given in order.
+    turn: Mutex<()>,
+    /// Where the actors run.
+    tokio: tokio::runtime::Handle,
+}
 
 enum Settled {
     /// A batch was committed: each write's answer.
     Committed(Vec<ReplyTo>, Answers),
     /// What became of these is unknown.
     Failed(Vec<ReplyTo>, CommitError),
-    /// Everything before is answered.
-    Barrier(oneshot::Sender<()>),
 }
 
 impl Answering {
-    /// Ends when this is dropped. On the runtime of the actors, so that they are woken from within, by one wake-up from outside.
-    pub(super) fn on(tokio: &tokio::runtime::Handle) -> Self {
-        let (sender, mut settled) = mpsc::unbounded_channel();
-        tokio.spawn(async move {
-            while let Some(settled) = settled.recv().await {
-                match settled {
-                    Settled::Committed(replies, answers) => answer(replies, answers),
-                    Settled::Failed(replies, error) => {
-                        for reply in replies {
-                            reply.send(Err(error.clone()));
-                        }
+    pub(super) fn on(tokio: &tokio::runtime::Handle) -> Arc<Self> {
+        Arc::new(Self { settled: Mutex::default(), turn: Mutex::default(), tokio: tokio.clone() })
+    }
+
+    pub(super) fn committed(self: &Arc<Self>, replies: Vec<ReplyTo>, answers: Answers) {
+        self.settle(Settled::Committed(replies, answers));
+    }
+
+    pub(super) fn failed(self: &Arc<Self>, replies: Vec<ReplyTo>, error: CommitError) {
+        self.settle(Settled::Failed(replies, error));
+    }
+
+    /// Answers from a task of the actors' runtime: they are woken from within then, by one wake-up from outside. A task for each
+    /// batch, since one that is there already might stand in the queue of a thread that user code blocks.
+    fn settle(self: &Arc<Self>, settled: Settled) {
+        self.settled.lock().unwrap_or_else(PoisonError::into_inner).push_back(settled);
+        let giving = Giving(Arc::clone(self));
+        self.tokio.spawn(async move { drop(giving) });
+    }
+
+    /// Gives all answers there are; when this returns, they are in the mailboxes.
+    pub(super) fn give(&self) {
+        let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        let next = || self.settled.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
+        while let Some(settled) = next() {
+            match settled {
+                Settled::Committed(replies, answers) => answer(replies, answers),
+                Settled::Failed(replies, error) => {
+                    for reply in replies {
+                        reply.send(Err(error.clone()));
                     }
-                    Settled::Barrier(sender) => drop(sender.send(())),
                 }
             }
-        });
-        Self(sender)
+        }
     }
+}
 
-    // If the runtime of the actors is gone, so is everybody who waits.
+/// Gives answers when it is dropped: by the task it was made for, or with that if its runtime is gone.
+struct Giving(Arc<Answering>);
 
-    pub(super) fn committed(&self, replies: Vec<ReplyTo>, answers: Answers) {
-        let _ = self.0.send(Settled::Committed(replies, answers));
-    }
-
-    pub(super) fn failed(&self, replies: Vec<ReplyTo>, error: CommitError) {
-        let _ = self.0.send(Settled::Failed(replies, error));
-    }
-
-    pub(super) fn barrier(&self, settled: oneshot::Sender<()>) {
-        let _ = self.0.send(Settled::Barrier(settled));
+impl Drop for Giving {
+    fn drop(&mut self) {
+        self.0.give();
     }
 }
 

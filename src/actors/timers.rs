@@ -159,8 +159,11 @@ impl Actor for Timers {
                     let places = Arc::clone(&state.places);
                     tokio::spawn(async move {
                         match fired {
-                            // Not one by one: each tick costs more than a wake-up. Never closed.
-                            Fired::Enough => drop(places.acquire_many(UNDER_WAY_MAX / 2).await),
+                            Fired::Enough => {
+                                drop(hub);
+                                // Not one by one: each tick costs more than a wake-up. Never closed.
+                                drop(places.acquire_many(UNDER_WAY_MAX / 2).await);
+                            }
                             // In line with callers: who only looked now and then whether there is room would find none
                             // while there is always somebody who waits for it.
                             Fired::NoRoom(instance, wake) => hub.send(&instance, wake).await,
