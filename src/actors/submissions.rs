@@ -2,8 +2,8 @@
 //! its thread is what everything waits for.
 //!
 //! ```text
-//!  actors, callers ──submit──> Queue ──take all──> persistence thread ──a batch of answers──> Answers ──> actors, callers
-//!                   the first rings: one message a batch                                        a task among the others
+//! actors, callers ──submit──> Queue ──take all──> persistence thread ──a batch──> Answering ──> actors, callers
+//!               the first rings: one message a batch                      one task a batch
 //! ```
 
 use std::collections::{HashMap, VecDeque};
