@@ -8,7 +8,8 @@
 //!      +- instance     one per awake instance: its snapshot, and what waits for its commits
 //! ```
 //!
-//! Beside them, not actors: [`registry`] (who is awake), [`waiters`] (who waits for a result or watches),
+//! Beside them, not actors: [`registry`] (who is awake), [`submissions`] (writes on their way to persistence, and the answers on
+//! theirs back), [`waiters`] (who waits for a result or watches),
 //! [`recovery`] (takes up what is in progress), [`pruner`] (deletes what has ended), [`upgrades`] (what goes on with a newer
 //! definition), [`hub`] (what they all share).
 //!
