@@ -72,6 +72,9 @@ pub enum Bound {
     /// [`Limits::writes_queued_max`].
     #[error("as many starts are under way as Limits::writes_queued_max allows")]
     WritesQueued,
+    /// [`Limits::payload_bytes_under_way_max`].
+    #[error("as many payload bytes are under way as Limits::payload_bytes_under_way_max allows")]
+    PayloadBytes,
 }
 
 /// Bounds a service may tune, given to [`RuntimeBuilder::limits`](crate::RuntimeBuilder::limits).
@@ -104,6 +107,9 @@ pub struct Limits {
     pub instance_messages_max: usize,
     /// Writes of callers (starts) queued at the store; further callers wait or are refused. Default 4,096.
     pub writes_queued_max: usize,
+    /// Payload bytes of starts and signals that are queued or being committed; further callers wait or are refused. Payloads
+    /// of at most 128 bytes do not count; a payload larger than this goes alone. Default 256 MiB.
+    pub payload_bytes_under_way_max: usize,
     /// Wake-ups held in memory; later ones stay in the store's due index. Default 10,000.
     pub timer_window_max: usize,
     /// Seconds of waiting in the task queue that raise a task by one priority; at least 1. Default 300.
@@ -126,6 +132,7 @@ impl Default for Limits {
             tasks_running_max: 1_024,
             instance_messages_max: 64,
             writes_queued_max: 4_096,
+            payload_bytes_under_way_max: 256 << 20,
             timer_window_max: 10_000,
             priority_aging_seconds: 300,
             panics_max: 5,

@@ -183,6 +183,43 @@ async fn a_start_in_place_of_an_instance_with_a_full_queue_is_refused_and_the_in
     assert_eq!(within(handle.result()).await, Ok(((0, 1), 2)));
 }
 
+/// Method: 8 KiB of payloads may be under way. Three starts take 6 KiB; one of 3 KiB is refused or waits, and one without a
+/// payload to speak of goes through, as does one that is larger than all there is, once it is alone.
+#[tokio::test(flavor = "multi_thread")]
+async fn payload_bytes_under_way_have_a_bound_of_their_own() {
+    let workflow = Workflow::builder_for::<String>("texts").wait_for_signal::<String>("wait", "go").build().unwrap();
+    let (held, mut limits) = (Held::new(), Limits::default());
+    limits.payload_bytes_under_way_max = 8 << 10;
+    let store = Through::new(&MemoryStore::new(), &held);
+    let runtime = Runtime::builder(store).register(&workflow).limits(limits).start().await.unwrap();
+    let text = |kib: usize| "x".repeat((kib << 10) - 8);
+    let start = |id: &str, kib| Box::pin(runtime.start(&workflow, id.to_owned(), text(kib)));
+    let parked = runtime.start(&workflow, "parked", String::new()).await.unwrap();
+    held.hold();
+    let mut under_way = ["a", "b", "c"].map(|id| start(id, 2));
+    for start in &mut under_way {
+        assert!(poll(&mut start.as_mut()).await.is_none());
+    }
+    let refused = within(runtime.start_with(&workflow, "refused", text(3), refusing())).await;
+    assert_eq!(refused.unwrap_err(), StartError::Busy(Bound::PayloadBytes));
+    let refusing_handle = parked.clone().when_busy(WhenBusy::Refuse);
+    let refused = within(refusing_handle.signal("go", &text(3))).await;
+    assert_eq!(refused, Err(MessageError::Busy(Bound::PayloadBytes)));
+    let (mut waits, mut large) = (start("waits", 3), start("large", 20));
+    assert!(poll(&mut waits.as_mut()).await.is_none());
+    assert!(poll(&mut large.as_mut()).await.is_none());
+    let mut small = Box::pin(runtime.start_with(&workflow, "small", String::new(), refusing()));
+    assert!(poll(&mut small.as_mut()).await.is_none(), "it is under way");
+    held.release();
+    for start in under_way.into_iter().chain([waits, large]) {
+        within(start).await.unwrap();
+    }
+    within(small).await.unwrap();
+    within(parked.signal("go", &text(3))).await.unwrap();
+    assert_eq!(within(parked.result()).await.unwrap(), text(3));
+    assert_eq!(runtime.handle(&workflow, "refused").await.unwrap_err(), HandleError::NotFound);
+}
+
 /// Method: the runtime is told to refuse; a start and a handle that say nothing do so, and those that say otherwise wait.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_runtime_says_what_calls_do_that_do_not_say_it_themselves() {

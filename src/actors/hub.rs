@@ -10,7 +10,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::instance::Activation;
 use super::loads::LoadsSoFar;
-use super::mail::{Mail, MailError, Reply};
+use super::mail::{Mail, MailError, Place, Reply};
+use super::payloads::{PayloadBytes, PayloadShare};
 use super::persistence::PersistenceHandle;
 use super::registry::{Full, Registry};
 use super::timers::TimerMessage;
@@ -65,6 +66,7 @@ pub(crate) struct Hub {
     pub(crate) codecs: HashMap<u8, Codec>,
     pub(super) registry: Registry,
     pub(super) waiters: Waiters,
+    payloads: PayloadBytes,
     pub(super) recover: Notify,
     pub(super) health: watch::Sender<Health>,
     /// Cancelled when the runtime shuts down.
@@ -105,6 +107,7 @@ pub(crate) struct Read {
 
 impl Hub {
     pub(super) fn new(parts: HubParts) -> Arc<Self> {
+        let payloads = PayloadBytes::new(parts.limits.payload_bytes_under_way_max);
         let registry = Registry::new(parts.limits.resident_max, parts.limits.instance_messages_max);
         Arc::new(Self {
             limits: parts.limits,
@@ -117,6 +120,7 @@ impl Hub {
             codecs: parts.codecs,
             registry,
             waiters: Waiters::default(),
+            payloads,
             recover: Notify::new(),
             health: watch::channel(Health::Healthy).0,
             closing: CancellationToken::new(),
@@ -263,20 +267,35 @@ impl Hub {
         }
     }
 
-    /// Takes a caller's mail to an instance: with a place in its queue, and room to wake it if it is asleep. Nothing is sent
-    /// without both, so that who gives up while waiting leaves nothing behind.
+    /// Waits for a caller's share of the payload bytes that may be under way, or is refused.
+    pub(crate) async fn payload_share(
+        &self,
+        payload_bytes: usize,
+        when_busy: WhenBusy,
+    ) -> Result<PayloadShare, Undelivered> {
+        tokio::select! {
+            biased;
+            share = self.payloads.share(payload_bytes, when_busy) => share.map_err(Undelivered::Busy),
+            () = self.closed() => Err(Undelivered::Closing),
+        }
+    }
+
+    /// Takes a caller's mail to an instance: with a place in its queue, room to wake it if it is asleep, and a share for its
+    /// payload. Nothing is sent without all of them, so a caller that gives up while it waits leaves nothing to be done.
     pub(crate) async fn deliver(
         self: &Arc<Self>,
         instance: &InstanceId,
+        payload_bytes: usize,
         when_busy: WhenBusy,
-        mut mail: impl FnOnce(OwnedSemaphorePermit) -> Mail,
+        mut mail: impl FnOnce(Place) -> Mail,
     ) -> Result<(), Undelivered> {
         loop {
             let admitted = tokio::select! {
                 admitted = self.registry.admit(instance, when_busy) => admitted.map_err(Undelivered::Busy)?,
                 () = self.closed() => return Err(Undelivered::Closing),
             };
-            match self.registry.deliver(self, instance, admitted, mail) {
+            let payload = self.payload_share(payload_bytes, when_busy).await?;
+            match self.registry.deliver(self, instance, admitted, payload, mail) {
                 Ok(()) => return Ok(()),
                 Err(_) if self.is_closing() => return Err(Undelivered::Closing),
                 Err(again) => mail = again,
@@ -288,12 +307,13 @@ impl Hub {
     pub(crate) async fn ask(
         self: &Arc<Self>,
         instance: &InstanceId,
+        payload_bytes: usize,
         when_busy: WhenBusy,
         mail: impl FnOnce(Reply) -> Mail,
     ) -> Option<Result<(), MailError>> {
         let (sender, answer) = tokio::sync::oneshot::channel();
         let mail = |place| mail(Reply { sender, _place: place });
-        match self.deliver(instance, when_busy, mail).await {
+        match self.deliver(instance, payload_bytes, when_busy, mail).await {
             Ok(()) => answer.await.ok(),
             Err(Undelivered::Busy(bound)) => Some(Err(MailError::Busy(bound))),
             Err(Undelivered::Closing) => Some(Err(MailError::Closing)),

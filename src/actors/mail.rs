@@ -7,6 +7,7 @@ use bytes::Bytes;
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use super::instance::State;
+use super::payloads::PayloadShare;
 use crate::definition::{Definition, SignalError, SignalType};
 use crate::id::{DefinitionHash, RunId};
 use crate::lifecycle::{CommitError, LoadError, ReleaseError, StartError};
@@ -80,13 +81,25 @@ pub(crate) struct Replacement {
     pub(crate) definition: Arc<Definition>,
     pub(crate) new: NewRun,
     pub(crate) reply: oneshot::Sender<Result<(), StartError>>,
-    pub(crate) _place: OwnedSemaphorePermit,
+    pub(crate) _place: Place,
+}
+
+/// A caller's place in an instance's bounded queue, and its share of the bytes that may be under way.
+pub(crate) struct Place {
+    _queue: OwnedSemaphorePermit,
+    _payload: PayloadShare,
+}
+
+impl Place {
+    pub(super) fn new(queue: OwnedSemaphorePermit, payload: PayloadShare) -> Self {
+        Self { _queue: queue, _payload: payload }
+    }
 }
 
 /// Where an answer goes, and the caller's place in the instance's bounded queue until then.
 pub(crate) struct Reply {
     pub(crate) sender: oneshot::Sender<Result<(), MailError>>,
-    pub(crate) _place: OwnedSemaphorePermit,
+    pub(crate) _place: Place,
 }
 
 impl Reply {

@@ -9,7 +9,7 @@
 //! ```
 //!
 //! Beside them, not actors: [`registry`] (who is awake), [`submissions`] (writes on their way to persistence, and the answers on
-//! theirs back), [`waiters`] (who waits for a result or watches),
+//! theirs back), [`payloads`] (how many bytes of callers are under way), [`waiters`] (who waits for a result or watches),
 //! [`recovery`] (takes up what is in progress), [`pruner`] (deletes what has ended), [`upgrades`] (what goes on with a newer
 //! definition), [`hub`] (what they all share).
 //!
@@ -23,6 +23,7 @@ mod instance;
 mod live;
 mod loads;
 mod mail;
+mod payloads;
 mod perform;
 mod persistence;
 mod pruner;
@@ -44,6 +45,7 @@ pub(crate) use hub::{Hub, HubParts, Read, Undelivered};
 #[cfg(feature = "testing")]
 pub(crate) use idle::next_due;
 pub(crate) use mail::{Mail, MailError, Replacement, Reply, SignalMail};
+pub(crate) use payloads::PayloadShare;
 pub use pruner::Retention;
 pub(crate) use root::Actors;
 pub(crate) use upgrades::TakeOvers;

@@ -29,6 +29,8 @@ use crate::store::{Answers, Store, StoreError, Write};
 
 /// Most writes in one commit.
 const BATCH_WRITES_MAX: usize = 4_096;
+/// Most bytes in one commit, but for its last write.
+const BATCH_BYTES_MAX: usize = 32 << 20;
 /// Rows of superseded runs deleted between two commits, at least; twice as many as were written since, if that is more, so
 /// that what is left behind cannot outgrow what is cleared.
 const SWEEP_ROWS: usize = 256;
@@ -59,7 +61,7 @@ pub(crate) struct PersistenceHandle {
 impl PersistenceHandle {
     /// A place for a start, held until it is answered: whatever it writes is not queued otherwise.
     pub(crate) async fn admit(&self, when_busy: WhenBusy) -> Result<OwnedSemaphorePermit, Bound> {
-        acquire(&self.places, when_busy).await.ok_or(Bound::WritesQueued)
+        acquire(&self.places, 1, when_busy).await.ok_or(Bound::WritesQueued)
     }
 
     /// Commits a write of an instance, which is told by a message. It does not wait, so that it can go on meanwhile.
@@ -196,11 +198,22 @@ impl Actor for Persistence {
     }
 }
 
+/// Returns how many of the writes go into the next commit.
+fn batch_len(queued: &[Submission]) -> usize {
+    let mut bytes = 0;
+    let fits = |submission: &&Submission| {
+        let has_room = bytes < BATCH_BYTES_MAX;
+        bytes += submission.write.bytes();
+        has_room
+    };
+    queued.iter().take(BATCH_WRITES_MAX).take_while(fits).count()
+}
+
 impl State {
     async fn flush(&mut self) {
         let mut queued = self.queue.take();
         while !queued.is_empty() {
-            let rest = queued.split_off(queued.len().min(BATCH_WRITES_MAX));
+            let rest = queued.split_off(batch_len(&queued));
             let batch = std::mem::replace(&mut queued, rest);
             let (writes, mut replies): (Vec<_>, Vec<_>) = batch.into_iter().map(|one| (one.write, one.reply)).unzip();
             match self.commit(&writes).await {

@@ -18,7 +18,8 @@ use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use super::hub::Hub;
 use super::instance::{self, Activation};
 use super::loads::{Loads, LoadsSoFar};
-use super::mail::{InstanceMessage, Mail};
+use super::mail::{InstanceMessage, Mail, Place};
+use super::payloads::PayloadShare;
 use super::spares::Spares;
 use crate::id::{InstanceId, RunId};
 use crate::limits::{Bound, WhenBusy};
@@ -119,21 +120,28 @@ impl Registry {
     pub(super) async fn admit(&self, id: &InstanceId, when_busy: WhenBusy) -> Result<Admitted, Bound> {
         let places = self.awake.get(id).map(|entry| Arc::clone(&entry.places));
         match places {
-            Some(places) => acquire(&places, when_busy).await.map(Admitted::Queue).ok_or(Bound::InstanceMessages),
-            None => acquire(&self.residents, when_busy).await.map(Admitted::Room).ok_or(Bound::Residents),
+            Some(places) => acquire(&places, 1, when_busy).await.map(Admitted::Queue).ok_or(Bound::InstanceMessages),
+            None => acquire(&self.residents, 1, when_busy).await.map(Admitted::Room).ok_or(Bound::Residents),
         }
     }
 
     /// Takes a caller's mail to an instance, with a place in its queue. Gives it back if the instance has left or was woken
     /// since the mail was admitted, so that it must be admitted anew; or if the runtime shuts down.
-    pub(super) fn deliver<M>(&self, hub: &Arc<Hub>, id: &InstanceId, admitted: Admitted, mail: M) -> Result<(), M>
+    pub(super) fn deliver<M>(
+        &self,
+        hub: &Arc<Hub>,
+        id: &InstanceId,
+        admitted: Admitted,
+        payload: PayloadShare,
+        mail: M,
+    ) -> Result<(), M>
     where
-        M: FnOnce(OwnedSemaphorePermit) -> Mail,
+        M: FnOnce(Place) -> Mail,
     {
         match (self.awake.entry(id.clone()), admitted) {
             (MapEntry::Occupied(mut entry), admitted) => match entry.get().place(admitted) {
                 Some(place) => {
-                    self.cast(hub, id, entry.get_mut(), mail(place));
+                    self.cast(hub, id, entry.get_mut(), mail(Place::new(place, payload)));
                     Ok(())
                 }
                 None => Err(mail),
@@ -142,7 +150,7 @@ impl Registry {
                 let entry = self.wake(hub, id, resident, Activation::Load);
                 // A queue has room for one.
                 let Ok(place) = Arc::clone(&entry.places).try_acquire_owned() else { return Err(mail) };
-                entry.cast_to_new(mail(place));
+                entry.cast_to_new(mail(Place::new(place, payload)));
                 vacant.insert(entry);
                 Ok(())
             }
@@ -285,13 +293,13 @@ impl Registry {
 
 type Spawned = (ActorRef<InstanceMessage>, Arc<Standing>);
 
-/// A permit, now or as soon as there is one; none if it is refused.
-pub(super) async fn acquire(places: &Arc<Semaphore>, when_busy: WhenBusy) -> Option<OwnedSemaphorePermit> {
+/// Takes so many permits, now or as soon as there are as many; none if that is refused.
+pub(super) async fn acquire(places: &Arc<Semaphore>, count: u32, when_busy: WhenBusy) -> Option<OwnedSemaphorePermit> {
     let places = Arc::clone(places);
     match when_busy {
         // Never closed.
-        WhenBusy::Wait => places.acquire_owned().await.ok(),
-        WhenBusy::Refuse => places.try_acquire_owned().ok(),
+        WhenBusy::Wait => places.acquire_many_owned(count).await.ok(),
+        WhenBusy::Refuse => places.try_acquire_many_owned(count).ok(),
     }
 }
 

@@ -14,13 +14,14 @@ pub(super) type Answer = Option<Result<(), MailError>>;
 pub(super) async fn ask(
     hub: &Arc<Hub>,
     instance: &InstanceId,
+    payload_bytes: usize,
     when_busy: WhenBusy,
     mail: impl FnOnce(Reply) -> Mail,
 ) -> Answer {
     if hub.is_closing() {
         return Some(Err(MailError::Closing));
     }
-    hub.ask(instance, when_busy, mail).await
+    hub.ask(instance, payload_bytes, when_busy, mail).await
 }
 
 pub(super) fn explain(hub: &Hub, answer: Answer) -> Result<(), MessageError> {
@@ -55,6 +56,6 @@ pub(super) fn explain(hub: &Hub, answer: Answer) -> Result<(), MessageError> {
 
 /// Deletes an instance, whatever its definition.
 pub(crate) async fn delete(hub: &Arc<Hub>, instance: &InstanceId, when_busy: WhenBusy) -> Result<(), MessageError> {
-    let answer = ask(hub, instance, when_busy, |reply| Mail::Delete { reply }).await;
+    let answer = ask(hub, instance, 0, when_busy, |reply| Mail::Delete { reply }).await;
     explain(hub, answer)
 }

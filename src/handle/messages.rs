@@ -60,7 +60,8 @@ impl<O: 'static> InstanceHandle<O> {
                 codec: codec_id,
                 payload_type: SignalType::of::<T>(),
             });
-            match ask(self.hub(), &self.instance, when_busy, |reply| Mail::Signal { signal, reply }).await {
+            let bytes = signal.payload.len();
+            match ask(self.hub(), &self.instance, bytes, when_busy, |reply| Mail::Signal { signal, reply }).await {
                 // The current run was started with another codec than the handle's.
                 Some(Err(MailError::OtherCodec(other))) if other != codec_id => codec_id = other,
                 answer => match self.explain(answer) {
@@ -151,7 +152,7 @@ impl<O: 'static> InstanceHandle<O> {
     }
 
     async fn ask(&self, mail: impl FnOnce(Reply) -> Mail) -> Answer {
-        ask(self.hub(), &self.instance, self.when_busy, mail).await
+        ask(self.hub(), &self.instance, 0, self.when_busy, mail).await
     }
 
     fn explain(&self, answer: Answer) -> Result<(), MessageError> {

@@ -8,7 +8,7 @@ use tokio::sync::{OwnedSemaphorePermit, oneshot};
 use tokio::task::JoinError;
 
 use super::Runtime;
-use crate::actors::{Hub, Mail, Replacement, Undelivered};
+use crate::actors::{Hub, Mail, PayloadShare, Replacement, Undelivered};
 use crate::codec::{CodecError, Value};
 use crate::definition::{Definition, Workflow};
 use crate::handle::InstanceHandle;
@@ -125,6 +125,10 @@ impl Runtime {
         let when_busy = options.when_busy.unwrap_or(hub.when_busy);
         // Before the task below: who gives up while waiting leaves nothing behind.
         let place = hub.persistence().admit(when_busy).await.map_err(StartError::Busy)?;
+        let share = match existing {
+            Existing::Terminate(_) => None,
+            _ => Some(share_of(hub, &new, when_busy).await?),
+        };
         let starting = Starting {
             hub: Arc::clone(hub),
             definition: Arc::clone(definition),
@@ -132,6 +136,7 @@ impl Runtime {
             policy: options.policy,
             when_busy,
             _place: place,
+            share,
         };
         let (run, codec) = (starting.new.run, starting.new.codec);
         // In a task of its own: a caller who gives up does not keep a run that is durable from beginning.
@@ -183,6 +188,15 @@ fn unknown_codec<O>() -> StartError {
     })
 }
 
+impl From<Undelivered> for StartError {
+    fn from(undelivered: Undelivered) -> Self {
+        match undelivered {
+            Undelivered::Busy(bound) => Self::Busy(bound),
+            Undelivered::Closing => Self::ShuttingDown,
+        }
+    }
+}
+
 /// A start under way.
 struct Starting {
     hub: Arc<Hub>,
@@ -191,6 +205,12 @@ struct Starting {
     policy: ConflictPolicy,
     when_busy: WhenBusy,
     _place: OwnedSemaphorePermit,
+    /// Its share of the payload bytes under way, for the first insert.
+    share: Option<PayloadShare>,
+}
+
+async fn share_of(hub: &Hub, new: &NewRun, when_busy: WhenBusy) -> Result<PayloadShare, StartError> {
+    Ok(hub.payload_share(new.input.len(), when_busy).await?)
 }
 
 impl Starting {
@@ -212,9 +232,11 @@ impl Starting {
         }
     }
 
-    async fn attempt(&self, mut existing: Existing) -> Result<Option<ExistingInstance<Value>>, StartError> {
+    async fn attempt(&mut self, mut existing: Existing) -> Result<Option<ExistingInstance<Value>>, StartError> {
         loop {
             if let Existing::Terminate(_) = existing {
+                // It waits for a place, which nobody does who holds a share.
+                self.share = None;
                 // The actor of the instance is the one that writes to it.
                 return self.replace().await.map(|()| None);
             }
@@ -230,7 +252,11 @@ impl Starting {
         }
     }
 
-    async fn insert(&self, existing: Existing) -> Result<Option<ExistingInstance<Value>>, StartError> {
+    async fn insert(&mut self, existing: Existing) -> Result<Option<ExistingInstance<Value>>, StartError> {
+        let _share = match self.share.take() {
+            Some(share) => share,
+            None => share_of(&self.hub, &self.new, self.when_busy).await?,
+        };
         let Self { hub, definition, new, policy, .. } = self;
         let setting = Setting { program: definition.program(), limits: &hub.limits, now: hub.clock.now() };
         // What is there is never overwritten from here, past its actor.
@@ -249,10 +275,8 @@ impl Starting {
         let (reply, answer) = oneshot::channel();
         let (definition, new) = (Arc::clone(&self.definition), self.new.clone());
         let mail = |place| Mail::Replace(Box::new(Replacement { definition, new, reply, _place: place }));
-        self.hub.deliver(&self.new.instance, self.when_busy, mail).await.map_err(|undelivered| match undelivered {
-            Undelivered::Busy(bound) => StartError::Busy(bound),
-            Undelivered::Closing => StartError::ShuttingDown,
-        })?;
+        let bytes = self.new.input.len();
+        self.hub.deliver(&self.new.instance, bytes, self.when_busy, mail).await?;
         answer.await.unwrap_or_else(|_| {
             let lost = StoreError::Transient("the answer was lost with an actor".into());
             Err(StartError::OutcomeUnknown(lost))

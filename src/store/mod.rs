@@ -95,6 +95,17 @@ pub struct Write {
     pub superseded: Option<RunId>,
 }
 
+impl Write {
+    /// Returns how many bytes of heads and rows it writes.
+    pub(crate) fn bytes(&self) -> usize {
+        let change = match &self.change {
+            Change::Head(record) | Change::Quarantine(record) => record.len(),
+            Change::Delete => 0,
+        };
+        change + self.rows.iter().filter_map(|row| row.value.as_ref()).map(Bytes::len).sum::<usize>()
+    }
+}
+
 /// What must be so for a write to happen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Condition {
