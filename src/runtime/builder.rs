@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::Runtime;
 use super::report::{StartReport, find_unregistered};
@@ -38,6 +39,9 @@ pub enum RuntimeError {
         /// The older definition.
         older: DefinitionHash,
     },
+    /// The tokio runtime has no time driver, so no delay, timeout or retry could ever come.
+    #[error("the tokio runtime has no time driver: build it with enable_time() or enable_all()")]
+    NoTimeDriver,
     /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -143,6 +147,9 @@ impl RuntimeBuilder {
     /// # Errors
     /// [`RuntimeError`]; nothing runs then.
     pub async fn start(self) -> Result<Runtime, RuntimeError> {
+        if !has_time_driver() {
+            return Err(RuntimeError::NoTimeDriver);
+        }
         let missing: Vec<_> = self.definitions.values().flat_map(|one| one.missing_deps(&self.deps)).collect();
         if !missing.is_empty() {
             return Err(RuntimeError::MissingDeps(missing));
@@ -176,6 +183,11 @@ impl RuntimeBuilder {
         let actors = Actors::start(parts, self.retention).await.map_err(RuntimeError::Actors)?;
         Ok(Runtime::new(actors, self.codec, StartReport { unregistered }))
     }
+}
+
+/// Returns whether the tokio runtime it is called on has a time driver. Tokio only tells by a panic.
+fn has_time_driver() -> bool {
+    std::panic::catch_unwind(|| drop(tokio::time::sleep(Duration::ZERO))).is_ok()
 }
 
 /// What takes over which older definition; one that is registered itself is not taken over.

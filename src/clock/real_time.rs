@@ -1,0 +1,35 @@
+//! Sleeps that paused time does not shorten: on the timer of a tokio runtime of their own, whose time nobody can pause.
+//!
+//! Made on first use, which is in tests with paused time only.
+
+use std::future::pending;
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use tokio::runtime::{Builder, Handle};
+
+static RUNTIME: OnceLock<Option<Handle>> = OnceLock::new();
+
+/// Resolves when this much real time has elapsed. If the system has no thread to spare, a thread of the caller's blocking pool
+/// sleeps instead.
+pub(super) async fn sleep(duration: Duration) {
+    match RUNTIME.get_or_init(start) {
+        Some(runtime) => {
+            let sleep = {
+                let _entered = runtime.enter();
+                tokio::time::sleep(duration)
+            };
+            sleep.await;
+        }
+        // An error means that the caller's runtime ends.
+        None => drop(tokio::task::spawn_blocking(move || std::thread::sleep(duration)).await),
+    }
+}
+
+fn start() -> Option<Handle> {
+    let runtime = Builder::new_current_thread().enable_time().build().ok()?;
+    let handle = runtime.handle().clone();
+    let drive = move || runtime.block_on(pending::<()>());
+    std::thread::Builder::new().name("everstep-time".into()).spawn(drive).ok()?;
+    Some(handle)
+}
