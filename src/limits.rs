@@ -141,6 +141,31 @@ impl Default for Limits {
     }
 }
 
+/// The longest time among the limits, in seconds: a hundred years. What is longer means the same, and would overflow.
+const SECONDS_MAX: u64 = 100 * 365 * 24 * 60 * 60;
+/// The largest number of places of a queue. Larger ones mean the same: no bound.
+const PLACES_MAX: usize = u32::MAX as usize >> 3;
+
+impl Limits {
+    /// Returns limits with which everything works: where nothing could go on with none, 0 counts as 1, and what stands for
+    /// "no limit" is as large as queues and clocks can count.
+    pub(crate) fn clamped(mut self) -> Self {
+        let places = [
+            &mut self.resident_max,
+            &mut self.tasks_running_max,
+            &mut self.instance_messages_max,
+            &mut self.writes_queued_max,
+        ];
+        for places in places {
+            *places = (*places).clamp(1, PLACES_MAX);
+        }
+        self.timer_window_max = self.timer_window_max.clamp(2, PLACES_MAX);
+        self.priority_aging_seconds = self.priority_aging_seconds.clamp(1, SECONDS_MAX);
+        self.panic_window_seconds = self.panic_window_seconds.min(SECONDS_MAX);
+        self
+    }
+}
+
 /// The bounds on what a task takes and gives.
 #[derive(Clone, Copy, Debug)]
 pub struct PayloadLimits {

@@ -18,9 +18,9 @@ use std::time::Duration;
 use common::{Gate, holding, inc, reach_code, still_clock, when_clock_is_at, with, within};
 use everstep::store::{Answers, Write};
 use everstep::{
-    Bound, BoxFuture, Clock as _, ConflictPolicy, HandleError, InstanceHandle, InstanceId, Limits, MemoryStore,
-    MessageError, Runtime, RuntimeBuilder, StartError, StartOptions, StatusCode, Store as _, StoreError, WhenBusy,
-    Workflow,
+    Bound, BoxFuture, Clock as _, Concurrency, ConflictPolicy, HandleError, Health, InstanceHandle, InstanceId, Limits,
+    MemoryStore, MessageError, ResultError, Runtime, RuntimeBuilder, StartError, StartOptions, StatusCode, Store as _,
+    StoreError, WhenBusy, Workflow,
 };
 use through::{Hooks, Through};
 use tokio::sync::watch;
@@ -425,4 +425,61 @@ fn an_error_names_the_bound_and_says_that_nothing_was_done() {
     assert!(told.contains("Limits::instance_messages_max") && told.contains("nothing was done"), "{told}");
     let told = MessageError::Busy(Bound::Residents).to_string();
     assert!(told.contains("Limits::resident_max") && told.contains("nothing was done"), "{told}");
+}
+
+/// Sets one of the limits.
+type Set = fn(&mut Limits, u64);
+
+#[allow(clippy::cast_possible_truncation, reason = "a limit is set as large as it can be")]
+const LIMITS: [(&str, Set); 14] = [
+    ("payload_bytes_max", |limits, n| limits.payload_bytes_max = n as usize),
+    ("list_items_max", |limits, n| limits.list_items_max = n as usize),
+    ("list_bytes_max", |limits, n| limits.list_bytes_max = n as usize),
+    ("signals_buffered_max", |limits, n| limits.signals_buffered_max = n as u32),
+    ("signal_buffer_bytes_max", |limits, n| limits.signal_buffer_bytes_max = n),
+    ("resident_max", |limits, n| limits.resident_max = n as usize),
+    ("tasks_running_max", |limits, n| limits.tasks_running_max = n as usize),
+    ("instance_messages_max", |limits, n| limits.instance_messages_max = n as usize),
+    ("writes_queued_max", |limits, n| limits.writes_queued_max = n as usize),
+    ("payload_bytes_under_way_max", |limits, n| limits.payload_bytes_under_way_max = n as usize),
+    ("timer_window_max", |limits, n| limits.timer_window_max = n as usize),
+    ("priority_aging_seconds", |limits, n| limits.priority_aging_seconds = n),
+    ("panics_max", |limits, n| limits.panics_max = n as u32),
+    ("panic_window_seconds", |limits, n| limits.panic_window_seconds = n),
+];
+
+/// Starts two instances with a task, a map, a wait and a delay, and lets them end or fail.
+async fn run_with(name: &str, limits: Limits) {
+    let workflow = Workflow::builder("all kinds")
+        .then("list", async |n: u32| Ok::<_, std::convert::Infallible>(vec![n; 3]))
+        .map("each", Concurrency::Unlimited, |item| item.then("inc", inc))
+        .then("sum", async |list: Vec<u32>| Ok::<u32, std::convert::Infallible>(list.iter().sum()))
+        .wait_for_signal_keeping::<u32>("wait", "go")
+        .delay("delay", Duration::from_millis(1))
+        .build()
+        .unwrap();
+    let runtime = Runtime::builder(MemoryStore::new()).register(&workflow).limits(limits).start().await.unwrap();
+    for id in ["one", "two"] {
+        // Where nothing may be as large as this, a typed error is right.
+        let Ok(handle) = within(runtime.start(&workflow, id, 1)).await else { continue };
+        let sent = within(handle.signal("go", &5_u32)).await;
+        if sent.is_ok() {
+            let ended = within(handle.result()).await;
+            assert!(matches!(ended, Ok((6, 5)) | Err(ResultError::Failed(_))), "{name}: {ended:?}");
+        }
+    }
+    assert_eq!(runtime.health(), Health::Healthy, "{name}");
+    within(runtime.shutdown(Duration::from_secs(1))).await;
+}
+
+/// Method: one limit at a time is 0, 1 and as large as it can be; "no limit" is what people mean by the latter.
+#[tokio::test(flavor = "multi_thread")]
+async fn limits_at_their_extremes_break_nothing() {
+    for (name, set) in LIMITS {
+        for value in [0, 1, u64::MAX] {
+            let mut limits = Limits::default();
+            set(&mut limits, value);
+            run_with(&format!("{name} = {value}"), limits).await;
+        }
+    }
 }

@@ -2,11 +2,22 @@
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 mod common;
+#[path = "common/through.rs"]
+mod through;
 
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use common::{Gate, holding, inc, still_clock, when_clock_is_at, within};
-use everstep::{Clock as _, HandleError, MemoryStore, Runtime, Status, StatusCode, Workflow};
+use common::{Gate, holding, inc, still_clock, waiting, when_clock_is_at, within};
+use everstep::store::{Answers, Loaded, Write};
+#[cfg(feature = "testing")]
+use everstep::store::{Call, Fault, FaultyStore};
+use everstep::{
+    BoxFuture, Clock as _, HandleError, InstanceId, MemoryStore, Runtime, Status, StatusCode, Store as _, StoreError,
+    Workflow,
+};
+use through::{Hooks, Through};
 
 const SECOND: Duration = Duration::from_secs(1);
 const MINUTE: Duration = Duration::from_mins(1);
@@ -60,4 +71,57 @@ async fn a_watch_begins_with_the_present_status_and_ends_with_the_run_or_the_run
     within(watch.next()).await.unwrap();
     runtime.shutdown(SECOND).await;
     assert_eq!(within(watch.next()).await, None);
+}
+
+/// Damages every head that is read, while it is told to.
+#[derive(Default)]
+struct Rot(std::sync::atomic::AtomicBool);
+
+impl Hooks for Rot {
+    fn commit<'a>(&'a self, store: &'a MemoryStore, batch: &'a [Write]) -> BoxFuture<'a, Result<Answers, StoreError>> {
+        store.commit(batch)
+    }
+
+    fn loaded(&self, _: &InstanceId, found: Option<Loaded>) -> Option<Loaded> {
+        let rots = self.0.load(Ordering::SeqCst);
+        found.map(|found| if rots { Loaded { head: found.head.slice(1..), ..found } } else { found })
+    }
+}
+
+/// Method: the reads of one watcher fail at the last change, for a while; nobody else has news for it.
+#[cfg(feature = "testing")]
+#[tokio::test(flavor = "multi_thread")]
+async fn watch_whose_reads_fail_gets_the_end_all_the_same() {
+    let workflow = waiting("w");
+    let store = FaultyStore::new(MemoryStore::new());
+    let runtime = Runtime::builder(store.clone()).register(&workflow).start().await.unwrap();
+    let handle = runtime.start(&workflow, "id", 1).await.unwrap();
+    let mut watch = handle.watch().await.unwrap();
+    within(watch.next()).await.unwrap();
+    handle.signal("go", &2_u32).await.unwrap();
+    assert_eq!(within(handle.result()).await, Ok(2));
+    let mut fails = 3;
+    store.plan(move |_, call| match call {
+        Call::Load(_) if fails > 0 => {
+            fails -= 1;
+            Fault::FailBefore(StoreError::Transient("not now".into()))
+        }
+        _ => Fault::None,
+    });
+    assert_eq!(within(watch.next()).await, Some(Status::Completed));
+}
+
+/// Method: the head rots under a watcher that has seen one status.
+#[tokio::test(flavor = "multi_thread")]
+async fn watch_of_a_damaged_instance_ends_and_says_why() {
+    let (workflow, rot) = (waiting("w"), Arc::new(Rot::default()));
+    let store = Through::new(&MemoryStore::new(), &rot);
+    let runtime = Runtime::builder(store).register(&workflow).start().await.unwrap();
+    let handle = runtime.start(&workflow, "id", 1).await.unwrap();
+    let mut watch = handle.watch().await.unwrap();
+    within(watch.next()).await.unwrap();
+    handle.pause("x", "y").await.unwrap();
+    rot.0.store(true, Ordering::SeqCst);
+    assert_eq!((within(watch.next()).await, within(watch.next()).await), (None, None));
+    assert!(matches!(watch.error(), Some(HandleError::Damaged(_))), "{:?}", watch.error());
 }

@@ -3,10 +3,11 @@
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use ractor::ActorRef;
 use tokio::sync::{Notify, OwnedSemaphorePermit, watch};
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::instance::Activation;
 use super::loads::LoadsSoFar;
@@ -160,9 +161,33 @@ impl Hub {
         self.closing.cancel();
     }
 
+    pub(super) fn closing(&self) -> CancellationToken {
+        self.closing.clone()
+    }
+
+    /// Closes the runtime when this is dropped.
+    pub(super) fn closing_guard(&self) -> DropGuard {
+        self.closing.clone().drop_guard()
+    }
+
     /// Resolves when the runtime shuts down.
     pub(crate) async fn closed(&self) {
         self.closing.cancelled().await;
+    }
+
+    /// Sleeps on the tokio runtime that Everstep runs on, since a caller's may have no time driver; at most until the runtime
+    /// shuts down. Elapsed time, whatever clock the runtime has.
+    pub(crate) async fn sleep(&self, time: Duration) {
+        let sleep = {
+            let _entered = self.tokio.enter();
+            tokio::time::sleep(time)
+        };
+        tokio::select! {
+            // First, since a sleep of a tokio runtime that has ended panics when it is polled.
+            biased;
+            () = self.closed() => {}
+            () = sleep => {}
+        }
     }
 
     pub(crate) fn subscribe(&self, instance: &InstanceId) -> Subscription {

@@ -134,7 +134,7 @@ pub(super) fn spawn(hub: &Arc<Hub>, root: ActorCell) -> std::io::Result<(Persist
         rows_written: 0,
         backoff: BACKOFF.0,
     };
-    let tokio = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
+    let tokio = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let queue_of_actor = Arc::clone(&queue);
     let thread = std::thread::Builder::new().name("everstep-persistence".into()).spawn(move || {
         tokio.block_on(async move {

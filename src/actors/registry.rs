@@ -5,14 +5,14 @@
 //! an instance never has two actors at work.
 
 use std::hash::BuildHasher as _;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use dashmap::DashMap;
 use dashmap::mapref::entry::Entry as MapEntry;
 use foldhash::fast::RandomState;
-use ractor::{ActorCell, ActorId, ActorRef, MessagingErr};
+use ractor::{ActorCell, ActorId, ActorRef, ActorStatus, MessagingErr};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 
 use super::hub::Hub;
@@ -48,6 +48,8 @@ struct Entry {
 pub(super) struct Standing {
     /// Mail cast and not handled yet.
     queued: AtomicUsize,
+    /// Whether the actor was told to stop.
+    is_told_to_stop: AtomicBool,
     /// The run that the actor has at work.
     run: Mutex<Option<RunId>>,
 }
@@ -264,7 +266,7 @@ impl Registry {
         died
     }
 
-    /// Tells everyone to stop, and waits until they have.
+    /// Tells every actor once to stop, and waits until all have left.
     pub(super) async fn stop_all(&self) {
         loop {
             let left = self.left.notified();
@@ -275,7 +277,7 @@ impl Registry {
             for id in ids {
                 // Awake or on its way; one that has just left needs no telling and is not woken.
                 if let Some(entry) = self.awake.get(&id)
-                    && entry.cast(Mail::Stop).is_err()
+                    && entry.stop().is_err()
                 {
                     let actor = entry.actor.get_id();
                     drop(entry);
@@ -322,6 +324,12 @@ impl Entry {
         }
     }
 
+    /// Tells the actor to stop, unless it was told: one that is busy for long would be sent more and more.
+    fn stop(&self) -> Result<(), Mail> {
+        let is_told = self.standing.is_told_to_stop.swap(true, Ordering::AcqRel);
+        if is_told && self.actor.get_status() < ActorStatus::Stopping { Ok(()) } else { self.cast(Mail::Stop) }
+    }
+
     /// A new actor takes messages; if it does not even start, senders see the dropped reply.
     fn cast_to_new(&self, mail: Mail) {
         let _ = self.cast(mail);
@@ -332,3 +340,6 @@ impl Entry {
         self.standing = standing;
     }
 }
+
+#[cfg(test)]
+mod tests;

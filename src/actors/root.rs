@@ -4,6 +4,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use ractor::{Actor, ActorProcessingErr, ActorRef, SupervisionEvent};
+use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::hub::{Health, Hub, HubParts, Running, ToInstances};
 use super::pruner::Retention;
@@ -79,6 +80,7 @@ impl Actors {
         let first_tick = running.timers.clone();
         let _ = hub.parts.set(running);
         first_tick.cast(TimerMessage::Tick).map_err(|error| text(&error))?;
+        tokio::spawn(close_with_tokio(hub.closing_guard(), hub.closing()));
         tokio::spawn(recovery::run(Arc::downgrade(&hub)));
         if retention.is_limited() {
             tokio::spawn(pruner::run(Arc::downgrade(&hub), retention));
@@ -128,6 +130,13 @@ impl Actors {
         self.root.stop_children(None);
         self.root.stop(None);
     }
+}
+
+/// Waits for the end. If the tokio runtime ends first, it drops this and so closes: nothing would ever answer callers that are
+/// on another one.
+async fn close_with_tokio(guard: DropGuard, closing: CancellationToken) {
+    closing.cancelled().await;
+    drop(guard);
 }
 
 impl Drop for Actors {

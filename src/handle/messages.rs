@@ -69,7 +69,7 @@ impl<O: 'static> InstanceHandle<O> {
                         repeats += 1;
                         // It may have been done: too late to be refused.
                         when_busy = WhenBusy::Wait;
-                        tokio::time::sleep(Duration::from_millis(50) * repeats).await;
+                        self.hub().sleep(Duration::from_millis(50) * repeats).await;
                     }
                     answer => return answer,
                 },

@@ -171,7 +171,7 @@ impl RuntimeBuilder {
                 "instances of a workflow that is not registered are left alone");
         }
         let parts = HubParts {
-            limits: self.limits,
+            limits: self.limits.clamped(),
             when_busy: self.when_busy,
             clock: self.clock,
             store: self.store,

@@ -224,7 +224,7 @@ impl Starting {
                     repeats += 1;
                     // It may have been done: too late to be refused.
                     self.when_busy = WhenBusy::Wait;
-                    tokio::time::sleep(Duration::from_millis(50) * repeats).await;
+                    self.hub.sleep(Duration::from_millis(50) * repeats).await;
                     existing = self.found().await?;
                 }
                 outcome => return outcome,

@@ -1,0 +1,58 @@
+//! An actor that is busy for long is told once to stop.
+
+use std::sync::atomic::AtomicU32;
+
+use ractor::{Actor, ActorProcessingErr};
+
+use super::*;
+
+/// Counts what it is sent, once it gets to it.
+struct Busy {
+    gate: Arc<Semaphore>,
+    stops: Arc<AtomicU32>,
+}
+
+impl Actor for Busy {
+    type Msg = InstanceMessage;
+    type State = ();
+    type Arguments = ();
+
+    async fn pre_start(&self, _: ActorRef<InstanceMessage>, (): ()) -> Result<(), ActorProcessingErr> {
+        Ok(())
+    }
+
+    async fn handle(
+        &self,
+        _: ActorRef<InstanceMessage>,
+        message: InstanceMessage,
+        (): &mut (),
+    ) -> Result<(), ActorProcessingErr> {
+        self.gate.acquire().await?.forget();
+        if let InstanceMessage::Mail(Mail::Stop) = message {
+            self.stops.fetch_add(1, Ordering::SeqCst);
+        }
+        Ok(())
+    }
+}
+
+/// Method: the actor sits in a handler while everyone is told to stop again and again, then gets to what it was sent.
+#[tokio::test]
+async fn stop_all_tells_a_busy_actor_once() {
+    let (gate, stops) = (Arc::new(Semaphore::new(0)), Arc::new(AtomicU32::new(0)));
+    let busy = Busy { gate: Arc::clone(&gate), stops: Arc::clone(&stops) };
+    let (actor, handle) = Actor::spawn(None, busy, ()).await.unwrap();
+    let registry = Registry::new(1, 1);
+    let id = InstanceId::new("busy").unwrap();
+    let resident = registry.resident().await.unwrap();
+    let places = Arc::new(Semaphore::new(1));
+    let entry = Entry { actor: actor.clone(), standing: Arc::default(), places, _resident: resident };
+    registry.awake.insert(id.clone(), entry);
+    for _ in 0..3 {
+        // As its round does, each time somebody leaves.
+        assert!(tokio::time::timeout(Duration::from_millis(30), registry.stop_all()).await.is_err());
+    }
+    gate.add_permits(Semaphore::MAX_PERMITS);
+    actor.drain().unwrap();
+    handle.await.unwrap();
+    assert_eq!(stops.load(Ordering::SeqCst), 1);
+}
