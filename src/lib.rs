@@ -84,6 +84,7 @@
 //! | test with crashes, stubs and a store that fails | the module `testing`, behind the feature of that name |
 
 mod actors;
+mod cause;
 mod clock;
 mod codec;
 mod definition;
@@ -106,6 +107,7 @@ pub use tokio_util::sync::CancellationToken;
 // In signatures of traits that users implement.
 pub use {bytes, erased_serde};
 
+pub use cause::Cause;
 pub use clock::{BoxFuture, Clock, ManualClock, SystemClock};
 pub use codec::{
     Block, CUSTOM_CODEC_ID_MIN, Codec, CodecError, CustomCodec, Home, Leaf, LoopResult, Output, Place, ReadWith,
@@ -125,7 +127,7 @@ pub use limits::{Bound, Limits, WhenBusy};
 pub use run_once::{RunOnce, RunOnceError};
 pub use runtime::{
     Cursor, CursorError, Health, InstanceFilter, ListError, Listed, Page, Retention, Runtime, RuntimeBuilder,
-    RuntimeError, Stalled, StartOptions, StartReport, Started, Unplaced, Unregistered,
+    RuntimeError, Stalled, StartOptions, StartReport, Started, Unplaced, Unregistered, WeakRuntime,
 };
 pub use status::{Failure, Status, StatusCode};
 #[cfg(feature = "file-store")]

@@ -483,3 +483,24 @@ async fn limits_at_their_extremes_break_nothing() {
         }
     }
 }
+
+/// Method: a run has ended, and its actor is awake for a delete whose commit is held.
+#[tokio::test(flavor = "multi_thread")]
+async fn result_of_an_ended_run_waits_for_no_other_commit() {
+    let (held, _runtime, _, handle) = started().await;
+    handle.signal("go", &1_u32).await.unwrap();
+    handle.signal("go", &2_u32).await.unwrap();
+    within(handle.result()).await.unwrap();
+    held.hold();
+    let mut delete = pin!(handle.delete());
+    let is_committing = async {
+        while held.hold.receiver_count() == 0 {
+            tokio::task::yield_now().await;
+        }
+    };
+    assert!(poll(&mut delete).await.is_none());
+    within(is_committing).await;
+    assert_eq!(within(handle.result()).await, Ok(((0, 1), 2)));
+    held.release();
+    within(delete).await.unwrap();
+}

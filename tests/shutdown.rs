@@ -4,10 +4,11 @@
 
 mod common;
 
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use common::{open, within};
-use everstep::{MessageError, ResultError, Runtime, StartError, Workflow};
+use everstep::{Dep, MessageError, ResultError, Runtime, StartError, WeakRuntime, Workflow};
 use tokio::task::JoinSet;
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -66,4 +67,36 @@ fn a_shutdown_ends_although_nobody_drives_the_tokio_runtime_it_was_started_on() 
         runtime
     });
     busy.block_on(within(runtime.shutdown(SECOND)));
+}
+
+/// Method: a task shuts its own runtime down, which cancels the task once the grace is over; the directory is free afterwards.
+#[tokio::test(flavor = "multi_thread")]
+async fn shutdown_asked_for_by_a_task_comes_to_its_end() {
+    let dir = tempfile::tempdir().unwrap();
+    let stop = async |n: u32, Dep(late): Dep<OnceLock<WeakRuntime>>| {
+        let runtime = late.get().and_then(WeakRuntime::upgrade).ok_or("it is gone")?;
+        runtime.shutdown(Duration::from_millis(20)).await;
+        Ok::<_, &str>(n)
+    };
+    let workflow = Workflow::builder("stop").then("stop", stop).build().unwrap();
+    let late = Arc::new(OnceLock::new());
+    let builder = Runtime::builder(open(dir.path()).await).register(&workflow);
+    let runtime = builder.provide_arc(Arc::clone(&late)).start().await.unwrap();
+    late.set(runtime.downgrade()).unwrap();
+    let handle = runtime.start(&workflow, "id", 1).await.unwrap();
+    assert_eq!(within(handle.result()).await, Err(ResultError::ShuttingDown));
+    open(dir.path()).await;
+}
+
+/// Method: the runtime is among its own services, by a weak reference, and everybody lets go of it.
+#[tokio::test(flavor = "multi_thread")]
+async fn runtime_among_its_services_stops_when_it_is_dropped() {
+    let dir = tempfile::tempdir().unwrap();
+    let late = Arc::new(OnceLock::<WeakRuntime>::new());
+    let builder = Runtime::builder(open(dir.path()).await);
+    let runtime = builder.provide_arc(Arc::clone(&late)).start().await.unwrap();
+    late.set(runtime.downgrade()).unwrap();
+    drop(runtime);
+    open(dir.path()).await;
+    assert!(late.get().unwrap().upgrade().is_none());
 }

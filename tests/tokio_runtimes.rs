@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use everstep::store::{Answers, Call, Fault, FaultyStore, Write};
 use everstep::{
-    BoxFuture, Clock, MemoryStore, MessageError, ResultError, Runtime, RuntimeError, StartError, StatusCode,
+    BoxFuture, Cause, Clock, MemoryStore, MessageError, ResultError, Runtime, RuntimeError, StartError, StatusCode,
     Store as _, StoreError, SystemClock, Timestamp, Workflow, task,
 };
 use through::{Hooks, Through};
@@ -90,7 +90,7 @@ impl Hooks for Networked {
     fn commit<'a>(&'a self, store: &'a MemoryStore, batch: &'a [Write]) -> BoxFuture<'a, Result<Answers, StoreError>> {
         Box::pin(async move {
             let connected = TcpStream::connect(self.0).await;
-            connected.map_err(|error| StoreError::Fatal(error.to_string()))?;
+            connected.map_err(|error| StoreError::Fatal(Cause::of(error)))?;
             store.commit(batch).await
         })
     }

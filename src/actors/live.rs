@@ -14,6 +14,7 @@ use ractor::ActorRef;
 
 use super::hub::Hub;
 use super::mail::{InstanceMessage, Mail, MailError, Replacement, Reply, SignalMail};
+use super::registry::Standing;
 use super::writing::Pending;
 use crate::codec::Codec;
 use crate::definition::{Definition, Op};
@@ -26,6 +27,7 @@ use crate::status::Status;
 
 pub(super) struct Live {
     pub(super) hub: Arc<Hub>,
+    pub(super) standing: Arc<Standing>,
     pub(super) actor: ActorRef<InstanceMessage>,
     pub(super) definition: Arc<Definition>,
     pub(super) codec: Codec,
@@ -57,6 +59,7 @@ pub(super) struct Live {
 impl Live {
     pub(super) fn new(
         hub: Arc<Hub>,
+        standing: Arc<Standing>,
         actor: ActorRef<InstanceMessage>,
         definition: Arc<Definition>,
         codec: Codec,
@@ -65,6 +68,7 @@ impl Live {
         let (told, durable) = (snapshot.status(definition.program()), snapshot.seq());
         Self {
             hub,
+            standing,
             actor,
             definition,
             codec,

@@ -239,10 +239,11 @@ impl State {
             // A store that panics is one that failed: its actor must not die of it, with everything that waits.
             let committed = match caught(self.store.commit(writes)).await {
                 Ok(committed) => committed,
-                Err(panic) => Err(StoreError::Fatal(format!("its commit {panic}"))),
+                Err(panic) => Err(StoreError::Fatal(format!("its commit {panic}").into())),
             };
             match committed {
                 Err(StoreError::Transient(reason)) if !self.is_closing() => {
+                    let reason = reason.to_string();
                     tracing::warn!(reason, "the store is not available; trying the same batch again");
                     self.set_health(Health::Unhealthy { reason });
                     self.back_off().await;

@@ -10,6 +10,7 @@ use std::time::Duration;
 use tokio::task::JoinSet;
 
 use super::hub::Hub;
+use crate::cause::Cause;
 use crate::clock::sleep_until;
 use crate::id::InstanceId;
 use crate::lifecycle::{CommitError, Port as _, deletion};
@@ -147,7 +148,7 @@ async fn prune_some(
     }
     let mut outcome = Ok(());
     while let Some(done) = deletes.join_next().await {
-        outcome = outcome.and(done.unwrap_or_else(|error| Err(StoreError::Transient(error.to_string()))));
+        outcome = outcome.and(done.unwrap_or_else(|error| Err(StoreError::Transient(Cause::of(error)))));
     }
     if !ends.is_empty() {
         // Also after a failure: some may be gone.

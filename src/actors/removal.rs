@@ -83,6 +83,7 @@ impl State {
             hub.running().executor.stop(&AttemptKey { instance: self.id.clone(), run, ticket });
         }
         hub.arm(&self.id, Wake { at: None, stored: true });
+        hub.upgrades.forget(&self.id);
         hub.waiters.tell(&self.id);
         hub.persistence().sweep();
         self.being = Being::Gone(MailError::NotFound);

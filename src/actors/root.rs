@@ -10,6 +10,7 @@ use super::hub::{Health, Hub, HubParts, Running, ToInstances};
 use super::pruner::Retention;
 use super::timers::TimerMessage;
 use super::{persistence, pruner, recovery, shard, timers};
+use crate::cause::Cause;
 use crate::executor::{Executor, Watchdog};
 use crate::lifecycle::Port as _;
 
@@ -61,30 +62,31 @@ pub(crate) struct Actors {
 
 impl Actors {
     /// Starts everything; recovery goes on in the background.
-    pub(crate) async fn start(parts: HubParts, retention: Retention) -> Result<Self, String> {
+    pub(crate) async fn start(parts: HubParts, retention: Retention) -> Result<Self, Cause> {
         let hub = Hub::new(parts);
-        let text = |error: &dyn std::fmt::Display| error.to_string();
-        let (root, _) = Actor::spawn(None, Root, Arc::downgrade(&hub)).await.map_err(|error| text(&error))?;
+        let (root, _) = Actor::spawn(None, Root, Arc::downgrade(&hub)).await.map_err(Cause::of)?;
+        let unfinished = Unfinished(Some(root.clone()));
         let mut shards = Vec::with_capacity(SHARDS);
         for _ in 0..SHARDS {
-            shards.push(shard::spawn(&hub, root.get_cell()).await.map_err(|error| text(&error))?);
+            shards.push(shard::spawn(&hub, root.get_cell()).await.map_err(Cause::of)?);
         }
         hub.registry.set_shards(shards);
         let executor = Executor::new(&hub.limits, Arc::clone(&hub.clock), Arc::new(ToInstances(Arc::downgrade(&hub))));
-        let watchdog = Watchdog::start(&executor).map_err(|error| text(&error))?;
-        let (handle, thread) = persistence::spawn(&hub, root.get_cell()).map_err(|error| text(&error))?;
-        let timers = timers::spawn(&hub, root.get_cell()).await.map_err(|error| text(&error))?;
+        let watchdog = Watchdog::start(&executor).map_err(Cause::of)?;
+        let (handle, thread) = persistence::spawn(&hub, root.get_cell()).map_err(Cause::of)?;
+        let timers = timers::spawn(&hub, root.get_cell()).await.map_err(Cause::of)?;
         handle.sweep();
         let running = Running { executor, persistence: handle, timers };
         // Set here only, and before anything is sent that looks at it.
         let first_tick = running.timers.clone();
         let _ = hub.parts.set(running);
-        first_tick.cast(TimerMessage::Tick).map_err(|error| text(&error))?;
+        first_tick.cast(TimerMessage::Tick).map_err(Cause::of)?;
         tokio::spawn(close_with_tokio(hub.closing_guard(), hub.closing()));
         tokio::spawn(recovery::run(Arc::downgrade(&hub)));
         if retention.is_limited() {
             tokio::spawn(pruner::run(Arc::downgrade(&hub), retention));
         }
+        unfinished.finish();
         Ok(Self { hub, root, persistence: Mutex::new(Some(thread)), watchdog: Mutex::new(Some(watchdog)) })
     }
 
@@ -129,6 +131,24 @@ impl Actors {
         self.hub.running().timers.stop(None);
         self.root.stop_children(None);
         self.root.stop(None);
+    }
+}
+
+/// Stops what was started if the start fails or is given up half way: the thread and the store's lock would stay.
+struct Unfinished(Option<ActorRef<()>>);
+
+impl Unfinished {
+    fn finish(mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for Unfinished {
+    fn drop(&mut self) {
+        if let Some(root) = self.0.take() {
+            root.stop_children(None);
+            root.stop(None);
+        }
     }
 }
 

@@ -76,6 +76,7 @@ impl State {
         let setting = Setting { program: newer.program(), limits: &hub.limits, now: hub.clock.now() };
         match take_over(hub.persistence(), &setting, newer, takeover, snapshot).await {
             Ok(snapshot) => {
+                hub.upgrades.forget(&self.id);
                 tracing::info!(instance = %self.id, from = %hash, to = %newer.hash(), "an instance is taken over");
                 hub.waiters.tell(&self.id);
                 Ok(snapshot)
@@ -92,11 +93,13 @@ impl State {
     }
 
     pub(super) fn live(&self, myself: &ActorRef<InstanceMessage>, snapshot: Snapshot) -> Result<Box<Live>, MailError> {
-        self.standing.works_on(Some(snapshot.run()));
+        // Of a run that has ended there will be no more news.
+        self.standing.works_on(snapshot.end().is_none().then(|| snapshot.run()));
         let hash = snapshot.definition();
         let definition = self.hub.definitions.get(&hash).ok_or(MailError::NotRegistered(hash))?;
         let codec: &Codec = self.hub.codecs.get(&snapshot.codec()).ok_or(MailError::UnknownCodec(snapshot.codec()))?;
-        Ok(Box::new(Live::new(Arc::clone(&self.hub), myself.clone(), Arc::clone(definition), codec.clone(), snapshot)))
+        let (hub, standing) = (Arc::clone(&self.hub), Arc::clone(&self.standing));
+        Ok(Box::new(Live::new(hub, standing, myself.clone(), Arc::clone(definition), codec.clone(), snapshot)))
     }
 
     /// A damaged instance is set aside; a store that fails is not the instance's fault.

@@ -49,6 +49,11 @@ impl Upgrades {
         }
     }
 
+    /// Forgets an instance that was placed, deleted or replaced meanwhile.
+    pub(super) fn forget(&self, instance: &InstanceId) {
+        self.unplaced.lock().unwrap_or_else(PoisonError::into_inner).remove(instance);
+    }
+
     /// Those that were found so far, at most 1,000.
     pub(crate) fn unplaced(&self) -> Vec<Unplaced> {
         self.unplaced.lock().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()

@@ -156,6 +156,8 @@ impl Live {
             return;
         }
         if self.is_over() {
+            // First: who listens from now on reads the end, which is stored, and does not count on more news.
+            self.standing.works_on(None);
             self.hub.waiters.tell_end(&self.snapshot);
         } else {
             self.hub.waiters.tell(self.snapshot.instance());

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::MessageError;
 use crate::actors::{Hub, Mail, MailError, Reply};
+use crate::cause::Cause;
 use crate::id::InstanceId;
 use crate::limits::WhenBusy;
 use crate::machine::Refusal;
@@ -49,7 +50,7 @@ pub(super) fn explain(hub: &Hub, answer: Answer) -> Result<(), MessageError> {
         }
         MailError::Closing => MessageError::ShuttingDown,
         MailError::Store(_) if hub.is_closing() => MessageError::ShuttingDown,
-        MailError::Store(error) => MessageError::OutcomeUnknown(error.to_string()),
+        MailError::Store(error) => MessageError::OutcomeUnknown(Cause::of(error)),
         MailError::Fenced => MessageError::OutcomeUnknown("another writer has moved the instance".into()),
     })
 }

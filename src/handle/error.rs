@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use crate::cause::Cause;
 use crate::codec::CodecError;
 use crate::definition::SignalError;
 use crate::id::{DefinitionHash, IdError};
@@ -134,7 +135,7 @@ pub enum MessageError {
     ShuttingDown,
     /// Whether the message took effect is unknown: look at the status, or send it again where that is harmless.
     #[error("whether the message took effect is unknown: {0}")]
-    OutcomeUnknown(String),
+    OutcomeUnknown(#[source] Cause),
 }
 
 /// Why there is no result.

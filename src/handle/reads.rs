@@ -156,7 +156,10 @@ impl<O: 'static> InstanceHandle<O> {
             let names = hub.names(&snapshot.definition()).await?;
             return Ok(snapshot.waits(&*names));
         }
-        Err(StoreError::Transient(format!("the instance moved {READS_MAX} times while it was read: ask again")).into())
+        {
+            let moved = format!("the instance moved {READS_MAX} times while it was read: ask again");
+            Err(StoreError::Transient(moved.into()).into())
+        }
     }
 
     fn codec_of(&self, id: u8) -> Result<&Codec, HandleError> {

@@ -8,6 +8,7 @@ use std::time::Duration;
 use super::Runtime;
 use super::report::{StartReport, find_unregistered};
 use crate::actors::{Actors, HubParts, Retention, TakeOvers};
+use crate::cause::Cause;
 use crate::clock::{Clock, SystemClock};
 use crate::codec::{CUSTOM_CODEC_ID_MIN, Codec};
 use crate::definition::{Definition, Deps, MissingDep, Workflow};
@@ -47,7 +48,7 @@ pub enum RuntimeError {
     Store(#[from] StoreError),
     /// The actors could not be started.
     #[error("the actors could not be started: {0}")]
-    Actors(String),
+    Actors(#[source] Cause),
 }
 
 /// Puts a [`Runtime`] together.

@@ -6,7 +6,7 @@ mod list;
 mod report;
 mod start;
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use crate::actors::Actors;
@@ -35,6 +35,9 @@ pub use start::{StartOptions, Started};
 /// Cheap to clone. [`Runtime::shutdown`] stops it gently. Otherwise it stops when the last clone is dropped and the last
 /// handle and watch of it, at once and without losing anything that was acknowledged; the store is let go of a moment
 /// later, so shut it down first if you mean to open the same directory again.
+///
+/// A service that is provided to tasks must not hold a clone of the runtime it is provided to, since the runtime holds its
+/// services: it would never stop by itself. Let it hold a [`WeakRuntime`].
 ///
 /// Runs on the tokio runtime it is started on, which needs its time driver.
 #[derive(Clone)]
@@ -139,8 +142,42 @@ impl Runtime {
     /// A thread cannot be stopped: a [`blocking`](crate::Task::blocking) task that looks at no token runs on, and what it gives
     /// is nobody's. This does not wait for it. A tokio runtime that is dropped does: a service that must not wait ends its
     /// own with `tokio::runtime::Runtime::shutdown_timeout`, or exits.
+    ///
+    /// Comes to its end also if the caller gives up, as long as the caller's tokio runtime lives: a task of this runtime may
+    /// call it, and is cancelled with the others once the grace is over.
     pub async fn shutdown(&self, grace: Duration) {
-        self.inner.actors.shutdown(grace).await;
+        let actors = Arc::clone(&self.inner.actors);
+        let shutdown = async move { actors.shutdown(grace).await };
+        match tokio::runtime::Handle::try_current() {
+            // An error means that the caller's tokio runtime ends.
+            Ok(tokio) => drop(tokio.spawn(shutdown).await),
+            Err(_) => shutdown.await,
+        }
+    }
+
+    /// Returns a reference that does not keep this running: for a service that its own tasks use, which would otherwise hold
+    /// the runtime that holds the service.
+    pub fn downgrade(&self) -> WeakRuntime {
+        WeakRuntime { inner: Arc::downgrade(&self.inner) }
+    }
+}
+
+/// A reference to a [`Runtime`] that does not keep it running; from [`Runtime::downgrade`].
+#[derive(Clone)]
+pub struct WeakRuntime {
+    inner: Weak<Inner>,
+}
+
+impl WeakRuntime {
+    /// Returns the runtime, if a clone of it is still there.
+    pub fn upgrade(&self) -> Option<Runtime> {
+        Some(Runtime { inner: self.inner.upgrade()? })
+    }
+}
+
+impl std::fmt::Debug for WeakRuntime {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("WeakRuntime")
     }
 }
 

@@ -9,6 +9,7 @@ use tokio::task::JoinError;
 
 use super::Runtime;
 use crate::actors::{Hub, Mail, PayloadShare, Replacement, Undelivered};
+use crate::cause::Cause;
 use crate::codec::{CodecError, Value};
 use crate::definition::{Definition, Workflow};
 use crate::handle::InstanceHandle;
@@ -141,7 +142,7 @@ impl Runtime {
         let (run, codec) = (starting.new.run, starting.new.codec);
         // In a task of its own: a caller who gives up does not keep a run that is durable from beginning.
         let outcome = hub.tokio.spawn(starting.run(existing)).await;
-        let lost = |error: JoinError| Err(StartError::OutcomeUnknown(StoreError::Transient(error.to_string())));
+        let lost = |error: JoinError| Err(StartError::OutcomeUnknown(StoreError::Transient(Cause::of(error))));
         if let Some(found) = outcome.unwrap_or_else(lost)? {
             return self.existing(workflow, instance, found);
         }

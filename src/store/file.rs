@@ -11,6 +11,7 @@ use super::directory::{Directory, is_established, unreadable};
 use super::journal::{self, Position, Torn};
 use super::kv::{Kv, KvStore, Ops};
 use super::{Durability, StoreError, keys};
+use crate::cause::Cause;
 
 /// An embedded store in a directory, on the log-structured store `fjall`; the default choice.
 ///
@@ -82,10 +83,10 @@ impl FileStore {
             let (at, directory) = (path.display().to_string(), Arc::clone(&open.directory));
             let store = Self::over(Files { path, durability, open: RwLock::new(Some(open)) });
             store.check_layout(&at, directory.is_established())?;
-            directory.establish().map_err(|error| fatal(&error))?;
+            directory.establish().map_err(fatal)?;
             Ok(store)
         });
-        opening.await.unwrap_or_else(|error| Err(StoreError::Fatal(error.to_string())))
+        opening.await.unwrap_or_else(|error| Err(fatal(error)))
     }
 }
 
@@ -118,7 +119,7 @@ impl Open {
                 break;
             }
             // Writes nothing, since every batch was handed over; it says whether the database has failed.
-            self.database.persist(PersistMode::Buffer).map_err(|error| fatal(&error))?;
+            self.database.persist(PersistMode::Buffer).map_err(fatal)?;
             std::thread::sleep(TABLES_WAIT);
         }
         Ok(())
@@ -143,8 +144,8 @@ fn note_durable(path: &Path, reached: Position) {
     }
 }
 
-fn fatal(error: &dyn std::fmt::Display) -> StoreError {
-    StoreError::Fatal(error.to_string())
+fn fatal(error: impl std::error::Error + Send + Sync + 'static) -> StoreError {
+    StoreError::Fatal(Cause::of(error))
 }
 
 impl Files {
@@ -158,7 +159,7 @@ impl Files {
 impl Kv for Files {
     fn get(&self, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
         self.with(|open| {
-            let value = open.database.snapshot().get(&open.map, key).map_err(|error| fatal(&error))?;
+            let value = open.database.snapshot().get(&open.map, key).map_err(fatal)?;
             Ok(value.map(Bytes::from))
         })
     }
@@ -167,7 +168,7 @@ impl Kv for Files {
         self.with(|open| {
             let mut found = Vec::new();
             for entry in open.database.snapshot().range(&open.map, from..).take(limit) {
-                let (key, value) = entry.into_inner().map_err(|error| fatal(&error))?;
+                let (key, value) = entry.into_inner().map_err(fatal)?;
                 if !key.starts_with(prefix) {
                     break;
                 }
@@ -192,7 +193,7 @@ impl Kv for Files {
                     None => batch.remove(&open.map, key),
                 }
             }
-            batch.commit().map_err(|error| fatal(&error))
+            batch.commit().map_err(fatal)
         })
     }
 
@@ -204,7 +205,7 @@ impl Kv for Files {
             return Err(unreadable(&self.path, &"it is gone"));
         }
         let reopened = Open::new(&self.path, Torn::Dropped)?;
-        if !reopened.map.contains_key(keys::VERSION).map_err(|error| fatal(&error))? {
+        if !reopened.map.contains_key(keys::VERSION).map_err(fatal)? {
             return Err(unreadable(&self.path, &"it has lost what was stored in it"));
         }
         *open = Some(reopened);

@@ -12,6 +12,7 @@
 pub mod conformance;
 #[cfg(feature = "file-store")]
 mod directory;
+mod error;
 #[cfg(feature = "testing")]
 mod faulty;
 #[cfg(feature = "file-store")]
@@ -33,6 +34,7 @@ use crate::machine::{RowChange, RowKey};
 use crate::status::StatusCode;
 use crate::time::Timestamp;
 
+pub use error::StoreError;
 #[cfg(feature = "testing")]
 pub use faulty::{Call, CrashPoint, Fault, FaultyStore};
 #[cfg(feature = "file-store")]
@@ -49,33 +51,6 @@ pub enum Durability {
     /// A crash or kill of the process only: batches are handed to the operating system. Power loss may take back what
     /// was acknowledged.
     ProcessCrash,
-}
-
-/// Why a store could not do what it was asked.
-///
-/// A failed commit may yet have become durable: it is an unknown outcome, never "did not happen".
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum StoreError {
-    /// It may work when tried again, with the same batch.
-    #[error("the store is not available just now: {0}")]
-    Transient(String),
-    /// The store must be reopened before anything else is written.
-    #[error("the store failed: {0}")]
-    Fatal(String),
-    /// Another process, or another store in this one, has the directory open.
-    #[error(
-        "{0} is open already, in another process or in this one: only one runtime may use a data directory at a time"
-    )]
-    Locked(String),
-    /// What is on disk is not a store of ours, or cannot be read.
-    #[error("the store at {at} cannot be opened: {why}")]
-    Unreadable {
-        /// Where.
-        at: String,
-        /// What is wrong.
-        why: String,
-    },
 }
 
 /// One conditional write of one instance: everything a transition changes, or nothing.
