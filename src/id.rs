@@ -1,7 +1,8 @@
 //! Names and identities, each a type of its own, checked where it enters.
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, LazyLock};
 
 use serde::{Deserialize, Serialize};
 
@@ -159,6 +160,41 @@ impl fmt::Debug for RunId {
 impl fmt::Display for RunId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:032x}", self.0)
+    }
+}
+
+/// Tells one write of an instance from every other: each write carries one, which is stored with what it wrote. A batch that
+/// is repeated carries the same stamps, and is known by them.
+///
+/// A number of eight bytes that no other write at the same transition has, whoever makes it: of a random beginning per
+/// process, counted up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Stamp(u64);
+
+impl Stamp {
+    /// No stamp: that of records written before there were any. Proves nothing, and is never taken for a repeated one.
+    pub const NONE: Self = Self(0);
+
+    /// One that no other write has.
+    pub fn generate() -> Self {
+        static NEXT: LazyLock<AtomicU64> =
+            LazyLock::new(|| AtomicU64::new(u64::try_from(random_u128() >> 64).unwrap_or_default()));
+        Self(NEXT.fetch_add(1, Ordering::Relaxed).max(1))
+    }
+
+    /// The stamp as 8 bytes, big-endian.
+    pub const fn to_bytes(self) -> [u8; 8] {
+        self.0.to_be_bytes()
+    }
+
+    /// The stamp from its 8 bytes.
+    pub const fn from_bytes(bytes: [u8; 8]) -> Self {
+        Self(u64::from_be_bytes(bytes))
+    }
+
+    /// Whether both are of the same write.
+    pub fn is_of_same_write(self, other: Self) -> bool {
+        self == other && self != Self::NONE
     }
 }
 

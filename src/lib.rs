@@ -121,7 +121,7 @@ pub use definition::{
     WaitOp, Workflow, WorkflowInfo, task,
 };
 pub use handle::{HandleError, InstanceHandle, MessageError, ResultError, StatusWatch};
-pub use id::{DefinitionHash, HashError, IdError, InstanceId, NodePath, RunId};
+pub use id::{DefinitionHash, HashError, IdError, InstanceId, NodePath, RunId, Stamp};
 pub use lifecycle::{ConflictPolicy, ExistingInstance, StartError};
 pub use limits::{Bound, Limits, WhenBusy};
 pub use run_once::{RunOnce, RunOnceError};

@@ -12,9 +12,9 @@ use std::convert::Infallible;
 use std::time::Duration;
 
 use bytes::Bytes;
-use common::{Gate, counting, holding, inc, reach_code, waiting, with, within};
-use everstep::machine::{RowKey, encode_quarantine};
-use everstep::store::{Change, Condition, Write};
+use common::{Gate, counting, forced, holding, inc, reach_code, set_aside, waiting, with, within};
+use everstep::machine::RowKey;
+use everstep::store::Change;
 use everstep::{
     ConflictPolicy, HandleError, InstanceHandle, InstanceId, MemoryStore, MessageError, NodePath, ResultError, RunId,
     Runtime, StatusCode, Store as _, Workflow, task,
@@ -29,13 +29,12 @@ fn id(text: &str) -> InstanceId {
 
 /// A write to an instance that is there, past the runtime.
 async fn force(store: &MemoryStore, instance: &str, change: Change) {
-    let (instance, run) = (id(instance), RunId::from_bytes([0; 16]));
-    let write = Write { instance, condition: Condition::Present, change, rows: Vec::new(), run, superseded: None };
+    let write = forced(store, instance, change).await;
     assert_eq!(store.commit(&[write]).await.unwrap(), [Ok(())]);
 }
 
 async fn quarantine(store: &MemoryStore, instance: &str) {
-    force(store, instance, Change::Quarantine(encode_quarantine(&id(instance), "it bites"))).await;
+    set_aside(store, instance, "it bites").await;
 }
 
 /// Waits until no row of a run is left.

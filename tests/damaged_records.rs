@@ -8,13 +8,13 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use bytes::Bytes;
-use common::{inc, moving, same, still_clock, within};
+use common::{forced, inc, moving, same, still_clock, within};
 use everstep::lifecycle::load;
 use everstep::machine::{Envelope, RowChange, RowKey, encode_quarantine};
-use everstep::store::{Change, Condition, Write};
+use everstep::store::{Change, Write};
 use everstep::{
     Concurrency, HandleError, Health, InstanceHandle, InstanceId, ManualClock, MemoryStore, MessageError, NodePath,
-    ResultError, RunId, Runtime, Status, StatusCode, Store as _, Workflow,
+    ResultError, RunId, Runtime, Stamp, Status, StatusCode, Store as _, Workflow,
 };
 
 const MINUTE: Duration = Duration::from_mins(1);
@@ -166,8 +166,7 @@ impl Scene {
 
     /// Writes the victim past the runtime.
     async fn force(&self, change: Change, rows: Vec<RowChange>) {
-        let (instance, run) = (id(VICTIM), self.run);
-        let write = Write { instance, condition: Condition::Present, change, rows, run, superseded: None };
+        let write = Write { rows, run: self.run, ..forced(&self.store, VICTIM, change).await };
         assert_eq!(self.store.commit(&[write]).await.unwrap(), [Ok(())]);
     }
 
@@ -304,7 +303,7 @@ async fn an_instance_whose_quarantine_record_is_damaged_stays_set_aside() {
     for (how, damage) in DAMAGES {
         let scene = Scene::of(Parked::InAFork).await;
         let instance = if how == "of another key" { id("beside") } else { id(VICTIM) };
-        let record = encode_quarantine(&instance, "it bites");
+        let record = encode_quarantine(&instance, "it bites", Stamp::generate());
         scene.force(Change::Quarantine(damage(&record).into()), Vec::new()).await;
         let runtime = runtime(&scene.store, &scene.clock).await;
         let handle = within(runtime.handle(&victim(), VICTIM)).await.unwrap();

@@ -7,23 +7,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use bytes::Bytes;
-use common::within;
-use everstep::machine::encode_quarantine;
-use everstep::store::{Change, Condition, Write};
-use everstep::{
-    Cursor, CursorError, InstanceFilter, InstanceId, Listed, MemoryStore, RunId, Runtime, StatusCode, Store as _,
-    Workflow,
-};
+use common::{forced, set_aside, within};
+use everstep::store::Change;
+use everstep::{Cursor, CursorError, InstanceFilter, Listed, MemoryStore, Runtime, StatusCode, Store as _, Workflow};
 use tokio::task::JoinSet;
-
-fn id(text: &str) -> InstanceId {
-    InstanceId::new(text).unwrap()
-}
 
 /// A write to an instance that is there, past the runtime.
 async fn force(store: &MemoryStore, instance: &str, change: Change) {
-    let (instance, run) = (id(instance), RunId::from_bytes([0; 16]));
-    let write = Write { instance, condition: Condition::Present, change, rows: Vec::new(), run, superseded: None };
+    let write = forced(store, instance, change).await;
     assert_eq!(store.commit(&[write]).await.unwrap(), [Ok(())]);
 }
 
@@ -75,7 +66,7 @@ async fn populate(runtime: &Runtime, store: &MemoryStore, workflows: &[Workflow<
                         StatusCode::Paused => handle.pause("lunch", "ana").await.unwrap(),
                         StatusCode::Cancelled => handle.cancel("enough", "ana").await.unwrap(),
                         StatusCode::Quarantined => {
-                            force(&store, &name, Change::Quarantine(encode_quarantine(&id(&name), "it bites"))).await;
+                            set_aside(&store, &name, "it bites").await;
                         }
                         _ => {}
                     }
@@ -99,7 +90,7 @@ async fn a_list_in_pages_gives_every_instance_once_and_counts_agree() {
     assert_eq!(made.len(), 2_000);
     runtime.start(&workflows[0], "damaged", 1).await.unwrap();
     force(&store, "damaged", Change::Head(Bytes::from_static(b"no head at all"))).await;
-    force(&store, "damaged", Change::Quarantine(encode_quarantine(&id("damaged"), "damaged"))).await;
+    set_aside(&store, "damaged", "damaged").await;
 
     let names = [None, Some("a"), Some("b"), Some("nobody")];
     let hashes = workflows.iter().map(|workflow| Some(workflow.hash())).chain([None]);

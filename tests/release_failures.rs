@@ -6,10 +6,8 @@ mod common;
 #[path = "store_failures/faulty.rs"]
 mod faulty;
 
-use common::{Gate, holding, within};
-use everstep::machine::encode_quarantine;
-use everstep::store::{Change, Condition, Write};
-use everstep::{InstanceId, MemoryStore, MessageError, RunId, Runtime, StatusCode, Store as _, Workflow};
+use common::{Gate, holding, set_aside, within};
+use everstep::{MemoryStore, MessageError, Runtime, StatusCode, Workflow};
 use faulty::{FAILURES, Fate, Faulty};
 
 #[tokio::test]
@@ -23,11 +21,7 @@ async fn a_release_of_unknown_outcome_goes_on_by_itself_if_it_was_durable() {
         let run = runtime.start(&workflow, "id", 1).await.unwrap().run_id();
         gate.entered().await;
         drop(runtime);
-        let instance = InstanceId::new("id").unwrap();
-        let change = Change::Quarantine(encode_quarantine(&instance, "for the test"));
-        let (condition, rows) = (Condition::Present, Vec::new());
-        let write = Write { instance, condition, change, rows, run: RunId::from_bytes([0; 16]), superseded: None };
-        assert!(memory.commit(&[write]).await.unwrap().iter().all(Result::is_ok));
+        set_aside(&memory, "id", "for the test").await;
 
         let store = Faulty::over(memory);
         let runtime = Runtime::builder(store.store()).register(&workflow).start().await.unwrap();

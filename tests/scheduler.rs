@@ -3,6 +3,7 @@
 
 #[path = "scheduler/bench.rs"]
 mod bench;
+mod common;
 #[path = "scheduler/driver.rs"]
 mod driver;
 #[path = "scheduler/races.rs"]

@@ -13,10 +13,10 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
-use common::{Gate, holding, moving, open, reach_code, same, still_clock, within};
+use common::{Gate, forced, holding, moving, open, reach_code, same, still_clock, within};
 use everstep::lifecycle::{fill, load, step};
 use everstep::machine::{Event, RowKey, Setting, apply};
-use everstep::store::{Change, Condition, Write as StoreWrite};
+use everstep::store::{Change, Write as StoreWrite};
 use everstep::{
     Clock as _, Codec, Concurrency, ConflictPolicy, Dep, HandleError, InstanceId, Limits, LoopLimit, LoopResult,
     MemoryStore, ResultError, RetryPolicy, RunOnce, Runtime, SignalOutcome, StartOptions, StatusCode, Store as _,
@@ -225,14 +225,7 @@ async fn damage_and_quarantine(seen: &Seen) {
         let damaged = |bytes: &Bytes| [&bytes[..], b"x"].concat().into();
         let rows = vec![everstep::machine::RowChange { key, value: Some(damaged(&row)) }];
         let head = if name == "head" { damaged(&loaded.head) } else { loaded.head };
-        let write = StoreWrite {
-            instance: id(name),
-            condition: Condition::Present,
-            change: Change::Head(head),
-            rows,
-            run,
-            superseded: None,
-        };
+        let write = StoreWrite { rows, ..forced(&store, name, Change::Head(head)).await };
         seen.show(&write);
         assert_eq!(store.commit(&[write]).await.unwrap(), [Ok(())]);
     }

@@ -24,7 +24,7 @@ mod file {
     use bytes::Bytes;
     use everstep::machine::{self, NewRun, RowChange, RowKey, Setting};
     use everstep::store::{Change, Condition, Durability, FileStore, Loaded, Store, StoreError, Write, conformance};
-    use everstep::{InstanceId, Limits, RunId, StatusCode, Timestamp, Workflow};
+    use everstep::{InstanceId, Limits, RunId, Stamp, StatusCode, Timestamp, Workflow};
     use fjall::{Database, KeyspaceCreateOptions};
     use tempfile::TempDir;
 
@@ -58,7 +58,8 @@ mod file {
         let (snapshot, _) = machine::start(&Setting { program, limits: &limits, now }, new);
         let change = Change::Head(machine::encode_head(program, &snapshot));
         let rows = vec![RowChange { key: RowKey::Signal(3), value: Some(Bytes::from_static(b"signal")) }];
-        Write { instance, condition: Condition::Absent, change, rows, run, superseded: None }
+        let stamp = Stamp::generate();
+        Write { instance, stamp, condition: Condition::Absent, change, rows, run, superseded: None }
     }
 
     /// A directory with a store of ours that holds one instance.

@@ -27,7 +27,7 @@ use crate::lifecycle::{LoadError, Stored, load};
 use crate::limits::{Bound, Limits, WhenBusy};
 use crate::machine::{Effect, Outcome, Snapshot, Wake};
 use crate::status::Status;
-use crate::store::{Store, StoreError};
+use crate::store::{Store, StoreError, Version};
 use crate::time::Timestamp;
 
 /// Whether the runtime can make anything durable.
@@ -354,7 +354,8 @@ impl Hub {
 
     /// What [`read`](Self::read) would give for the end of a run.
     pub(crate) async fn read_end(&self, end: Arc<Snapshot>) -> Result<Read, StoreError> {
-        let stored = Stored { snapshot: Arc::unwrap_or_clone(end), quarantine: None };
+        let (version, snapshot) = (Version::from(&*end), Arc::unwrap_or_clone(end));
+        let stored = Stored { snapshot, quarantine: None, version };
         let status = self.status_of(&stored).await?;
         Ok(Read { stored, status })
     }

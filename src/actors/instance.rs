@@ -22,6 +22,7 @@ use crate::id::{InstanceId, RunId};
 use crate::lifecycle::CommitError;
 use crate::machine::{Effect, Snapshot};
 use crate::panic::caught;
+use crate::store::Version;
 
 /// How an actor comes by its instance.
 pub(super) enum Activation {
@@ -43,6 +44,8 @@ pub(super) enum Activation {
 #[error("the actor of instance `{instance}` {panic}")]
 pub(super) struct ActorPanicked {
     pub(super) instance: InstanceId,
+    /// The run it had at work, if it had one.
+    pub(super) run: Option<RunId>,
     pub(super) panic: String,
 }
 
@@ -116,7 +119,8 @@ impl Actor for InstanceActor {
             caught(handling).await
         };
         if let Err(panic) = handled {
-            return Err(Box::new(ActorPanicked { instance: state.id.clone(), panic }));
+            let run = if let Being::Live(live) = &state.being { Some(live.run()) } else { None };
+            return Err(Box::new(ActorPanicked { instance: state.id.clone(), run, panic }));
         }
         if state.may_leave() && state.hub.registry.leave(&state.id, myself.get_id()) {
             state.left();
@@ -291,7 +295,8 @@ impl State {
         }
         if let Some(reason) = live.to_quarantine.take() {
             tracing::error!(instance = %self.id, reason = &*reason, "an instance is quarantined");
-            let gone = Box::pin(self.quarantine(&reason)).await;
+            let seen = Version::from(&live.snapshot);
+            let gone = Box::pin(self.quarantine(&reason, seen)).await;
             self.being = Being::Gone(gone);
         } else if let Some(replacement) = live.replacement.take() {
             // Settled: what is stored is what is in memory, and nobody else writes to it.

@@ -16,7 +16,7 @@ use crate::id::InstanceId;
 use crate::lifecycle::{CommitError, Port as _, deletion};
 use crate::machine::HeadIndex;
 use crate::status::StatusCode;
-use crate::store::{Condition, StoreError, Write};
+use crate::store::{StoreError, Write};
 use crate::time::Timestamp;
 
 /// Instances deleted in one commit. Enough to keep up with instances that do nothing but start and end.
@@ -162,11 +162,9 @@ async fn prune_some(
 async fn delete_at(hub: &Hub, status: StatusCode, (at, instance): &End) -> Result<Option<Write>, StoreError> {
     let Some(loaded) = hub.store.load(instance).await? else { return Ok(None) };
     let index = HeadIndex::of_head(instance, &loaded.head).ok();
-    let index = index.filter(|index| loaded.quarantine.is_none() && (index.status, index.ended) == (status, Some(*at)));
-    Ok(index.map(|HeadIndex { run, seq, .. }| {
-        let condition = Condition::At { run, seq };
-        deletion(instance.clone(), condition, Some(run))
-    }))
+    let stands = index.is_some_and(|index| (index.status, index.ended) == (status, Some(*at)));
+    let is_due = stands && loaded.quarantine.is_none();
+    Ok(is_due.then(|| deletion(instance.clone(), loaded.version(instance))))
 }
 
 async fn delete(hub: &Hub, write: Write) -> Result<(), StoreError> {

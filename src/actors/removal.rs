@@ -9,13 +9,13 @@ use super::instance::{Activation, Being, State};
 use super::mail::{InstanceMessage, MailError, Replacement, Reply};
 use crate::definition::Definition;
 use crate::executor::AttemptKey;
-use crate::id::{InstanceId, RunId};
+use crate::id::{InstanceId, RunId, Stamp};
 use crate::lifecycle::{
     CommitError, ConflictPolicy, DeleteError, Port as _, PrepareRunOutcome, StartError, Stored,
     check_existing_instance, delete_instance, prepare_run,
 };
 use crate::machine::{Effect, NewRun, Setting, Snapshot, Wake, encode_quarantine};
-use crate::store::{Change, Condition, Write};
+use crate::store::{Change, Condition, Version, Write};
 
 impl State {
     /// Starts the new run in place of what is there, and takes it up.
@@ -104,15 +104,44 @@ async fn start_in_place(
     }
 }
 
-/// Writes the quarantine record beside the head.
-pub(super) async fn quarantine(hub: &Arc<Hub>, id: &InstanceId, reason: &str) -> Result<(), CommitError> {
-    let run = RunId::from_bytes([0; 16]);
+/// Sets an instance aside whose actor died, once everything that it submitted is settled: where it stands then. `run` is
+/// that of the actor, if it had one; another run has done nothing wrong.
+pub(super) async fn quarantine_run(
+    hub: &Arc<Hub>,
+    id: &InstanceId,
+    run: Option<RunId>,
+    reason: &str,
+) -> Result<(), CommitError> {
+    hub.persistence().barrier().await;
+    loop {
+        let Some(loaded) = hub.store.load(id).await? else { return Ok(()) };
+        let seen = loaded.version(id);
+        if seen.quarantined || run.is_some_and(|run| seen.run().is_some_and(|found| found != run)) {
+            return Ok(());
+        }
+        match quarantine(hub, id, reason, seen).await {
+            // Somebody has taken it up meanwhile, and moved it.
+            Err(CommitError::Conflict(_)) => {}
+            done => return done,
+        }
+    }
+}
+
+/// Writes the quarantine record beside the head, if the instance is still what was seen.
+pub(super) async fn quarantine(
+    hub: &Arc<Hub>,
+    id: &InstanceId,
+    reason: &str,
+    seen: Version,
+) -> Result<(), CommitError> {
+    let stamp = Stamp::generate();
     let write = Write {
         instance: id.clone(),
-        condition: Condition::Present,
-        change: Change::Quarantine(encode_quarantine(id, reason)),
+        stamp,
+        condition: Condition::Seen(seen),
+        change: Change::Quarantine(encode_quarantine(id, reason, stamp)),
         rows: Vec::new(),
-        run,
+        run: RunId::from_bytes([0; 16]),
         superseded: None,
     };
     hub.persistence().commit(write).await?;

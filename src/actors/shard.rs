@@ -9,7 +9,7 @@ use ractor::{Actor, ActorCell, ActorProcessingErr, ActorRef, SpawnErr, Supervisi
 
 use super::hub::Hub;
 use super::instance::ActorPanicked;
-use super::removal::quarantine;
+use super::removal::quarantine_run;
 use crate::id::InstanceId;
 use crate::time::Timestamp;
 
@@ -43,17 +43,17 @@ impl Actor for Shard {
         state: &mut State,
     ) -> Result<(), ActorProcessingErr> {
         if let SupervisionEvent::ActorFailed(dead, error) = event
-            && let Some(ActorPanicked { instance, panic }) = error.downcast_ref()
+            && let Some(ActorPanicked { instance, run, panic }) = error.downcast_ref()
             && let Some(hub) = state.hub.upgrade()
         {
             tracing::error!(%instance, panic, "the actor of an instance died");
             if state.too_often(&hub, instance) {
                 hub.registry.remove(instance, dead.get_id());
                 hub.waiters.tell(instance);
-                let (instance, panics) = (instance.clone(), hub.limits.panics_max);
+                let (instance, run, panics) = (instance.clone(), *run, hub.limits.panics_max);
                 let reason = format!("its actor died {panics} times in a short while: {panic}");
                 hub.tokio.clone().spawn(async move {
-                    if let Err(error) = quarantine(&hub, &instance, &reason).await {
+                    if let Err(error) = quarantine_run(&hub, &instance, run, &reason).await {
                         tracing::error!(%instance, %error, "the instance could not be quarantined");
                     }
                 });

@@ -10,15 +10,16 @@ use super::mail::{InstanceMessage, MailError};
 use super::removal::quarantine;
 use super::upgrades::Unplaced;
 use crate::codec::Codec;
-use crate::lifecycle::{CommitError, LoadError, TakeOverError, fill_frames, has_moved, load, release, take_over};
-use crate::machine::{End, HeadIndex, Refusal, Setting, Snapshot};
+use crate::lifecycle::{
+    CommitError, Found, LoadError, TakeOverError, fill_frames, find, has_moved, load, release, take_over,
+};
+use crate::machine::{End, Refusal, Setting, Snapshot};
 use crate::status::Status;
+use crate::store::Version;
 
 impl State {
     pub(super) async fn is_stored(&self, snapshot: &Snapshot) -> bool {
-        let Ok(Some(loaded)) = self.hub.store.load(&self.id).await else { return false };
-        let index = HeadIndex::of_head(&self.id, &loaded.head);
-        index.is_ok_and(|index| (index.run, index.seq) == (snapshot.run(), snapshot.seq()))
+        matches!(has_moved(&*self.hub.store, snapshot).await, Ok(false))
     }
 
     /// Reads the instance and lets it go on. `unknown_died`: attempts that the executor does not know may be of a process
@@ -42,15 +43,16 @@ impl State {
     async fn read(&self) -> Result<Snapshot, MailError> {
         let store = &*self.hub.store;
         loop {
-            let stored = match load(store, &self.id).await {
-                Ok(Some(stored)) => stored,
-                Ok(None) => return Err(MailError::NotFound),
-                Err(error) => return Err(self.unreadable(error).await),
-            };
-            if let Some(reason) = stored.quarantine {
+            let found = find(store, &self.id).await.map_err(MailError::Store)?;
+            let Found { version, quarantine, snapshot } = found.ok_or(MailError::NotFound)?;
+            // Before anything else of it: whatever is wrong with it, it is set aside already.
+            if let Some(reason) = quarantine {
                 return Err(MailError::Quarantined(Status::Quarantined { reason }));
             }
-            let mut snapshot = stored.snapshot;
+            let mut snapshot = match snapshot {
+                Ok(snapshot) => snapshot,
+                Err(damaged) => return Err(self.unreadable(damaged.into(), version).await),
+            };
             if self.hub.has_lost() {
                 snapshot.skip_lost_transitions();
             }
@@ -60,7 +62,7 @@ impl State {
                 Ok(()) => return Ok(snapshot),
                 // The owner before this one may have moved it a last time while it was read.
                 Err(LoadError::Damaged(_)) if matches!(has_moved(store, &snapshot).await, Ok(true)) => {}
-                Err(error) => return Err(self.unreadable(error).await),
+                Err(error) => return Err(self.unreadable(error, version).await),
             }
         }
     }
@@ -74,6 +76,7 @@ impl State {
             return Err(MailError::Refused { refusal: Refusal::Ended, status });
         }
         let setting = Setting { program: newer.program(), limits: &hub.limits, now: hub.clock.now() };
+        let seen = Version::from(&snapshot);
         match take_over(hub.persistence(), &setting, newer, takeover, snapshot).await {
             Ok(snapshot) => {
                 hub.upgrades.forget(&self.id);
@@ -82,7 +85,7 @@ impl State {
                 Ok(snapshot)
             }
             Err(TakeOverError::Commit(error)) => Err(MailError::from(&error)),
-            Err(TakeOverError::Damaged(damaged)) => Err(self.unreadable(damaged.into()).await),
+            Err(TakeOverError::Damaged(damaged)) => Err(self.unreadable(damaged.into(), seen).await),
             Err(error @ (TakeOverError::Misplaced(_) | TakeOverError::NoManifest)) => {
                 let why = error.to_string();
                 tracing::warn!(instance = %self.id, why, "an instance has no place in the newer definition");
@@ -103,22 +106,22 @@ impl State {
     }
 
     /// A damaged instance is set aside; a store that fails is not the instance's fault.
-    async fn unreadable(&self, error: LoadError) -> MailError {
+    async fn unreadable(&self, error: LoadError, seen: Version) -> MailError {
         match error {
             LoadError::Store(error) => MailError::Store(error),
             LoadError::Damaged(damaged) => {
                 tracing::error!(instance = %self.id, error = %damaged, "an instance is damaged");
-                self.quarantine(&damaged.to_string()).await
+                self.quarantine(&damaged.to_string(), seen).await
             }
         }
     }
 
-    /// Sets the instance aside; its head stays as it is.
-    pub(super) async fn quarantine(&self, reason: &str) -> MailError {
-        match quarantine(&self.hub, &self.id, reason).await {
+    /// Sets the instance aside if it is still what was seen; its head stays as it is.
+    pub(super) async fn quarantine(&self, reason: &str, seen: Version) -> MailError {
+        match quarantine(&self.hub, &self.id, reason, seen).await {
             Ok(()) => MailError::Quarantined(Status::Quarantined { reason: reason.into() }),
             Err(CommitError::Store(error)) => MailError::Store(error),
-            Err(CommitError::Conflict(_)) => MailError::NotFound,
+            Err(CommitError::Conflict(_)) => MailError::Fenced,
         }
     }
 

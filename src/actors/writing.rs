@@ -90,7 +90,7 @@ impl Live {
     fn write(&mut self, effects: Vec<Effect>, recorded: Option<Ticket>) {
         let program = self.definition.program();
         let (run, seq, status) = (self.snapshot.run(), self.snapshot.seq(), self.snapshot.status(program));
-        if let Some(write) = self.unwritten.write(program, &self.snapshot) {
+        if let Some(write) = self.unwritten.write(program, &mut self.snapshot) {
             self.hub.persistence().submit(write, run, seq, self.actor.clone());
         }
         let (answers, deferred) = (Vec::new(), std::mem::take(&mut self.deferred));

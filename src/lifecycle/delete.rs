@@ -1,8 +1,8 @@
 //! Deleting an instance: one conditional write.
 
-use super::{CommitError, LoadError, Port, Stored, load};
-use crate::id::{InstanceId, RunId};
-use crate::store::{Change, Condition, StoreError, Write};
+use super::{CommitError, Found, Port, Stored, find};
+use crate::id::{InstanceId, RunId, Stamp};
+use crate::store::{Change, Condition, StoreError, Version, Write};
 
 /// Why an instance was not deleted.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -28,24 +28,16 @@ pub enum DeleteError {
 /// [`DeleteError`].
 pub async fn delete_instance(port: &dyn Port, instance: &InstanceId) -> Result<Option<Stored>, DeleteError> {
     loop {
-        let stored = match load(port.store(), instance).await {
-            Ok(None) => return Err(DeleteError::NotFound),
-            Ok(Some(stored)) => Some(stored),
-            Err(LoadError::Damaged(_)) => None,
-            Err(LoadError::Store(error)) => return Err(error.into()),
-        };
-        let condition = match &stored {
-            Some(stored) if stored.quarantine.is_none() => {
-                if stored.snapshot.end().is_none() {
-                    return Err(DeleteError::NotTerminal(Box::new(stored.clone())));
-                }
-                Condition::At { run: stored.snapshot.run(), seq: stored.snapshot.seq() }
-            }
-            // Nothing moves it, so it needs no place to be proven.
-            _ => Condition::Present,
-        };
-        let run = stored.as_ref().map(|stored| stored.snapshot.run());
-        match port.commit(deletion(instance.clone(), condition, run)).await {
+        let found = find(port.store(), instance).await?.ok_or(DeleteError::NotFound)?;
+        let Found { version, quarantine, snapshot } = found;
+        let stored = snapshot.ok().map(|snapshot| Stored { snapshot, quarantine, version });
+        if let Some(stored) = &stored
+            && stored.quarantine.is_none()
+            && stored.snapshot.end().is_none()
+        {
+            return Err(DeleteError::NotTerminal(Box::new(stored.clone())));
+        }
+        match port.commit(deletion(instance.clone(), version)).await {
             Ok(()) => return Ok(stored),
             // It has moved since it was read.
             Err(CommitError::Conflict(_)) => {}
@@ -54,11 +46,13 @@ pub async fn delete_instance(port: &dyn Port, instance: &InstanceId) -> Result<O
     }
 }
 
-/// The write that deletes an instance and leaves the rows of its run, if that is known, to be swept.
-pub(crate) fn deletion(instance: InstanceId, condition: Condition, run: Option<RunId>) -> Write {
+/// The write that deletes an instance as it was seen, and leaves the rows of its run, if that is known, to be swept.
+pub(crate) fn deletion(instance: InstanceId, seen: Version) -> Write {
+    let run = seen.run();
     Write {
         instance,
-        condition,
+        stamp: Stamp::generate(),
+        condition: Condition::Seen(seen),
         change: Change::Delete,
         rows: Vec::new(),
         run: run.unwrap_or(RunId::from_bytes([0; 16])),

@@ -9,9 +9,9 @@ use crate::codec::{Home, Place, Token, Value};
 use crate::definition::{Names, Program};
 use crate::id::{InstanceId, NodePath};
 use crate::limits::NESTING_MAX;
-use crate::machine::{Damaged, HeadIndex, RowKey, Run, Snapshot, decode_head, decode_quarantine};
+use crate::machine::{Damaged, RowKey, Run, Snapshot, decode_head, decode_quarantine};
 use crate::status::Status;
-use crate::store::{Store, StoreError};
+use crate::store::{Store, StoreError, Version};
 
 /// Why an instance could not be read.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -32,6 +32,16 @@ pub struct Stored {
     pub snapshot: Snapshot,
     /// Why it is quarantined, if it is.
     pub quarantine: Option<Arc<str>>,
+    /// Where it stands: what a write must name that builds on this.
+    pub version: Version,
+}
+
+/// An instance as found, whether it can be read or not.
+#[derive(Debug)]
+pub(crate) struct Found {
+    pub(crate) version: Version,
+    pub(crate) quarantine: Option<Arc<str>>,
+    pub(crate) snapshot: Result<Snapshot, Damaged>,
 }
 
 impl Stored {
@@ -49,10 +59,16 @@ impl Stored {
 /// # Errors
 /// [`LoadError`].
 pub async fn load(store: &dyn Store, instance: &InstanceId) -> Result<Option<Stored>, LoadError> {
+    let Some(Found { version, quarantine, snapshot }) = find(store, instance).await? else { return Ok(None) };
+    Ok(Some(Stored { snapshot: snapshot?, quarantine, version }))
+}
+
+/// Looks for an instance. One whose head cannot be read is there all the same, and may be quarantined already.
+pub(crate) async fn find(store: &dyn Store, instance: &InstanceId) -> Result<Option<Found>, StoreError> {
     let Some(loaded) = store.load(instance).await? else { return Ok(None) };
-    let snapshot = decode_head(instance, &loaded.head)?;
+    let (version, snapshot) = (loaded.version(instance), decode_head(instance, &loaded.head));
     let quarantine = loaded.quarantine.map(|record| decode_quarantine(instance, &record));
-    Ok(Some(Stored { snapshot, quarantine }))
+    Ok(Some(Found { version, quarantine, snapshot }))
 }
 
 /// Reads the branches and signals of a snapshot and the items of lists that they carry, and checks that it stands where its
@@ -118,10 +134,9 @@ pub async fn read_branches(store: &dyn Store, snapshot: &mut Snapshot) -> Result
 
 /// Whether the instance was moved since its head was read. Head and rows are read one by one: what was read does not belong
 /// together then, which looks as if something was damaged.
-pub(crate) async fn has_moved(store: &dyn Store, snapshot: &Snapshot) -> Result<bool, LoadError> {
+pub(crate) async fn has_moved(store: &dyn Store, snapshot: &Snapshot) -> Result<bool, StoreError> {
     let Some(loaded) = store.load(snapshot.instance()).await? else { return Ok(true) };
-    let index = HeadIndex::of_head(snapshot.instance(), &loaded.head)?;
-    Ok((index.run, index.seq) != (snapshot.run(), snapshot.seq()))
+    Ok(loaded.version(snapshot.instance()).head != Version::from(snapshot).head)
 }
 
 /// Rows whose keys are a letter and a number. A key that is not is none of ours, and what is missing is noticed.

@@ -31,7 +31,7 @@ pub use call::Caller;
 pub(crate) use delete::deletion;
 pub use delete::{DeleteError, delete_instance};
 pub use finalize::{Ending, FinalizeError, Finalized, finalize_execution};
-pub(crate) use load::{ListRows, fill_next_run, has_moved};
+pub(crate) use load::{Found, ListRows, fill_next_run, find, has_moved};
 pub use load::{
     LoadError, Stored, fill, fill_frames, fill_run, fill_values, load, read_branches, read_signal_id, read_signals,
 };
@@ -40,8 +40,7 @@ pub use release::{ReleaseError, release};
 pub use result::task_result;
 pub use resume::{ResumeError, ResumeInputError, ResumeOutcome, get_resume_input, prepare_resume};
 pub use start::{
-    ConflictPolicy, Existing, ExistingInstance, Old, PrepareRunOutcome, StartError, check_existing_instance,
-    prepare_run,
+    ConflictPolicy, Existing, ExistingInstance, PrepareRunOutcome, StartError, check_existing_instance, prepare_run,
 };
 pub use step::{Moved, Step, Unwritten, step};
 pub use takeover::{TakeOverError, take_over};

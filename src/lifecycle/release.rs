@@ -4,7 +4,7 @@ use crate::definition::Program;
 use crate::lifecycle::{CommitError, LoadError, Port, Step, Stored, fill_frames};
 use crate::machine::{Damaged, Effect, Event, Setting, Snapshot, apply};
 use crate::status::Status;
-use crate::store::{Condition, StoreError};
+use crate::store::StoreError;
 
 /// Why an instance was not released.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -34,7 +34,7 @@ impl From<LoadError> for ReleaseError {
 /// were counted before are forgotten. Gives its state and what is to be done now.
 ///
 /// # Errors
-/// [`ReleaseError`]. After a store error the outcome is unknown.
+/// [`ReleaseError`]; a conflict if the instance is not any more what was loaded. After a store error the outcome is unknown.
 pub async fn release(
     port: &dyn Port,
     setting: &Setting<'_>,
@@ -44,13 +44,12 @@ pub async fn release(
     if stored.quarantine.is_none() {
         return Err(ReleaseError::NotQuarantined(stored.status(program)));
     }
-    let mut snapshot = stored.snapshot;
+    let Stored { mut snapshot, version, .. } = stored;
     fill_frames(port.store(), program, &mut snapshot).await?;
     let Ok(transition) = apply(setting, &mut snapshot, Event::Released) else {
         unreachable!("a release is never refused")
     };
-    // Nobody moves a quarantined instance, and only this ends the quarantine: there is no transition to compare.
-    let Step { write, effects, .. } = Step::new(program, &snapshot, transition, Condition::Present);
+    let Step { write, effects, .. } = Step::new(program, &mut snapshot, transition, version);
     match write {
         Some(write) => port.commit(write).await?,
         None => return Err(CommitError::Store(StoreError::Fatal("a release wrote nothing".into())).into()),

@@ -2,12 +2,13 @@
 
 use crate::codec::Value;
 use crate::definition::{Definition, Manifest, Names};
-use crate::id::{DefinitionHash, IdError, InstanceId, RunId};
-use crate::lifecycle::{CommitError, LoadError, Port, Step, Stored, fill_values, load};
+use crate::id::{DefinitionHash, IdError, InstanceId, RunId, Stamp};
+use crate::lifecycle::step::write;
+use crate::lifecycle::{CommitError, Found, LoadError, Port, Stored, fill_values, find};
 use crate::limits::Bound;
-use crate::machine::{Damaged, Effect, NewRun, Setting, Snapshot, start};
+use crate::machine::{Damaged, Effect, NewRun, Setting, Snapshot, Transition, start};
 use crate::status::Status;
-use crate::store::{Condition, Store, StoreError, Write};
+use crate::store::{Condition, Store, StoreError, Version, Write};
 
 /// What a start does when the instance id is taken.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -106,16 +107,7 @@ pub enum Existing {
     /// An instance to be used as it is.
     Use(ExistingInstance<Value>),
     /// An instance whose run is to be ended by the new one.
-    Terminate(Old),
-}
-
-/// What a new run takes the place of.
-#[derive(Clone, Copy, Debug)]
-pub struct Old {
-    /// Its run and last transition; none if its head cannot be read.
-    pub at: Option<(RunId, u64)>,
-    /// Whether it is set aside, so that nobody else moves it.
-    pub quarantined: bool,
+    Terminate(Version),
 }
 
 /// An instance that was there already.
@@ -156,19 +148,12 @@ pub async fn check_existing_instance(
     instance: &InstanceId,
     policy: ConflictPolicy,
 ) -> Result<Existing, StartError> {
-    let terminate = policy == ConflictPolicy::TerminateExisting;
-    let stored = match load(port.store(), instance).await {
-        Ok(Some(stored)) => stored,
-        Ok(None) => return Ok(Existing::Free),
-        Err(LoadError::Damaged(_)) if terminate => {
-            return Ok(Existing::Terminate(Old { at: None, quarantined: true }));
-        }
-        Err(error) => return Err(error.into()),
-    };
-    if terminate {
-        let at = Some((stored.snapshot.run(), stored.snapshot.seq()));
-        return Ok(Existing::Terminate(Old { at, quarantined: stored.quarantine.is_some() }));
+    let Some(found) = find(port.store(), instance).await.map_err(LoadError::from)? else { return Ok(Existing::Free) };
+    let Found { version, quarantine, snapshot } = found;
+    if policy == ConflictPolicy::TerminateExisting {
+        return Ok(Existing::Terminate(version));
     }
+    let stored = Stored { snapshot: snapshot?, quarantine, version };
     let (expected, found) = (definition.hash(), stored.snapshot.definition());
     if !definition.accepts(found) {
         return Err(StartError::DefinitionMismatch { instance: instance.clone(), expected, found });
@@ -233,10 +218,10 @@ pub async fn prepare_run(
         let old = match existing {
             Existing::Free => None,
             Existing::Use(found) => return Ok(PrepareRunOutcome::ExistingStatus(found)),
-            Existing::Terminate(stored) => Some(stored),
+            Existing::Terminate(version) => Some(version),
         };
         let (write, snapshot, effects) = first_write(setting, new.clone(), old);
-        if old.and_then(|old| old.at).is_some_and(|(run, _)| run == new.run) {
+        if old.and_then(|old| old.run()) == Some(new.run) {
             // Found by the policy after an answer was lost: it must not end itself.
             return Ok(PrepareRunOutcome::Fresh { snapshot, effects: Vec::new() });
         }
@@ -254,16 +239,11 @@ pub async fn prepare_run(
 }
 
 /// The one write that starts a run, ending the one that is there, if any.
-fn first_write(setting: &Setting<'_>, new: NewRun, old: Option<Old>) -> (Write, Box<Snapshot>, Vec<Effect>) {
-    let condition = match old {
-        None => Condition::Absent,
-        Some(Old { at: Some((run, seq)), quarantined: false }) => Condition::At { run, seq },
-        Some(_) => Condition::Present,
-    };
-    let (snapshot, transition) = start(setting, new);
-    let Step { write, effects, .. } = Step::new(setting.program, &snapshot, transition, condition);
-    // A start always changes something: its write is always there.
-    let mut write = write.unwrap_or_else(|| unreachable!("a start is a change"));
-    write.superseded = old.and_then(|old| old.at).map(|(run, _)| run);
-    (write, Box::new(snapshot), effects)
+fn first_write(setting: &Setting<'_>, new: NewRun, old: Option<Version>) -> (Write, Box<Snapshot>, Vec<Effect>) {
+    // One that is repeated is told by its run: it is not the same write, since time has passed.
+    let (condition, stamp) = (old.map_or(Condition::Absent, Condition::Seen), Stamp::generate());
+    let (mut snapshot, Transition { rows, effects, .. }) = start(setting, new);
+    let write = write(setting.program, &mut snapshot, rows, condition, stamp);
+    let superseded = old.and_then(|old| old.run());
+    (Write { superseded, ..write }, Box::new(snapshot), effects)
 }

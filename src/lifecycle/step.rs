@@ -3,9 +3,10 @@
 use bytes::Bytes;
 
 use crate::definition::Program;
+use crate::id::Stamp;
 use crate::limits::DEFERRED_BYTES_MAX;
 use crate::machine::{Effect, Event, Refusal, RowChange, Setting, Snapshot, Transition, apply, encode_head};
-use crate::store::{Change, Condition, Write};
+use crate::store::{Change, Condition, Version, Write};
 
 /// What one event comes to.
 #[derive(Clone, Debug)]
@@ -31,15 +32,25 @@ pub fn step(setting: &Setting<'_>, snapshot: &mut Snapshot, event: Event) -> Res
 }
 
 impl Step {
-    pub(super) fn new(program: &Program, snapshot: &Snapshot, transition: Transition, condition: Condition) -> Self {
-        let write = transition.changed.then(|| write(program, snapshot, transition.rows, condition));
+    pub(super) fn new(program: &Program, snapshot: &mut Snapshot, transition: Transition, seen: Version) -> Self {
+        let (changed, condition) = (transition.changed, Condition::Seen(seen));
+        let write = changed.then(|| write(program, snapshot, transition.rows, condition, Stamp::generate()));
         Self { write, refused: transition.refused, effects: transition.effects }
     }
 }
 
-fn write(program: &Program, snapshot: &Snapshot, rows: Vec<RowChange>, condition: Condition) -> Write {
+/// The write of a snapshot, which is what the stamp then says has left it so.
+pub(super) fn write(
+    program: &Program,
+    snapshot: &mut Snapshot,
+    rows: Vec<RowChange>,
+    condition: Condition,
+    stamp: Stamp,
+) -> Write {
+    snapshot.stamp = stamp;
     Write {
         instance: snapshot.instance().clone(),
+        stamp,
         condition,
         change: Change::Head(encode_head(program, snapshot)),
         rows,
@@ -52,7 +63,7 @@ fn write(program: &Program, snapshot: &Snapshot, rows: Vec<RowChange>, condition
 #[derive(Clone, Debug, Default)]
 pub struct Unwritten {
     /// What is stored before the first of them; none if there is nothing to write.
-    condition: Option<Condition>,
+    seen: Option<Version>,
     rows: Vec<RowChange>,
     bytes: usize,
 }
@@ -74,10 +85,10 @@ impl Unwritten {
     /// # Errors
     /// [`Refusal`], as [`step`].
     pub fn apply(&mut self, setting: &Setting<'_>, snapshot: &mut Snapshot, event: Event) -> Result<Moved, Refusal> {
-        let condition = Condition::At { run: snapshot.run(), seq: snapshot.seq() };
+        let seen = Version::from(&*snapshot);
         let Transition { changed, rows, deferrable, refused, effects } = apply(setting, snapshot, event)?;
         if changed {
-            self.condition.get_or_insert(condition);
+            self.seen.get_or_insert(seen);
             self.bytes += rows.iter().filter_map(|row| row.value.as_ref()).map(Bytes::len).sum::<usize>();
             self.rows.extend(rows);
         }
@@ -86,7 +97,7 @@ impl Unwritten {
 
     /// Whether there is nothing to write.
     pub fn is_empty(&self) -> bool {
-        self.condition.is_none()
+        self.seen.is_none()
     }
 
     /// Whether it holds so many bytes that they should be written.
@@ -95,8 +106,9 @@ impl Unwritten {
     }
 
     /// Takes out the write that makes all of it durable: rows in the order of the transitions, and the head that they lead to.
-    pub fn write(&mut self, program: &Program, snapshot: &Snapshot) -> Option<Write> {
-        let Self { condition, rows, .. } = std::mem::take(self);
-        Some(write(program, snapshot, rows, condition?))
+    /// The snapshot takes the write's stamp: what comes next builds on it.
+    pub fn write(&mut self, program: &Program, snapshot: &mut Snapshot) -> Option<Write> {
+        let Self { seen, rows, .. } = std::mem::take(self);
+        Some(write(program, snapshot, rows, Condition::Seen(seen?), Stamp::generate()))
     }
 }

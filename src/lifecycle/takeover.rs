@@ -4,7 +4,7 @@ use crate::definition::{Definition, Manifest, TakeOver};
 use crate::lifecycle::load::Rows;
 use crate::lifecycle::{CommitError, LoadError, Port, Step, fill_values, read_branches, read_signals};
 use crate::machine::{Damaged, Misplaced, Setting, Snapshot, take_over as place};
-use crate::store::Condition;
+use crate::store::Version;
 
 /// Why an instance was not taken over. It is left as it is.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -54,10 +54,10 @@ pub async fn take_over(
         let gave = Rows::new(store, &old).value(&snapshot, home).await?;
         snapshot.gather(frame, index, gave);
     }
-    let condition = Condition::At { run: snapshot.run(), seq: snapshot.seq() };
+    let seen = Version::from(&snapshot);
     let transition = place(setting, newer, &old, takeover, &mut snapshot)?;
     snapshot.check(newer.program())?;
-    let Step { write, .. } = Step::new(newer.program(), &snapshot, transition, condition);
+    let Step { write, .. } = Step::new(newer.program(), &mut snapshot, transition, seen);
     if let Some(write) = write {
         port.commit(write).await?;
     }

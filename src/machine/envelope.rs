@@ -1,23 +1,25 @@
 //! The envelope every stored record is in.
 //!
-//! All numbers are big-endian. The checksum covers everything before it and the key of the row, so a damaged, truncated or
-//! misplaced record is noticed before anything of its body is decoded; no length in it is trusted before that.
+//! All numbers are big-endian. The checksum covers everything before it and where the record stands, so a damaged, truncated
+//! or misplaced record is noticed before anything of its body is decoded.
 //!
 //! ```text
 //! offset  bytes
-//!      0      4  magic "EVST"
-//!      4      1  format, 1
-//!      5      1  kind of record: 1 head, 2 input, 3 result, 4 signal, 5 quarantine, 6 frame, 7 branch, 8 list
-//!      6      1  codec id of the payloads within
-//!      7      1  shape of a result: 0 the payload alone, 1 behind `Again`, 2 behind `Done`; else 0
-//!      8     16  run id
-//!     24      8  seq: the transition that wrote the record
-//!     32      2  n, length of the instance id
-//!     34      4  m, length of the body
-//!     38      n  instance id
-//!   38+n      m  body
-//! 38+n+m      8  XXH3-64 of all the bytes before and then the row key, which a head has none of
+//!      0      2  magic "EV"
+//!      2      1  format, 2
+//!      3      1  kind of record: 1 head, 2 input, 3 result, 4 signal, 5 quarantine, 6 frame, 7 branch, 8 list
+//!      4      1  codec id of the payloads within
+//!      5      1  shape of a result: 0 the payload alone, 1 behind `Again`, 2 behind `Done`; else 0
+//!      6     16  run id
+//!     22   s<11  seq: the transition that wrote the record, in groups of seven bits, the lowest first (LEB128)
+//!   22+s      8  stamp of the write; heads and quarantine records only
+//!              m  body
+//!    end      8  XXH3-64 of all the bytes before, seeded with that of the row key, or for a head or quarantine record, which
+//!                have none, with that of the instance id
 //! ```
+//!
+//! Magic, the place of the format and the checksum stay in every later format, so that its records are told from damaged ones.
+//! Format 1 is read ([`super::envelope_v1`]), and no longer written.
 //!
 //! A head's body starts with what stores index and compare, so that they need not decode the rest:
 //!
@@ -30,18 +32,21 @@
 //! ```
 
 use bytes::Bytes;
-use xxhash_rust::xxh3::{Xxh3Default, xxh3_64};
+use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
 use super::Snapshot;
+use super::envelope_v1;
 use crate::codec::{Token, Value};
-use crate::id::{DefinitionHash, InstanceId, RunId};
+use crate::id::{DefinitionHash, InstanceId, RunId, Stamp};
 use crate::status::StatusCode;
 use crate::time::Timestamp;
 
-const MAGIC: &[u8; 4] = b"EVST";
-const FORMAT: u8 = 1;
-const FIXED_BYTES: usize = 38;
-const CHECKSUM_BYTES: usize = 8;
+const MAGIC: &[u8; 2] = b"EV";
+const FORMAT: u8 = 2;
+/// All but the body, at most.
+const ENVELOPE_BYTES_MAX: usize = 22 + SEQ_BYTES_MAX + 8 + CHECKSUM_BYTES;
+const SEQ_BYTES_MAX: usize = 10;
+pub(super) const CHECKSUM_BYTES: usize = 8;
 
 /// Bytes at the start of a head's body that stores index.
 pub const HEAD_INDEX_BYTES: usize = 41;
@@ -114,6 +119,8 @@ pub struct Envelope {
     pub seq: u64,
     /// The shape of a result.
     pub shape: Shape,
+    /// That of the write, where the record is a head or a quarantine record; of others none is kept.
+    pub stamp: Stamp,
 }
 
 /// The part of a head that stores index.
@@ -123,6 +130,8 @@ pub struct HeadIndex {
     pub run: RunId,
     /// The last transition.
     pub seq: u64,
+    /// The stamp of the write that left it there.
+    pub stamp: Stamp,
     /// The status.
     pub status: StatusCode,
     /// The definition.
@@ -134,10 +143,14 @@ pub struct HeadIndex {
 }
 
 impl Kind {
-    fn from_u8(number: u8) -> Option<Self> {
+    pub(super) fn from_u8(number: u8) -> Option<Self> {
         use Kind::{Branch, Frame, Head, Input, List, Quarantine, Result, Signal};
         let all = [Head, Input, Result, Signal, Quarantine, Frame, Branch, List];
         all.into_iter().find(|kind| *kind as u8 == number)
+    }
+
+    fn has_stamp(self) -> bool {
+        matches!(self, Self::Head | Self::Quarantine)
     }
 
     /// Its name in errors.
@@ -188,18 +201,16 @@ impl Envelope {
 
     /// Puts a body into this envelope, for the row of this key; a head and a quarantine record have none.
     pub fn seal(&self, body: &[u8], row: &[u8]) -> Bytes {
-        let id = self.instance.as_str().as_bytes();
-        let mut out = Vec::with_capacity(FIXED_BYTES + id.len() + body.len() + CHECKSUM_BYTES);
+        let mut out = Vec::with_capacity(ENVELOPE_BYTES_MAX + body.len());
         out.extend_from_slice(MAGIC);
         out.extend_from_slice(&[FORMAT, self.kind as u8, self.codec, self.shape as u8]);
         out.extend_from_slice(&self.run.to_bytes());
-        out.extend_from_slice(&self.seq.to_be_bytes());
-        // Ids are at most 256 bytes; a body of 4 GiB is refused by every limit before it gets here.
-        out.extend_from_slice(&u16::try_from(id.len()).unwrap_or(u16::MAX).to_be_bytes());
-        out.extend_from_slice(&u32::try_from(body.len()).unwrap_or(u32::MAX).to_be_bytes());
-        out.extend_from_slice(id);
+        put_number(&mut out, self.seq);
+        if self.kind.has_stamp() {
+            out.extend_from_slice(&self.stamp.to_bytes());
+        }
         out.extend_from_slice(body);
-        let checksum = checksum(&out, row);
+        let checksum = checksum(&out, &self.instance, row);
         out.extend_from_slice(&checksum);
         out.into()
     }
@@ -212,81 +223,99 @@ impl Envelope {
         let damaged = |what| Damaged::new(instance, kind.name(), what);
         let checked = bytes.len().checked_sub(CHECKSUM_BYTES).ok_or_else(|| damaged("it is too short"))?;
         let (content, found) = bytes.split_at(checked);
-        if checksum(content, row) != found {
+        let is_v1 = envelope_v1::is_one(content);
+        let is_sound =
+            if is_v1 { envelope_v1::checksum(content, row) } else { checksum(content, instance, row) } == found;
+        if !is_sound {
             return Err(damaged("its checksum does not match"));
+        }
+        if is_v1 {
+            return envelope_v1::open(instance, kind, bytes).map_err(damaged);
         }
         let mut fields = Fields(content);
         let parsed = fields.envelope().ok_or_else(|| damaged("its envelope is malformed"))?;
-        if parsed.format != FORMAT {
-            return Err(damaged("its format is not known to this version"));
-        }
         if parsed.kind != Some(kind) {
             return Err(damaged("it is a record of another kind"));
         }
-        if parsed.instance != instance.as_str().as_bytes() {
-            return Err(damaged("it belongs to another instance"));
-        }
         let shape = parsed.shape.ok_or_else(|| damaged("its shape is not known to this version"))?;
-        let body = bytes.slice(checked - parsed.body_bytes..checked);
-        let Parsed { codec, run, seq, .. } = parsed;
-        let envelope = Self { kind, codec, instance: instance.clone(), run, seq, shape };
-        Ok((envelope, body))
+        let body = bytes.slice(checked - fields.0.len()..checked);
+        let Parsed { codec, run, seq, stamp, .. } = parsed;
+        Ok((Self { kind, codec, instance: instance.clone(), run, seq, shape, stamp }, body))
     }
 }
 
-fn checksum(content: &[u8], row: &[u8]) -> [u8; CHECKSUM_BYTES] {
-    if row.is_empty() {
-        // The same, without the large state of a hasher that takes its input in parts.
-        return xxh3_64(content).to_be_bytes();
-    }
-    let mut hasher = Xxh3Default::new();
-    hasher.update(content);
-    hasher.update(row);
-    hasher.digest().to_be_bytes()
+fn checksum(content: &[u8], instance: &InstanceId, row: &[u8]) -> [u8; CHECKSUM_BYTES] {
+    let place = if row.is_empty() { instance.as_str().as_bytes() } else { row };
+    xxh3_64_with_seed(content, xxh3_64(place)).to_be_bytes()
 }
 
-struct Parsed<'a> {
-    format: u8,
+/// The lowest seven bits.
+fn low_bits(number: u64) -> u8 {
+    u8::try_from(number & 0x7f).unwrap_or_default()
+}
+
+fn put_number(out: &mut Vec<u8>, mut number: u64) {
+    while number >= 0x80 {
+        out.push(low_bits(number) | 0x80);
+        number >>= 7;
+    }
+    out.push(low_bits(number));
+}
+
+struct Parsed {
     kind: Option<Kind>,
     codec: u8,
     shape: Option<Shape>,
     run: RunId,
     seq: u64,
-    instance: &'a [u8],
-    body_bytes: usize,
+    stamp: Stamp,
 }
 
 /// Takes fields off the front, each checked.
-struct Fields<'a>(&'a [u8]);
+pub(super) struct Fields<'a>(pub(super) &'a [u8]);
 
-impl<'a> Fields<'a> {
-    fn take<const N: usize>(&mut self) -> Option<[u8; N]> {
+impl Fields<'_> {
+    pub(super) fn take<const N: usize>(&mut self) -> Option<[u8; N]> {
         let (field, rest) = self.0.split_first_chunk::<N>()?;
         self.0 = rest;
         Some(*field)
     }
 
-    fn envelope(&mut self) -> Option<Parsed<'a>> {
-        let magic: [u8; 4] = self.take()?;
-        let [format, kind, codec, shape] = self.take()?;
-        let run = RunId::from_bytes(self.take()?);
-        let seq = u64::from_be_bytes(self.take()?);
-        let id_bytes = usize::from(u16::from_be_bytes(self.take()?));
-        let body_bytes = usize::try_from(u32::from_be_bytes(self.take()?)).ok()?;
-        let (instance, body) = self.0.split_at_checked(id_bytes)?;
-        let well_formed = magic == *MAGIC && body.len() == body_bytes;
-        let (kind, shape) = (Kind::from_u8(kind), Shape::from_u8(shape));
-        well_formed.then_some(Parsed { format, kind, codec, shape, run, seq, instance, body_bytes })
+    fn number(&mut self) -> Option<u64> {
+        let mut number = 0;
+        for shift in (0..).step_by(7).take(SEQ_BYTES_MAX) {
+            let [byte] = self.take()?;
+            let bits = u64::from(byte & 0x7f);
+            number |= bits << shift;
+            if number >> shift != bits {
+                return None;
+            }
+            if byte < 0x80 {
+                return Some(number);
+            }
+        }
+        None
     }
 
-    fn head_index(&mut self, run: RunId, seq: u64) -> Option<HeadIndex> {
+    fn envelope(&mut self) -> Option<Parsed> {
+        let magic: [u8; 2] = self.take()?;
+        let [format, kind, codec, shape] = self.take()?;
+        let (kind, shape) = (Kind::from_u8(kind), Shape::from_u8(shape));
+        let run = RunId::from_bytes(self.take()?);
+        let seq = self.number()?;
+        let stamp = if kind?.has_stamp() { Stamp::from_bytes(self.take()?) } else { Stamp::NONE };
+        (magic == *MAGIC && format == FORMAT).then_some(Parsed { kind, codec, shape, run, seq, stamp })
+    }
+
+    fn head_index(&mut self, envelope: &Envelope) -> Option<HeadIndex> {
         let [status] = self.take()?;
         let definition = DefinitionHash(self.take()?);
         let time = u64::from_be_bytes(self.take()?);
         let status = StatusCode::from_u8(status)?;
         let time = (time != u64::MAX).then(|| Timestamp::from_micros(time));
         let (due, ended) = if status.is_terminal() { (None, time) } else { (time, None) };
-        Some(HeadIndex { run, seq, status, definition, due, ended })
+        let Envelope { run, seq, stamp, .. } = *envelope;
+        Some(HeadIndex { run, seq, stamp, status, definition, due, ended })
     }
 }
 
@@ -303,7 +332,7 @@ impl HeadIndex {
     /// [`Damaged`], as [`Envelope::open`].
     pub fn of_head(instance: &InstanceId, head: &Bytes) -> Result<Self, Damaged> {
         let (envelope, body) = Envelope::open(instance, Kind::Head, &[], head)?;
-        let index = Fields(&body).head_index(envelope.run, envelope.seq);
+        let index = Fields(&body).head_index(&envelope);
         index.ok_or_else(|| Damaged::new(instance, "head", "its index part is malformed"))
     }
 
@@ -316,13 +345,22 @@ impl HeadIndex {
 
 impl Snapshot {
     pub(super) fn envelope(&self, kind: Kind, seq: u64) -> Envelope {
-        Envelope { kind, codec: self.codec, instance: self.instance.clone(), run: self.run, seq, shape: Shape::Plain }
+        Envelope {
+            kind,
+            codec: self.codec,
+            instance: self.instance.clone(),
+            run: self.run,
+            seq,
+            shape: Shape::Plain,
+            stamp: self.stamp,
+        }
     }
 
     pub(super) fn head_index(&self) -> HeadIndex {
         HeadIndex {
             run: self.run,
             seq: self.seq,
+            stamp: self.stamp,
             status: self.status_code(),
             definition: self.definition,
             due: self.due(),
@@ -339,7 +377,15 @@ mod tests {
         let instance = InstanceId::new("order-1").unwrap();
         let run = RunId::from_bytes([7; 16]);
         let shape = Shape::Done;
-        let envelope = Envelope { kind: Kind::Result, codec: 1, instance: instance.clone(), run, seq: 3, shape };
+        let envelope = Envelope {
+            kind: Kind::Result,
+            codec: 1,
+            instance: instance.clone(),
+            run,
+            seq: 3,
+            shape,
+            stamp: Stamp::NONE,
+        };
         (instance, envelope.seal(b"body", b"row"))
     }
 
@@ -348,7 +394,7 @@ mod tests {
         let (instance, bytes) = sealed();
         let (envelope, body) = Envelope::open(&instance, Kind::Result, b"row", &bytes).unwrap();
         assert_eq!((envelope.codec, envelope.seq, envelope.shape, &body[..]), (1, 3, Shape::Done, &b"body"[..]));
-        assert_eq!(bytes.len(), 38 + 7 + 4 + 8);
+        assert_eq!(bytes.len(), 22 + 1 + 4 + 8);
     }
 
     /// Every single bit and every length: an error each time, never a panic.
@@ -371,11 +417,6 @@ mod tests {
     #[test]
     fn a_misplaced_record_is_refused() {
         let (instance, bytes) = sealed();
-        let other = InstanceId::new("order-2").unwrap();
-        assert_eq!(
-            Envelope::open(&other, Kind::Result, b"row", &bytes).unwrap_err().what,
-            "it belongs to another instance"
-        );
         assert_eq!(
             Envelope::open(&instance, Kind::Head, b"row", &bytes).unwrap_err().what,
             "it is a record of another kind"
@@ -384,5 +425,22 @@ mod tests {
             Envelope::open(&instance, Kind::Result, b"other", &bytes).unwrap_err().what,
             "its checksum does not match"
         );
+        let head = Envelope { kind: Kind::Head, ..Envelope::open(&instance, Kind::Result, b"row", &bytes).unwrap().0 };
+        let (head, other) = (head.seal(b"body", &[]), InstanceId::new("order-2").unwrap());
+        assert!(Envelope::open(&instance, Kind::Head, &[], &head).is_ok());
+        assert_eq!(Envelope::open(&other, Kind::Head, &[], &head).unwrap_err().what, "its checksum does not match");
+    }
+
+    /// Method: numbers with as many bits as there can be, and with more.
+    #[test]
+    fn numbers_in_groups_of_bits_read_back() {
+        for number in (0..64).map(|bits| u64::MAX >> bits).chain([0, 127, 128, 1 << 32]) {
+            let mut bytes = Vec::new();
+            put_number(&mut bytes, number);
+            assert_eq!(Fields(&bytes).number(), Some(number));
+            assert_eq!(Fields(&bytes[..bytes.len() - 1]).number(), None, "cut");
+        }
+        assert_eq!(Fields(&[0xff; 11]).number(), None, "without an end");
+        assert_eq!(Fields(&[&[0xff; 9][..], &[2]].concat()).number(), None, "over 64 bits");
     }
 }

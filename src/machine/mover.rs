@@ -13,7 +13,7 @@ use super::snapshot::Signals;
 use super::{Effect, End, Event, Refusal, RowChange, RowKey, Snapshot, Transition, Wake};
 use crate::codec::{Hidden, Home, Place, Value};
 use crate::definition::{Names as _, Op, Program};
-use crate::id::{InstanceId, RunId};
+use crate::id::{InstanceId, RunId, Stamp};
 use crate::limits::{INLINE_BYTES_MAX, Limits};
 use crate::time::Timestamp;
 
@@ -58,6 +58,7 @@ pub fn start(setting: &Setting<'_>, new: NewRun) -> (Snapshot, Transition) {
         instance: new.instance,
         run: new.run,
         seq: 0,
+        stamp: Stamp::NONE,
         seq_min: 0,
         definition: setting.program.hash(),
         codec: new.codec,

@@ -90,7 +90,7 @@ pub(super) fn encode<T: Serialize>(record: &T, mut out: Vec<u8>) -> Vec<u8> {
     out
 }
 
-/// Encodes a snapshot's head in its envelope.
+/// Encodes a snapshot's head in its envelope, with the stamp that the snapshot has.
 pub fn encode_head(program: &Program, snapshot: &Snapshot) -> Bytes {
     let record = HeadRecord {
         start: snapshot.started_at,
@@ -164,6 +164,7 @@ pub fn decode_head(instance: &InstanceId, head: &Bytes) -> Result<Snapshot, Dama
         instance: instance.clone(),
         run: index.run,
         seq: index.seq,
+        stamp: index.stamp,
         seq_min: 0,
         definition: index.definition,
         codec: envelope.codec,

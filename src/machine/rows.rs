@@ -15,7 +15,7 @@ use super::snapshot::{Buffered, End, Snapshot};
 use super::value_record::decode_value;
 use crate::codec::{Home, Token, Value};
 use crate::definition::{Op, Program};
-use crate::id::{InstanceId, RunId};
+use crate::id::{InstanceId, RunId, Stamp};
 use crate::limits::SIGNAL_IDS_REMEMBERED;
 
 /// A signal's row: with name and payload while it is buffered; its id alone once it is consumed, so that it is not accepted
@@ -210,11 +210,10 @@ impl Snapshot {
     }
 }
 
-/// Encodes why an instance is quarantined.
-pub fn encode_quarantine(instance: &InstanceId, reason: &str) -> Bytes {
-    let run = RunId::from_bytes([0; 16]);
-    let envelope =
-        Envelope { kind: Kind::Quarantine, codec: 0, instance: instance.clone(), run, seq: 0, shape: Shape::Plain };
+/// Encodes why an instance is quarantined, with the stamp of the write that sets it aside.
+pub fn encode_quarantine(instance: &InstanceId, reason: &str, stamp: Stamp) -> Bytes {
+    let (run, shape) = (RunId::from_bytes([0; 16]), Shape::Plain);
+    let envelope = Envelope { kind: Kind::Quarantine, codec: 0, instance: instance.clone(), run, seq: 0, shape, stamp };
     envelope.seal(&encode(&QuarantineRecord { reason: reason.into() }, Vec::new()), &[])
 }
 
@@ -223,6 +222,12 @@ pub fn decode_quarantine(instance: &InstanceId, record: &Bytes) -> Arc<str> {
     let opened = Envelope::open(instance, Kind::Quarantine, &[], record);
     let body = opened.ok().and_then(|(_, body)| decode::<QuarantineRecord>(&body));
     body.map_or_else(|| "the quarantine record is damaged".into(), |record| record.reason)
+}
+
+/// The stamp of the write that set an instance aside; none if its record cannot be read.
+pub fn quarantine_stamp(instance: &InstanceId, record: &Bytes) -> Stamp {
+    let opened = Envelope::open(instance, Kind::Quarantine, &[], record);
+    opened.map_or(Stamp::NONE, |(envelope, _)| envelope.stamp)
 }
 
 #[derive(Serialize, Deserialize)]

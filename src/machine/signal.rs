@@ -61,7 +61,8 @@ impl<'a> Mover<'a> {
     fn remember(&mut self, id: Arc<str>) -> u64 {
         let signals = &mut self.snapshot.signals;
         let number = signals.accepted;
-        signals.accepted += 1;
+        // From a record that was put together to do harm it may be any number.
+        signals.accepted = signals.accepted.saturating_add(1);
         signals.numbers.insert(Arc::clone(&id), number);
         signals.remembered.insert(number, id);
         self.changed = true;

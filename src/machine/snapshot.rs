@@ -10,7 +10,7 @@ use super::frames::Frames;
 use super::results::KeptResults;
 use crate::codec::{Hidden, Value};
 use crate::definition::FailureKind;
-use crate::id::{DefinitionHash, InstanceId, RunId};
+use crate::id::{DefinitionHash, InstanceId, RunId, Stamp};
 use crate::time::Timestamp;
 
 /// More transitions than anybody has in memory.
@@ -22,6 +22,8 @@ pub struct Snapshot {
     pub(crate) instance: InstanceId,
     pub(crate) run: RunId,
     pub(crate) seq: u64,
+    /// The stamp of the write that holds this state, or of the last one before it; set by whoever writes.
+    pub(crate) stamp: Stamp,
     /// No transition from here on has a number below this. Not stored.
     pub(crate) seq_min: u64,
     pub(crate) definition: DefinitionHash,
@@ -139,6 +141,11 @@ impl Snapshot {
     /// How many transitions led here.
     pub fn seq(&self) -> u64 {
         self.seq
+    }
+
+    /// The stamp of the write that holds this state, or of the last one before it.
+    pub fn stamp(&self) -> Stamp {
+        self.stamp
     }
 
     /// Leaves out so many numbers that no transition will have one that a predecessor gave to what it could not make durable:

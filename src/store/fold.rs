@@ -6,8 +6,8 @@ use bytes::Bytes;
 use foldhash::{HashMap, HashMapExt as _};
 
 use super::kv::Ops;
-use super::{Answers, Change, Condition, Conflict, StoreError, Write, keys};
-use crate::id::{InstanceId, RunId};
+use super::{Answers, Change, Condition, Conflict, StoreError, Version, Write, keys};
+use crate::id::{InstanceId, RunId, Stamp};
 use crate::machine::HeadIndex;
 
 /// An instance as stored.
@@ -16,9 +16,19 @@ pub(super) struct Present {
     pub(super) head: Option<Bytes>,
     /// What the head says of itself; none if it cannot be read.
     pub(super) index: Option<HeadIndex>,
-    pub(super) quarantined: bool,
+    /// The stamp of the write that set it aside, if it is quarantined.
+    pub(super) quarantine: Option<Stamp>,
     /// Its index entries, if the head cannot be read and so cannot say which they are.
     pub(super) stale: Vec<Vec<u8>>,
+}
+
+/// What is stored, as far as a batch asks for it.
+pub(super) trait Stored {
+    /// An instance.
+    fn instance(&mut self, id: &InstanceId) -> Result<Present, StoreError>;
+
+    /// The stamp of the write that superseded a run, if one has and its marker is not swept yet.
+    fn superseded_by(&self, run: RunId) -> Result<Option<Stamp>, StoreError>;
 }
 
 /// What comes of a batch.
@@ -29,11 +39,8 @@ pub(super) struct Folded<'a> {
     pub(super) left: Vec<(&'a InstanceId, Present)>,
 }
 
-/// Checks each write against what the ones before it left. `read` gives an instance as stored.
-pub(super) fn fold(
-    batch: &[Write],
-    mut read: impl FnMut(&InstanceId) -> Result<Present, StoreError>,
-) -> Result<Folded<'_>, StoreError> {
+/// Checks each write against what the ones before it left.
+pub(super) fn fold<'a>(batch: &'a [Write], stored: &mut impl Stored) -> Result<Folded<'a>, StoreError> {
     let mut folding: HashMap<&InstanceId, Folding> = HashMap::with_capacity(batch.len());
     let mut ops = Ops::new();
     let mut answers = Vec::with_capacity(batch.len());
@@ -42,10 +49,11 @@ pub(super) fn fold(
             Entry::Occupied(entry) => entry.into_mut(),
             Entry::Vacant(entry) => {
                 let rest = batch.get(position..).unwrap_or_default();
-                entry.insert(Folding::new(read(&write.instance)?, write, rest, position))
+                let present = stored.instance(&write.instance)?;
+                entry.insert(Folding::new(present, rest, position, stored)?)
             }
         };
-        answers.push(instance.fold(position, write, &mut ops));
+        answers.push(instance.fold(position, write, &mut ops, stored)?);
     }
     let left = folding.into_iter().map(|(id, folding)| (id, folding.present)).collect();
     Ok(Folded { ops, answers, left })
@@ -56,78 +64,119 @@ struct Folding {
     present: Present,
     /// What the indexes list now; nothing for a quarantined instance or an unreadable head.
     listed: Option<HeadIndex>,
-    repeat: Option<Repeat>,
-}
-
-/// The batch, or one like it, was stored before its answer was lost.
-struct Repeat {
-    /// The last write that left the instance as it is stored.
-    last: usize,
-    /// The writes up to there that were done.
-    applied: Vec<usize>,
-}
-
-/// An instance as far as conditions and repeats look at it.
-#[derive(Clone, Copy)]
-struct Standing<'a> {
-    is_there: bool,
-    /// Its run and last transition; none if it is quarantined or its head cannot be read.
-    at: Option<(RunId, u64)>,
-    /// Its head, if that is known.
-    head: Option<&'a Bytes>,
+    /// The positions of writes that were done when the batch, or one like it, came before.
+    done: Vec<usize>,
+    /// Runs that the batch has ended.
+    over: Vec<RunId>,
 }
 
 impl Present {
+    fn version(&self) -> Option<Version> {
+        let head = self.head.as_ref()?;
+        Some(Version::of_head(head, self.index.as_ref(), self.quarantine.is_some()))
+    }
+
+    /// The stamp of the write that left it so; none if it is not there.
+    fn stamp(&self) -> Stamp {
+        let of_head = || self.index.map_or(Stamp::NONE, |index| index.stamp);
+        self.quarantine.unwrap_or_else(of_head)
+    }
+
     /// What the indexes list of it.
     fn listed(&self) -> Option<HeadIndex> {
-        if self.quarantined { None } else { self.index }
+        if self.quarantine.is_some() { None } else { self.index }
     }
 
     fn set_head(&mut self, id: &InstanceId, head: Option<Bytes>) {
         self.index = head.as_ref().and_then(|head| HeadIndex::of_head(id, head).ok());
         self.head = head;
-        self.quarantined = false;
+        self.quarantine = None;
+    }
+}
+
+impl Write {
+    /// The version it was made for; none where there was to be no instance.
+    fn asks_for(&self) -> Option<Version> {
+        match self.condition {
+            Condition::Absent => None,
+            Condition::Seen(version) => Some(version),
+        }
+    }
+
+    /// The version it leaves if it is done.
+    fn leaves(&self) -> Option<Version> {
+        match &self.change {
+            Change::Head(head) => {
+                let index = HeadIndex::of_head(&self.instance, head).ok();
+                Some(Version::of_head(head, index.as_ref(), false))
+            }
+            Change::Quarantine(_) => self.asks_for().map(Version::set_aside),
+            Change::Delete => None,
+        }
+    }
+
+    /// Whether it left the instance as it is stored.
+    fn is_last_of(&self, present: &Present, stored: &impl Stored) -> Result<bool, StoreError> {
+        match (&self.change, self.superseded) {
+            (Change::Delete, Some(run)) if present.head.is_none() => {
+                Ok(stored.superseded_by(run)?.is_some_and(|stamp| stamp.is_of_same_write(self.stamp)))
+            }
+            (Change::Delete, _) => Ok(false),
+            (Change::Head(_), _) if self.leaves() != present.version() => Ok(false),
+            _ => Ok(self.stamp.is_of_same_write(present.stamp())),
+        }
     }
 }
 
 impl Folding {
     /// `rest` is the batch from the instance's first write on, which stands at `offset`.
-    fn new(present: Present, first: &Write, rest: &[Write], offset: usize) -> Self {
-        let id = &first.instance;
-        let mut folding = Self { listed: present.listed(), present, repeat: None };
+    fn new(present: Present, rest: &[Write], offset: usize, stored: &impl Stored) -> Result<Self, StoreError> {
+        let mut folding = Self { listed: present.listed(), present, done: Vec::new(), over: Vec::new() };
         // Looked for only where it can matter: in a new batch the condition of the first write holds.
-        if folding.check(first).is_err() {
-            folding.repeat = Repeat::find(&folding.present, id, rest, offset);
+        if let Some(first) = rest.first()
+            && folding.check(first, stored)?.is_err()
+        {
+            folding.done = done_before(&folding.present, &first.instance, rest, offset, stored)?;
         }
-        folding
+        Ok(folding)
     }
 
-    fn fold(&mut self, position: usize, write: &Write, ops: &mut Ops) -> Result<(), Conflict> {
-        if let Some(repeat) = &self.repeat
-            && position <= repeat.last
-        {
-            return if repeat.applied.contains(&position) { Ok(()) } else { Err(self.conflict()) };
+    fn fold(
+        &mut self,
+        position: usize,
+        write: &Write,
+        ops: &mut Ops,
+        stored: &impl Stored,
+    ) -> Result<Result<(), Conflict>, StoreError> {
+        if self.done.contains(&position) {
+            return Ok(Ok(()));
         }
-        self.check(write)?;
+        let checked = self.check(write, stored)?;
+        match checked {
+            Ok(()) => self.apply(write, ops),
+            // Once more behind itself, in the same batch.
+            Err(_) if write.is_last_of(&self.present, stored)? => return Ok(Ok(())),
+            Err(_) => {}
+        }
+        Ok(checked)
+    }
+
+    fn apply(&mut self, write: &Write, ops: &mut Ops) {
         let id = &write.instance;
         match &write.change {
-            Change::Delete if self.present.head.is_none() => return Ok(()),
+            Change::Delete if self.present.head.is_none() => return,
             Change::Delete => {
-                if self.present.quarantined {
-                    ops.insert(keys::quarantine(id), None);
-                }
+                self.end_quarantine(id, ops);
                 self.present.set_head(id, None);
                 ops.insert(keys::head(id), None);
             }
             Change::Head(head) => {
-                if self.present.quarantined {
-                    ops.insert(keys::quarantine(id), None);
-                }
+                self.end_quarantine(id, ops);
                 self.present.set_head(id, Some(head.clone()));
                 ops.insert(keys::head(id), Some(head.clone()));
             }
             Change::Quarantine(record) => {
-                self.present.quarantined = true;
+                self.present.quarantine = Some(write.stamp);
                 ops.insert(keys::quarantine(id), Some(record.clone()));
             }
         }
@@ -136,19 +185,39 @@ impl Folding {
             ops.insert(keys::row(write.run, &row.key), row.value.clone());
         }
         if let Some(run) = write.superseded {
-            ops.insert(keys::superseded(run), Some(Bytes::new()));
+            self.over.push(run);
+            ops.insert(keys::superseded(run), Some(Bytes::copy_from_slice(&write.stamp.to_bytes())));
         }
-        Ok(())
     }
 
-    fn check(&self, write: &Write) -> Result<(), Conflict> {
-        let at = self.listed.map(|index| (index.run, index.seq));
-        let standing = Standing { is_there: self.present.head.is_some(), at, head: self.present.head.as_ref() };
-        if standing.meets(write) { Ok(()) } else { Err(self.conflict()) }
+    fn end_quarantine(&self, id: &InstanceId, ops: &mut Ops) {
+        if self.present.quarantine.is_some() {
+            ops.insert(keys::quarantine(id), None);
+        }
+    }
+
+    fn meets(&self, write: &Write) -> bool {
+        let is_there = self.present.head.is_some();
+        match write.condition {
+            _ if matches!(write.change, Change::Delete) && !is_there => true,
+            Condition::Absent => !is_there,
+            Condition::Seen(version) => self.present.version() == Some(version),
+        }
+    }
+
+    fn check(&self, write: &Write, stored: &impl Stored) -> Result<Result<(), Conflict>, StoreError> {
+        if !self.meets(write) {
+            return Ok(Err(self.conflict()));
+        }
+        let starts = write.condition == Condition::Absent && matches!(write.change, Change::Head(_));
+        if starts && (self.over.contains(&write.run) || stored.superseded_by(write.run)?.is_some()) {
+            return Ok(Err(Conflict { is_over: true, ..self.conflict() }));
+        }
+        Ok(Ok(()))
     }
 
     fn conflict(&self) -> Conflict {
-        Conflict { found: self.present.index.map(|index| (index.run, index.seq)) }
+        Conflict { found: self.present.index.map(|index| (index.run, index.seq)), is_over: false }
     }
 
     /// Brings the indexes in line with the head; an entry that stays is not touched.
@@ -174,72 +243,25 @@ impl Folding {
     }
 }
 
-impl Repeat {
-    /// Looks for the first write from which on the batch leads to what is stored: a head byte for byte, or nothing after a
-    /// delete. `rest` begins at `offset`.
-    fn find(present: &Present, id: &InstanceId, rest: &[Write], offset: usize) -> Option<Self> {
-        let stored = present.head.as_ref();
-        let writes = (offset..).zip(rest).filter(|(_, write)| write.instance == *id).collect::<Vec<_>>();
-        let leads_there = |write: &Write| match &write.change {
-            Change::Head(head) => stored == Some(head),
-            Change::Delete => stored.is_none(),
-            Change::Quarantine(_) => false,
+/// The writes of a batch that are stored already: the last one whose stamp is the stored one, and from there backwards each
+/// that left what the next one asked for. `rest` begins at `offset`.
+fn done_before(
+    present: &Present,
+    id: &InstanceId,
+    rest: &[Write],
+    offset: usize,
+    stored: &impl Stored,
+) -> Result<Vec<usize>, StoreError> {
+    let (mut done, mut asked) = (Vec::new(), None);
+    for (position, write) in rest.iter().enumerate().rev().filter(|(_, write)| write.instance == *id) {
+        let led_here = match asked {
+            None => write.is_last_of(present, stored)?,
+            Some(version) => write.leaves() == version,
         };
-        // Most batches whose first write is refused are no repeats.
-        let reach = writes.iter().rposition(|(_, write)| leads_there(write))? + 1;
-        let writes = writes.get(..reach)?;
-        (0..reach).find_map(|first| Self::from(writes.get(first..)?, stored))
-    }
-
-    /// Goes through the writes as if the first had found what it asked for.
-    fn from(writes: &[(usize, &Write)], stored: Option<&Bytes>) -> Option<Self> {
-        let (_, first) = writes.first()?;
-        let mut standing = Standing::as_asked(first.condition);
-        let (mut applied, mut last) = (Vec::new(), None);
-        for (position, write) in writes {
-            if standing.meets(write) {
-                standing = standing.after(write);
-                applied.push(*position);
-                // Without a head it may be there all the same, unknown.
-                if standing.head == stored && standing.is_there == stored.is_some() {
-                    last = Some(*position);
-                }
-            }
-        }
-        last.map(|last| Self { last, applied })
-    }
-}
-
-impl<'a> Standing<'a> {
-    /// The least that can be known of an instance that meets a condition.
-    fn as_asked(condition: Condition) -> Self {
-        let at = match condition {
-            Condition::At { run, seq } => Some((run, seq)),
-            Condition::Absent | Condition::Present => None,
-        };
-        Self { is_there: condition != Condition::Absent, at, head: None }
-    }
-
-    fn meets(self, write: &Write) -> bool {
-        match write.condition {
-            _ if matches!(write.change, Change::Delete) && !self.is_there => true,
-            Condition::Absent => !self.is_there,
-            Condition::Present => self.is_there,
-            Condition::At { run, seq } => self.at == Some((run, seq)),
+        if led_here {
+            done.push(offset + position);
+            asked = Some(write.asks_for());
         }
     }
-
-    fn after<'b>(self, write: &'b Write) -> Standing<'b>
-    where
-        'a: 'b,
-    {
-        match &write.change {
-            Change::Head(head) => {
-                let index = HeadIndex::of_head(&write.instance, head).ok();
-                Standing { is_there: true, at: index.map(|index| (index.run, index.seq)), head: Some(head) }
-            }
-            Change::Quarantine(_) => Self { at: None, ..self },
-            Change::Delete => Self { is_there: false, at: None, head: None },
-        }
-    }
+    Ok(done)
 }

@@ -8,7 +8,7 @@
 //! 's'  definition 32  status 1  id         status index, empty
 //! 't'  due 8  instance id                  due index, empty
 //! 'v'                                      the layout's version
-//! 'x'  run id 16                           a superseded run, to be swept
+//! 'x'  run id 16                           a superseded run, to be swept: the stamp of the write that ended it, or empty
 //! 'z'  status 1  ended 8  instance id      index of the runs that have ended, empty
 //! ```
 //!

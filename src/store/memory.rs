@@ -33,8 +33,9 @@ impl Default for MemoryStore {
 
 impl Clone for MemoryStore {
     fn clone(&self) -> Self {
-        let (committing, quarantines) = (Arc::clone(&self.committing), Arc::clone(&self.quarantines));
-        Self { kv: self.kv.clone(), committing, quarantines }
+        let Self { kv, committing, quarantines, markers } = self;
+        let (committing, quarantines) = (Arc::clone(committing), Arc::clone(quarantines));
+        Self { kv: kv.clone(), committing, quarantines, markers: Arc::clone(markers) }
     }
 }
 

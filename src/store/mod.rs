@@ -6,7 +6,7 @@
 //! * `conformance` and `FaultyStore` (feature `testing`): a suite that any store can run, and a store that fails where a
 //!   test says so.
 //!
-//! A store decides nothing about workflows: it compares run and sequence number, keeps the indexes, and stores bytes.
+//! A store decides nothing about workflows: it compares versions and stamps, keeps the indexes, and stores bytes.
 
 #[cfg(feature = "testing")]
 pub mod conformance;
@@ -24,12 +24,13 @@ mod keys;
 mod kv;
 mod memory;
 mod recent;
+mod version;
 
 use bytes::Bytes;
 
 use crate::clock::BoxFuture;
 use crate::codec::Hidden;
-use crate::id::{DefinitionHash, InstanceId, RunId};
+use crate::id::{DefinitionHash, InstanceId, RunId, Stamp};
 use crate::machine::{RowChange, RowKey};
 use crate::status::StatusCode;
 use crate::time::Timestamp;
@@ -41,6 +42,7 @@ pub use faulty::{Call, CrashPoint, Fault, FaultyStore};
 pub use file::{FileStore, Files};
 pub use kv::{Kv, KvStore, Ops};
 pub use memory::{Memory, MemoryStore};
+pub use version::{HeadVersion, Version};
 
 /// What a commit survives.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -58,6 +60,9 @@ pub enum Durability {
 pub struct Write {
     /// The instance.
     pub instance: InstanceId,
+    /// Tells this write from every other; a head and a quarantine record say it too. If the write comes again, since nobody
+    /// knows what became of it, it has the same.
+    pub stamp: Stamp,
     /// What must be so for the write to happen.
     pub condition: Condition,
     /// What is written.
@@ -86,21 +91,15 @@ impl Write {
 pub enum Condition {
     /// There is no such instance.
     Absent,
-    /// The instance is at this transition and not quarantined.
-    At {
-        /// The run.
-        run: RunId,
-        /// Its last transition.
-        seq: u64,
-    },
-    /// The instance is there, in whatever state: for quarantine itself, and for what replaces a quarantined one.
-    Present,
+    /// The instance is what the writer has seen: [`Loaded::version`], or what a write before this one has left.
+    Seen(Version),
 }
 
 /// What a write does to the instance. Its `Debug` shows how many bytes are written.
 #[derive(Clone)]
 pub enum Change {
-    /// Replaces the head, which ends a quarantine.
+    /// Replaces the head, which ends a quarantine. Under [`Condition::Absent`] it starts the run: never one that was there
+    /// already and is [superseded](Write::superseded), as long as its rows are not all swept.
     Head(Bytes),
     /// Sets the instance aside: its head stays byte for byte, the indexes no longer list it.
     Quarantine(Bytes),
@@ -125,6 +124,8 @@ impl std::fmt::Debug for Change {
 pub struct Conflict {
     /// The run and transition found; none if there is no instance or its head cannot be read.
     pub found: Option<(RunId, u64)>,
+    /// Whether the write was to start a run that was there already, and was replaced or deleted.
+    pub is_over: bool,
 }
 
 /// An instance's head and quarantine record. Its `Debug` shows how many bytes they have.
@@ -152,7 +153,8 @@ pub trait Store: Send + Sync + 'static {
     /// others did not happen. Writes of one instance see those before them in the batch. Called from one place at a
     /// time; may block its thread.
     ///
-    /// A batch that is repeated after an error answers as if it were new: what is already stored counts as success.
+    /// A batch may be repeated after an error, whole or in part. A write whose stamp is the stored one is stored already: it
+    /// succeeds and changes nothing, and so do those before it in the batch that led to it. Nothing else is taken for a repeat.
     fn commit<'a>(&'a self, batch: &'a [Write]) -> BoxFuture<'a, Result<Answers, StoreError>>;
 
     /// An instance's head and quarantine record.

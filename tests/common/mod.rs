@@ -8,9 +8,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
+use everstep::machine::encode_quarantine;
+use everstep::store::{Change, Condition, Write};
 use everstep::{
-    Clock as _, ConflictPolicy, InstanceHandle, InstanceId, ManualClock, MemoryStore, StartOptions, Status, StatusCode,
-    Store as _, TaskContext, Timestamp, Workflow,
+    Clock as _, ConflictPolicy, InstanceHandle, InstanceId, ManualClock, MemoryStore, RunId, Stamp, StartOptions,
+    Status, StatusCode, Store as _, TaskContext, Timestamp, Workflow,
 };
 use tokio::sync::Semaphore;
 use tokio::sync::mpsc::UnboundedSender;
@@ -21,6 +23,22 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(8);
 /// A clock that stands at some day in 2027.
 pub(crate) fn still_clock() -> ManualClock {
     ManualClock::new(Timestamp::from_micros(1_800_000_000_000_000))
+}
+
+/// A write to an instance that is there, as it is now: for what a runtime does not do.
+pub(crate) async fn forced(store: &MemoryStore, instance: &str, change: Change) -> Write {
+    let instance = InstanceId::new(instance).unwrap();
+    let version = store.load(&instance).await.unwrap().unwrap().version(&instance);
+    let run = version.run().unwrap_or(RunId::from_bytes([0; 16]));
+    let (stamp, condition) = (Stamp::generate(), Condition::Seen(version));
+    Write { instance, stamp, condition, change, rows: Vec::new(), run, superseded: None }
+}
+
+/// Sets an instance aside that is there, past the runtime.
+pub(crate) async fn set_aside(store: &MemoryStore, instance: &str, reason: &str) {
+    let record = encode_quarantine(&InstanceId::new(instance).unwrap(), reason, Stamp::generate());
+    let write = forced(store, instance, Change::Quarantine(record)).await;
+    assert_eq!(store.commit(&[write]).await.unwrap(), [Ok(())]);
 }
 
 /// The future's output, or a panic that names the caller's line.

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use bytes::Bytes;
 use everstep::machine::{self, NewRun, RowChange, RowKey, Setting};
 use everstep::store::{Change, Condition, FileStore, Loaded, Store, StoreError, Write};
-use everstep::{InstanceId, Limits, RunId, Timestamp, Workflow};
+use everstep::{InstanceId, Limits, RunId, Stamp, Timestamp, Workflow};
 use tempfile::TempDir;
 
 /// Where no sync takes time: these tests are about bytes.
@@ -30,7 +30,8 @@ pub(crate) fn insert_row(number: u8, row: Bytes) -> Write {
     let (snapshot, _) = machine::start(&Setting { program, limits: &limits, now }, new);
     let change = Change::Head(machine::encode_head(program, &snapshot));
     let rows = vec![RowChange { key: RowKey::Signal(3), value: Some(row) }];
-    Write { instance, condition: Condition::Absent, change, rows, run, superseded: None }
+    let stamp = Stamp::generate();
+    Write { instance, stamp, condition: Condition::Absent, change, rows, run, superseded: None }
 }
 
 /// Whether the store has the whole batch; it must not have a part of it.

@@ -119,12 +119,19 @@ fn place(row: &str) -> (Kind, Vec<u8>) {
 impl Golden {
     /// Reads all files from the directory of the golden set.
     pub(crate) fn read(directory: &Path) -> Self {
-        // Its length stands at 32, the id at 38: see the drawing in `machine::envelope`.
+        // Its length stands at 32, the id at 38: see the drawing in `machine::envelope_v1`.
         let first = std::fs::read(directory.join("v1/start.bin")).unwrap();
         let id_bytes = usize::from(first[33]);
         let instance = InstanceId::new(std::str::from_utf8(&first[38..38 + id_bytes]).unwrap()).unwrap();
         let mut records = Vec::new();
-        for (set, definition) in [("v1", plain()), ("v1-branches", branches()), ("v2-branches", branches())] {
+        let sets = [
+            ("v1", plain()),
+            ("v1-branches", branches()),
+            ("v2-branches", branches()),
+            ("format-2/v1", plain()),
+            ("format-2/v2-branches", branches()),
+        ];
+        for (set, definition) in sets {
             let mut paths: Vec<_> =
                 std::fs::read_dir(directory.join(set)).unwrap().map(|entry| entry.unwrap().path()).collect();
             paths.sort();

@@ -13,7 +13,7 @@ use everstep::machine::{Effect, Event, NewRun, RowKey, Run, Setting, Snapshot, T
 use everstep::store::{Change, Condition, Write};
 use everstep::{
     CancellationToken, Codec, Definition, Deps, Failure, InstanceId, MemoryStore, Names as _, Output as _, RunId,
-    SignalOutcome, Status, Store as _, Timestamp, Value,
+    SignalOutcome, Stamp, Status, Store as _, Timestamp, Value,
 };
 use futures_util::FutureExt as _;
 
@@ -55,6 +55,7 @@ impl Real {
         let (snapshot, transition) = start(&setting, new);
         let write = Write {
             instance: snapshot.instance().clone(),
+            stamp: Stamp::generate(),
             condition: Condition::Absent,
             change: Change::Head(encode_head(definition.program(), &snapshot)),
             rows: transition.rows,

@@ -5,14 +5,16 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use everstep::lifecycle::{
-    CommitError, Ending, Existing, FinalizeError, Port, PrepareRunOutcome, ResumeOutcome, StartError,
-    check_existing_instance, finalize_execution, prepare_run, step,
+    CommitError, DeleteError, Ending, Existing, FinalizeError, Port, PrepareRunOutcome, ReleaseError, ResumeOutcome,
+    StartError, check_existing_instance, delete_instance, finalize_execution, prepare_run, read_signal_id, release,
+    step,
 };
-use everstep::machine::{Effect, Event, NewRun, Setting};
+use everstep::machine::{Effect, Event, NewRun, RowKey, Setting};
 use everstep::store::{Conflict, Write};
 use everstep::{BoxFuture, Codec, ConflictPolicy, MemoryStore, RunId, Status, Store, StoreError, Workflow};
 
 use crate::bench::{Bench, NOW, encoded, new_run};
+use crate::common::set_aside;
 use crate::world::instance;
 
 async fn double(n: u64) -> Result<u64, Infallible> {
@@ -84,18 +86,22 @@ async fn prepare(bench: &Bench<u64, u64>, port: &dyn Port, new: NewRun, policy: 
     prepare_run(port, &bench.setting(), definition, new, policy, existing).await
 }
 
+/// A port that keeps what is to be committed.
+struct Copying(MemoryStore, std::sync::Mutex<Option<Write>>);
+
+impl Port for Copying {
+    fn commit(&self, write: Write) -> BoxFuture<'_, Result<(), CommitError>> {
+        *self.1.lock().unwrap() = Some(write);
+        Box::pin(async { Ok(()) })
+    }
+
+    fn store(&self) -> &dyn Store {
+        &self.0
+    }
+}
+
 /// The write by which somebody else starts the instance, taken from a start on a store of its own.
 async fn rival_start(bench: &Bench<u64, u64>) -> Write {
-    struct Copying(MemoryStore, std::sync::Mutex<Option<Write>>);
-    impl Port for Copying {
-        fn commit(&self, write: Write) -> BoxFuture<'_, Result<(), CommitError>> {
-            *self.1.lock().unwrap() = Some(write);
-            Box::pin(async { Ok(()) })
-        }
-        fn store(&self) -> &dyn Store {
-            &self.0
-        }
-    }
     let copying = Copying(MemoryStore::new(), std::sync::Mutex::default());
     prepare(bench, &copying, new_run(THEIRS, &1_u64), ConflictPolicy::Fail).await.unwrap();
     copying.1.into_inner().unwrap().unwrap()
@@ -158,7 +164,7 @@ async fn the_second_of_two_schedulers_is_fenced() {
     let done = Ending::Task { ticket, outcome: Ok(encoded(&6_u64).into()) };
     finalize_execution(&bench.store, &bench.setting(), &mut first, done).await.unwrap();
     let before = bench.store.load(&instance()).await.unwrap();
-    let conflict = Conflict { found: Some((first.run(), first.seq())) };
+    let conflict = Conflict { found: Some((first.run(), first.seq())), is_over: false };
     assert_eq!(Port::commit(&bench.store, second_write).await, Err(conflict.clone().into()));
     let late = Ending::Cancelled { reason: "late".into(), by: "the second".into() };
     let refused = finalize_execution(&bench.store, &bench.setting(), &mut second, late).await.unwrap_err();
@@ -237,4 +243,68 @@ async fn a_repeated_replacement_does_not_sweep_its_own_rows() {
     let Ok(ResumeOutcome::Ready { input, .. }) = resumed else { panic!("its own rows are gone: {resumed:?}") };
     let echo = Workflow::builder("echo").then("t", async |s: String| Ok::<_, Infallible>(s)).build().unwrap();
     assert_eq!(echo.decode_output(&input, &Codec::MessagePack), Ok("y".repeat(500)));
+}
+
+/// Method: two drivers load one instance, and each hands it a signal: their heads are equal, their rows are not. The second
+/// is refused, and so is what it does on top of that.
+#[tokio::test]
+async fn a_driver_that_made_an_equal_head_is_refused() {
+    let delay = Duration::from_hours(1);
+    let chain = Workflow::builder_for::<u64>("late").delay("nap", delay);
+    let bench = Bench::new(chain.wait_for_signal::<u64>("wait", "go").build().unwrap());
+    bench.start(1).await;
+    let mut drivers = Vec::new();
+    for id in ["first", "second"] {
+        let mut snapshot = bench.stored().await.snapshot;
+        read_signal_id(&bench.store, &mut snapshot, &id.into()).await.unwrap();
+        let event = Event::Signal { name: "go".into(), id: id.into(), payload: encoded(&id) };
+        let write = step(&bench.setting(), &mut snapshot, event).unwrap().write.unwrap();
+        drivers.push((snapshot, write));
+    }
+    let (mut snapshot, second) = drivers.pop().unwrap();
+    let (_, first) = drivers.pop().unwrap();
+    Port::commit(&bench.store, first).await.unwrap();
+    let conflict = Conflict { found: Some((snapshot.run(), snapshot.seq())), is_over: false };
+    assert_eq!(Port::commit(&bench.store, second).await, Err(conflict.clone().into()));
+    let pause = Event::Pause { reason: "lunch".into(), by: "ana".into() };
+    let on_top = step(&bench.setting(), &mut snapshot, pause).unwrap().write.unwrap();
+    assert_eq!(Port::commit(&bench.store, on_top).await, Err(conflict.into()));
+    let stored = bench.stored().await.snapshot;
+    assert_eq!(bench.store.rows(stored.run(), RowKey::SIGNALS).await.unwrap().len(), 1);
+}
+
+/// Method: a quarantined instance is loaded; before it is released, deleted or replaced, somebody else starts a new run in
+/// its place.
+#[tokio::test]
+async fn what_was_replaced_since_it_was_loaded_stays() {
+    let terminate = ConflictPolicy::TerminateExisting;
+    for what in ["release", "delete", "replace"] {
+        let bench = Bench::new(workflow());
+        bench.start(1).await;
+        set_aside(&bench.store, instance().as_str(), "it bites").await;
+        let copying = Copying(bench.store.clone(), std::sync::Mutex::default());
+        prepare(&bench, &copying, new_run(THEIRS, &2_u64), terminate).await.unwrap();
+        let rival = copying.1;
+        let port = Slower { store: bench.store.clone(), rival };
+        let mut owner = THEIRS;
+        match what {
+            "release" => {
+                let released = release(&port, &bench.setting(), bench.stored().await).await.unwrap_err();
+                assert!(matches!(released, ReleaseError::Commit(CommitError::Conflict(_))), "{released:?}");
+            }
+            "delete" => {
+                let deleted = delete_instance(&port, &instance()).await.unwrap_err();
+                assert!(matches!(deleted, DeleteError::NotTerminal(_)), "{deleted:?}");
+            }
+            _ => {
+                // By its policy it ends theirs in turn.
+                prepare(&bench, &port, new_run(MINE, &3_u64), terminate).await.unwrap();
+                owner = MINE;
+            }
+        }
+        let stored = bench.stored().await;
+        assert_eq!((stored.snapshot.run(), stored.quarantine), (RunId::from_bytes([owner; 16]), None), "{what}");
+        while bench.store.sweep(100).await.unwrap() > 0 {}
+        bench.snapshot().await;
+    }
 }

@@ -4,16 +4,16 @@ use std::convert::Infallible;
 use std::time::Duration;
 
 use everstep::lifecycle::{
-    Ending, FinalizeError, Port, ResumeError, ResumeInputError, ResumeOutcome, Stored, fill, finalize_execution,
+    Ending, FinalizeError, ResumeError, ResumeInputError, ResumeOutcome, Stored, fill, finalize_execution,
     get_resume_input, load, prepare_resume,
 };
-use everstep::machine::{Effect, Event, Refusal, Snapshot, encode_quarantine};
-use everstep::store::{Change, Condition, Write};
+use everstep::machine::{Effect, Event, Refusal, Snapshot};
 use everstep::{
     AttemptFailure, Codec, FailureKind, MemoryStore, RetryPolicy, Status, StatusCode, Store as _, Workflow, task,
 };
 
 use crate::bench::{Bench, NOW};
+use crate::common::set_aside;
 use crate::world::instance;
 
 async fn double(n: u64) -> Result<u64, Infallible> {
@@ -124,11 +124,7 @@ async fn resuming_a_quarantined_instance_tells_why() {
     // Set aside by a write to the store.
     let bench = Bench::new(workflow());
     bench.start(3).await;
-    let run = bench.stored().await.snapshot.run();
-    let change = Change::Quarantine(encode_quarantine(&instance(), "it bites"));
-    let write =
-        Write { instance: instance(), condition: Condition::Present, change, rows: vec![], run, superseded: None };
-    Port::commit(&bench.store, write).await.unwrap();
+    set_aside(&bench.store, instance().as_str(), "it bites").await;
     let Ok(ResumeOutcome::Quarantined(status)) = bench.resume().await else { panic!("it is quarantined") };
     assert_eq!(status, Status::Quarantined { reason: "it bites".into() });
 }

@@ -174,9 +174,9 @@ fn points() -> Vec<Point> {
 }
 
 /// What is written today. In `v1` a signal that was consumed has one row, as a buffered one, in place of the two by its number
-/// and by its id.
-const WRITTEN: &str = "v2-branches";
-const READ: [&str; 2] = ["v1-branches", WRITTEN];
+/// and by its id. The first two are in format 1 of the envelope.
+const WRITTEN: &str = "format-2/v2-branches";
+const READ: [&str; 3] = ["v1-branches", "v2-branches", WRITTEN];
 
 fn directory(version: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(version)
@@ -244,7 +244,7 @@ fn branches_read_back_and_are_written_the_same_again() {
         read.check(definition.program()).unwrap();
         let told = (read.status(definition.program()), read.status_code());
         assert_eq!(told, told_by_head, "{}: a head alone says the same", point.name);
-        assert_eq!(encode_head(definition.program(), &read), head, "{}", point.name);
+        assert_eq!(encode_head(definition.program(), &read), point.head, "{}", point.name);
         for (key, row) in of(RowKey::SIGNALS) {
             read.take_signal_row(number_in(key), row).unwrap();
         }

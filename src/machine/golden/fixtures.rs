@@ -8,7 +8,7 @@ use bytes::Bytes;
 
 use crate::codec::{Home, Place, SignalOutcome, Token, Value};
 use crate::definition::{Definition, FailureKind, Names as _, Priority, Workflow, task};
-use crate::id::{InstanceId, RunId};
+use crate::id::{InstanceId, RunId, Stamp};
 use crate::machine::frame::{Lineage, ROOT};
 use crate::machine::frames::Frames;
 use crate::machine::results::KeptResults;
@@ -24,6 +24,9 @@ async fn number(n: u32) -> Result<u32, Infallible> {
 async fn ship((n, _): (u32, SignalOutcome<u32>)) -> Result<u32, Infallible> {
     Ok(n)
 }
+
+/// That of every head and quarantine record.
+pub(super) const STAMP: Stamp = Stamp::from_bytes(*b"\x01stamped");
 
 /// One of each op. Its hash is in every head, so it is part of what is kept.
 pub(super) fn definition() -> Arc<Definition> {
@@ -115,6 +118,7 @@ pub(super) fn snapshot(seq: u64) -> Snapshot {
         instance: instance(),
         run: RunId::from_bytes([1, 0x8b, 0xcf, 0xe5, 0x68, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10]),
         seq,
+        stamp: STAMP,
         seq_min: 0,
         definition: definition().hash(),
         codec: 1,

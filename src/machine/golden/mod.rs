@@ -17,13 +17,14 @@ use std::path::PathBuf;
 
 use bytes::Bytes;
 
-use self::fixtures::{Fixture, definition, fixtures, instance, row_of};
+use self::fixtures::{Fixture, STAMP, definition, fixtures, instance, row_of};
 use super::snapshot::Signals;
 use super::{
     Damaged, Envelope, HEAD_INDEX_BYTES, HeadIndex, Kind, RowKey, Snapshot, decode_head, decode_quarantine,
-    encode_head, encode_quarantine,
+    encode_head, encode_quarantine, quarantine_stamp,
 };
 use crate::codec::Token;
+use crate::id::Stamp;
 use crate::time::Timestamp;
 
 const QUARANTINED: &str = "the process died 5 times in a row while task `charge` was running";
@@ -39,7 +40,7 @@ struct Record {
 
 fn records() -> Vec<Record> {
     let alone = |name: &str, kind, bytes| Record { name: name.into(), kind, row: Vec::new(), bytes };
-    let mut records = vec![alone("quarantine", Kind::Quarantine, encode_quarantine(&instance(), QUARANTINED))];
+    let mut records = vec![alone("quarantine", Kind::Quarantine, encode_quarantine(&instance(), QUARANTINED, STAMP))];
     for Fixture { name, snapshot, rows } in fixtures() {
         records.push(alone(name, Kind::Head, encode_head(definition().program(), &snapshot)));
         for row in rows {
@@ -51,22 +52,37 @@ fn records() -> Vec<Record> {
     records
 }
 
-fn file(name: &str) -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden/v1").join(format!("{name}.bin"))
+/// The formats of the envelope: the one that is written, and those that only are read.
+const FORMATS: [u8; 2] = [1, 2];
+const WRITTEN: u8 = 2;
+
+/// Those of format 1 stand where they always did.
+fn directory(format: u8) -> PathBuf {
+    let name = if format == 1 { "v1".into() } else { format!("format-{format}/v1") };
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name)
 }
 
-fn stored(name: &str) -> Bytes {
-    let path = file(name);
+fn file(format: u8, name: &str) -> PathBuf {
+    directory(format).join(format!("{name}.bin"))
+}
+
+fn stored_in(format: u8, name: &str) -> Bytes {
+    let path = file(format, name);
     std::fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}; see the module's head", path.display())).into()
 }
 
-/// Everything of a snapshot in a form that can be compared: maps in order.
+fn stored(name: &str) -> Bytes {
+    stored_in(WRITTEN, name)
+}
+
+/// Everything of a snapshot in a form that can be compared: maps in order, and without its stamp, which format 1 has not.
 fn plain(snapshot: &Snapshot) -> String {
     // By field and without `..`, so that a field that is added is not forgotten here.
     let Snapshot {
         instance,
         run,
         seq,
+        stamp: _,
         seq_min,
         definition,
         codec,
@@ -116,7 +132,8 @@ fn payloads(snapshot: &Snapshot) -> Vec<Bytes> {
 }
 
 /// Loads a fixture from its files as the runtime does: the head, the payloads in rows of their own, the signals.
-fn load(fixture: &Fixture) -> Result<Snapshot, Damaged> {
+fn load(format: u8, fixture: &Fixture) -> Result<Snapshot, Damaged> {
+    let stored = |name: &str| stored_in(format, name);
     let mut snapshot = decode_head(&instance(), &stored(fixture.name))?;
     let mut read = HashMap::new();
     for home in snapshot.unread() {
@@ -140,9 +157,10 @@ fn load(fixture: &Fixture) -> Result<Snapshot, Damaged> {
 #[test]
 fn what_is_written_today_is_what_was_always_written() {
     for Record { name, bytes, .. } in records() {
-        if !file(&name).exists() && std::env::var_os("EVERSTEP_WRITE_GOLDEN").is_some() {
-            std::fs::create_dir_all(file(&name).parent().unwrap()).unwrap();
-            std::fs::write(file(&name), &bytes).unwrap();
+        let file = file(WRITTEN, &name);
+        if !file.exists() && std::env::var_os("EVERSTEP_WRITE_GOLDEN").is_some() {
+            std::fs::create_dir_all(file.parent().unwrap()).unwrap();
+            std::fs::write(&file, &bytes).unwrap();
         }
         assert_eq!(bytes, stored(&name), "{name}: instances stored by an earlier version look otherwise");
     }
@@ -151,22 +169,28 @@ fn what_is_written_today_is_what_was_always_written() {
 /// Every file belongs to a fixture: who renames or drops one would otherwise stop testing what it holds.
 #[test]
 fn no_golden_file_is_forgotten() {
-    let mut known: Vec<_> = records().iter().map(|record| file(&record.name)).collect();
-    known.sort();
-    let directory = std::fs::read_dir(file("").parent().unwrap()).unwrap();
-    let mut found: Vec<_> = directory.map(|entry| entry.unwrap().path()).collect();
-    found.sort();
-    assert_eq!(found, known);
+    for format in FORMATS {
+        let mut known: Vec<_> = records().iter().map(|record| file(format, &record.name)).collect();
+        known.sort();
+        let files = std::fs::read_dir(directory(format)).unwrap();
+        let mut found: Vec<_> = files.map(|entry| entry.unwrap().path()).collect();
+        found.sort();
+        assert_eq!(found, known);
+    }
 }
 
 #[test]
 fn every_stored_snapshot_reads_to_what_it_was_and_is_written_the_same_again() {
-    for fixture in fixtures() {
-        let read = load(&fixture).unwrap();
-        assert_eq!(plain(&read), plain(&fixture.snapshot), "{}", fixture.name);
+    for (format, fixture) in FORMATS.into_iter().flat_map(|format| fixtures().into_iter().map(move |one| (format, one)))
+    {
+        let mut read = load(format, &fixture).unwrap();
+        assert_eq!(plain(&read), plain(&fixture.snapshot), "{} in format {format}", fixture.name);
+        assert_eq!(read.stamp, if format == 1 { Stamp::NONE } else { STAMP });
+        read.stamp = STAMP;
         assert_eq!(encode_head(definition().program(), &read), stored(fixture.name), "{}", fixture.name);
+        assert_eq!(&*decode_quarantine(&instance(), &stored_in(format, "quarantine")), QUARANTINED);
     }
-    assert_eq!(&*decode_quarantine(&instance(), &stored("quarantine")), QUARANTINED);
+    assert_eq!(quarantine_stamp(&instance(), &stored("quarantine")), STAMP);
 }
 
 /// The bytes stand where the drawings in `envelope` say, for whoever reads them without this crate.
@@ -175,21 +199,28 @@ fn every_head_is_as_it_is_drawn() {
     for Fixture { name, snapshot, .. } in fixtures() {
         let bytes = stored(name);
         let id = instance();
-        let body_at = 38 + id.as_str().len();
-        let body_bytes = u32::try_from(bytes.len() - body_at - 8).unwrap();
-        assert_eq!(bytes[..8], [b'E', b'V', b'S', b'T', 1, 1, snapshot.codec, 0], "{name}: magic, format, kind, codec");
-        assert_eq!(bytes[8..24], snapshot.run.to_bytes(), "{name}: run");
-        assert_eq!(bytes[24..32], snapshot.seq.to_be_bytes(), "{name}: seq");
-        assert_eq!(bytes[32..34], u16::try_from(id.as_str().len()).unwrap().to_be_bytes(), "{name}: length of the id");
-        assert_eq!(bytes[34..38], body_bytes.to_be_bytes(), "{name}: length of the body");
-        assert_eq!(&bytes[38..body_at], id.as_str().as_bytes(), "{name}: instance id");
-        let body = &bytes[body_at..];
+        assert_eq!(bytes[..6], [b'E', b'V', 2, 1, snapshot.codec, 0], "{name}: magic, format, kind, codec, shape");
+        assert_eq!(bytes[6..22], snapshot.run.to_bytes(), "{name}: run");
+        let seq_bytes = (64 - snapshot.seq.leading_zeros()).div_ceil(7).max(1) as usize;
+        let groups = bytes[22..22 + seq_bytes].iter().rev();
+        let seq = groups.fold(0, |seq, group| seq << 7 | u64::from(group & 0x7f));
+        assert_eq!(seq, snapshot.seq, "{name}: seq");
+        let is_last = bytes[22..22 + seq_bytes].iter().position(|group| *group < 0x80);
+        assert_eq!(is_last, Some(seq_bytes - 1), "{name}: the end of seq");
+        assert_eq!(bytes[22 + seq_bytes..30 + seq_bytes], STAMP.to_bytes(), "{name}: stamp");
+        let seed = xxhash_rust::xxh3::xxh3_64(id.as_str().as_bytes());
+        let (content, checksum) = bytes.split_at(bytes.len() - 8);
+        assert_eq!(checksum, xxhash_rust::xxh3::xxh3_64_with_seed(content, seed).to_be_bytes(), "{name}: checksum");
+        let body = &bytes[30 + seq_bytes..];
         assert_eq!(body[0], snapshot.status_code() as u8, "{name}: status");
         assert_eq!(&body[1..33], snapshot.definition.as_bytes(), "{name}: definition");
         let time = snapshot.due().or(snapshot.ended_at).map_or(u64::MAX, Timestamp::as_micros);
         assert_eq!(body[33..41], time.to_be_bytes(), "{name}: due, or when it ended");
         let index = HeadIndex::of_head(&id, &bytes).unwrap();
         assert_eq!(index, snapshot.head_index(), "{name}: as stores read it");
+        let before = HeadIndex::of_head(&id, &stored_in(1, name)).unwrap();
+        assert_eq!(HeadIndex { stamp: STAMP, ..before }, index, "{name}: the same in format 1");
+        assert!(bytes.len() < stored_in(1, name).len(), "{name}: no larger than in format 1");
     }
 }
 

@@ -4,10 +4,12 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::life::{Image, Plan, commit, commit_all, done, everywhere, id, refused, run, sweep_all};
+use super::life::{
+    Image, Plan, commit, commit_all, conflict, done, everywhere, id, refused, run, sweep_all, unreadable, unseen,
+};
 use super::sweep::{rows_left, with_rows};
 use crate::machine::RowKey;
-use crate::store::{Change, Condition, Conflict, Loaded, Store};
+use crate::store::{Change, Condition, Loaded, Store};
 
 /// Of a deleted instance nothing is left: no head, no quarantine record, no index entry, and once it is swept no row. What
 /// stands beside it stays.
@@ -23,8 +25,8 @@ pub async fn a_deleted_instance_leaves_nothing_behind(store: &Arc<dyn Store>) {
             "quarantined" => commit_all(store, &[life.quarantine("a bug")]).await,
             _ => {}
         }
-        let condition = if how == "quarantined" { Condition::Present } else { life.delete().condition };
-        commit_all(store, &[life.delete().under(condition)]).await;
+        let version = if how == "quarantined" { life.version().set_aside() } else { life.version() };
+        commit_all(store, &[life.delete().under(Condition::Seen(version))]).await;
         assert_eq!(done(store.load(life.id()).await), None, "deleted while {how}");
         assert_eq!(done(store.quarantined(None, 10).await), [], "deleted while {how}");
         assert_eq!(everywhere(store, &plan).await, [id("beside"), id("beside")], "deleted while {how}");
@@ -62,11 +64,11 @@ pub async fn a_delete_needs_run_and_seq(store: &Arc<dyn Store>) {
     let early = life.delete();
     commit_all(store, &[insert.row(RowKey::Input, Some(b"input")), life.pause()]).await;
     assert_eq!(refused(store, early).await, Some(life.at()), "a delete that missed a transition");
-    let other = life.delete().under(Condition::At { run: run(2), seq: life.at().1 });
+    let other = life.delete().under(unseen(run(2), life.at().1));
     assert_eq!(refused(store, other).await, Some(life.at()), "a delete of another run");
     assert_eq!(refused(store, life.delete().under(Condition::Absent)).await, Some(life.at()));
     let answers = commit(store, &[life.unpause(), life.clone().delete(), life.quarantine("a bug")]).await;
-    let nothing = Err(Conflict { found: None });
+    let nothing = Err(conflict(None));
     assert_eq!(answers, [Ok(()), Ok(()), nothing], "a transition, a delete that saw it, a quarantine of nothing");
 
     let (life, insert) = plan.start("two", 2);
@@ -81,7 +83,7 @@ pub async fn what_is_not_there_is_deleted_already(store: &Arc<dyn Store>) {
     let plan = Plan::new("absent");
     let (life, insert) = plan.start("one", 1);
     let delete = life.delete();
-    let conditions = [delete.condition, Condition::Present, Condition::Absent];
+    let conditions = [delete.condition, Condition::Seen(life.version().set_aside()), Condition::Absent];
     for condition in conditions {
         commit_all(store, &[delete.clone().under(condition)]).await;
     }
@@ -94,7 +96,8 @@ pub async fn what_is_not_there_is_deleted_already(store: &Arc<dyn Store>) {
 }
 
 /// A batch with deletes that comes again succeeds as it did, and changes nothing: also where a transition led to what was
-/// deleted, where the id was taken again, and where nothing is left to tell by.
+/// deleted, and where the id was taken again. Once rows are swept nothing tells any more what led to a delete: that is refused
+/// then, and changes nothing.
 pub async fn a_repeated_delete_succeeds_and_changes_nothing(store: &Arc<dyn Store>) {
     let plan = Plan::new("repeats");
     let (mut ended, insert_ended) = plan.start("ended", 1);
@@ -105,7 +108,7 @@ pub async fn a_repeated_delete_succeeds_and_changes_nothing(store: &Arc<dyn Stor
     late.wake();
     let (mut anew, insert_anew) = plan.start("restarted", 4);
     let (mut brief, insert_brief) = plan.start("brief", 5);
-    let late = late.pause().under(Condition::At { run: ended.run(), seq: 77 });
+    let late = late.pause().under(unseen(ended.run(), 77));
     let batch = [
         late,
         ended.cancel(),
@@ -115,7 +118,7 @@ pub async fn a_repeated_delete_succeeds_and_changes_nothing(store: &Arc<dyn Stor
         insert_anew.row(RowKey::Input, Some(b"input")),
         anew.wake(),
         aside.quarantine("a bug"),
-        aside.delete().under(Condition::Present),
+        aside.delete().under(Condition::Seen(aside.version().set_aside())),
         insert_brief,
         brief.cancel(),
         brief.delete(),
@@ -125,13 +128,19 @@ pub async fn a_repeated_delete_succeeds_and_changes_nothing(store: &Arc<dyn Stor
         let answers = commit(store, &batch).await;
         let refused: Vec<usize> = (0..).zip(&answers).filter(|(_, answer)| answer.is_err()).map(|(n, _)| n).collect();
         assert_eq!(refused, [0], "the refused writes of the batch the {time} time");
-        sweep_all(store).await;
         images.push(Image::of(store, &batch).await);
     }
     assert!(
         images.windows(2).all(|pair| matches!(pair, [one, next] if one == next)),
         "what the batch left: {images:?}"
     );
+    sweep_all(store).await;
+    images = vec![Image::of(store, &batch).await];
+    let last = commit(store, &batch).await;
+    let deletes = batch.iter().zip(last).filter(|(write, _)| matches!(write.change, Change::Delete));
+    assert!(deletes.into_iter().all(|(_, answer)| answer.is_ok()), "what is not there is deleted already");
+    sweep_all(store).await;
+    assert_eq!(images, [Image::of(store, &batch).await], "what the batch left when its rows were swept");
     assert_eq!(done(store.load(&id("restarted")).await).map(|loaded| loaded.head), Some(anew.head()));
 }
 
@@ -142,13 +151,19 @@ pub async fn a_head_that_cannot_be_read_can_be_deleted(store: &Arc<dyn Store>) {
         let (mut life, insert) = plan.start("one", n);
         commit_all(store, &[insert]).await;
         let mut damaged = life.wake();
-        damaged.change = Change::Head(Bytes::from_static(b"not a head"));
+        let head = Bytes::from_static(b"not a head");
+        damaged.change = Change::Head(head.clone());
         commit_all(store, &[damaged]).await;
+        let mut seen = unreadable(&head);
         if aside {
-            commit_all(store, &[life.quarantine("unreadable")]).await;
+            commit_all(store, &[life.quarantine("unreadable").under(Condition::Seen(seen))]).await;
+            assert_eq!(refused(store, life.delete().under(Condition::Seen(seen))).await, None, "it was set aside");
+            seen = seen.set_aside();
         }
+        let other = Condition::Seen(unreadable(&Bytes::from_static(b"another head")));
+        assert_eq!(refused(store, life.delete().under(other)).await, None, "what was seen is not what is there");
         assert_eq!(refused(store, life.delete()).await, None, "nobody knows where it stands");
-        let mut delete = life.delete().under(Condition::Present);
+        let mut delete = life.delete().under(Condition::Seen(seen));
         delete.superseded = None;
         commit_all(store, &[delete]).await;
         assert_eq!(done(store.load(&id("one")).await), None, "set aside: {aside}");

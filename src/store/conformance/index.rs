@@ -132,9 +132,9 @@ pub async fn definitions_are_listed_once_each(store: &Arc<dyn Store>) {
     let mut moving = None;
     for (n, plan) in (0_u8..).step_by(3).zip(&plans) {
         let (first, insert) = plan.start(&format!("{n}"), n);
-        moving.get_or_insert(first);
         let (mut second, insert_second) = plan.start(&format!("{n} again"), n + 1);
         batch.extend([insert, insert_second, second.cancel()]);
+        moving.get_or_insert((first, second));
     }
     commit_all(store, &batch).await;
     let mut expected: Vec<_> = plans.iter().map(Plan::hash).collect();
@@ -143,8 +143,9 @@ pub async fn definitions_are_listed_once_each(store: &Arc<dyn Store>) {
     found.sort();
     assert_eq!(found, expected, "20 definitions, each with instances in two states");
 
-    let (Some(alone), Some(busy)) = (moving, plans.get(1)) else { panic!("20 definitions were made") };
-    let replaced = [busy.start("0", 200).0.replace(Some(alone.run())), busy.start("0 again", 201).0.replace(None)];
+    let (Some((first, second)), Some(busy)) = (moving, plans.get(1)) else { panic!("20 definitions were made") };
+    let replaced =
+        [busy.start("0", 200).0.replace(first.version()), busy.start("0 again", 201).0.replace(second.version())];
     commit_all(store, &replaced).await;
     let gone = plans.first().map(Plan::hash);
     expected.retain(|definition| Some(*definition) != gone);
@@ -214,7 +215,7 @@ pub async fn an_end_is_listed_while_its_run_is_there(store: &Arc<dyn Store>) {
         let is_due = all_due(store).await.iter().any(|(_, instance)| *instance == id(then));
         assert!(!is_due, "the time of an end is no time to be due");
         let end = match then {
-            "replaced" => plan.start(then, n + 1).0.replace(Some(life.run())),
+            "replaced" => plan.start(then, n + 1).0.replace(life.version()),
             "set aside" => life.quarantine("a bug"),
             _ => life.delete(),
         };

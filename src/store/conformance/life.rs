@@ -6,11 +6,11 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use crate::definition::{Definition, Names as _, Workflow};
-use crate::id::{DefinitionHash, InstanceId, RunId};
+use crate::id::{DefinitionHash, InstanceId, RunId, Stamp};
 use crate::limits::Limits;
 use crate::machine::{self, Event, NewRun, RowChange, RowKey, Setting, Snapshot, Transition};
 use crate::status::StatusCode;
-use crate::store::{Answers, Change, Condition, Loaded, Store, StoreError, Write};
+use crate::store::{Answers, Change, Condition, Conflict, HeadVersion, Loaded, Store, StoreError, Version, Write};
 use crate::time::Timestamp;
 
 /// How long each delay of [`Plan`] takes.
@@ -61,8 +61,8 @@ impl Plan {
         let (instance, run, input) = (id(instance), run(run_number), Bytes::from_static(b"input"));
         let new = NewRun { instance, run, codec: 1, input, traceparent: None };
         let (snapshot, transition) = machine::start(&setting, new);
-        let life = Life { plan: self.clone(), snapshot, now };
-        let insert = life.write(Condition::Absent, transition);
+        let mut life = Life { plan: self.clone(), snapshot, now };
+        let insert = life.write(Condition::Absent, transition, Stamp::generate());
         (life, insert)
     }
 }
@@ -87,6 +87,11 @@ impl Life {
     /// Where it stands, as conditions and conflicts name it.
     pub(super) fn at(&self) -> (RunId, u64) {
         (self.snapshot.run(), self.snapshot.seq())
+    }
+
+    /// The version it leaves in a store.
+    pub(super) fn version(&self) -> Version {
+        Version::from(&self.snapshot)
     }
 
     pub(super) fn due(&self) -> Option<Timestamp> {
@@ -128,38 +133,47 @@ impl Life {
 
     /// The write that sets it aside.
     pub(super) fn quarantine(&self, reason: &str) -> Write {
-        let record = machine::encode_quarantine(self.id(), reason);
-        self.bare(Condition::Present, Change::Quarantine(record))
+        let stamp = Stamp::generate();
+        let record = machine::encode_quarantine(self.id(), reason, stamp);
+        self.bare(Condition::Seen(self.version()), Change::Quarantine(record), stamp)
     }
 
     /// The write that deletes it where it stands, and ends its run.
     pub(super) fn delete(&self) -> Write {
-        let (run, seq) = self.at();
-        Write { superseded: Some(run), ..self.bare(Condition::At { run, seq }, Change::Delete) }
+        let delete = self.bare(Condition::Seen(self.version()), Change::Delete, Stamp::generate());
+        Write { superseded: Some(self.run()), ..delete }
     }
 
-    /// The write that puts its head in the place of whatever is there, and ends the run that was.
-    pub(super) fn replace(&self, superseded: Option<RunId>) -> Write {
-        Write { superseded, ..self.bare(Condition::Present, Change::Head(self.head())) }
+    /// The write that puts its head in the place of an old one, and ends the run of that.
+    pub(super) fn replace(&mut self, old: Version) -> Write {
+        let replacing = self.put(old);
+        Write { superseded: old.run(), ..replacing }
+    }
+
+    /// The write that puts its head in the place of one that was seen, whatever that was.
+    pub(super) fn put(&mut self, seen: Version) -> Write {
+        self.snapshot.stamp = Stamp::generate();
+        self.bare(Condition::Seen(seen), Change::Head(self.head()), self.snapshot.stamp)
     }
 
     fn apply(&mut self, event: Event) -> Write {
-        let (run, seq) = self.at();
+        let seen = self.version();
         let limits = Limits::default();
         let setting = Setting { program: self.plan.0.program(), limits: &limits, now: self.now };
         match machine::apply(&setting, &mut self.snapshot, event) {
-            Ok(transition) => self.write(Condition::At { run, seq }, transition),
+            Ok(transition) => self.write(Condition::Seen(seen), transition, Stamp::generate()),
             Err(refusal) => panic!("the suite's instance refused an event: {refusal}"),
         }
     }
 
-    fn write(&self, condition: Condition, transition: Transition) -> Write {
-        Write { rows: transition.rows, ..self.bare(condition, Change::Head(self.head())) }
+    fn write(&mut self, condition: Condition, transition: Transition, stamp: Stamp) -> Write {
+        self.snapshot.stamp = stamp;
+        Write { rows: transition.rows, ..self.bare(condition, Change::Head(self.head()), stamp) }
     }
 
-    fn bare(&self, condition: Condition, change: Change) -> Write {
+    fn bare(&self, condition: Condition, change: Change, stamp: Stamp) -> Write {
         let instance = self.id().clone();
-        Write { instance, condition, change, rows: Vec::new(), run: self.run(), superseded: None }
+        Write { instance, stamp, condition, change, rows: Vec::new(), run: self.run(), superseded: None }
     }
 }
 
@@ -173,6 +187,21 @@ impl Write {
     pub(super) fn under(self, condition: Condition) -> Self {
         Self { condition, ..self }
     }
+}
+
+/// Somewhere an instance could stand, in a state that nobody has written.
+pub(super) fn unseen(run: RunId, seq: u64) -> Condition {
+    Condition::Seen(Version { head: HeadVersion::At { run, seq, stamp: Stamp::generate() }, quarantined: false })
+}
+
+/// A head that cannot be read, as a store tells it.
+pub(super) fn unreadable(head: &Bytes) -> Version {
+    Loaded { head: head.clone(), quarantine: None }.version(&id("any"))
+}
+
+/// The answer to a write whose condition did not hold.
+pub(super) fn conflict(found: Option<(RunId, u64)>) -> Conflict {
+    Conflict { found, is_over: false }
 }
 
 pub(super) fn id(text: &str) -> InstanceId {

@@ -64,15 +64,19 @@ checks! {
         a_manifest_reads_back;
     commit: answers_come_in_order, of_many_inserts_the_first_wins, an_insert_repeated_in_its_batch_counts_once,
         an_update_needs_run_and_seq, writes_of_one_instance_see_those_before_them,
-        a_stale_writer_is_refused_and_told_what_was_found, a_refused_write_leaves_nothing_behind,
+        a_stale_writer_is_refused_and_told_what_was_found,
+        two_writers_with_equal_heads_are_told_apart, a_refused_write_leaves_nothing_behind,
         a_batch_leaves_the_last_head_and_every_row, a_reader_sees_a_write_whole_or_not_at_all;
-    repeat: a_repeated_batch_succeeds_and_changes_nothing, a_repeated_batch_tells_winners_from_losers;
+    repeat: a_repeated_batch_succeeds_and_changes_nothing, a_repeated_batch_tells_winners_from_losers,
+        a_part_of_a_batch_repeated_is_known, a_repeated_quarantine_succeeds_and_a_rivals_does_not,
+        a_start_repeated_after_its_run_is_refused;
     index: the_due_index_is_ordered_and_paged, a_due_entry_moves_with_its_instance,
         the_status_index_is_ordered_and_paged, a_status_entry_moves_with_its_instance,
         definitions_are_listed_once_each, the_index_of_ends_is_ordered_and_paged,
         an_end_is_listed_while_its_run_is_there;
     quarantine: quarantine_keeps_the_head_and_unlists_the_instance, the_quarantined_are_ordered_and_paged,
-        a_quarantined_instance_takes_no_update, a_head_that_replaces_a_quarantined_one_lists_it_again,
+        a_quarantined_instance_takes_no_update, what_was_seen_is_what_is_set_aside_released_and_ended,
+        a_head_that_replaces_a_quarantined_one_lists_it_again,
         a_release_with_the_same_head_lists_it_again, only_what_is_there_can_be_quarantined,
         a_head_that_cannot_be_read_is_kept_and_can_be_set_aside;
     delete: a_deleted_instance_leaves_nothing_behind, a_deleted_id_starts_anew, a_delete_needs_run_and_seq,

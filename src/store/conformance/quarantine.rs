@@ -4,10 +4,12 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::life::{Life, Plan, commit, commit_all, done, everywhere, id, listed, paged, refused, run};
+use super::life::{
+    Life, Plan, commit, commit_all, conflict, done, everywhere, id, listed, paged, refused, run, unreadable,
+};
 use crate::machine::RowKey;
 use crate::status::StatusCode;
-use crate::store::{Change, Condition, Conflict, Loaded, Store, Write};
+use crate::store::{Change, Condition, Loaded, Store, Write};
 
 async fn load(store: &Arc<dyn Store>, life: &Life) -> Option<Loaded> {
     done(store.load(life.id()).await)
@@ -29,8 +31,8 @@ pub async fn quarantine_keeps_the_head_and_unlists_the_instance(store: &Arc<dyn 
     let (_, insert_beside) = plan.start("beside", 2);
     commit_all(store, &[insert.row(RowKey::Input, Some(b"input")), insert_beside]).await;
     assert_eq!(everywhere(store, &plan).await, ["beside", "one", "beside", "one"].map(id), "due, then by status");
-    for reason in ["a bug", "another bug"] {
-        let quarantine = life.quarantine(reason);
+    for (reason, seen) in [("a bug", life.version()), ("another bug", life.version().set_aside())] {
+        let quarantine = life.quarantine(reason).under(Condition::Seen(seen));
         commit_all(store, std::slice::from_ref(&quarantine)).await;
         let expected = Some(Loaded { head: life.head(), quarantine: record(&quarantine) });
         assert_eq!(load(store, &life).await, expected, "quarantined for {reason}");
@@ -67,7 +69,7 @@ pub async fn a_quarantined_instance_takes_no_update(store: &Arc<dyn Store>) {
     let kept = life.clone();
     let quarantine = life.quarantine("a bug");
     let answers = commit(store, &[moved, quarantine.clone(), life.wake()]).await;
-    let conflict = Conflict { found: Some(kept.at()) };
+    let conflict = conflict(Some(kept.at()));
     assert_eq!(answers, [Ok(()), Ok(()), Err(conflict)], "an update behind the quarantine, in its batch");
     let expected = Some(Loaded { head: kept.head(), quarantine: record(&quarantine) });
     assert_eq!(load(store, &kept).await, expected, "the head that was there at the quarantine");
@@ -77,14 +79,39 @@ pub async fn a_quarantined_instance_takes_no_update(store: &Arc<dyn Store>) {
     assert_eq!(everywhere(store, &plan).await, [], "it is still listed nowhere");
 }
 
-/// A head written whatever is there ends a quarantine, in a later batch or the same one: the record is gone, the
+/// What replaces, deletes or sets aside an instance does so to the one it has seen, never to another that took its place
+/// meanwhile; nor does a release.
+pub async fn what_was_seen_is_what_is_set_aside_released_and_ended(store: &Arc<dyn Store>) {
+    let plan = Plan::new("meanwhile");
+    for (n, aside) in [(1, true), (3, false)] {
+        let (mut old, insert) = plan.start("one", n);
+        let mut seen = old.version();
+        commit_all(store, &[insert]).await;
+        if aside {
+            commit_all(store, &[old.quarantine("a bug")]).await;
+            seen = seen.set_aside();
+        }
+        let mut new = plan.start("one", n + 1).0;
+        commit_all(store, &[new.replace(seen)]).await;
+        let delete = old.delete().under(Condition::Seen(seen));
+        let quarantine = old.quarantine("another bug").under(Condition::Seen(seen));
+        let mut third = plan.start("one", 9).0;
+        for late in [delete, quarantine, third.replace(seen), old.put(seen)] {
+            assert_eq!(refused(store, late.clone()).await, Some(new.at()), "{late:?}");
+        }
+        assert_eq!(load(store, &new).await, Some(Loaded { head: new.head(), quarantine: None }), "set aside: {aside}");
+        commit_all(store, &[new.delete()]).await;
+    }
+}
+
+/// A head that says whose place it takes ends a quarantine, in a later batch or the same one: the record is gone, the
 /// instance is listed by its new head and takes updates.
 pub async fn a_head_that_replaces_a_quarantined_one_lists_it_again(store: &Arc<dyn Store>) {
     for (n, name) in [(1, "in a later batch"), (3, "in the same batch")] {
         let plan = Plan::new(name);
         let (old, insert) = plan.start(name, n);
         let (mut new, _) = plan.start(name, n + 1);
-        let batch = [insert, old.quarantine("a bug"), new.replace(Some(old.run()))];
+        let batch = [insert, old.quarantine("a bug"), new.replace(old.version().set_aside())];
         for part in batch.chunks(if n == 1 { 2 } else { 3 }) {
             commit_all(store, part).await;
         }
@@ -104,15 +131,18 @@ pub async fn a_release_with_the_same_head_lists_it_again(store: &Arc<dyn Store>)
     let plan = Plan::new("released");
     let (mut life, insert) = plan.start("one", 1);
     commit_all(store, &[insert, life.quarantine("a bug")]).await;
+    let mut seen = life.version().set_aside();
     for time in ["first", "second"] {
-        commit_all(store, &[life.replace(None)]).await;
+        commit_all(store, &[life.put(seen)]).await;
+        seen = life.version();
         let expected = Some(Loaded { head: life.head(), quarantine: None });
         assert_eq!(load(store, &life).await, expected, "released for the {time} time");
         assert_eq!(done(store.quarantined(None, 10).await), [], "released for the {time} time");
         assert_eq!(everywhere(store, &plan).await, [id("one"), id("one")], "due, and by status");
     }
     commit_all(store, &[life.wake()]).await;
-    commit_all(store, &[life.quarantine("a bug"), life.replace(None)]).await;
+    let quarantine = life.quarantine("a bug");
+    commit_all(store, &[quarantine, life.put(life.version().set_aside())]).await;
     assert_eq!(load(store, &life).await.map(|loaded| loaded.quarantine), Some(None), "set aside and released at once");
     assert_eq!(everywhere(store, &plan).await, [id("one"), id("one")], "due, and by status");
 }
@@ -121,8 +151,9 @@ pub async fn a_release_with_the_same_head_lists_it_again(store: &Arc<dyn Store>)
 pub async fn only_what_is_there_can_be_quarantined(store: &Arc<dyn Store>) {
     let plan = Plan::new("aside");
     let (life, insert) = plan.start("one", 1);
+    let there = life.version();
     assert_eq!(refused(store, life.quarantine("a bug")).await, None);
-    assert_eq!(refused(store, life.replace(None)).await, None, "a head for an instance that must be there");
+    assert_eq!(refused(store, life.clone().put(there)).await, None, "a head for an instance that must be there");
     assert_eq!(load(store, &life).await, None);
     commit_all(store, &[insert]).await;
     assert_eq!(load(store, &life).await, Some(Loaded { head: life.head(), quarantine: None }));
@@ -143,18 +174,20 @@ pub async fn a_head_that_cannot_be_read_is_kept_and_can_be_set_aside(store: &Arc
     let mut kept = Loaded { head, quarantine: None };
     assert_eq!(load(store, &life).await, Some(kept.clone()));
     assert_eq!(everywhere(store, &plan).await, [], "nobody knows how to list it");
-    for (run, seq) in [before.at(), life.at()] {
-        let update = life.clone().wake().under(Condition::At { run, seq });
+    for seen in [before.version(), life.version()] {
+        let update = life.clone().wake().under(Condition::Seen(seen));
         assert_eq!(refused(store, update).await, None, "nobody knows where it stands");
     }
     assert_eq!(refused(store, plan.start("one", 2).1).await, None, "it is there, so it is not inserted");
-    let quarantine = life.quarantine("unreadable");
+    let seen = unreadable(&kept.head);
+    let quarantine = life.quarantine("unreadable").under(Condition::Seen(seen));
     kept.quarantine = record(&quarantine);
     commit_all(store, &[quarantine]).await;
     assert_eq!(load(store, &life).await, Some(kept));
     assert_eq!(done(store.quarantined(None, 10).await), [id("one")]);
-    let (new, _) = plan.start("one", 3);
-    commit_all(store, &[new.replace(Some(life.run()))]).await;
+    let mut new = plan.start("one", 3).0;
+    let replacing = Write { superseded: Some(life.run()), ..new.put(seen.set_aside()) };
+    commit_all(store, &[replacing]).await;
     assert_eq!(load(store, &new).await, Some(Loaded { head: new.head(), quarantine: None }));
     assert_eq!(everywhere(store, &plan).await, [id("one"), id("one")], "due, and by status");
 }

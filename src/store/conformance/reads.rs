@@ -50,8 +50,10 @@ pub async fn signal_rows_come_in_order_and_only_of_their_run(store: &Arc<dyn Sto
     let numbers = [300, 2, 65_536, 0, 10, 255, 1 << 40, 256, 1, 9, 65_535];
     let mut sorted = numbers.to_vec();
     sorted.sort_unstable();
+    let mut lives = Vec::new();
     for n in [1, 2, 3] {
-        let (_, mut insert) = plan.start(&format!("i{n}"), n);
+        let (life, mut insert) = plan.start(&format!("i{n}"), n);
+        lives.push(life);
         insert = insert.row(RowKey::Input, Some(b"input")).row(plan.result(2), Some(b"result"));
         let row = |number: u64| Bytes::from(format!("run {n}, signal {number}"));
         insert.rows.extend(numbers.map(|number| RowChange { key: RowKey::Signal(number), value: Some(row(number)) }));
@@ -59,8 +61,8 @@ pub async fn signal_rows_come_in_order_and_only_of_their_run(store: &Arc<dyn Sto
         let expected: Vec<_> = sorted.iter().map(|number| (*number, row(*number))).collect();
         assert_eq!(signal_rows(store, run(n)).await, expected, "the signal rows of run {n}");
     }
-    let (life, _) = plan.start("i2", 2);
-    let update = life.clone().pause().row(RowKey::Signal(10), None).row(RowKey::Signal(0), Some(b"only its id"));
+    let Some(life) = lives.get_mut(1) else { panic!("three were started") };
+    let update = life.pause().row(RowKey::Signal(10), None).row(RowKey::Signal(0), Some(b"only its id"));
     commit_all(store, &[update]).await;
     let rows = signal_rows(store, run(2)).await;
     sorted.retain(|number| *number != 10);

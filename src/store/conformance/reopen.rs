@@ -18,8 +18,8 @@ pub async fn a_reopened_store_has_everything(store: &Arc<dyn Store>) {
     let batch = [insert, life.signal("s1", b"early"), life.wake().row(RowKey::Input, Some(b"input"))];
     commit_all(store, &batch).await;
     let (old, insert) = plan.start("two", 102);
-    let (new, _) = plan.start("two", 103);
-    commit_all(store, &[with_rows(&plan, insert, 4), new.replace(Some(old.run()))]).await;
+    let mut new = plan.start("two", 103).0;
+    commit_all(store, &[with_rows(&plan, insert, 4), new.replace(old.version())]).await;
     let manifest = Bytes::from_static(b"manifest");
     done(store.save_manifest(&plan.hash(), manifest.clone()).await);
     let mixed = mixed_batch(store).await;

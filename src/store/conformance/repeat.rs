@@ -1,10 +1,11 @@
 //! A batch comes again, because its outcome is not known.
 
+use std::slice;
 use std::sync::Arc;
 
-use super::life::{Image, Life, Plan, commit, commit_all};
+use super::life::{Image, Life, Plan, commit, commit_all, conflict, sweep_all, unseen};
 use crate::machine::RowKey;
-use crate::store::{Condition, Store, Write};
+use crate::store::{Conflict, Store, Write};
 
 /// A batch of every kind of write on instances that are there and that are not. All its conditions hold.
 pub(super) async fn mixed_batch(store: &Arc<dyn Store>) -> Vec<Write> {
@@ -29,11 +30,11 @@ pub(super) async fn mixed_batch(store: &Arc<dyn Store>) -> Vec<Write> {
         pipelined.signal("s1", b"early").row(plan.result(0), Some(b"new")),
         updated.wake(),
         pipelined.wake().row(plan.result(1), None),
-        restarted.replace(Some(old.run())),
+        restarted.replace(old.version()),
         restarted.wake(),
         aside.wake(),
         aside.quarantine("a bug"),
-        fresh.replace(Some(released.run())),
+        fresh.replace(released.version().set_aside()),
         fresh.wake(),
         ended.cancel(),
         ended.delete(),
@@ -63,7 +64,7 @@ pub async fn a_repeated_batch_tells_winners_from_losers(store: &Arc<dyn Store>) 
     let (mut led, insert_led) = plan.start("led", 4);
     commit_all(store, &[insert_moved, insert_led]).await;
     let (mut stale, mut lost) = (moved.clone(), led.clone());
-    let lost = lost.pause().under(Condition::At { run: led.run(), seq: 77 });
+    let lost = lost.pause().under(unseen(led.run(), 77));
     // The winner stands before its rival in the first two pairs, behind it in the third.
     let batch = [first, second, moved.wake(), stale.pause(), lost, led.wake()];
     let expected = [true, false, true, false, false, true];
@@ -78,4 +79,61 @@ pub async fn a_repeated_batch_tells_winners_from_losers(store: &Arc<dyn Store>) 
         images.windows(2).all(|pair| matches!(pair, [first, second] if first == second)),
         "what the batch left: {images:?}"
     );
+}
+
+/// Method: a chain of transitions is committed, and comes again from each of its transitions on, to each, and with one more
+/// behind it. Writes that led to what is stored are known; only the new one is done.
+pub async fn a_part_of_a_batch_repeated_is_known(store: &Arc<dyn Store>) {
+    let (mut life, insert) = Plan::new("parts").start("one", 1);
+    let chain = [insert, life.wake(), life.pause(), life.quarantine("a bug")];
+    commit_all(store, &chain).await;
+    let before = Image::of(store, &chain).await;
+    for from in 0..chain.len() {
+        commit_all(store, chain.get(from..).unwrap_or_default()).await;
+        assert_eq!(Image::of(store, &chain).await, before, "from write {from} on");
+    }
+    for to in 1..chain.len() {
+        let answers = commit(store, chain.get(..to).unwrap_or_default()).await;
+        assert!(answers.iter().all(Result::is_err), "without the last one nothing tells what is stored: {answers:?}");
+        assert_eq!(Image::of(store, &chain).await, before, "the first {to}");
+    }
+    let released = [&chain[..], &[life.put(life.version().set_aside())]].concat();
+    commit_all(store, &released).await;
+    let before = Image::of(store, &chain).await;
+    commit_all(store, &released).await;
+    assert_eq!(Image::of(store, &chain).await, before, "with a release behind");
+}
+
+/// A quarantine that comes again succeeds, and the record is the first one's. Another writer's is refused, since that one has
+/// not seen it set aside.
+pub async fn a_repeated_quarantine_succeeds_and_a_rivals_does_not(store: &Arc<dyn Store>) {
+    let (life, insert) = Plan::new("aside").start("one", 1);
+    commit_all(store, &[insert]).await;
+    let (first, second) = (life.quarantine("a bug"), life.quarantine("another bug"));
+    commit_all(store, slice::from_ref(&first)).await;
+    let before = Image::of(store, slice::from_ref(&first)).await;
+    assert_eq!(commit(store, &[second.clone(), first.clone()]).await, [Err(conflict(Some(life.at()))), Ok(())]);
+    assert_eq!(commit(store, &[second]).await, [Err(conflict(Some(life.at())))]);
+    assert_eq!(Image::of(store, &[first]).await, before);
+}
+
+/// A start that comes again after its run has been, and was deleted or replaced, is refused and told so, as long as rows of
+/// that run may be left: it would lose them to the sweep.
+pub async fn a_start_repeated_after_its_run_is_refused(store: &Arc<dyn Store>) {
+    let plan = Plan::new("over");
+    let (life, insert) = plan.start("deleted", 1);
+    commit_all(store, slice::from_ref(&insert)).await;
+    commit_all(store, &[life.delete()]).await;
+    let refused = conflict(None);
+    assert_eq!(commit(store, slice::from_ref(&insert)).await, [Err(Conflict { is_over: true, ..refused })]);
+
+    let (old, insert) = plan.start("replaced", 2);
+    let (mut new, _) = plan.start("replaced", 3);
+    commit_all(store, &[insert.clone(), new.replace(old.version())]).await;
+    assert_eq!(commit(store, slice::from_ref(&insert)).await, [Err(conflict(Some(new.at())))]);
+    let answers = commit(store, &[new.delete(), insert.clone()]).await;
+    assert_eq!(answers, [Ok(()), Err(Conflict { is_over: true, ..conflict(None) })]);
+    sweep_all(store).await;
+    let (_, another) = plan.start("replaced", 4);
+    commit_all(store, &[another]).await;
 }

@@ -50,8 +50,8 @@ pub async fn a_superseded_run_is_swept_in_small_batches(store: &Arc<dyn Store>) 
         let (old, insert) = plan.start(&format!("by {limit}"), old);
         commit_all(store, &[with_rows(&plan, insert, signals)]).await;
         assert_eq!(done(store.sweep(limit).await), 0, "no run was replaced yet");
-        let new = plan.start(&format!("by {limit}"), new).0;
-        commit_all(store, &[with_rows(&plan, new.replace(Some(old.run())), signals)]).await;
+        let mut new = plan.start(&format!("by {limit}"), new).0;
+        commit_all(store, &[with_rows(&plan, new.replace(old.version()), signals)]).await;
         let all = rows_left(store, &plan, new.run()).await;
         let mut left = all;
         for _ in 0..1_000 {
@@ -80,9 +80,9 @@ pub async fn less_than_the_limit_swept_means_done(store: &Arc<dyn Store>) {
         let mut replaced = Vec::new();
         for (n, signals) in (round * 20..).step_by(2).zip([3, 0, 7, 1]) {
             let (old, insert) = plan.start(&format!("{n}"), n);
-            let new: Life = plan.start(&format!("{n}"), n + 1).0;
+            let mut new: Life = plan.start(&format!("{n}"), n + 1).0;
             let insert = if signals == 0 { insert } else { with_rows(&plan, insert, signals) };
-            commit_all(store, &[insert, new.replace(Some(old.run()))]).await;
+            commit_all(store, &[insert, new.replace(old.version())]).await;
             replaced.push(old.run());
         }
         let calls = sweep_until_done(store, limit).await;

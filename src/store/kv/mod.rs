@@ -6,12 +6,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 
-use super::fold::{Folded, Present, fold};
+use super::fold::{Folded, Present, Stored, fold};
 use super::recent::Recent;
 use super::{Answers, Change, Durability, Loaded, Store, StoreError, Write, keys};
 use crate::clock::BoxFuture;
-use crate::id::{DefinitionHash, InstanceId, RunId};
-use crate::machine::{HeadIndex, RowKey};
+use crate::id::{DefinitionHash, InstanceId, RunId, Stamp};
+use crate::machine::{HeadIndex, RowKey, quarantine_stamp};
 use crate::status::StatusCode;
 use crate::time::Timestamp;
 
@@ -60,13 +60,38 @@ pub struct KvStore<K> {
     pub(super) committing: Arc<Mutex<Recent>>,
     /// Whether any instance may be quarantined: while none is, nobody looks for its record.
     pub(super) quarantines: Arc<AtomicBool>,
+    /// Whether any run may be superseded and not swept: while none is, a start looks for no marker.
+    pub(super) markers: Arc<AtomicBool>,
+}
+
+/// What is stored, read for one batch.
+struct Reading<'a, K> {
+    store: &'a KvStore<K>,
+    recent: &'a mut Recent,
+}
+
+impl<K: Kv> Stored for Reading<'_, K> {
+    fn instance(&mut self, id: &InstanceId) -> Result<Present, StoreError> {
+        self.recent.take(id).map_or_else(|| self.store.present(id), Ok)
+    }
+
+    fn superseded_by(&self, run: RunId) -> Result<Option<Stamp>, StoreError> {
+        if !self.store.markers.load(Ordering::Acquire) {
+            return Ok(None);
+        }
+        let marker = self.store.kv.get(&keys::superseded(run))?;
+        // Those of earlier versions are empty.
+        let stamp = |marker: Bytes| marker.first_chunk().map_or(Stamp::NONE, |stamp| Stamp::from_bytes(*stamp));
+        Ok(marker.map(stamp))
+    }
 }
 
 impl<K: Kv> KvStore<K> {
     pub(super) fn over(kv: K) -> Self {
-        let found = kv.scan(keys::QUARANTINES, keys::QUARANTINES, 1);
-        let quarantines = AtomicBool::new(found.map_or(true, |found| !found.is_empty()));
-        Self { kv, committing: Arc::default(), quarantines: Arc::new(quarantines) }
+        let has_any = |prefix| kv.scan(prefix, prefix, 1).map_or(true, |found| !found.is_empty());
+        let quarantines = Arc::new(AtomicBool::new(has_any(keys::QUARANTINES)));
+        let markers = Arc::new(AtomicBool::new(has_any(keys::SUPERSEDED)));
+        Self { kv, committing: Arc::default(), quarantines, markers }
     }
 
     #[cfg(feature = "file-store")]
@@ -86,11 +111,12 @@ impl<K: Kv> KvStore<K> {
 
     fn present(&self, id: &InstanceId) -> Result<Present, StoreError> {
         let head = self.kv.get(&keys::head(id))?;
-        let quarantined = head.is_some() && self.quarantine(id)?.is_some();
+        let quarantine = if head.is_some() { self.quarantine(id)? } else { None };
+        let quarantine = quarantine.map(|record| quarantine_stamp(id, &record));
         let index = head.as_ref().and_then(|head| HeadIndex::of_head(id, head).ok());
         let unreadable = head.is_some() && index.is_none();
         let stale = if unreadable { self.index_entries_of(id)? } else { Vec::new() };
-        Ok(Present { head, index, quarantined, stale })
+        Ok(Present { head, index, quarantine, stale })
     }
 
     /// The index entries of an instance, when its head cannot say which they are. Looks at all there are: this is rare.
@@ -105,9 +131,12 @@ impl<K: Kv> KvStore<K> {
 
     fn commit_batch(&self, batch: &[Write]) -> Result<Answers, StoreError> {
         let mut recent = self.committing.lock().unwrap_or_else(PoisonError::into_inner);
-        let Folded { ops, answers, left } = fold(batch, |id| recent.take(id).map_or_else(|| self.present(id), Ok))?;
+        let Folded { ops, answers, left } = fold(batch, &mut Reading { store: self, recent: &mut recent })?;
         if batch.iter().any(|write| matches!(write.change, Change::Quarantine(_))) {
             self.quarantines.store(true, Ordering::Release);
+        }
+        if batch.iter().any(|write| write.superseded.is_some()) {
+            self.markers.store(true, Ordering::Release);
         }
         if !ops.is_empty() {
             self.kv.write(ops)?;
@@ -186,7 +215,12 @@ impl<K: Kv> KvStore<K> {
 
     fn sweep_some(&self, limit: usize) -> Result<usize, StoreError> {
         let mut ops = Ops::new();
-        for (marker, _) in self.kv.scan(keys::SUPERSEDED, keys::SUPERSEDED, limit)? {
+        // No marker comes meanwhile.
+        let committing = self.committing.lock().unwrap_or_else(PoisonError::into_inner);
+        let markers = self.kv.scan(keys::SUPERSEDED, keys::SUPERSEDED, limit)?;
+        self.markers.store(!markers.is_empty(), Ordering::Release);
+        drop(committing);
+        for (marker, _) in markers {
             let room = limit.saturating_sub(ops.len());
             let Some(run) = keys::parse_superseded(&marker) else { continue };
             let rows = keys::rows(run);

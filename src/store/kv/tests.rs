@@ -8,7 +8,7 @@ use crate::id::RunId;
 use crate::limits::Limits;
 use crate::machine::{self, Event, NewRun, Setting};
 use crate::store::memory::Memory;
-use crate::store::{Change, Condition, MemoryStore};
+use crate::store::{Change, Condition, MemoryStore, Version};
 
 /// Heads rot where they stand: one that is due, and one that has ended. Their index entries, which nothing names any
 /// more, go with them.
@@ -31,6 +31,7 @@ async fn a_deleted_instance_whose_head_has_rotted_leaves_no_index_entry() {
         let head = machine::encode_head(program, &snapshot);
         let write = |condition, change| Write {
             instance: instance.clone(),
+            stamp: Stamp::generate(),
             condition,
             change,
             rows: Vec::new(),
@@ -41,8 +42,9 @@ async fn a_deleted_instance_whose_head_has_rotted_leaves_no_index_entry() {
         assert_eq!(store.commit(&[insert]).await.unwrap(), [Ok(())]);
         assert_eq!(store.kv.scan(&[], &[], 10).unwrap().len(), 3, "the head, its status, and its time");
         store.kv.write(Ops::from([(keys::head(&instance), Some(head.slice(1..)))])).unwrap();
+        let seen = store.load(&instance).await.unwrap().unwrap().version(&instance);
         reads_it_again();
-        assert_eq!(store.commit(&[write(Condition::Present, Change::Delete)]).await.unwrap(), [Ok(())]);
+        assert_eq!(store.commit(&[write(Condition::Seen(seen), Change::Delete)]).await.unwrap(), [Ok(())]);
         assert_eq!(store.kv.scan(&[], &[], 10).unwrap(), [], "has ended: {has_ended}");
     }
 }
@@ -103,13 +105,13 @@ impl Writes {
         let new = NewRun { instance, run, codec: 1, input: Bytes::from_static(&[1]), traceparent: None };
         let setting = Setting { program: workflow.definition().program(), limits: &limits, now };
         let (snapshot, _) = machine::start(&setting, new);
-        let writes = Self { workflow, limits, snapshot };
+        let mut writes = Self { workflow, limits, snapshot };
         let write = writes.write(Condition::Absent);
         (writes, write)
     }
 
     fn next(&mut self) -> Write {
-        let condition = Condition::At { run: self.snapshot.run(), seq: self.snapshot.seq() };
+        let condition = Condition::Seen(Version::from(&self.snapshot));
         let now = Timestamp::from_micros(1_000_000);
         let setting = Setting { program: self.workflow.definition().program(), limits: &self.limits, now };
         let pauses = self.snapshot.seq().is_multiple_of(2);
@@ -118,10 +120,12 @@ impl Writes {
         self.write(condition)
     }
 
-    fn write(&self, condition: Condition) -> Write {
+    fn write(&mut self, condition: Condition) -> Write {
+        let stamp = Stamp::generate();
+        self.snapshot.stamp = stamp;
         let head = machine::encode_head(self.workflow.definition().program(), &self.snapshot);
         let (instance, run) = (self.snapshot.instance().clone(), self.snapshot.run());
-        Write { instance, condition, change: Change::Head(head), rows: Vec::new(), run, superseded: None }
+        Write { instance, stamp, condition, change: Change::Head(head), rows: Vec::new(), run, superseded: None }
     }
 }
 
