@@ -4,6 +4,7 @@
 //! caller: whoever else wants to write is in the same commit. Past the instances' actors, since each delete names the
 //! transition it is of: a new run, a retry or a quarantine that came first wins, and the delete is refused.
 
+use std::collections::HashMap;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -23,12 +24,18 @@ use crate::time::Timestamp;
 const BATCH: usize = 512;
 /// Time between two looks when nothing was left to delete.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
+/// How long before the last end that was deleted a look begins: a run may be recorded a little later than it ended. What was
+/// deleted before that is not looked at again, since a store may have to pass by each deleted key.
+const LOOK_BACK: Duration = Duration::from_secs(5);
+/// Looks after which one begins at the first end of all: the wall clock may have been set back.
+const LOOKS_BETWEEN_FULL: u32 = 60;
 /// The first and the longest wait after the store has failed.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
 
 /// How long instances are kept after their run has ended, with their results: for ever, unless it says otherwise.
 ///
-/// They are deleted within about a second after their time, in the background, in small batches; a backlog takes longer. Ids of deleted instances are free again. With a short time a result may be gone before whoever waits for it has
+/// They are deleted within about a second after their time, in the background, in small batches; a backlog takes longer, and so
+/// does what ended while the wall clock was set back: a minute. Ids of deleted instances are free again. With a short time a result may be gone before whoever waits for it has
 /// read it, and a start with [`ConflictPolicy::UseExisting`](crate::ConflictPolicy::UseExisting) finds nothing to use: keep
 /// instances for longer than anybody asks for them. Time is the wall clock's, as for delays.
 ///
@@ -82,10 +89,10 @@ impl Retention {
 
 /// Runs until the runtime is gone.
 pub(super) async fn run(hub: Weak<Hub>, retention: Retention) {
-    let mut backoff = BACKOFF.0;
+    let (mut backoff, mut progress) = (BACKOFF.0, Progress::default());
     loop {
         let Some(alive) = hub.upgrade() else { return };
-        let pruned = prune(&alive, &retention).await;
+        let pruned = prune(&alive, &retention, &mut progress).await;
         if alive.is_closing() {
             return;
         }
@@ -110,12 +117,43 @@ pub(super) async fn run(hub: Weak<Hub>, retention: Retention) {
     }
 }
 
+/// The last end that was deleted, by status, and so the ends that need not be looked at again.
+#[derive(Default)]
+struct Progress {
+    looks: u32,
+    deleted_to: HashMap<StatusCode, End>,
+}
+
+impl Progress {
+    /// Begins a look, every now and then from the first end of all.
+    fn begin(&mut self) {
+        self.looks = (self.looks + 1) % LOOKS_BETWEEN_FULL;
+        if self.looks == 0 {
+            self.deleted_to.clear();
+        }
+    }
+
+    /// Returns where a look begins.
+    fn after(&self, status: StatusCode) -> Option<End> {
+        let (at, instance) = self.deleted_to.get(&status)?;
+        Some((at.before(LOOK_BACK), instance.clone()))
+    }
+}
+
 /// Deletes everything that is due now, batch by batch.
-async fn prune(hub: &Arc<Hub>, retention: &Retention) -> Result<(), StoreError> {
+async fn prune(hub: &Arc<Hub>, retention: &Retention, progress: &mut Progress) -> Result<(), StoreError> {
+    progress.begin();
     for (status, kept) in retention.limits() {
-        let mut after = None;
-        while let Some(last) = prune_some(hub, status, kept, after.as_ref()).await? {
-            after = Some(last);
+        let mut after = progress.after(status);
+        loop {
+            let Batch { last, more } = prune_some(hub, status, kept, after.as_ref()).await?;
+            if let Some(last) = last {
+                progress.deleted_to.insert(status, last.clone());
+                after = Some(last);
+            }
+            if !more || hub.is_closing() {
+                break;
+            }
         }
     }
     Ok(())
@@ -123,13 +161,21 @@ async fn prune(hub: &Arc<Hub>, retention: &Retention) -> Result<(), StoreError> 
 
 type End = (Timestamp, InstanceId);
 
-/// Deletes one batch of what is due behind `after`; gives the last entry of it if there may be more.
+/// What was due of one page of the index.
+struct Batch {
+    /// The last end that was deleted; none if nothing was due.
+    last: Option<End>,
+    /// Whether there may be more.
+    more: bool,
+}
+
+/// Deletes one batch of what is due behind `after`.
 async fn prune_some(
     hub: &Arc<Hub>,
     status: StatusCode,
     kept: Duration,
     after: Option<&End>,
-) -> Result<Option<End>, StoreError> {
+) -> Result<Batch, StoreError> {
     let now = hub.clock.now();
     // What ended in this very moment is due if it is kept for no time at all.
     let before = now.before(kept).after(Duration::from_micros(1));
@@ -155,7 +201,8 @@ async fn prune_some(
         hub.persistence().sweep();
     }
     outcome?;
-    Ok(ends.pop().filter(|_| more && !hub.is_closing()))
+    let last = ends.pop();
+    Ok(Batch { more: more && last.is_some(), last })
 }
 
 /// The write that deletes an instance; none if it does not stand any more where it was listed.

@@ -1,11 +1,12 @@
 //! The embedded store: a directory on a local disk.
 
+use std::ops::Bound;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use bytes::Bytes;
-use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode, Readable as _};
+use fjall::{Database, Guard, Keyspace, KeyspaceCreateOptions, PersistMode, Readable as _};
 
 use super::directory::{Directory, is_established, unreadable};
 use super::journal::{self, Position, Torn};
@@ -166,15 +167,12 @@ impl Kv for Files {
 
     fn scan(&self, prefix: &[u8], from: &[u8], limit: usize) -> Result<Vec<(Bytes, Bytes)>, StoreError> {
         self.with(|open| {
-            let mut found = Vec::new();
-            for entry in open.database.snapshot().range(&open.map, from..).take(limit) {
-                let (key, value) = entry.into_inner().map_err(fatal)?;
-                if !key.starts_with(prefix) {
-                    break;
-                }
-                found.push((key.into(), value.into()));
-            }
-            Ok(found)
+            // With an end: an iterator that has none walks over every deleted key behind the last one that is there.
+            let to = keys::after_prefix(prefix).map_or(Bound::Unbounded, Bound::Excluded);
+            let range = (Bound::Included(from.to_vec()), to);
+            let entries = open.database.snapshot().range(&open.map, range).take(limit);
+            let read = |entry: Guard| entry.into_inner().map(|(key, value)| (key.into(), value.into()));
+            entries.map(read).collect::<Result<_, _>>().map_err(fatal)
         })
     }
 

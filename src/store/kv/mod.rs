@@ -26,7 +26,8 @@ pub trait Kv: Send + Sync + 'static {
     /// [`StoreError`], as for every call here.
     fn get(&self, key: &[u8]) -> Result<Option<Bytes>, StoreError>;
 
-    /// Up to `limit` entries from `from` on whose keys start with `prefix`, in order.
+    /// Up to `limit` entries from `from` on whose keys start with `prefix`, in order. Looks at no key outside of the prefix, not
+    /// even at a deleted one: there may be any number of them.
     ///
     /// # Errors
     /// [`StoreError`].
