@@ -1,5 +1,6 @@
 //! How an attempt fails, and how a task says what that means.
 
+use std::error::Error;
 use std::fmt;
 use std::time::Duration;
 
@@ -11,10 +12,11 @@ use crate::id::NodePath;
 use crate::limits::FAILURE_MESSAGE_BYTES_MAX;
 
 /// Any error a task may return; `anyhow::Error` converts to it as well.
-pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
+pub type BoxError = Box<dyn Error + Send + Sync>;
 
-/// Wraps an error that no retry can mend: the task fails at once, whatever its retry policy. Found also as the source of
-/// another error.
+/// Wraps an error that no retry can mend: the task fails at once, whatever its retry policy. Found in every error that it is
+/// turned into or that has it among its sources: boxed, by `?` into `anyhow::Error`, with or without context, by thiserror's
+/// `#[from]`, `#[source]` and `transparent`.
 ///
 /// ```
 /// use everstep::{BoxError, Permanent};
@@ -24,12 +26,48 @@ pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
 /// }
 /// ```
 #[derive(Debug)]
-pub struct Permanent(BoxError);
+pub struct Permanent(Marked<Never>);
+
+/// Wraps an error that says itself when to try again, as "429 Too Many Requests" does. Used in place of the policy's
+/// wait, if the policy has a retry left. Found as [`Permanent`] is.
+#[derive(Debug)]
+pub struct RetryAfter(Marked<Duration>);
+
+/// The error in a [`Permanent`] or [`RetryAfter`], and what that says of it: their source. An error that stands for another one
+/// hides that one's type but hands on its source, so the mark is found where its wrapper is not.
+#[derive(Debug)]
+struct Marked<M> {
+    error: BoxError,
+    mark: M,
+}
+
+/// Not to be tried again.
+#[derive(Debug)]
+struct Never;
 
 impl Permanent {
     /// Marks `error` as permanent.
     pub fn new(error: impl Into<BoxError>) -> Self {
-        Self(error.into())
+        Self(Marked { error: error.into(), mark: Never })
+    }
+}
+
+impl RetryAfter {
+    /// Marks `error` as worth a retry after `wait`.
+    pub fn new(error: impl Into<BoxError>, wait: Duration) -> Self {
+        Self(Marked { error: error.into(), mark: wait })
+    }
+}
+
+impl<M> fmt::Display for Marked<M> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.error.fmt(f)
+    }
+}
+
+impl<M: fmt::Debug> Error for Marked<M> {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        Some(&*self.error)
     }
 }
 
@@ -39,21 +77,9 @@ impl fmt::Display for Permanent {
     }
 }
 
-impl std::error::Error for Permanent {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        self.0.source()
-    }
-}
-
-/// Wraps an error that says itself when to try again, as "429 Too Many Requests" does. Used in place of the policy's
-/// wait, if the policy has a retry left.
-#[derive(Debug)]
-pub struct RetryAfter(BoxError, Duration);
-
-impl RetryAfter {
-    /// Marks `error` as worth a retry after `wait`.
-    pub fn new(error: impl Into<BoxError>, wait: Duration) -> Self {
-        Self(error.into(), wait)
+impl Error for Permanent {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        Some(&self.0)
     }
 }
 
@@ -63,9 +89,9 @@ impl fmt::Display for RetryAfter {
     }
 }
 
-impl std::error::Error for RetryAfter {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        self.0.source()
+impl Error for RetryAfter {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        Some(&self.0)
     }
 }
 
@@ -147,17 +173,17 @@ impl AttemptFailure {
 
     /// What the task's own error means.
     pub fn from_error(error: &BoxError) -> Self {
-        let first: &(dyn std::error::Error + 'static) = &**error;
-        let chain = || std::iter::successors(Some(first), |error| error.source());
-        let permanent = chain().any(<dyn std::error::Error>::is::<Permanent>);
+        let first: &(dyn Error + 'static) = &**error;
+        let chain = || std::iter::successors(Some(first), |error: &&'_ (dyn Error + 'static)| Error::source(*error));
+        let permanent = chain().any(<dyn Error>::is::<Marked<Never>>);
         let kind = if permanent { FailureKind::Permanent } else { FailureKind::Error };
-        let retry_after = chain().find_map(|error| error.downcast_ref::<RetryAfter>()).map(|RetryAfter(_, wait)| *wait);
+        let retry_after = chain().find_map(|error| error.downcast_ref::<Marked<Duration>>()).map(|marked| marked.mark);
         Self { retry_after, ..Self::new(kind, message(chain())) }
     }
 }
 
 /// What an error and its causes say, each once: many errors repeat their cause in their own text.
-fn message<'a>(chain: impl Iterator<Item = &'a (dyn std::error::Error + 'static)>) -> String {
+fn message<'a>(chain: impl Iterator<Item = &'a (dyn Error + 'static)>) -> String {
     let mut message = String::new();
     for text in chain.map(ToString::to_string) {
         if !message.contains(&text) {
@@ -178,21 +204,69 @@ mod tests {
     use super::*;
 
     #[derive(Debug, thiserror::Error)]
-    #[error("paying failed")]
-    struct Paying(#[source] Permanent);
+    enum Wrapped<E: Error + 'static> {
+        #[error(transparent)]
+        Transparent(#[from] E),
+        #[error("paying failed")]
+        Source(#[source] E),
+        #[error(transparent)]
+        Boxed(BoxError),
+        #[error(transparent)]
+        Anyhow(anyhow::Error),
+    }
 
-    #[test]
-    fn markers_count_and_causes_are_told_also_behind_an_error_of_the_users() {
-        let failure = AttemptFailure::from_error(&Paying(Permanent::new("no such card")).into());
-        assert_eq!((failure.kind, failure.message.as_str()), (FailureKind::Permanent, "paying failed: no such card"));
+    type Wrap<E> = (&'static str, fn(E) -> BoxError);
+
+    /// What users do to an error on its way out of a task.
+    fn wraps<E: Error + Send + Sync + 'static>() -> Vec<Wrap<E>> {
+        use anyhow::Context as _;
+        vec![
+            ("boxed", |error| error.into()),
+            ("twice boxed", |error| Box::new(Wrapped::<E>::Boxed(error.into()))),
+            ("in an Arc", |error| std::sync::Arc::new(error).into()),
+            ("in an io::Error", |error| std::io::Error::other(error).into()),
+            ("anyhow", |error| anyhow::Error::from(error).into()),
+            ("anyhow with context", |error| anyhow::Error::from(error).context("outer").into()),
+            ("anyhow with two contexts", |error| {
+                Err::<(), _>(error).context("inner").context("outer").unwrap_err().into()
+            }),
+            ("anyhow in anyhow", |error| {
+                let inner: BoxError = anyhow::Error::from(error).into();
+                anyhow::Error::from_boxed(inner).into()
+            }),
+            ("transparent", |error| Wrapped::Transparent(error).into()),
+            ("source", |error| Wrapped::Source(error).into()),
+            ("transparent, anyhow", |error| anyhow::Error::from(Wrapped::Transparent(error)).into()),
+            ("anyhow, transparent", |error| Wrapped::<E>::Anyhow(anyhow::Error::from(error)).into()),
+            ("source, anyhow, context", |error| anyhow::Error::from(Wrapped::Source(error)).context("outer").into()),
+        ]
     }
 
     #[test]
-    fn markers_are_found_and_leave_the_message_as_it_was() {
-        let permanent = AttemptFailure::from_error(&Permanent::new("gone").into());
-        assert_eq!((permanent.kind, permanent.message.as_str()), (FailureKind::Permanent, "gone"));
-        let later = AttemptFailure::from_error(&RetryAfter::new("busy", Duration::from_secs(3)).into());
-        assert_eq!((later.kind, later.retry_after), (FailureKind::Error, Some(Duration::from_secs(3))));
+    fn permanent_is_found_however_it_is_wrapped() {
+        for (name, wrap) in wraps::<Permanent>() {
+            let failure = AttemptFailure::from_error(&wrap(Permanent::new("gone")));
+            assert_eq!(failure.kind, FailureKind::Permanent, "{name}");
+            assert!(failure.message.ends_with("gone") && failure.message.matches("gone").count() == 1, "{name}");
+        }
+    }
+
+    #[test]
+    fn retry_after_is_found_however_it_is_wrapped() {
+        let wait = Duration::from_secs(3);
+        for (name, wrap) in wraps::<RetryAfter>() {
+            let failure = AttemptFailure::from_error(&wrap(RetryAfter::new("busy", wait)));
+            assert_eq!((failure.kind, failure.retry_after), (FailureKind::Error, Some(wait)), "{name}");
+        }
+    }
+
+    #[test]
+    fn marked_error_stays_reachable_by_its_type() {
+        let error: BoxError = Permanent::new("x".parse::<u32>().unwrap_err()).into();
+        let inner = error.source().and_then(Error::source).unwrap();
+        assert!(inner.is::<std::num::ParseIntError>());
+        let failure = AttemptFailure::from_error(&error);
+        assert_eq!(failure.message, "invalid digit found in string");
     }
 
     #[test]
