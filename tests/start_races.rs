@@ -329,3 +329,50 @@ async fn of_starts_in_a_batch_that_is_committed_twice_one_wins_and_runs() {
     }
     assert_eq!((completed, store.failed(), count.get()), (1, 1, 2));
 }
+
+/// Method: the first try of a start is durable, and nobody learns it. Before it is tried again another client lets the run
+/// end, and deletes or replaces it. The run is not started a second time, and what took its place stays.
+#[tokio::test]
+async fn a_start_repeated_when_its_run_is_gone_runs_once() {
+    for policy in [ConflictPolicy::Fail, ConflictPolicy::UseExisting, REPLACES] {
+        for replaced in [false, true] {
+            let (store, count) = (Faulty::new(), Counter::default());
+            let chain = Workflow::builder("w").then("count", counting::<u32>(&count));
+            let workflow = chain.wait_for_signal::<u32>("wait", "go").build().unwrap();
+            let runtime = Runtime::builder(store.store()).register(&workflow).start().await.unwrap();
+            store.plan_for("id", 0, Fate::FailsAfter);
+            let starting = spawn_start(&runtime, &workflow, "id", 1, policy);
+            let other = async {
+                let handle = loop {
+                    match runtime.handle(&workflow, "id").await {
+                        Ok(handle) => break handle,
+                        Err(_) => tokio::task::yield_now().await,
+                    }
+                };
+                reach_code(&handle, StatusCode::AwaitingSignal).await;
+                if replaced {
+                    let options = StartOptions::new().policy(REPLACES);
+                    let new = runtime.start_with(&workflow, "id", 2, options).await.unwrap().handle;
+                    reach_code(&new, StatusCode::AwaitingSignal).await;
+                    return Some(new);
+                }
+                handle.signal("go", &7_u32).await.unwrap();
+                assert_eq!(within(handle.result()).await, Ok(7));
+                handle.delete().await.unwrap();
+                None
+            };
+            let new = within(other).await;
+            let first = started(starting).await;
+            let what = format!("{policy:?}, replaced: {replaced}");
+            assert_eq!(count.get(), if replaced { 2 } else { 1 }, "{what}");
+            let Some(new) = new else {
+                assert_eq!(first.status().await.unwrap_err(), HandleError::NotFound, "{what}");
+                continue;
+            };
+            assert_eq!(within(first.result()).await, Err(ResultError::Superseded), "{what}");
+            new.signal("go", &8_u32).await.unwrap();
+            assert_eq!(within(new.result()).await, Ok(8), "{what}");
+            assert_eq!(new.task_result::<u32>("count").await.unwrap(), Some(2), "{what}: its rows are there");
+        }
+    }
+}

@@ -36,6 +36,7 @@ mod spares;
 mod submissions;
 mod take_up;
 mod timers;
+mod unsure;
 mod upgrades;
 mod waiters;
 mod writing;

@@ -20,6 +20,7 @@ use super::hub::{Health, Hub};
 use super::mail::InstanceMessage;
 use super::registry::acquire;
 use super::submissions::{Answering, Queue, ReplyTo, Submission, gone};
+use super::unsure::UnsureStarts;
 use crate::clock::BoxFuture;
 use crate::id::RunId;
 use crate::lifecycle::{CommitError, Port};
@@ -56,6 +57,7 @@ pub(crate) struct PersistenceHandle {
     store: Arc<dyn Store>,
     /// Bounds the starts under way; what instances queue is bounded by their number.
     places: Arc<Semaphore>,
+    unsure: Arc<UnsureStarts>,
 }
 
 impl PersistenceHandle {
@@ -81,6 +83,13 @@ impl PersistenceHandle {
         let (sender, settled) = oneshot::channel();
         let _ = self.actor.cast(PersistenceMessage::Barrier(sender));
         let _ = settled.await;
+    }
+
+    /// A start has come to its end, whatever that was.
+    pub(crate) fn settle_start(&self, run: RunId) {
+        if self.unsure.settle(run) {
+            self.sweep();
+        }
     }
 
     /// Asks for rows of superseded runs to be deleted; when the actor is gone, the next start asks again.
@@ -110,6 +119,7 @@ struct State {
     store: Arc<dyn Store>,
     queue: Arc<Queue>,
     answering: Arc<Answering>,
+    unsure: Arc<UnsureStarts>,
     /// Told when the queue is settled.
     barriers: Vec<oneshot::Sender<()>>,
     /// Whether `SweepOn` is on its way: one at a time, however often it is asked for.
@@ -124,11 +134,13 @@ struct State {
 pub(super) fn spawn(hub: &Arc<Hub>, root: ActorCell) -> std::io::Result<(PersistenceHandle, Thread)> {
     let (ready, started) = std::sync::mpsc::sync_channel(1);
     let (store, queue, answering) = (Arc::clone(&hub.store), Arc::<Queue>::default(), Answering::on(&hub.tokio));
+    let unsure = Arc::<UnsureStarts>::default();
     let state = State {
         hub: Arc::downgrade(hub),
         store,
         queue: Arc::clone(&queue),
         answering: Arc::clone(&answering),
+        unsure: Arc::clone(&unsure),
         barriers: Vec::new(),
         sweep_is_due: false,
         rows_written: 0,
@@ -154,7 +166,7 @@ pub(super) fn spawn(hub: &Arc<Hub>, root: ActorCell) -> std::io::Result<(Persist
     })?;
     let actor = started.recv().map_err(std::io::Error::other)??;
     let places = Arc::new(Semaphore::new(hub.limits.writes_queued_max.max(1)));
-    Ok((PersistenceHandle { actor, queue, store: Arc::clone(&hub.store), places }, thread))
+    Ok((PersistenceHandle { actor, queue, store: Arc::clone(&hub.store), places, unsure }, thread))
 }
 
 pub(super) type Thread = std::thread::JoinHandle<()>;
@@ -220,6 +232,7 @@ impl State {
                 Ok(answers) => self.answering.committed(replies, answers),
                 Err(error) => {
                     replies.extend(std::mem::take(&mut queued).into_iter().map(|one| one.reply));
+                    self.unsure.note(&writes);
                     self.answering.failed(replies, error.clone().into());
                     self.recover(&error).await;
                 }
@@ -287,6 +300,10 @@ impl State {
 
     /// Whether there is more to sweep.
     async fn sweep(&mut self) -> bool {
+        if self.unsure.are_any() {
+            // The last of them asks again.
+            return false;
+        }
         let rows = SWEEP_ROWS.max(2 * std::mem::take(&mut self.rows_written));
         match self.store.sweep(rows).await {
             Ok(swept) => swept > 0,

@@ -8,7 +8,7 @@ use crate::lifecycle::{CommitError, Found, LoadError, Port, Stored, fill_values,
 use crate::limits::Bound;
 use crate::machine::{Damaged, Effect, NewRun, Setting, Snapshot, Transition, start};
 use crate::status::Status;
-use crate::store::{Condition, Store, StoreError, Version, Write};
+use crate::store::{Condition, Conflict, Store, StoreError, Version, Write};
 
 /// What a start does when the instance id is taken.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -131,7 +131,7 @@ pub enum PrepareRunOutcome {
         /// Its first snapshot.
         snapshot: Box<Snapshot>,
         /// What to do now. Empty if an earlier try of this very start had gone through although its answer was lost: take
-        /// the instance up as after a crash then, since it may have moved on.
+        /// the instance up as after a crash then, since it may have moved on, or may even be gone.
         effects: Vec<Effect>,
     },
     /// The instance was there, and the policy is to use it.
@@ -228,7 +228,10 @@ pub async fn prepare_run(
         match port.commit(write).await {
             Ok(()) => return Ok(PrepareRunOutcome::Fresh { snapshot, effects }),
             Err(CommitError::Store(error)) => return Err(StartError::OutcomeUnknown(error)),
-            Err(CommitError::Conflict(conflict)) if conflict.found.is_some_and(|(run, _)| run == new.run) => {
+            // An earlier try went through: its run is there, or has come and gone.
+            Err(CommitError::Conflict(Conflict { found, is_over }))
+                if is_over || found.is_some_and(|(run, _)| run == new.run) =>
+            {
                 return Ok(PrepareRunOutcome::Fresh { snapshot, effects: Vec::new() });
             }
             Err(CommitError::Conflict(_)) => {

@@ -210,6 +210,12 @@ struct Starting {
     share: Option<PayloadShare>,
 }
 
+impl Drop for Starting {
+    fn drop(&mut self) {
+        self.hub.persistence().settle_start(self.new.run);
+    }
+}
+
 async fn share_of(hub: &Hub, new: &NewRun, when_busy: WhenBusy) -> Result<PayloadShare, StartError> {
     Ok(hub.payload_share(new.input.len(), when_busy).await?)
 }
@@ -226,7 +232,8 @@ impl Starting {
                     // It may have been done: too late to be refused.
                     self.when_busy = WhenBusy::Wait;
                     self.hub.sleep(Duration::from_millis(50) * repeats).await;
-                    existing = self.found().await?;
+                    // If it was done, the insert finds its run, or that it has been and is gone.
+                    existing = Existing::Free;
                 }
                 outcome => return outcome,
             }
@@ -286,13 +293,5 @@ impl Starting {
 
     async fn check(&self) -> Result<Existing, StartError> {
         check_existing_instance(self.hub.persistence(), &self.definition, &self.new.instance, self.policy).await
-    }
-
-    /// What is there after an unknown outcome. This very run counts as free: the insert then finds it.
-    async fn found(&self) -> Result<Existing, StartError> {
-        match self.hub.read(&self.new.instance).await {
-            Ok(Some(read)) if read.stored.snapshot.run() == self.new.run => Ok(Existing::Free),
-            _ => self.check().await,
-        }
     }
 }

@@ -98,8 +98,8 @@ pub enum Condition {
 /// What a write does to the instance. Its `Debug` shows how many bytes are written.
 #[derive(Clone)]
 pub enum Change {
-    /// Replaces the head, which ends a quarantine. Under [`Condition::Absent`] it starts the run: never one that was there
-    /// already and is [superseded](Write::superseded), as long as its rows are not all swept.
+    /// Replaces the head, which ends a quarantine. Under [`Condition::Absent`], or where it [supersedes](Write::superseded)
+    /// another, it starts the run: never one that is superseded itself, as long as its rows are not all swept.
     Head(Bytes),
     /// Sets the instance aside: its head stays byte for byte, the indexes no longer list it.
     Quarantine(Bytes),

@@ -130,7 +130,8 @@ pub async fn a_start_repeated_after_its_run_is_refused(store: &Arc<dyn Store>) {
     let (old, insert) = plan.start("replaced", 2);
     let (mut new, _) = plan.start("replaced", 3);
     commit_all(store, &[insert.clone(), new.replace(old.version())]).await;
-    assert_eq!(commit(store, slice::from_ref(&insert)).await, [Err(conflict(Some(new.at())))]);
+    let over = Conflict { is_over: true, ..conflict(Some(new.at())) };
+    assert_eq!(commit(store, slice::from_ref(&insert)).await, [Err(over)]);
     let answers = commit(store, &[new.delete(), insert.clone()]).await;
     assert_eq!(answers, [Ok(()), Err(Conflict { is_over: true, ..conflict(None) })]);
     sweep_all(store).await;
