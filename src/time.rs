@@ -13,6 +13,10 @@ impl Timestamp {
     /// The Unix epoch.
     pub const EPOCH: Self = Self(0);
 
+    /// The last point that [`after`](Self::after) gives: `i64::MAX` microseconds, in the year 294247, so that every database
+    /// can hold it.
+    pub const LAST: Self = Self(i64::MAX as u64);
+
     /// From microseconds since the Unix epoch.
     pub const fn from_micros(micros: u64) -> Self {
         Self(micros)
@@ -28,12 +32,11 @@ impl Timestamp {
         SystemTime::UNIX_EPOCH + Duration::from_micros(self.0)
     }
 
-    /// The point `duration` later, rounded up to a microsecond so that a wait is never short; capped at the far end of
-    /// time.
+    /// The point `duration` later, rounded up to a microsecond so that a wait is never short; at most [`Timestamp::LAST`].
     pub fn after(self, duration: Duration) -> Self {
         let micros = u64::try_from(duration.as_nanos().div_ceil(1_000)).unwrap_or(u64::MAX);
-        // The last value means "never" in stored headers.
-        Self(self.0.saturating_add(micros).min(u64::MAX - 1))
+        // Never back, from a later time that an earlier version stored.
+        Self(self.0.saturating_add(micros).min(Self::LAST.0.max(self.0)))
     }
 
     /// The point `duration` earlier; at most the epoch.
@@ -44,5 +47,19 @@ impl Timestamp {
     /// How long after `earlier` this is; zero if it is before.
     pub fn since(self, earlier: Self) -> Duration {
         Duration::from_micros(self.0.saturating_sub(earlier.0))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn time_ends_where_a_signed_number_does() {
+        assert_eq!(Timestamp::EPOCH.after(Duration::MAX), Timestamp::LAST);
+        assert_eq!(Timestamp::from_micros(5).after(Duration::from_nanos(1)), Timestamp::from_micros(6));
+        assert_eq!(Timestamp::LAST.after(Duration::from_micros(1)), Timestamp::LAST);
+        let stored = Timestamp::from_micros(u64::MAX - 1);
+        assert_eq!(stored.after(Duration::from_secs(1)), stored);
     }
 }

@@ -116,7 +116,7 @@ struct Options {
     #[arg(long, default_value_t = 200)]
     record_bytes: usize,
     /// Where the store and the log are put, on the disk to be measured.
-    #[arg(long, default_value = "target")]
+    #[arg(long, default_value = env!("CARGO_TARGET_TMPDIR"))]
     dir: std::path::PathBuf,
     /// Hand commits to the operating system only, instead of syncing them.
     #[arg(long)]
@@ -150,6 +150,7 @@ impl Options {
 
 fn main() -> Result<(), Failed> {
     let options = Options::parse();
+    std::fs::create_dir_all(&options.dir)?;
     if options.workload == Workload::Memory {
         // On one thread, as the figure says.
         return tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(memory::run(&options));

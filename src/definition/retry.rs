@@ -82,6 +82,10 @@ impl RetryPolicy {
         if attempt > self.max_retries {
             return None;
         }
+        // Zero times a factor without end would be no number.
+        if self.initial.is_zero() {
+            return Some(Duration::ZERO);
+        }
         let exponent = i32::try_from(attempt.saturating_sub(1)).unwrap_or(i32::MAX);
         let factor = self.multiplier.powi(exponent);
         // 53 bits are what an f64 holds exactly.
@@ -115,6 +119,41 @@ mod tests {
         assert_eq!(RetryPolicy::none().delay_after(1, 0), None);
         let policy = RetryPolicy::exponential(u32::MAX).multiplier(f64::MAX);
         assert_eq!(policy.delay_after(u32::MAX, 0), Some(Duration::from_mins(1)));
+    }
+
+    /// Method: every combination of numbers at their edges; a wait is never longer than the longest, nor shorter than the
+    /// initial one (or the longest, if that is shorter) less its jitter.
+    #[test]
+    fn waits_at_the_edges_stay_within_their_bounds() {
+        let times = [Duration::ZERO, Duration::from_nanos(1), Duration::from_secs(1), Duration::MAX];
+        let factors = [f64::NEG_INFINITY, -1.0, 0.0, 0.5, 1.0, 2.0, f64::MAX, f64::INFINITY, f64::NAN];
+        let jitters = [f64::NEG_INFINITY, -1.0, 0.0, 0.5, 1.0, 2.0, f64::NAN];
+        for initial in times {
+            for max_delay in times {
+                for factor in factors {
+                    for jitter in jitters {
+                        let policy = RetryPolicy::exponential(u32::MAX).initial(initial).max_delay(max_delay);
+                        assert_bounded(&policy.multiplier(factor).jitter(jitter));
+                    }
+                }
+            }
+        }
+    }
+
+    fn assert_bounded(policy: &RetryPolicy) {
+        let least = policy.initial.min(policy.max_delay).as_secs_f64() * (1.0 - policy.jitter);
+        for attempt in [1, 2, 1_024, 1_025, u32::MAX - 1, u32::MAX] {
+            for chance in [0, u64::MAX / 2, u64::MAX] {
+                let wait = policy.delay_after(attempt, chance).unwrap();
+                assert!(wait <= policy.max_delay, "{policy:?}, attempt {attempt}: {wait:?}");
+                // An f64 holds 15 digits, and a duration no part of a nanosecond.
+                let tolerated = least * (1.0 - 1e-9) - 1e-9;
+                assert!(wait.as_secs_f64() >= tolerated, "{policy:?}, attempt {attempt}: {wait:?}");
+                if policy.initial.is_zero() {
+                    assert_eq!(wait, Duration::ZERO, "{policy:?}, attempt {attempt}");
+                }
+            }
+        }
     }
 
     #[test]
