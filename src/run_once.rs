@@ -101,6 +101,18 @@ impl<'a, I: Serialize, O: 'static> RunOnce<'a, I, O> {
         self
     }
 
+    /// Sets the codec of the payloads; MessagePack, if nothing is said.
+    pub fn codec(mut self, codec: Codec) -> Self {
+        self.codec = codec;
+        self
+    }
+
+    /// Sets the bounds on payloads and lists; those on queues mean nothing to one run.
+    pub fn limits(mut self, limits: Limits) -> Self {
+        self.limits = limits.clamped();
+        self
+    }
+
     /// Sets the clock.
     pub fn clock(mut self, clock: impl Clock) -> Self {
         self.clock = Arc::new(clock);

@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use common::{Counter, counting, failing, moving, still_clock, within};
 use everstep::{
-    Clock as _, Dep, Failure, RetryPolicy, RunOnce, RunOnceError, Runtime, RuntimeError, SignalOutcome, Workflow, task,
+    Clock as _, Codec, Dep, Failure, Limits, RetryPolicy, RunOnce, RunOnceError, Runtime, RuntimeError, SignalOutcome,
+    Workflow, task,
 };
 use tokio::sync::Notify;
 use tokio::sync::mpsc::unbounded_channel;
@@ -98,4 +99,16 @@ async fn an_attempt_that_began_alone_goes_on_beside_those_that_begin_later() {
         .unwrap();
     let run = RunOnce::new(&workflow).clock(clock.clone()).provide(Notify::new()).run(1);
     assert_eq!(moving(&clock, 60 * SECOND, run).await, Ok(3));
+}
+
+/// Method: a payload that JSON writes with more bytes than MessagePack, under a limit between the two.
+#[tokio::test]
+async fn run_in_memory_keeps_to_its_codec_and_limits() {
+    let workflow = Workflow::builder("w").then("same", common::same::<Vec<u32>>).build().unwrap();
+    let input = vec![1_000_000; 100];
+    let mut limits = Limits::default();
+    limits.payload_bytes_max = 600;
+    let run = async |codec| RunOnce::new(&workflow).codec(codec).limits(limits.clone()).run(input.clone()).await;
+    assert_eq!(run(Codec::MessagePack).await.unwrap(), input);
+    assert!(matches!(run(Codec::Json).await, Err(RunOnceError::Codec(_))));
 }

@@ -11,7 +11,8 @@ use std::time::Duration;
 
 use common::{still_clock, within};
 use everstep::{
-    Dep, MemoryStore, Priority, RetryPolicy, RunOnce, RunOnceError, Runtime, TaskContext, Timestamp, Workflow, task,
+    Concurrency, Dep, LoopLimit, LoopResult, MemoryStore, Priority, RetryPolicy, RunOnce, RunOnceError, Runtime,
+    TaskContext, Timestamp, Workflow, task,
 };
 use tokio::sync::mpsc::unbounded_channel;
 
@@ -109,4 +110,48 @@ async fn a_context_tells_the_attempt_it_is_in_and_its_key_is_the_positions() {
     assert_eq!(keys.len(), 4, "{keys:?}");
     assert!(keys.keys().all(|key| key.len() == 64));
     assert!(keys.values().all(|places| places.iter().all(|place| *place == places[0])), "{keys:?}");
+}
+
+/// Method: a task takes a guard of its token and drops it, as one does to stop helpers, in a runtime and in memory.
+#[tokio::test(flavor = "multi_thread")]
+async fn task_that_cancels_its_own_token_ends_as_it_would() {
+    let guarded = async |n: u32, context: TaskContext| {
+        let helper = context.cancellation().clone();
+        drop(context.cancellation().clone().drop_guard());
+        tokio::task::yield_now().await;
+        if helper.is_cancelled() { Ok(n + 1) } else { Err("a helper goes on") }
+    };
+    let plain = Workflow::builder("plain").then("guarded", guarded).build().unwrap();
+    let timed = Workflow::builder("timed").then("guarded", task(guarded).timeout(SECOND)).build().unwrap();
+    let blocking = Workflow::builder("blocking").then("guarded", task(guarded).blocking()).build().unwrap();
+    let builder = Runtime::builder(MemoryStore::new()).register(&plain).register(&timed).register(&blocking);
+    let runtime = builder.start().await.unwrap();
+    for (id, workflow) in [("plain", plain), ("timed", timed), ("blocking", blocking)] {
+        let handle = runtime.start(&workflow, id, 1).await.unwrap();
+        assert_eq!(within(handle.result()).await, Ok(2));
+        assert_eq!(within(workflow.run_once(1)).await.unwrap(), 2);
+    }
+}
+
+/// Method: a map within a loop tells each task where it is.
+#[tokio::test(flavor = "multi_thread")]
+async fn indices_count_iterations_from_one_and_items_from_zero() {
+    let (told, mut indices) = unbounded_channel::<Vec<u64>>();
+    let tell = move |n: u32, context: TaskContext| {
+        told.send(context.indices().to_vec()).unwrap();
+        ready(Ok::<_, Infallible>(n))
+    };
+    let workflow = Workflow::builder_for::<Vec<u32>>("w")
+        .repeat("twice", LoopLimit::AtMost(2), |body| {
+            let body = body.map("each", Concurrency::AtMost(1), |item| item.then("tell", tell.clone()));
+            body.then("again", async |list: Vec<u32>, context: TaskContext| {
+                let is_last = context.indices() == [2];
+                Ok::<_, Infallible>(if is_last { LoopResult::Done(list) } else { LoopResult::Again(list) })
+            })
+        })
+        .build()
+        .unwrap();
+    workflow.run_once(vec![7, 8]).await.unwrap();
+    let told: Vec<_> = std::iter::from_fn(|| indices.try_recv().ok()).collect();
+    assert_eq!(told, [[1, 0], [1, 1], [2, 0], [2, 1]]);
 }

@@ -1,6 +1,6 @@
 //! What a task can ask about the attempt it is in.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use sha2::{Digest, Sha256};
 use tokio_util::sync::CancellationToken;
@@ -26,6 +26,8 @@ pub(crate) struct ContextParts {
     pub(crate) deadline: Option<Timestamp>,
     pub(crate) options: Arc<TaskOptions>,
     pub(crate) cancellation: CancellationToken,
+    /// The token that user code gets, made when it asks for it.
+    pub(crate) handed_out: OnceLock<CancellationToken>,
     pub(crate) indices: Arc<[u64]>,
 }
 
@@ -54,8 +56,8 @@ impl TaskContext {
         &self.parts.node
     }
 
-    /// Where within loops and maps this is: the iteration of each enclosing loop and the index of each enclosing map, outermost
-    /// first, from 0.
+    /// Where within loops and maps this is, outermost first: the iteration of each enclosing loop, from 1, and the index of each
+    /// enclosing map, from 0.
     pub fn indices(&self) -> &[u64] {
         &self.parts.indices
     }
@@ -76,9 +78,9 @@ impl TaskContext {
     }
 
     /// Cancelled when the attempt times out or its instance is cancelled. The task's future is dropped then as well, so
-    /// only work handed elsewhere (threads, other tasks) needs this.
+    /// only work handed elsewhere (threads, other tasks) needs this. To cancel it yourself cancels such work, not the attempt.
     pub fn cancellation(&self) -> &CancellationToken {
-        &self.parts.cancellation
+        self.parts.handed_out.get_or_init(|| self.parts.cancellation.child_token())
     }
 
     /// A key for making an outside effect once: the same in every attempt at this position, also after a crash, and

@@ -1,6 +1,6 @@
 //! One attempt of a task, as a future.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use futures_util::future::Either;
 use tokio_util::sync::CancellationToken;
@@ -67,6 +67,7 @@ impl Caller {
             deadline: run.timeout.map(|left| now.after(left)),
             options: Arc::clone(&task.options),
             cancellation,
+            handed_out: OnceLock::new(),
             indices: run.turns,
         });
         let scope = TaskScope { context, deps: Arc::clone(&self.deps), codec: self.codec.clone(), limits: self.limits };
