@@ -6,9 +6,9 @@ mod common;
 use std::convert::Infallible;
 use std::time::Duration;
 
-use common::{Counter, Gate, holding, inc, same, within};
+use common::{Counter, Gate, holding, inc, reach_code, same, still_clock, waiting, when_clock_is_at, within};
 use everstep::lifecycle::load;
-use everstep::{InstanceId, Limits, MemoryStore, Runtime, Workflow};
+use everstep::{Clock as _, Failure, InstanceId, Limits, MemoryStore, ResultError, Runtime, StatusCode, Workflow};
 use tokio::task::JoinSet;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -85,4 +85,71 @@ async fn a_start_for_which_there_is_no_room_is_not_held_to_have_killed_a_process
     assert_eq!((within(first.result()).await, within(second.result()).await), (Ok(1), Ok(2)));
     let transitions = async |id| load(&store, &InstanceId::new(id).unwrap()).await.unwrap().unwrap().snapshot.seq();
     assert_eq!(transitions("second").await, transitions("first").await + 1);
+}
+
+/// Method: room for one, which is held by a task that never ends; another instance's delay ends first, and finds no room.
+#[tokio::test(flavor = "multi_thread")]
+async fn deadline_of_an_awake_instance_passes_sleepers_without_room() {
+    let (clock, gate) = (still_clock(), Gate::new());
+    let minute = Duration::from_mins(1);
+    let sleeper = Workflow::builder_for::<u32>("sleeper").delay("delay", minute).then("inc", inc).build().unwrap();
+    let hung = Workflow::builder("hung").deadline(2 * minute).then("hold", holding::<u32>(&gate)).build().unwrap();
+    let mut limits = Limits::default();
+    limits.resident_max = 1;
+    let builder = Runtime::builder(MemoryStore::new()).limits(limits).clock(clock.clone());
+    let runtime = builder.register(&sleeper).register(&hung).start().await.unwrap();
+    let first = runtime.start(&sleeper, "sleeper", 1).await.unwrap();
+    reach_code(&first, StatusCode::Waiting).await;
+    let second = runtime.start(&hung, "hung", 1).await.unwrap();
+    gate.entered().await;
+    let ended = when_clock_is_at(&clock, clock.now().after(2 * minute), second.result()).await;
+    assert_eq!(ended, Err(ResultError::Failed(Failure::DeadlineExceeded)));
+    assert_eq!(within(first.result()).await, Ok(2));
+}
+
+/// Method: room for four, and four hundred callers that pause and unpause as long as the test lasts; forty delays
+/// end beside them, each of which needs one turn.
+#[tokio::test(flavor = "multi_thread")]
+async fn wake_ups_have_a_share_of_room_beside_many_callers() {
+    let clock = still_clock();
+    let delay = Duration::from_mins(1);
+    let delayed = Workflow::builder_for::<u32>("delayed").delay("delay", delay).then("inc", inc).build().unwrap();
+    let waiting = waiting("waiting");
+    let mut limits = Limits::default();
+    limits.resident_max = 4;
+    let builder = Runtime::builder(MemoryStore::new()).limits(limits).clock(clock.clone());
+    let runtime = builder.register(&delayed).register(&waiting).start().await.unwrap();
+    let mut handles = Vec::new();
+    for n in 0..40 {
+        let handle = runtime.start(&delayed, format!("delayed {n}"), n).await.unwrap();
+        reach_code(&handle, StatusCode::Waiting).await;
+        handles.push(handle);
+    }
+    let signals = Counter::default();
+    let mut callers = JoinSet::new();
+    for n in 0..400 {
+        let handle = runtime.start(&waiting, format!("waiting {n}"), n).await.unwrap();
+        let signals = signals.clone();
+        callers.spawn(async move {
+            loop {
+                handle.pause("again", "test").await.unwrap();
+                handle.unpause().await.unwrap();
+                signals.hit();
+            }
+        });
+    }
+    within(async {
+        while signals.get() < 100 {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    let before = signals.get();
+    clock.advance(delay);
+    for (n, handle) in (1..).zip(&handles) {
+        assert_eq!(within(handle.result()).await, Ok(n));
+    }
+    let turns = signals.get() - before;
+    assert!(turns < 1_000, "callers had {turns} turns while 40 delays ended");
+    callers.shutdown().await;
 }

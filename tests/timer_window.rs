@@ -7,10 +7,17 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use tokio::sync::Semaphore;
+
 use common::{Gate, holding, inc, reach_code, still_clock, when_clock_is_at, within};
 use everstep::{
     BoxFuture, Clock, Failure, InstanceHandle, Limits, ManualClock, MemoryStore, ResultError, Runtime, StatusCode,
     Timestamp, Workflow,
+};
+#[cfg(feature = "testing")]
+use everstep::{
+    StoreError,
+    store::{Call, Fault, FaultyStore},
 };
 
 const MINUTE: Duration = Duration::from_mins(1);
@@ -133,5 +140,39 @@ async fn far_deadlines_of_parked_instances_do_not_crowd_out_near_delays() {
         reach_code(&handle, StatusCode::AwaitingSignal).await;
     }
     let handles = start_many(&runtime, &delayed, 12).await;
+    all_end_well(&clock, &handles).await;
+}
+
+/// Method: more far delays than half fill the window; one commit fails, the store reopens, and recovery lists what is in
+/// progress. A minute's delay that is reached after that is before all the far ones.
+#[cfg(feature = "testing")]
+#[tokio::test(flavor = "multi_thread")]
+async fn near_delays_end_after_a_store_failure_with_many_far_ones() {
+    let (clock, store, fails) = (still_clock(), FaultyStore::new(MemoryStore::new()), Arc::new(AtomicBool::new(false)));
+    let (recovers, failing) = (Arc::new(Semaphore::new(0)), Arc::clone(&fails));
+    let (recovering, mut has_failed) = (Arc::clone(&recovers), false);
+    store.plan(move |_, call| match call {
+        Call::Commit(_) if failing.swap(false, Ordering::SeqCst) => {
+            has_failed = true;
+            Fault::FailBefore(StoreError::Fatal("disk".into()))
+        }
+        Call::Instances if has_failed => {
+            recovering.add_permits(1);
+            Fault::None
+        }
+        _ => Fault::None,
+    });
+    let far = Workflow::builder_for::<u32>("far").delay("delay", HOUR).then("inc", inc).build().unwrap();
+    let delayed = delayed();
+    let mut limits = Limits::default();
+    limits.timer_window_max = 8;
+    let builder = Runtime::builder(store).limits(limits).clock(clock.clone());
+    let runtime = builder.register(&far).register(&delayed).start().await.unwrap();
+    start_many(&runtime, &far, 20).await;
+    fails.store(true, Ordering::SeqCst);
+    runtime.start(&far, "its commit fails", 0).await.unwrap();
+    // Both workflows are listed by now, once.
+    within(recovers.acquire_many(2)).await.unwrap().forget();
+    let handles = start_many(&runtime, &delayed, 50).await;
     all_end_well(&clock, &handles).await;
 }

@@ -6,7 +6,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use ractor::ActorRef;
-use tokio::sync::{Notify, OwnedSemaphorePermit, watch};
+use tokio::sync::{Notify, watch};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::instance::Activation;
@@ -15,6 +15,7 @@ use super::mail::{Mail, MailError, Place, Reply};
 use super::payloads::{PayloadBytes, PayloadShare};
 use super::persistence::PersistenceHandle;
 use super::registry::{Full, Registry};
+use super::room::Resident;
 use super::timers::TimerMessage;
 use super::upgrades::{TakeOvers, Upgrades};
 use super::waiters::{Subscription, Waiters};
@@ -283,9 +284,9 @@ impl Hub {
         }
     }
 
-    /// Room for one more actor, in line with everyone who waits for it; none if the runtime shuts down meanwhile, after which
-    /// there may never be any.
-    pub(super) async fn room(&self) -> Option<OwnedSemaphorePermit> {
+    /// Room for one more actor, in the runtime's own line; none if the runtime shuts down meanwhile, after which there may never
+    /// be any.
+    pub(super) async fn room(&self) -> Option<Resident> {
         tokio::select! {
             resident = self.registry.resident() => resident,
             () = self.closed() => None,

@@ -30,6 +30,7 @@ mod pruner;
 mod recovery;
 mod registry;
 mod removal;
+mod room;
 mod root;
 mod shard;
 mod spares;
@@ -39,6 +40,7 @@ mod timers;
 mod unsure;
 mod upgrades;
 mod waiters;
+mod window;
 mod writing;
 
 pub use hub::Health;

@@ -26,12 +26,12 @@ pub(super) async fn run(hub: Weak<Hub>) {
         }
         let failed = alive.take_failure();
         pause = if failed { (pause * 2).min(PAUSE.1) } else { PAUSE.0 };
-        let listed = take_up_all(&alive).await;
         if failed {
-            // Wake-ups that were on their way may be lost, and listeners not told.
+            // Wake-ups that were on their way may be lost, and listeners not told. First, since there may be no room for long.
             alive.reset_timers();
             alive.waiters.tell_all();
         }
+        let listed = take_up_all(&alive).await;
         match listed {
             Ok(()) => tokio::select! {
                 () = alive.recover.notified() => {}

@@ -20,6 +20,7 @@ use super::instance::{self, Activation};
 use super::loads::{Loads, LoadsSoFar};
 use super::mail::{InstanceMessage, Mail, Place};
 use super::payloads::PayloadShare;
+use super::room::{Line, Resident, Room};
 use super::spares::Spares;
 use crate::id::{InstanceId, RunId};
 use crate::limits::{Bound, WhenBusy};
@@ -27,8 +28,8 @@ use crate::limits::{Bound, WhenBusy};
 pub(super) struct Registry {
     awake: DashMap<InstanceId, Entry, RandomState>,
     shards: OnceLock<Vec<Spares>>,
-    /// One for each actor there may be.
-    residents: Arc<Semaphore>,
+    /// A place for each actor there may be.
+    room: Room,
     loads: Loads,
     messages_max: usize,
     /// Told when an instance has left.
@@ -40,7 +41,7 @@ struct Entry {
     standing: Arc<Standing>,
     /// Places for callers' messages.
     places: Arc<Semaphore>,
-    _resident: OwnedSemaphorePermit,
+    _resident: Resident,
 }
 
 /// What the registry and an actor both know.
@@ -75,7 +76,7 @@ pub(super) enum Admitted {
     /// The queue of an instance that was awake.
     Queue(OwnedSemaphorePermit),
     /// The room for one more actor.
-    Room(OwnedSemaphorePermit),
+    Room(Resident),
 }
 
 /// Mail that was not sent, because no more instances may be awake, or the runtime shuts down.
@@ -86,7 +87,7 @@ impl Registry {
         Self {
             awake: DashMap::default(),
             shards: OnceLock::new(),
-            residents: Arc::new(Semaphore::new(residents_max.max(1))),
+            room: Room::new(residents_max.max(1)),
             loads: Loads::new(),
             messages_max: messages_max.max(1),
             left: Notify::new(),
@@ -113,18 +114,22 @@ impl Registry {
         self.awake.get(id).is_some_and(|entry| works_on(&entry.standing))
     }
 
-    /// A place for one more actor, as soon as there is one.
-    pub(super) async fn resident(&self) -> Option<OwnedSemaphorePermit> {
-        Arc::clone(&self.residents).acquire_owned().await.ok()
+    /// A place for one more actor, as soon as the runtime's own line gets one.
+    pub(super) async fn resident(&self) -> Option<Resident> {
+        self.room.take(Line::Runtime).await
     }
 
     /// Admits a caller's mail: to the queue of an instance that is awake, else to the room to wake it.
     pub(super) async fn admit(&self, id: &InstanceId, when_busy: WhenBusy) -> Result<Admitted, Bound> {
         let places = self.awake.get(id).map(|entry| Arc::clone(&entry.places));
-        match places {
-            Some(places) => acquire(&places, 1, when_busy).await.map(Admitted::Queue).ok_or(Bound::InstanceMessages),
-            None => acquire(&self.residents, 1, when_busy).await.map(Admitted::Room).ok_or(Bound::Residents),
+        if let Some(places) = places {
+            return acquire(&places, 1, when_busy).await.map(Admitted::Queue).ok_or(Bound::InstanceMessages);
         }
+        let resident = match when_busy {
+            WhenBusy::Wait => self.room.take(Line::Callers).await,
+            WhenBusy::Refuse => self.room.try_take(),
+        };
+        resident.map(Admitted::Room).ok_or(Bound::Residents)
     }
 
     /// Takes a caller's mail to an instance, with a place in its queue. Gives it back if the instance has left or was woken
@@ -177,7 +182,7 @@ impl Registry {
         hub: &Arc<Hub>,
         id: &InstanceId,
         mail: Mail,
-        resident: Option<OwnedSemaphorePermit>,
+        resident: Option<Resident>,
         activation: impl FnOnce() -> Activation,
     ) -> Result<(), Full> {
         match self.awake.entry(id.clone()) {
@@ -186,7 +191,7 @@ impl Registry {
                 if hub.is_closing() {
                     return Err(Full(mail));
                 }
-                let resident = resident.or_else(|| Arc::clone(&self.residents).try_acquire_owned().ok());
+                let resident = resident.or_else(|| self.room.try_take());
                 let Some(resident) = resident else { return Err(Full(mail)) };
                 let entry = self.wake(hub, id, resident, activation());
                 entry.cast_to_new(mail);
@@ -204,7 +209,7 @@ impl Registry {
         }
     }
 
-    fn wake(&self, hub: &Arc<Hub>, id: &InstanceId, resident: OwnedSemaphorePermit, activation: Activation) -> Entry {
+    fn wake(&self, hub: &Arc<Hub>, id: &InstanceId, resident: Resident, activation: Activation) -> Entry {
         let (actor, standing) = self.spawn(hub, id, activation);
         let places = Arc::new(Semaphore::new(self.messages_max));
         Entry { actor, standing, places, _resident: resident }

@@ -1,16 +1,17 @@
 //! Wakes instances when they are due. Wakes only: what is due is decided by the machine, by the clock.
 //!
-//! In memory is a window of the nearest wake-ups; those behind the horizon are in the store's due index and read when
-//! the window runs low. So a hundred thousand parked instances cost no memory here, and nothing is lost with the process.
+//! In memory is a [`Window`] of the nearest wake-ups; those behind it are in the store's due index and read when it runs low. So a
+//! hundred thousand parked instances cost no memory here, and nothing is lost with the process.
 //!
 //! ```text
-//!        now            horizon
-//!   ------|---armed------|---in the store only------->
+//!                awake ──────────────────────────> woken at once
+//! window ── due ┤
+//!                asleep ── room? ── yes ─────────> woken at once
+//!                            └───── no ── a line ─ woken when there is room
 //! ```
 //!
-//! A wake-up of an instance whose tasks run has no row in the store, and stays in memory wherever it lies.
+//! Instances that are awake never wait behind those for which there is no room: their deadlines may be what makes room.
 
-use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -20,6 +21,7 @@ use tokio::sync::{Semaphore, watch};
 use super::hub::Hub;
 use super::mail::Mail;
 use super::registry::Full;
+use super::window::{Source, Window};
 use crate::clock::{Clock, sleep_until};
 use crate::id::InstanceId;
 use crate::machine::Wake;
@@ -30,42 +32,35 @@ const SLEEP_MAX: Duration = Duration::from_secs(1);
 /// Wake-ups that were sent and are not handled: more would only be actors that wait for a thread, where those that have left
 /// can be used again.
 const UNDER_WAY_MAX: u32 = 256;
+/// Those among them that wait for room. Further ones stay in the window.
+const IN_LINE_MAX: usize = 64;
 /// How long to wait when the store could not be read.
 const RETRY_AFTER: Duration = Duration::from_millis(20);
 
 pub(super) enum TimerMessage {
     /// Wake an instance at this time instead of the one before.
     Arm { instance: InstanceId, wake: Wake },
-    /// Wake an instance that was just started, if it has not asked for something newer. An earlier time that is known stays,
-    /// a later one does not: it may be of a run that was deleted. To be woken too early does no harm.
+    /// Wake an instance that was just started, if it has not asked for something newer: see [`Window::arm_fresh`].
     ArmFresh { instance: InstanceId, wake: Wake },
     /// Something may be due, or the window be low. The first comes from the root, when everything is there.
     Tick,
+    /// The same, when a pause is over.
+    Rested,
     /// The store has failed: wake-ups on their way may be lost, so the due index is read from the start again.
     Reset,
 }
-
-type Due = (Timestamp, InstanceId);
 
 struct Timers;
 
 pub(super) struct State {
     hub: Weak<Hub>,
     clock: Arc<dyn Clock>,
-    window_max: usize,
-    /// The nearest of those that the due index lists.
-    window: BTreeSet<Due>,
-    /// Those that it does not: of instances whose tasks run.
-    resident: BTreeSet<Due>,
-    /// Both by instance, and which of the two.
-    times: HashMap<InstanceId, (Timestamp, bool)>,
-    /// Rows of the due index up to here were read; `None` is before the first.
-    read_to: Option<Due>,
-    /// Whether there may be rows behind that.
-    more: bool,
+    window: Window,
     /// Places for wake-ups under way.
     places: Arc<Semaphore>,
-    /// Whether a tick is on its way after a pause, because the last one could not do all it should.
+    /// Places for those among them that wait for room.
+    line: Arc<Semaphore>,
+    /// Whether `Rested` is on its way, because the last tick could not do all it should.
     resting: bool,
     /// When to tick next, for the sleeper.
     alarm: watch::Sender<Option<Timestamp>>,
@@ -76,13 +71,9 @@ pub(super) async fn spawn(hub: &Arc<Hub>, root: ActorCell) -> Result<ActorRef<Ti
     let state = State {
         hub: Arc::downgrade(hub),
         clock: Arc::clone(&hub.clock),
-        window_max: hub.limits.timer_window_max.max(2),
-        window: BTreeSet::new(),
-        resident: BTreeSet::new(),
-        times: HashMap::new(),
-        read_to: None,
-        more: true,
+        window: Window::new(hub.limits.timer_window_max),
         places: Arc::new(Semaphore::new(UNDER_WAY_MAX as usize)),
+        line: Arc::new(Semaphore::new(IN_LINE_MAX)),
         resting: false,
         alarm,
     };
@@ -129,53 +120,17 @@ impl Actor for Timers {
         state: &mut State,
     ) -> Result<(), ActorProcessingErr> {
         let ticked = matches!(message, TimerMessage::Tick);
-        let alarm = match message {
-            TimerMessage::Arm { instance, wake } => {
-                state.arm(instance, wake);
-                state.next_alarm()
+        match message {
+            TimerMessage::Arm { instance, wake } => state.window.arm(instance, wake),
+            TimerMessage::ArmFresh { instance, wake } => state.window.arm_fresh(instance, wake),
+            TimerMessage::Reset => state.window.reset(),
+            TimerMessage::Tick => state.tick(&myself).await,
+            TimerMessage::Rested => {
+                state.resting = false;
+                state.tick(&myself).await;
             }
-            TimerMessage::ArmFresh { instance, wake } => {
-                let known = state.times.get(&instance).map(|(at, _)| *at);
-                if known.is_none_or(|known| wake.at.is_some_and(|at| at < known)) {
-                    state.arm(instance, wake);
-                }
-                state.next_alarm()
-            }
-            TimerMessage::Reset => {
-                (state.read_to, state.more) = (None, true);
-                myself.cast(TimerMessage::Tick)?;
-                return Ok(());
-            }
-            TimerMessage::Tick => {
-                let Some(hub) = state.hub.upgrade() else { return Ok(()) };
-                let read = state.refill(&hub).await;
-                let fired = state.fire(&hub);
-                state.resting = match fired {
-                    Fired::All => !read,
-                    Fired::Some => false,
-                    Fired::Enough | Fired::NoRoom(..) => true,
-                };
-                if state.resting {
-                    let places = Arc::clone(&state.places);
-                    tokio::spawn(async move {
-                        match fired {
-                            Fired::Enough => {
-                                drop(hub);
-                                // Not one by one: each tick costs more than a wake-up. Never closed.
-                                drop(places.acquire_many(UNDER_WAY_MAX / 2).await);
-                            }
-                            // In line with callers: who only looked now and then whether there is room would find none
-                            // while there is always somebody who waits for it.
-                            Fired::NoRoom(instance, wake) => hub.send(&instance, wake).await,
-                            Fired::All | Fired::Some => tokio::time::sleep(RETRY_AFTER).await,
-                        }
-                        // Refused only while the runtime goes down.
-                        let _ = myself.cast(TimerMessage::Tick);
-                    });
-                }
-                state.next_alarm()
-            }
-        };
+        }
+        let alarm = state.next_alarm();
         state.alarm.send_if_modified(|set| {
             let changed = *set != alarm;
             *set = alarm;
@@ -191,8 +146,6 @@ enum Fired {
     Some,
     /// As many are under way as may be.
     Enough,
-    /// For this one, which is not armed any more.
-    NoRoom(InstanceId, Mail),
 }
 
 impl State {
@@ -201,92 +154,80 @@ impl State {
         if self.resting {
             return None;
         }
-        if self.is_low() { Some(Timestamp::EPOCH) } else { self.next().map(|(at, _)| *at) }
+        if self.window.is_low() {
+            return Some(Timestamp::EPOCH);
+        }
+        self.lanes().filter_map(|source| self.window.next(source)).min()
     }
 
-    fn next(&self) -> Option<&Due> {
-        self.window.first().into_iter().chain(self.resident.first()).min()
+    /// Where wake-ups may be taken from. Rows are of instances that sleep, or are about to: while as many of them wait for room
+    /// as may, the others stay where they are.
+    fn lanes(&self) -> impl Iterator<Item = Source> + use<> {
+        let is_line_full = self.line.available_permits() == 0;
+        [Source::Resident, Source::Stored]
+            .into_iter()
+            .filter(move |source| *source == Source::Resident || !is_line_full)
     }
 
-    /// Whether the due index should be read on.
-    fn is_low(&self) -> bool {
-        self.more && self.window.len() < self.window_max / 2
-    }
-
-    fn is_behind_horizon(&self, due: &Due) -> bool {
-        self.more && self.read_to.as_ref().is_none_or(|read_to| due > read_to)
-    }
-
-    fn arm(&mut self, instance: InstanceId, Wake { at, stored }: Wake) {
-        self.disarm(&instance);
-        let Some(at) = at else { return };
-        let due = (at, instance);
-        if stored && self.is_behind_horizon(&due) {
+    /// Reads what is missing, and wakes what is due.
+    async fn tick(&mut self, myself: &ActorRef<TimerMessage>) {
+        let Some(hub) = self.hub.upgrade() else { return };
+        let read = self.resting || self.refill(&hub).await;
+        let fired = self.fire(&hub, myself);
+        if self.resting {
             return;
         }
-        self.insert(due, stored);
-        if self.window.len() > 2 * self.window_max {
-            self.shrink();
+        self.resting = match fired {
+            Fired::All => !read,
+            Fired::Some => false,
+            Fired::Enough => true,
+        };
+        if self.resting {
+            let (places, myself) = (Arc::clone(&self.places), myself.clone());
+            tokio::spawn(async move {
+                match fired {
+                    // Not one by one: each tick costs more than a wake-up. Never closed.
+                    Fired::Enough => drop(places.acquire_many(UNDER_WAY_MAX / 2).await),
+                    Fired::All | Fired::Some => tokio::time::sleep(RETRY_AFTER).await,
+                }
+                // Refused only while the runtime goes down.
+                let _ = myself.cast(TimerMessage::Rested);
+            });
         }
-    }
-
-    fn insert(&mut self, due: Due, stored: bool) {
-        self.times.insert(due.1.clone(), (due.0, stored));
-        let set = if stored { &mut self.window } else { &mut self.resident };
-        set.insert(due);
-    }
-
-    fn disarm(&mut self, instance: &InstanceId) {
-        if let Some((at, stored)) = self.times.remove(instance) {
-            let set = if stored { &mut self.window } else { &mut self.resident };
-            set.remove(&(at, instance.clone()));
-        }
-    }
-
-    /// Forgets the farthest wake-ups that the store lists, and draws the horizon in before them.
-    fn shrink(&mut self) {
-        let Some(first_behind) = self.window.iter().nth(self.window_max).cloned() else { return };
-        for (_, instance) in self.window.split_off(&first_behind) {
-            self.times.remove(&instance);
-        }
-        let kept_to = self.window.last().cloned();
-        // Never forward: rows between the two were not read.
-        self.read_to = if self.more { kept_to.min(self.read_to.take()) } else { kept_to };
-        self.more = true;
     }
 
     /// Reads on in the due index when the window is low; false if that failed and must be tried again.
     async fn refill(&mut self, hub: &Hub) -> bool {
-        while self.is_low() {
-            let page = match hub.store.due(self.read_to.as_ref(), self.window_max).await {
-                Ok(page) => page,
+        while self.window.is_low() {
+            match hub.store.due(self.window.read_to(), self.window.page_rows()).await {
+                Ok(page) => self.window.fill(page),
                 Err(error) => {
                     tracing::warn!(%error, "the due index could not be read; trying again");
                     return false;
-                }
-            };
-            self.more = page.len() == self.window_max;
-            if let Some(last) = page.last() {
-                self.read_to = Some(last.clone());
-            }
-            for due in page {
-                // What was armed since is newer than the page.
-                if !self.times.contains_key(&due.1) {
-                    self.insert(due, true);
                 }
             }
         }
         true
     }
 
-    fn fire(&mut self, hub: &Arc<Hub>) -> Fired {
+    fn fire(&mut self, hub: &Arc<Hub>, myself: &ActorRef<TimerMessage>) -> Fired {
         let now = self.clock.now();
         for _ in 0..UNDER_WAY_MAX {
-            let Some((_, instance)) = self.next().filter(|(at, _)| *at <= now).cloned() else { return Fired::All };
             let Ok(place) = Arc::clone(&self.places).try_acquire_owned() else { return Fired::Enough };
-            self.disarm(&instance);
-            if let Err(Full(wake)) = hub.registry.send(hub, &instance, Mail::Wake { _place: place }) {
-                return Fired::NoRoom(instance, wake);
+            let Some(due) = self.lanes().find_map(|source| self.window.take(source, now)) else { return Fired::All };
+            if let Err(Full(wake)) = hub.registry.send(hub, &due.1, Mail::Wake { _place: place }) {
+                match Arc::clone(&self.line).try_acquire_owned() {
+                    Ok(in_line) => {
+                        let (hub, myself) = (Arc::clone(hub), myself.clone());
+                        tokio::spawn(async move {
+                            hub.send(&due.1, wake).await;
+                            drop(in_line);
+                            // Refused only while the runtime goes down.
+                            let _ = myself.cast(TimerMessage::Tick);
+                        });
+                    }
+                    Err(_) => self.window.put_back(due),
+                }
             }
         }
         Fired::Some
