@@ -11,8 +11,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
-use common::{inc, still_clock, when_clock_is_at, within};
-use everstep::{Clock, Health, Runtime, Workflow};
+use common::{Counter, inc, moving, still_clock, when_clock_is_at, within};
+use everstep::testing::{Call, Fault, FaultyStore};
+use everstep::{Clock, Health, MemoryStore, Retention, Runtime, StoreError, Workflow};
 use faulty::{Fate, Faulty};
 
 const MINUTE: Duration = Duration::from_mins(1);
@@ -114,4 +115,81 @@ async fn a_store_that_panics_is_reopened_like_one_that_fails() {
     let handle = runtime.start(&workflow, "id", 1).await.unwrap();
     assert_eq!(within(handle.result()).await, Ok(3));
     assert_eq!(runtime.health(), Health::Healthy);
+}
+
+/// Method: a commit fails, so that the store is reopened, everything in progress listed and the due index read; an instance is
+/// deleted, so that there is something to sweep, and another is pruned. One call of one kind panics meanwhile; then a delay must
+/// end and its instance be deleted all the same.
+#[tokio::test(flavor = "multi_thread")]
+async fn store_panic_in_any_call_is_outlasted() {
+    for which in ["due", "sweep", "instances", "reopen", "ended"] {
+        let (store, clock) = (FaultyStore::new(MemoryStore::new()), still_clock());
+        let (fails, panics) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
+        let (failing, panicking) = (Arc::clone(&fails), Arc::clone(&panics));
+        store.plan(move |_, call| {
+            let called = match call {
+                Call::Commit(_) if failing.swap(false, Ordering::SeqCst) => {
+                    return Fault::FailBefore(StoreError::Fatal("disk".into()));
+                }
+                Call::Due => "due",
+                Call::Sweep => "sweep",
+                Call::Instances => "instances",
+                Call::Reopen => "reopen",
+                Call::Ended => "ended",
+                _ => "",
+            };
+            let panics = called == which && panicking.swap(false, Ordering::SeqCst);
+            assert!(!panics, "the store panics in {which}");
+            Fault::None
+        });
+        let workflow = Workflow::builder_for::<u32>("w").delay("delay", MINUTE).then("inc", inc).build().unwrap();
+        let builder = Runtime::builder(store).register(&workflow).clock(clock.clone());
+        let runtime = builder.retention(Retention::new().cancelled(MINUTE)).start().await.unwrap();
+        fails.store(true, Ordering::SeqCst);
+        panics.store(true, Ordering::SeqCst);
+        for id in ["first", "second"] {
+            let handle = runtime.start(&workflow, id, 1).await.unwrap();
+            let ended = when_clock_is_at(&clock, clock.now().after(MINUTE), handle.result()).await;
+            assert_eq!(ended, Ok(2), "{which}");
+            handle.delete().await.unwrap();
+            let has_panicked = async {
+                while panics.load(Ordering::SeqCst) {
+                    tokio::task::yield_now().await;
+                }
+            };
+            moving(&clock, Duration::from_secs(1), has_panicked).await;
+        }
+        assert_eq!(runtime.health(), Health::Healthy, "{which}");
+    }
+}
+
+/// Method: thirty delays end while every read of an instance panics, many times over; then the store is well again.
+#[tokio::test(flavor = "multi_thread")]
+async fn reads_that_panic_set_no_instance_aside() {
+    let (store, clock) = (FaultyStore::new(MemoryStore::new()), still_clock());
+    let workflow = Workflow::builder_for::<u32>("w").delay("delay", MINUTE).then("inc", inc).build().unwrap();
+    let builder = Runtime::builder(store.clone()).register(&workflow).clock(clock.clone());
+    let runtime = builder.start().await.unwrap();
+    let mut handles = Vec::new();
+    for n in 0..30 {
+        handles.push(runtime.start(&workflow, format!("{n}"), n).await.unwrap());
+    }
+    let panics = Counter::default();
+    let panicking = panics.clone();
+    store.plan(move |_, call| {
+        assert!(!matches!(call, Call::Load(_)) || panicking.hit() == 0, "the store panics");
+        Fault::None
+    });
+    clock.advance(MINUTE);
+    // As often as it would take to set all of them aside, if each panic counted.
+    let enough = async {
+        while panics.get() < 150 {
+            tokio::task::yield_now().await;
+        }
+    };
+    within(enough).await;
+    store.heal();
+    for (n, handle) in (1..).zip(handles) {
+        assert_eq!(when_clock_is_at(&clock, clock.now(), handle.result()).await, Ok(n));
+    }
 }

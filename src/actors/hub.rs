@@ -2,11 +2,11 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use ractor::ActorRef;
-use tokio::sync::{Notify, watch};
+use tokio::sync::Notify;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::instance::Activation;
@@ -37,9 +37,10 @@ use crate::time::Timestamp;
 pub enum Health {
     /// All is well.
     Healthy,
-    /// The store fails; the runtime keeps trying to reopen it, and goes on by itself once it can.
+    /// The store fails; the runtime keeps trying to reopen it, and goes on by itself once it can. Or the runtime cannot go on,
+    /// and the reason says that the service is to be restarted; then it stays so.
     Unhealthy {
-        /// What the store said last.
+        /// What the store said last, or what has ended.
         reason: String,
     },
 }
@@ -70,7 +71,10 @@ pub(crate) struct Hub {
     pub(super) waiters: Waiters,
     payloads: PayloadBytes,
     pub(super) recover: Notify,
-    pub(super) health: watch::Sender<Health>,
+    /// What the store said last.
+    health: Mutex<Health>,
+    /// Why the runtime cannot go on, whatever the store says: set once, for good.
+    broken: OnceLock<String>,
     /// Cancelled when the runtime shuts down.
     closing: CancellationToken,
     /// Whether the store has failed since the last round of recovery.
@@ -124,7 +128,8 @@ impl Hub {
             waiters: Waiters::default(),
             payloads,
             recover: Notify::new(),
-            health: watch::channel(Health::Healthy).0,
+            health: Mutex::new(Health::Healthy),
+            broken: OnceLock::new(),
             closing: CancellationToken::new(),
             failed: AtomicBool::new(false),
             has_failed: AtomicBool::new(false),
@@ -147,7 +152,20 @@ impl Hub {
     }
 
     pub(crate) fn health(&self) -> Health {
-        self.health.borrow().clone()
+        match self.broken.get() {
+            Some(reason) => Health::Unhealthy { reason: reason.clone() },
+            None => self.health.lock().unwrap_or_else(PoisonError::into_inner).clone(),
+        }
+    }
+
+    pub(super) fn set_health(&self, health: Health) {
+        *self.health.lock().unwrap_or_else(PoisonError::into_inner) = health;
+    }
+
+    /// An actor that everything needs has ended: only a restart helps.
+    pub(super) fn break_down(&self, reason: String) {
+        // The first reason is kept: others follow from it.
+        let _ = self.broken.set(reason);
     }
 
     pub(crate) fn stalled(&self) -> Vec<Stalled> {

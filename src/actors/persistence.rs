@@ -25,7 +25,6 @@ use crate::clock::BoxFuture;
 use crate::id::RunId;
 use crate::lifecycle::{CommitError, Port};
 use crate::limits::{Bound, WhenBusy};
-use crate::panic::caught;
 use crate::store::{Answers, Store, StoreError, Write};
 
 /// Most writes in one commit.
@@ -249,12 +248,7 @@ impl State {
     /// Repeats a batch until it is committed or the store is poisoned.
     async fn commit(&mut self, writes: &[Write]) -> Result<Answers, StoreError> {
         loop {
-            // A store that panics is one that failed: its actor must not die of it, with everything that waits.
-            let committed = match caught(self.store.commit(writes)).await {
-                Ok(committed) => committed,
-                Err(panic) => Err(StoreError::Fatal(format!("its commit {panic}").into())),
-            };
-            match committed {
+            match self.store.commit(writes).await {
                 Err(StoreError::Transient(reason)) if !self.is_closing() => {
                     let reason = reason.to_string();
                     tracing::warn!(reason, "the store is not available; trying the same batch again");
@@ -321,11 +315,7 @@ impl State {
 
     fn set_health(&self, health: Health) {
         if let Some(hub) = self.hub.upgrade() {
-            hub.health.send_if_modified(|now| {
-                let changed = *now != health;
-                *now = health;
-                changed
-            });
+            hub.set_health(health);
         }
     }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use ractor::{Actor, ActorProcessingErr, ActorRef, SupervisionEvent};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use super::hub::{Health, Hub, HubParts, Running, ToInstances};
+use super::hub::{Hub, HubParts, Running, ToInstances};
 use super::pruner::Retention;
 use super::timers::TimerMessage;
 use super::{persistence, pruner, recovery, shard, timers};
@@ -46,7 +46,7 @@ impl Actor for Root {
         {
             let reason = format!("an actor of the runtime ended, restart the service: {ended}");
             tracing::error!(reason);
-            hub.health.send_replace(Health::Unhealthy { reason });
+            hub.break_down(reason);
         }
         Ok(())
     }
@@ -162,5 +162,31 @@ async fn close_with_tokio(guard: DropGuard, closing: CancellationToken) {
 impl Drop for Actors {
     fn drop(&mut self) {
         self.abort();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::definition::Workflow;
+    use crate::runtime::Health;
+    use crate::{MemoryStore, Runtime};
+
+    /// Method: the timers are killed; a start is committed after that, which shows the store to be healthy.
+    #[tokio::test]
+    async fn loss_of_an_actor_stays_in_health_after_commits() {
+        let workflow = Workflow::builder_for::<u32>("w").wait_for_signal::<u32>("wait", "go").build().unwrap();
+        let runtime = Runtime::builder(MemoryStore::new()).register(&workflow).start().await.unwrap();
+        let actors = runtime.actors().upgrade().unwrap();
+        actors.hub().running().timers.kill();
+        while runtime.health() == Health::Healthy {
+            tokio::task::yield_now().await;
+        }
+        runtime.start(&workflow, "id", 1).await.unwrap();
+        let health = runtime.health();
+        assert!(
+            matches!(&health, Health::Unhealthy { reason } if reason.contains("restart the service")),
+            "{health:?}"
+        );
     }
 }

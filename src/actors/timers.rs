@@ -25,6 +25,7 @@ use super::window::{Source, Window};
 use crate::clock::{Clock, sleep_until};
 use crate::id::InstanceId;
 use crate::machine::Wake;
+use crate::panic::caught;
 use crate::time::Timestamp;
 
 /// The longest sleep: the wall clock may be set meanwhile.
@@ -109,7 +110,13 @@ impl Actor for Timers {
     type Arguments = State;
 
     async fn pre_start(&self, myself: ActorRef<Self::Msg>, state: State) -> Result<State, ActorProcessingErr> {
-        tokio::spawn(sleeper(Arc::clone(&state.clock), state.alarm.subscribe(), myself));
+        let (clock, alarm) = (Arc::clone(&state.clock), state.alarm.subscribe());
+        tokio::spawn(async move {
+            while let Err(panic) = caught(sleeper(Arc::clone(&clock), alarm.clone(), myself.clone())).await {
+                tracing::error!(panic, "the clock of the timers failed; trying again");
+                tokio::time::sleep(RETRY_AFTER).await;
+            }
+        });
         Ok(state)
     }
 
@@ -120,15 +127,11 @@ impl Actor for Timers {
         state: &mut State,
     ) -> Result<(), ActorProcessingErr> {
         let ticked = matches!(message, TimerMessage::Tick);
-        match message {
-            TimerMessage::Arm { instance, wake } => state.window.arm(instance, wake),
-            TimerMessage::ArmFresh { instance, wake } => state.window.arm_fresh(instance, wake),
-            TimerMessage::Reset => state.window.reset(),
-            TimerMessage::Tick => state.tick(&myself).await,
-            TimerMessage::Rested => {
-                state.resting = false;
-                state.tick(&myself).await;
-            }
+        if let Err(panic) = caught(state.handle(message, &myself)).await {
+            // Whatever it was about to wake is in the store.
+            tracing::error!(panic, "the timers failed; reading all wake-ups again");
+            state.window.reset();
+            state.rest(&myself, Fired::All);
         }
         let alarm = state.next_alarm();
         state.alarm.send_if_modified(|set| {
@@ -149,6 +152,19 @@ enum Fired {
 }
 
 impl State {
+    async fn handle(&mut self, message: TimerMessage, myself: &ActorRef<TimerMessage>) {
+        match message {
+            TimerMessage::Arm { instance, wake } => self.window.arm(instance, wake),
+            TimerMessage::ArmFresh { instance, wake } => self.window.arm_fresh(instance, wake),
+            TimerMessage::Reset => self.window.reset(),
+            TimerMessage::Tick => self.tick(myself).await,
+            TimerMessage::Rested => {
+                self.resting = false;
+                self.tick(myself).await;
+            }
+        }
+    }
+
     /// When to tick next: at once if the window is low, or nothing would ever tick for what is behind the horizon.
     fn next_alarm(&self) -> Option<Timestamp> {
         if self.resting {
@@ -177,23 +193,24 @@ impl State {
         if self.resting {
             return;
         }
-        self.resting = match fired {
-            Fired::All => !read,
-            Fired::Some => false,
-            Fired::Enough => true,
-        };
-        if self.resting {
-            let (places, myself) = (Arc::clone(&self.places), myself.clone());
-            tokio::spawn(async move {
-                match fired {
-                    // Not one by one: each tick costs more than a wake-up. Never closed.
-                    Fired::Enough => drop(places.acquire_many(UNDER_WAY_MAX / 2).await),
-                    Fired::All | Fired::Some => tokio::time::sleep(RETRY_AFTER).await,
-                }
-                // Refused only while the runtime goes down.
-                let _ = myself.cast(TimerMessage::Rested);
-            });
+        if matches!(fired, Fired::Enough) || (matches!(fired, Fired::All) && !read) {
+            self.rest(myself, fired);
         }
+    }
+
+    /// Ticks again later: when half of those under way are handled, or after a pause.
+    fn rest(&mut self, myself: &ActorRef<TimerMessage>, fired: Fired) {
+        self.resting = true;
+        let (places, myself) = (Arc::clone(&self.places), myself.clone());
+        tokio::spawn(async move {
+            match fired {
+                // Not one by one: each tick costs more than a wake-up. Never closed.
+                Fired::Enough => drop(places.acquire_many(UNDER_WAY_MAX / 2).await),
+                Fired::All | Fired::Some => tokio::time::sleep(RETRY_AFTER).await,
+            }
+            // Refused only while the runtime goes down.
+            let _ = myself.cast(TimerMessage::Rested);
+        });
     }
 
     /// Reads on in the due index when the window is low; false if that failed and must be tried again.

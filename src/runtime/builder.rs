@@ -14,7 +14,7 @@ use crate::codec::{CUSTOM_CODEC_ID_MIN, Codec};
 use crate::definition::{Definition, Deps, MissingDep, Workflow};
 use crate::id::DefinitionHash;
 use crate::limits::{Limits, WhenBusy};
-use crate::store::{Store, StoreError};
+use crate::store::{Guarded, Store, StoreError};
 
 /// Why a runtime did not start.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -69,7 +69,7 @@ pub struct RuntimeBuilder {
 impl RuntimeBuilder {
     pub(super) fn new(store: Arc<dyn Store>) -> Self {
         Self {
-            store,
+            store: Arc::new(Guarded::new(store)),
             definitions: HashMap::new(),
             registered_twice: None,
             deps: Deps::new(),

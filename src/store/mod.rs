@@ -18,6 +18,7 @@ mod faulty;
 #[cfg(feature = "file-store")]
 mod file;
 mod fold;
+mod guarded;
 #[cfg(feature = "file-store")]
 mod journal;
 mod keys;
@@ -40,6 +41,7 @@ pub use error::StoreError;
 pub use faulty::{Call, CrashPoint, Fault, FaultyStore};
 #[cfg(feature = "file-store")]
 pub use file::{FileStore, Files};
+pub(crate) use guarded::Guarded;
 pub use kv::{Kv, KvStore, Ops};
 pub use memory::{Memory, MemoryStore};
 pub use version::{HeadVersion, Version};
