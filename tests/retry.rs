@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use common::{Counter, counting, inc, reach_code, still_clock, within};
+use common::{Counter, Gate, counting, inc, reach_code, still_clock, within};
 use everstep::{
     Failure, FailureKind, LoopLimit, LoopResult, MemoryStore, MessageError, ResultError, RetryPolicy, Runtime, Status,
     StatusCode, TaskContext, Workflow, task,
@@ -154,4 +154,29 @@ async fn only_what_has_failed_can_be_retried() {
     handles[1].cancel("enough", "ana").await.unwrap();
     let refused = within(handles[1].retry()).await;
     assert!(matches!(refused, Err(MessageError::NotFailed(Status::Cancelled { .. }))), "{refused:?}");
+}
+
+/// Method: a task fails for good while its instance is paused: the pause is over with the run, and a retry runs the task.
+#[tokio::test(flavor = "multi_thread")]
+async fn retry_of_what_failed_in_a_pause_runs() {
+    let (gate, count) = (Gate::new(), Counter::default());
+    let fickle = {
+        let (gate, count) = (gate.clone(), count.clone());
+        move |n: u32| {
+            let (gate, count) = (gate.clone(), count.clone());
+            async move {
+                gate.pass().await;
+                if count.hit() == 1 { Err("no") } else { Ok(n) }
+            }
+        }
+    };
+    let workflow = Workflow::builder("w").then("fickle", fickle).build().unwrap();
+    let runtime = Runtime::builder(MemoryStore::new()).register(&workflow).start().await.unwrap();
+    let handle = within(runtime.start(&workflow, "id", 7)).await.unwrap();
+    gate.entered().await;
+    handle.pause("lunch", "ana").await.unwrap();
+    gate.open(2);
+    within(handle.result()).await.unwrap_err();
+    handle.retry().await.unwrap();
+    assert_eq!(within(handle.result()).await, Ok(7));
 }

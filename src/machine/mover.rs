@@ -242,6 +242,7 @@ impl<'a> Mover<'a> {
             }
         }
         self.snapshot.end = Some(end);
+        self.snapshot.pause = None;
         self.snapshot.ended_at = Some(self.now);
         self.changed = true;
         self.effects.push(Effect::Ended);

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::frame::{FrameId, Phase, Stage};
+use super::frame::{Frame, FrameId, Phase, Stage};
 use super::mover::Mover;
 use super::{End, Refusal};
 
@@ -18,6 +18,8 @@ impl Mover<'_> {
             return Err(Refusal::DeadlinePassed);
         }
         self.snapshot.deadline = deadline;
+        // A pause ends with its run; earlier versions kept it.
+        self.snapshot.pause = None;
         (self.snapshot.end, self.snapshot.ended_at) = (None, None);
         self.changed = true;
         self.each(self.snapshot.frames.ids(), Self::retry_frame);
@@ -45,18 +47,30 @@ impl Mover<'_> {
         }
     }
 
-    /// A quarantined instance goes on as after a restart; deaths of the process before are not counted any more.
+    /// A quarantined instance goes on as after a restart; deaths of the process before are not counted any more, and what ran
+    /// then has its whole timeout again.
     pub(super) fn released(&mut self) {
         self.changed = true;
         for id in self.snapshot.frames.ids() {
-            if matches!(self.snapshot.frames.get(id).map(|frame| &frame.phase), Some(Phase::Task { deaths: 1.., .. })) {
-                self.snapshot.frames.update(id, |frame| {
-                    if let Phase::Task { deaths, .. } = &mut frame.phase {
-                        *deaths = 0;
-                    }
-                });
+            let phase = self.snapshot.frames.get(id).map(|frame| &frame.phase);
+            let is_spent = matches!(
+                phase,
+                Some(Phase::Task { deaths: 1.., .. } | Phase::Task { stage: Stage::Running { since: Some(_) }, .. })
+            );
+            if is_spent {
+                self.snapshot.frames.update(id, start_anew);
             }
         }
         self.resume(&[], false);
+    }
+}
+
+/// Forgets the deaths at a frame's task, and when it began to run.
+fn start_anew(frame: &mut Frame) {
+    if let Phase::Task { deaths, stage, .. } = &mut frame.phase {
+        *deaths = 0;
+        if let Stage::Running { since } = stage {
+            *since = None;
+        }
     }
 }

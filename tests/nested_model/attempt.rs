@@ -166,10 +166,19 @@ impl Cursor<'_> {
             (Act::Badly(failure), Doing::Code(_)) => return self.badly(world, failure.clone()),
             (Act::Resumed { alive, process_died }, Doing::Code(_)) => return self.resumed(world, alive, *process_died),
             (Act::Retry, Doing::Code(_)) => self.begin(world),
-            (Act::Forgive, Doing::Code(_)) => self.attempt().deaths = 0,
+            (Act::Forgive, Doing::Code(_)) => self.forgive(),
             _ => {}
         }
         Ok(None)
+    }
+
+    /// What ran when the instance was set aside begins anew.
+    fn forgive(&mut self) {
+        let attempt = self.attempt();
+        attempt.deaths = 0;
+        if let Stage::Running { since } = &mut attempt.stage {
+            *since = None;
+        }
     }
 
     fn started(&mut self, world: &mut World) {

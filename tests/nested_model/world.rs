@@ -277,6 +277,7 @@ impl<'p> Model<'p> {
             return;
         }
         (self.world.deadline, self.over) = (deadline, None);
+        self.world.paused = false;
         self.act_all(&Act::Retry);
         self.serve();
         self.wake();
