@@ -8,12 +8,14 @@ mod faulty;
 
 use std::convert::Infallible;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use common::{Counter, Gate, counting, holding, inc, reach_code, still_clock, when_clock_is_at, within};
+use everstep::store::Condition;
 use everstep::{
-    ConflictPolicy, HandleError, InstanceHandle, Limits, MemoryStore, ResultError, Runtime, StartError, StartOptions,
-    Started, Status, StatusCode, Workflow,
+    ConflictPolicy, HandleError, InstanceHandle, Limits, MemoryStore, MessageError, ResultError, Runtime, StartError,
+    StartOptions, Started, Status, StatusCode, Workflow,
 };
 use faulty::{FAILURES, Fate, Faulty, settle, writes_to};
 use tokio::sync::Barrier;
@@ -330,8 +332,8 @@ async fn of_starts_in_a_batch_that_is_committed_twice_one_wins_and_runs() {
     assert_eq!((completed, store.failed(), count.get()), (1, 1, 2));
 }
 
-/// Method: the first try of a start is durable, and nobody learns it. Before it is tried again another client lets the run
-/// end, and deletes or replaces it. The run is not started a second time, and what took its place stays.
+/// Method: the first try of a start is durable, and nobody learns it. Further tries fail until another client has let the run
+/// end, and deleted or replaced it. The run is not started a second time, and what took its place stays.
 #[tokio::test]
 async fn a_start_repeated_when_its_run_is_gone_runs_once() {
     for policy in [ConflictPolicy::Fail, ConflictPolicy::UseExisting, REPLACES] {
@@ -340,7 +342,19 @@ async fn a_start_repeated_when_its_run_is_gone_runs_once() {
             let chain = Workflow::builder("w").then("count", counting::<u32>(&count));
             let workflow = chain.wait_for_signal::<u32>("wait", "go").build().unwrap();
             let runtime = Runtime::builder(store.store()).register(&workflow).start().await.unwrap();
-            store.plan_for("id", 0, Fate::FailsAfter);
+            let (mut run, gone) = (None, Arc::new(AtomicBool::new(false)));
+            let is_gone = Arc::clone(&gone);
+            store.plan(move |batch| {
+                let insert = batch.iter().find(|write| write.condition == Condition::Absent).map(|write| write.run);
+                match (run, insert) {
+                    (None, Some(_)) => {
+                        run = insert;
+                        Fate::FailsAfter
+                    }
+                    (Some(_), Some(_)) if run == insert && !is_gone.load(Ordering::SeqCst) => Fate::FailsBefore,
+                    _ => Fate::Done,
+                }
+            });
             let starting = spawn_start(&runtime, &workflow, "id", 1, policy);
             let other = async {
                 let handle = loop {
@@ -358,10 +372,11 @@ async fn a_start_repeated_when_its_run_is_gone_runs_once() {
                 }
                 handle.signal("go", &7_u32).await.unwrap();
                 assert_eq!(within(handle.result()).await, Ok(7));
-                handle.delete().await.unwrap();
+                while handle.delete().await != Err(MessageError::NotFound) {}
                 None
             };
             let new = within(other).await;
+            gone.store(true, Ordering::SeqCst);
             let first = started(starting).await;
             let what = format!("{policy:?}, replaced: {replaced}");
             assert_eq!(count.get(), if replaced { 2 } else { 1 }, "{what}");
