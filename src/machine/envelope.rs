@@ -320,9 +320,9 @@ impl Fields<'_> {
 }
 
 impl HeadIndex {
-    /// Whether both have the same index entries.
+    /// Whether both have the same index entries, which say the run.
     pub(crate) fn is_listed_as(&self, other: &Self) -> bool {
-        let entries = |index: &Self| (index.status, index.definition, index.due, index.ended);
+        let entries = |index: &Self| (index.run, index.status, index.definition, index.due, index.ended);
         entries(self) == entries(other)
     }
 

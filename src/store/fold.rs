@@ -5,7 +5,7 @@ use std::collections::hash_map::Entry;
 use bytes::Bytes;
 use foldhash::{HashMap, HashMapExt as _};
 
-use super::kv::Ops;
+use super::kv::{Ops, Trace};
 use super::{Answers, Change, Condition, Conflict, StoreError, Version, Write, keys};
 use crate::id::{InstanceId, RunId, Stamp};
 use crate::machine::HeadIndex;
@@ -18,8 +18,8 @@ pub(super) struct Present {
     pub(super) index: Option<HeadIndex>,
     /// The stamp of the write that set it aside, if it is quarantined.
     pub(super) quarantine: Option<Stamp>,
-    /// Its index entries, if the head cannot be read and so cannot say which they are.
-    pub(super) stale: Vec<Vec<u8>>,
+    /// What the indexes know of it, if the head cannot be read.
+    pub(super) trace: Trace,
 }
 
 /// What is stored, as far as a batch asks for it.
@@ -173,15 +173,20 @@ impl Folding {
             Change::Delete if self.present.head.is_none() => return,
             Change::Delete => {
                 self.end_quarantine(id, ops);
+                self.end_unreadable(write, ops);
                 self.present.set_head(id, None);
                 ops.insert(keys::head(id), None);
             }
             Change::Head(head) => {
                 self.end_quarantine(id, ops);
+                self.end_unreadable(write, ops);
                 self.present.set_head(id, Some(head.clone()));
                 ops.insert(keys::head(id), Some(head.clone()));
             }
             Change::Quarantine(record) => {
+                if let Some(run) = self.present.trace.run {
+                    ops.insert(keys::run_of(id), Some(Bytes::copy_from_slice(&run.to_bytes())));
+                }
                 self.present.quarantine = Some(write.stamp);
                 ops.insert(keys::quarantine(id), Some(record.clone()));
             }
@@ -199,6 +204,19 @@ impl Folding {
     fn end_quarantine(&self, id: &InstanceId, ops: &mut Ops) {
         if self.present.quarantine.is_some() {
             ops.insert(keys::quarantine(id), None);
+        }
+    }
+
+    /// The writer could not know which run it ends.
+    fn end_unreadable(&mut self, write: &Write, ops: &mut Ops) {
+        let Some(run) = self.present.trace.run.take() else { return };
+        if self.present.quarantine.is_some() {
+            ops.insert(keys::run_of(&write.instance), None);
+        }
+        let goes_on = matches!(write.change, Change::Head(_)) && write.run == run;
+        if !goes_on {
+            self.over.push(run);
+            ops.insert(keys::superseded(run), Some(Bytes::copy_from_slice(&write.stamp.to_bytes())));
         }
     }
 
@@ -225,7 +243,7 @@ impl Folding {
     /// Brings the indexes in line with the head; an entry that stays is not touched.
     fn relist(&mut self, id: &InstanceId, ops: &mut Ops) {
         let now = self.present.listed();
-        ops.extend(self.present.stale.drain(..).map(|key| (key, None)));
+        ops.extend(self.present.trace.entries.drain(..).map(|key| (key, None)));
         // The usual transition of a run moves nothing.
         if let (Some(old), Some(new)) = (&self.listed, &now)
             && old.is_listed_as(new)
@@ -235,11 +253,11 @@ impl Folding {
         }
         let old: Vec<_> = self.listed.iter().flat_map(|index| keys::index_entries(id, index)).collect();
         let new: Vec<_> = now.iter().flat_map(|index| keys::index_entries(id, index)).collect();
-        for key in old.iter().filter(|key| !new.contains(key)) {
+        for (key, _) in old.iter().filter(|(key, _)| new.iter().all(|(kept, _)| kept != key)) {
             ops.insert(key.clone(), None);
         }
-        for key in new.into_iter().filter(|key| !old.contains(key)) {
-            ops.insert(key, Some(Bytes::new()));
+        for (key, says) in new.into_iter().filter(|entry| !old.contains(entry)) {
+            ops.insert(key, Some(says));
         }
         self.listed = now;
     }

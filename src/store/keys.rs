@@ -5,7 +5,9 @@
 //! 'h'  instance id                         head, in its envelope
 //! 'm'  definition 32                       manifest
 //! 'q'  instance id                         quarantine record, in its envelope
-//! 's'  definition 32  status 1  id         status index, empty
+//! 'r'  instance id                         run id of a quarantined instance whose head cannot say it
+//! 's'  definition 32  status 1  id         status index: run id 16, then the time if it is due or has ended; earlier
+//!                                          versions left it empty
 //! 't'  due 8  instance id                  due index, empty
 //! 'v'                                      the layout's version
 //! 'x'  run id 16                           a superseded run, to be swept: the stamp of the write that ended it, or empty
@@ -14,6 +16,8 @@
 //!
 //! A batch is applied in the order of its keys, and a reader may see it half applied. So rows come before heads, which
 //! refer to them, and heads before the indexes, which lead to them.
+
+use bytes::Bytes;
 
 use crate::id::{DefinitionHash, InstanceId, RunId};
 use crate::machine::{HeadIndex, RowKey};
@@ -74,12 +78,33 @@ pub(super) fn ended(status: StatusCode, at: Timestamp, id: &InstanceId) -> Vec<u
     join(&[&ended_prefix(status), &at.as_micros().to_be_bytes(), id.as_str().as_bytes()])
 }
 
-/// The index entries of a head.
-pub(super) fn index_entries(id: &InstanceId, index: &HeadIndex) -> impl Iterator<Item = Vec<u8>> {
-    let status = join(&[&status_prefix(&index.definition, index.status), id.as_str().as_bytes()]);
+pub(super) fn status(definition: &DefinitionHash, status: StatusCode, id: &InstanceId) -> Vec<u8> {
+    join(&[&status_prefix(definition, status), id.as_str().as_bytes()])
+}
+
+pub(super) fn run_of(id: &InstanceId) -> Vec<u8> {
+    join(&[b"r", id.as_str().as_bytes()])
+}
+
+/// The index entries of a head. That of its status says what the others are, for when the head cannot be read.
+pub(super) fn index_entries(id: &InstanceId, index: &HeadIndex) -> impl Iterator<Item = (Vec<u8>, Bytes)> {
+    let time = index.due.or(index.ended).map(|at| at.as_micros().to_be_bytes());
+    let says = join(&[&index.run.to_bytes(), time.as_ref().map_or(&[], |time| &time[..])]);
+    let status = (status(&index.definition, index.status, id), says.into());
     let due = index.due.map(|at| due(at, id));
     let ended = index.ended.map(|at| ended(index.status, at, id));
-    std::iter::once(status).chain(due).chain(ended)
+    std::iter::once(status).chain(due.into_iter().chain(ended).map(|key| (key, Bytes::new())))
+}
+
+/// What a status entry says: the run, and when it is due or has ended.
+pub(super) fn parse_status_entry(entry: &[u8]) -> Option<(RunId, Option<Timestamp>)> {
+    let (run, time) = entry.split_first_chunk()?;
+    let time = if time.is_empty() { None } else { Some(u64::from_be_bytes(time.try_into().ok()?)) };
+    Some((RunId::from_bytes(*run), time.map(Timestamp::from_micros)))
+}
+
+pub(super) fn parse_run(value: &[u8]) -> Option<RunId> {
+    Some(RunId::from_bytes(value.try_into().ok()?))
 }
 
 /// The instance id at the end of a key.
@@ -103,14 +128,9 @@ fn parse_time(key: &[u8], prefix_bytes: usize) -> Option<(Timestamp, InstanceId)
     Some((Timestamp::from_micros(u64::from_be_bytes(*micros)), instance(key, prefix_bytes + 8)?))
 }
 
-/// Whether an index entry lists this instance.
-pub(super) fn is_of(key: &[u8], id: &InstanceId) -> bool {
-    let prefix_bytes = match key {
-        key if key.starts_with(DUES) => 9,
-        key if key.starts_with(ENDS) => 10,
-        _ => 34,
-    };
-    key.get(prefix_bytes..) == Some(id.as_str().as_bytes())
+/// Whether an entry of an index by time lists this instance.
+pub(super) fn is_at(key: &[u8], prefix_bytes: usize, id: &InstanceId) -> bool {
+    key.get(prefix_bytes + 8..) == Some(id.as_str().as_bytes())
 }
 
 /// The definition in a status key.

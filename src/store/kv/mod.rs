@@ -1,11 +1,14 @@
 //! A store over any ordered map of bytes that can write several keys as one.
 
+mod unreadable;
+
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 
+pub(in crate::store) use self::unreadable::Trace;
 use super::fold::{Folded, Present, Stored, fold};
 use super::recent::Recent;
 use super::{Answers, Change, Durability, Loaded, Store, StoreError, Write, keys};
@@ -115,19 +118,9 @@ impl<K: Kv> KvStore<K> {
         let quarantine = if head.is_some() { self.quarantine(id)? } else { None };
         let quarantine = quarantine.map(|record| quarantine_stamp(id, &record));
         let index = head.as_ref().and_then(|head| HeadIndex::of_head(id, head).ok());
-        let unreadable = head.is_some() && index.is_none();
-        let stale = if unreadable { self.index_entries_of(id)? } else { Vec::new() };
-        Ok(Present { head, index, quarantine, stale })
-    }
-
-    /// The index entries of an instance, when its head cannot say which they are. Looks at all there are: this is rare.
-    fn index_entries_of(&self, id: &InstanceId) -> Result<Vec<Vec<u8>>, StoreError> {
-        let mut entries = Vec::new();
-        for index in [keys::STATUSES, keys::DUES, keys::ENDS] {
-            let all = self.kv.scan(index, index, usize::MAX)?;
-            entries.extend(all.iter().filter(|(key, _)| keys::is_of(key, id)).map(|(key, _)| key.to_vec()));
-        }
-        Ok(entries)
+        let is_unreadable = head.is_some() && index.is_none();
+        let trace = if is_unreadable { self.trace(id, quarantine.is_some())? } else { Trace::default() };
+        Ok(Present { head, index, quarantine, trace })
     }
 
     fn commit_batch(&self, batch: &[Write]) -> Result<Answers, StoreError> {
@@ -136,7 +129,8 @@ impl<K: Kv> KvStore<K> {
         if batch.iter().any(|write| matches!(write.change, Change::Quarantine(_))) {
             self.quarantines.store(true, Ordering::Release);
         }
-        if batch.iter().any(|write| write.superseded.is_some()) {
+        let mut markers = ops.range(keys::SUPERSEDED.to_vec()..);
+        if markers.next().is_some_and(|(key, _)| key.starts_with(keys::SUPERSEDED)) {
             self.markers.store(true, Ordering::Release);
         }
         if !ops.is_empty() {

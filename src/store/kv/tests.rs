@@ -6,47 +6,79 @@ use super::*;
 use crate::definition::Workflow;
 use crate::id::RunId;
 use crate::limits::Limits;
-use crate::machine::{self, Event, NewRun, Setting};
+use crate::machine::{self, Event, NewRun, RowChange, RowKey, Setting};
 use crate::store::memory::Memory;
-use crate::store::{Change, Condition, MemoryStore, Version};
+use crate::store::{Change, Condition, Version};
 
-/// Heads rot where they stand: one that is due, and one that has ended. Their index entries, which nothing names any
-/// more, go with them.
-#[tokio::test]
-async fn a_deleted_instance_whose_head_has_rotted_leaves_no_index_entry() {
-    let hour = std::time::Duration::from_hours(1);
-    let workflow = Workflow::builder_for::<u32>("w").delay("d", hour).build().unwrap();
-    let program = workflow.definition().program();
-    let (limits, now) = (Limits::default(), Timestamp::from_micros(1_000_000));
-    let setting = Setting { program, limits: &limits, now };
-    for has_ended in [false, true] {
-        let (store, instance, run) = (MemoryStore::new(), InstanceId::new("one").unwrap(), RunId::generate(now));
-        let reads_it_again = || store.committing.lock().unwrap().clear();
-        let input = Bytes::from_static(&[1]);
-        let (mut snapshot, _) =
-            machine::start(&setting, NewRun { instance: instance.clone(), run, codec: 1, input, traceparent: None });
-        if has_ended {
-            machine::apply(&setting, &mut snapshot, Event::Cancel { reason: "".into(), by: "".into() }).unwrap();
+/// Method: heads rot where they stand: of one that is due, one that is in progress, and one that has ended; beside many others.
+/// They are deleted or replaced, at once or when they were set aside. Their index entries and rows go, which nothing names any
+/// more, and nobody looks at those of others for that.
+#[test]
+fn a_rotten_head_leaves_nothing_and_costs_little() {
+    for others in [10, 1_000] {
+        for state in ["due", "ended"] {
+            for (aside, replaced) in [(false, false), (true, false), (false, true), (true, true)] {
+                let what = format!("{state}, set aside: {aside}, replaced: {replaced}");
+                let store = KvStore::over(Failing::default());
+                let (mut writes, mut insert) = Writes::start("one");
+                insert.rows.push(RowChange { key: RowKey::Input, value: Some(Bytes::from_static(b"input")) });
+                let inserts: Vec<_> = (0..others).map(|n| Writes::start(&format!("other {n}")).1).collect();
+                store.commit_batch(&inserts).unwrap();
+                let before = store.kv.memory.scan(&[], &[], usize::MAX).unwrap();
+                store.commit_batch(&[insert]).unwrap();
+                if state == "ended" {
+                    let end = Event::Cancel { reason: "".into(), by: "".into() };
+                    store.commit_batch(&[writes.happen(end)]).unwrap();
+                }
+                let (instance, run) = (writes.snapshot.instance().clone(), writes.snapshot.run());
+                let head = store.load_instance(&instance).unwrap().unwrap().head.slice(1..);
+                store.kv.write(Ops::from([(keys::head(&instance), Some(head))])).unwrap();
+                store.committing.lock().unwrap().clear();
+                let seen = || Condition::Seen(store.load_instance(&instance).unwrap().unwrap().version(&instance));
+                let looked = store.kv.looked.load(Ordering::SeqCst);
+                let bare = |change| Write { rows: Vec::new(), change, condition: seen(), ..Writes::start("one").1 };
+                if aside {
+                    let record = machine::encode_quarantine(&instance, "rotten", Stamp::generate());
+                    assert_eq!(store.commit_batch(&[bare(Change::Quarantine(record))]).unwrap(), [Ok(())], "{what}");
+                }
+                let (mut anew, _) = Writes::start("one");
+                let end = if replaced { anew.write(seen()) } else { bare(Change::Delete) };
+                assert_eq!(store.commit_batch(&[end]).unwrap(), [Ok(())], "{what}");
+                let looked = store.kv.looked.load(Ordering::SeqCst) - looked;
+                assert!(looked < 60, "{what}: {looked} keys of {others} other instances");
+                if replaced {
+                    let delete = Write { superseded: Some(anew.snapshot.run()), ..bare(Change::Delete) };
+                    assert_eq!(store.commit_batch(&[delete]).unwrap(), [Ok(())], "{what}");
+                }
+                while store.sweep_some(100).unwrap() > 0 {}
+                assert_eq!(store.kv.get(&keys::row(run, &RowKey::Input)).unwrap(), None, "{what}");
+                assert_eq!(store.kv.memory.scan(&[], &[], usize::MAX).unwrap(), before, "{what}");
+            }
         }
-        let head = machine::encode_head(program, &snapshot);
-        let write = |condition, change| Write {
-            instance: instance.clone(),
-            stamp: Stamp::generate(),
-            condition,
-            change,
-            rows: Vec::new(),
-            run,
-            superseded: None,
-        };
-        let insert = write(Condition::Absent, Change::Head(head.clone()));
-        assert_eq!(store.commit(&[insert]).await.unwrap(), [Ok(())]);
-        assert_eq!(store.kv.scan(&[], &[], 10).unwrap().len(), 3, "the head, its status, and its time");
-        store.kv.write(Ops::from([(keys::head(&instance), Some(head.slice(1..)))])).unwrap();
-        let seen = store.load(&instance).await.unwrap().unwrap().version(&instance);
-        reads_it_again();
-        assert_eq!(store.commit(&[write(Condition::Seen(seen), Change::Delete)]).await.unwrap(), [Ok(())]);
-        assert_eq!(store.kv.scan(&[], &[], 10).unwrap(), [], "has ended: {has_ended}");
     }
+}
+
+/// Method: status entries are emptied, as earlier versions left them; then a head rots. The index that may list the instance is
+/// gone through in pages.
+#[test]
+fn a_rotten_head_of_an_earlier_version_leaves_no_entry() {
+    let store = KvStore::over(Failing::default());
+    let mut inserts: Vec<_> = (0..2_500).map(|n| Writes::start(&format!("other {n}")).1).collect();
+    let (writes, insert) = Writes::start("twin");
+    inserts.push(insert);
+    store.commit_batch(&inserts).unwrap();
+    let instance = writes.snapshot.instance().clone();
+    let entries = store.kv.scan(keys::STATUSES, keys::STATUSES, usize::MAX).unwrap();
+    store.kv.write(entries.into_iter().map(|(key, _)| (key.to_vec(), Some(Bytes::new()))).collect()).unwrap();
+    store.kv.write(Ops::from([(keys::head(&instance), Some(Bytes::from_static(b"rotten")))])).unwrap();
+    store.committing.lock().unwrap().clear();
+    let seen = store.load_instance(&instance).unwrap().unwrap().version(&instance);
+    let delete = Write { change: Change::Delete, condition: Condition::Seen(seen), ..Writes::start("twin").1 };
+    assert_eq!(store.commit_batch(&[delete]).unwrap(), [Ok(())]);
+    let left = store.kv.scan(&[], &[], usize::MAX).unwrap();
+    let names_it = |key: &Bytes| key.ends_with(b"twin");
+    assert_eq!(left.iter().filter(|(key, _)| names_it(key)).count(), 0);
+    assert_eq!(left.len(), 3 * 2_500);
 }
 
 /// A map whose writes fail on demand, before or after they are done; and which counts reads.
@@ -55,16 +87,21 @@ struct Failing {
     memory: Memory,
     fails: AtomicU32,
     reads: AtomicU32,
+    /// Keys looked at.
+    looked: AtomicU32,
 }
 
 impl Kv for Failing {
     fn get(&self, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
         self.reads.fetch_add(1, Ordering::SeqCst);
+        self.looked.fetch_add(1, Ordering::SeqCst);
         self.memory.get(key)
     }
 
     fn scan(&self, prefix: &[u8], from: &[u8], limit: usize) -> Result<Vec<(Bytes, Bytes)>, StoreError> {
-        self.memory.scan(prefix, from, limit)
+        let found = self.memory.scan(prefix, from, limit)?;
+        self.looked.fetch_add(u32::try_from(found.len()).unwrap(), Ordering::SeqCst);
+        Ok(found)
     }
 
     fn write(&self, ops: Ops) -> Result<(), StoreError> {
@@ -111,11 +148,14 @@ impl Writes {
     }
 
     fn next(&mut self) -> Write {
+        let pauses = self.snapshot.seq().is_multiple_of(2);
+        self.happen(if pauses { Event::Unpause } else { Event::Pause { reason: "".into(), by: "".into() } })
+    }
+
+    fn happen(&mut self, event: Event) -> Write {
         let condition = Condition::Seen(Version::from(&self.snapshot));
         let now = Timestamp::from_micros(1_000_000);
         let setting = Setting { program: self.workflow.definition().program(), limits: &self.limits, now };
-        let pauses = self.snapshot.seq().is_multiple_of(2);
-        let event = if pauses { Event::Unpause } else { Event::Pause { reason: "".into(), by: "".into() } };
         machine::apply(&setting, &mut self.snapshot, event).unwrap();
         self.write(condition)
     }
