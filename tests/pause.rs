@@ -242,3 +242,21 @@ async fn pause_and_unpause_racing_with_the_work_strand_nothing() {
     within(instances.join_all()).await;
     assert_eq!(runs.get(), 600);
 }
+
+/// Method: an instance is paused while its task runs, and the process dies. Its deadline passes, with nobody to send it anything.
+#[tokio::test(flavor = "multi_thread")]
+async fn paused_deadline_passes_also_after_a_crash() {
+    let gate = Gate::new();
+    let workflow = Workflow::builder("w").deadline(HOUR).then("hold", holding::<u32>(&gate)).build().unwrap();
+    let (store, clock) = (MemoryStore::new(), still_clock());
+    let builder = || Runtime::builder(store.clone()).register(&workflow).clock(clock.clone());
+    let runtime = builder().start().await.unwrap();
+    let handle = runtime.start(&workflow, "id", 1).await.unwrap();
+    gate.entered().await;
+    handle.pause("lunch", "ana").await.unwrap();
+    drop((runtime, handle));
+    let runtime = builder().start().await.unwrap();
+    let handle = runtime.handle(&workflow, "id").await.unwrap();
+    let ended = when_clock_is_at(&clock, clock.now().after(HOUR), handle.result()).await;
+    assert_eq!(ended, Err(ResultError::Failed(Failure::DeadlineExceeded)));
+}

@@ -59,10 +59,10 @@ impl Snapshot {
         self.frames.deciding()
     }
 
-    /// When the store's due index should list the instance: only while nothing of it runs, since a running task's actor
-    /// keeps its own wake-up.
+    /// When the store's due index should list the instance: not while its status is in progress, since recovery finds it by
+    /// that, and its actor keeps its own wake-up. A paused one is found by this alone, also while a task still runs.
     pub fn due(&self) -> Option<Timestamp> {
-        if self.is_running() { None } else { self.next_wake() }
+        if self.is_running() && !self.is_paused() { None } else { self.next_wake() }
     }
 
     /// Whether a signal that came in time is kept from the frame that waits for it, because of a pause. It is for those

@@ -43,7 +43,7 @@ impl Snapshot {
     pub fn wake(&self) -> Wake {
         let at = self.next_wake();
         // With nothing to be woken for, both are the same.
-        Wake { at, stored: at.is_none() || !self.is_running() }
+        Wake { at, stored: at.is_none() || self.due() == at }
     }
 
     /// When the instance wants to be woken next, as it stands. Known once the branches are read.

@@ -208,7 +208,7 @@ impl Real {
         let head = self.head();
         assert!(head.len() < 2_000, "a head of {} bytes", head.len());
         let index = HeadIndex::of_head(self.snapshot.instance(), &head).unwrap();
-        let due = if model.running().is_some() { None } else { model.next_wake().map(at) };
+        let due = if model.running().is_some() && !model.paused { None } else { model.next_wake().map(at) };
         assert_eq!((index.seq, index.due), (self.snapshot.seq(), due));
         assert_eq!(index.ended.is_some(), model.over.is_some(), "when it ended is recorded at its end");
         assert_eq!(index.ended, self.snapshot.ended_at());
