@@ -181,7 +181,7 @@ impl Real {
                 let (answer, ended) = self.take(transition, model);
                 assert_eq!((answer, ended), (expected, model.over.is_some() && !was_over), "(ours, whether it ended)");
                 let wake = model.next_wake().map(at);
-                let wake = Wake { at: wake, stored: wake.is_none() || model.running().is_none() };
+                let wake = Wake { at: wake, stored: wake.is_none() || model.running().is_none() || model.paused };
                 assert!(self.asked.is_none_or(|asked| asked == wake), "asked for {:?}, not {wake:?}", self.asked);
             }
             Err(refusal) => {
