@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use common::{Gate, holding, inc, moving, reach, reach_code, same, still_clock, when_clock_is_at, within};
 use everstep::{
-    Clock as _, InstanceHandle, Limits, ManualClock, MemoryStore, Runtime, Status, StatusCode, Timestamp, Workflow,
+    Clock as _, Failure, InstanceHandle, Limits, ManualClock, MemoryStore, ResultError, Runtime, Status, StatusCode,
+    Timestamp, Workflow,
 };
 use tokio::task::JoinSet;
 
@@ -147,4 +148,19 @@ async fn a_deadline_behind_the_timer_window_holds_for_a_task_that_runs_meanwhile
     let failed = when_clock_is_at(&clock, clock.now().after(MINUTE), handle.result()).await;
     let failure = everstep::ResultError::Failed(everstep::Failure::DeadlineExceeded);
     assert_eq!(failed, Err(failure));
+}
+
+/// Method: the wall clock is set past the deadline while a task runs, so that no sleeper notices; then the task ends.
+#[tokio::test(flavor = "multi_thread")]
+async fn result_past_the_deadline_does_not_complete_the_run() {
+    let gate = Gate::new();
+    let workflow = Workflow::builder("w").deadline(MINUTE).then("hold", holding::<u32>(&gate)).build().unwrap();
+    let clock = still_clock();
+    let builder = Runtime::builder(MemoryStore::new()).register(&workflow).clock(clock.clone());
+    let runtime = builder.start().await.unwrap();
+    let handle = runtime.start(&workflow, "id", 1).await.unwrap();
+    gate.entered().await;
+    clock.set_wall(clock.now().after(2 * MINUTE));
+    gate.open(1);
+    assert_eq!(within(handle.result()).await, Err(ResultError::Failed(Failure::DeadlineExceeded)));
 }

@@ -5,7 +5,7 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use super::frame::{FrameId, Phase, Stage, Ticket};
 use super::mover::Mover;
-use super::{Effect, Outcome};
+use super::{Effect, End, Outcome};
 use crate::codec::{Place, Value};
 use crate::definition::{AttemptFailure, FailureKind, Names as _, Op, Program, RouteOp};
 use crate::limits::INLINE_BYTES_MAX;
@@ -37,6 +37,9 @@ impl Mover<'_> {
             self.effects.push(Effect::Stop { ticket });
             return;
         };
+        if self.is_overdue() {
+            return self.end(End::DeadlineExceeded);
+        }
         let is_first = *stage == (Stage::Running { since: None });
         if paused && deaths > 0 && is_first {
             // It waits to go ahead, and no task starts in a pause.
@@ -54,6 +57,9 @@ impl Mover<'_> {
         if self.running_stage(ticket).is_none() {
             return;
         }
+        if self.is_overdue() {
+            return self.end(End::DeadlineExceeded);
+        }
         self.set_stage(ticket.frame, Stage::Ready);
         // Meanwhile the pause may have ended.
         self.start_attempt(ticket.frame);
@@ -62,6 +68,10 @@ impl Mover<'_> {
     pub(super) fn attempt_finished(&mut self, ticket: Ticket, outcome: Outcome) {
         if self.running_stage(ticket).is_none() {
             return;
+        }
+        // The clock is looked at first, as for a signal: which of the two is heard of first is chance.
+        if self.is_overdue() {
+            return self.end(End::DeadlineExceeded);
         }
         match outcome {
             Ok(output) => self.succeed(ticket.frame, output),

@@ -14,10 +14,15 @@ impl Mover<'_> {
         if self.snapshot.end.is_some() {
             return;
         }
-        if self.snapshot.deadline.is_some_and(|deadline| deadline <= self.now) {
+        if self.is_overdue() {
             return self.end(End::DeadlineExceeded);
         }
         self.each(self.snapshot.frames.due(self.now), Self::wake_frame);
+    }
+
+    /// Returns whether the run's deadline has passed.
+    pub(super) fn is_overdue(&self) -> bool {
+        self.snapshot.deadline.is_some_and(|deadline| deadline <= self.now)
     }
 
     fn wake_frame(&mut self, id: FrameId) {

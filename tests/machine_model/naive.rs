@@ -240,7 +240,11 @@ impl Model {
             Which::Current => self.running().is_some(),
             Which::Old => false,
         };
+        let overdue = self.deadline.is_some_and(|deadline| deadline <= now);
         match what {
+            What::Started(which) | What::Withdrawn(which) | What::Finished(which, _) if mine(which) && overdue => {
+                self.over = Some(Over::Deadline);
+            }
             What::Wake => self.wake(&mut answer),
             What::Cancel if !over => self.over = Some(Over::Cancelled),
             What::Pause if !over => {

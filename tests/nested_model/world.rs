@@ -197,7 +197,9 @@ impl<'p> Model<'p> {
     /// Something happens to one attempt that is handed out.
     pub(crate) fn attempt(&mut self, serial: u64, act: &Act) {
         let frame = self.running().get(&serial).map(|leaf| leaf.frame);
-        if let Some(frame) = frame {
+        if frame.is_some() && self.world.deadline.is_some_and(|deadline| deadline <= self.world.now) {
+            self.over = Some(Over::Deadline);
+        } else if let Some(frame) = frame {
             self.act(frame, act);
         }
     }
