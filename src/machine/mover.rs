@@ -59,7 +59,6 @@ pub fn start(setting: &Setting<'_>, new: NewRun) -> (Snapshot, Transition) {
         run: new.run,
         seq: 0,
         stamp: Stamp::NONE,
-        seq_min: 0,
         definition: setting.program.hash(),
         codec: new.codec,
         started_at: setting.now,
@@ -254,7 +253,7 @@ impl<'a> Mover<'a> {
 
     /// The number this transition will have.
     pub(super) fn seq(&self) -> u64 {
-        self.snapshot.seq.saturating_add(1).max(self.snapshot.seq_min)
+        self.snapshot.seq.saturating_add(1)
     }
 
     /// Brings the records of branches in line with the frames.
