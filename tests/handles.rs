@@ -14,8 +14,8 @@ use everstep::store::{Answers, Loaded, Write};
 #[cfg(feature = "testing")]
 use everstep::store::{Call, Fault, FaultyStore};
 use everstep::{
-    BoxFuture, Clock as _, HandleError, InstanceId, MemoryStore, Runtime, Status, StatusCode, Store as _, StoreError,
-    Workflow,
+    BoxFuture, Clock as _, ConflictPolicy, HandleError, InstanceId, MemoryStore, ResultError, Runtime, StartOptions,
+    Status, StatusCode, Store as _, StoreError, Workflow,
 };
 use through::{Hooks, Through};
 
@@ -124,4 +124,57 @@ async fn watch_of_a_damaged_instance_ends_and_says_why() {
     rot.0.store(true, Ordering::SeqCst);
     assert_eq!((within(watch.next()).await, within(watch.next()).await), (None, None));
     assert!(matches!(watch.error(), Some(HandleError::Damaged(_))), "{:?}", watch.error());
+}
+
+async fn large(n: u32) -> Result<String, std::convert::Infallible> {
+    Ok(format!("{n:0300}"))
+}
+
+/// Method: a run has completed with an output in a row of its own. It is deleted or replaced, and its rows are swept, when its
+/// head is read and the row is not yet: by who waits for the result, asks for the task's, or would use what is there.
+#[cfg(feature = "testing")]
+#[tokio::test]
+async fn a_run_gone_between_head_and_rows_is_not_damaged() {
+    let workflow = Workflow::builder("w").then("large", large).build().unwrap();
+    for replaced in [false, true] {
+        for what in ["result", "task result", "use"] {
+            let memory = MemoryStore::new();
+            let store = FaultyStore::new(memory.clone());
+            let beside = Runtime::builder(memory.clone()).register(&workflow).start().await.unwrap();
+            beside.start(&workflow, "id", 1).await.unwrap().result().await.unwrap();
+            let runtime = Runtime::builder(store.clone()).register(&workflow).start().await.unwrap();
+            let handle = runtime.handle(&workflow, "id").await.unwrap();
+            let (other, chain, memory) = (beside.clone(), workflow.clone(), memory.clone());
+            let mut is_first = true;
+            store.plan(move |_, call| {
+                if !matches!(call, Call::Row(..)) || !std::mem::take(&mut is_first) {
+                    return Fault::None;
+                }
+                let (other, chain, memory) = (other.clone(), chain.clone(), memory.clone());
+                Fault::Wait(Box::pin(async move {
+                    if replaced {
+                        let options = StartOptions::new().policy(ConflictPolicy::TerminateExisting);
+                        other.start_with(&chain, "id", 2, options).await.unwrap().handle.result().await.unwrap();
+                    } else {
+                        other.delete(&InstanceId::new("id").unwrap()).await.unwrap();
+                    }
+                    while memory.sweep(100).await.unwrap() > 0 {}
+                    Fault::None
+                }))
+            });
+            let what = format!("{what}, replaced: {replaced}");
+            let gone = if replaced { HandleError::Superseded } else { HandleError::NotFound };
+            if what.starts_with("result") {
+                let gone = if replaced { ResultError::Superseded } else { gone.into() };
+                assert_eq!(within(handle.result()).await.unwrap_err(), gone, "{what}");
+            } else if what.starts_with("task") {
+                assert_eq!(within(handle.task_result::<String>("large")).await.unwrap_err(), gone, "{what}");
+            } else {
+                let options = StartOptions::new().policy(ConflictPolicy::UseExisting);
+                let started = within(runtime.start_with(&workflow, "id", 3, options)).await.unwrap();
+                let output = started.existing.map(|existing| existing.output.unwrap());
+                assert_eq!(output, replaced.then(|| format!("{:0300}", 2)), "{what}");
+            }
+        }
+    }
 }

@@ -73,7 +73,12 @@ impl<O: 'static> InstanceHandle<O> {
         match read.status {
             Status::Completed => {
                 let (definition, store) = (self.workflow.definition(), &*self.hub().store);
-                fill_values(store, definition.program(), &mut snapshot).await.map_err(HandleError::from)?;
+                if let Err(error) = fill_values(store, definition.program(), &mut snapshot).await {
+                    return Err(match self.unless_gone(error.into()).await {
+                        HandleError::Superseded => ResultError::Superseded,
+                        error => error.into(),
+                    });
+                }
                 let codec = self.codec_of(snapshot.codec())?;
                 let output = snapshot.output().cloned().unwrap_or_default();
                 Ok(Some(self.workflow.decode_output(&output, codec).map_err(HandleError::from)?))
@@ -129,12 +134,28 @@ impl<O: 'static> InstanceHandle<O> {
         let former = definition.former_paths(path);
         let names = self.hub().names(&snapshot.definition()).await?;
         for path in std::iter::once(path).chain(former.iter().map(String::as_str)) {
-            let result = lifecycle::task_result(&*self.hub().store, &*names, &snapshot, path, indices).await;
-            if let Some(result) = result.map_err(|error| self.hub().explain(HandleError::from(error)))? {
-                return Ok(Some(T::decode(&result, codec)?));
+            match lifecycle::task_result(&*self.hub().store, &*names, &snapshot, path, indices).await {
+                Ok(Some(result)) => return Ok(Some(T::decode(&result, codec)?)),
+                Ok(None) => {}
+                Err(error) => return Err(self.unless_gone(self.hub().explain(error.into())).await),
             }
         }
+        self.still_there().await?;
         Ok(None)
+    }
+
+    /// Says that the run is gone if it is: head and rows are read one by one, and a row of a run that is deleted or replaced in
+    /// between looks as if it had never been written, or were lost.
+    async fn still_there(&self) -> Result<(), HandleError> {
+        let found = self.read().await?.stored.snapshot.run();
+        if found == self.run { Ok(()) } else { Err(HandleError::Superseded) }
+    }
+
+    async fn unless_gone(&self, error: HandleError) -> HandleError {
+        match self.still_there().await {
+            Err(gone @ (HandleError::NotFound | HandleError::Superseded)) => gone,
+            _ => error,
+        }
     }
 
     /// Everything the instance waits for now, by branch; empty if it has ended or nothing waits.

@@ -4,7 +4,7 @@ use crate::codec::Value;
 use crate::definition::{Definition, Manifest, Names};
 use crate::id::{DefinitionHash, IdError, InstanceId, RunId, Stamp};
 use crate::lifecycle::step::write;
-use crate::lifecycle::{CommitError, Found, LoadError, Port, Stored, fill_values, find};
+use crate::lifecycle::{CommitError, Found, LoadError, Port, Stored, fill_values, find, has_moved};
 use crate::limits::Bound;
 use crate::machine::{Damaged, Effect, NewRun, Setting, Snapshot, Transition, start};
 use crate::status::Status;
@@ -148,22 +148,31 @@ pub async fn check_existing_instance(
     instance: &InstanceId,
     policy: ConflictPolicy,
 ) -> Result<Existing, StartError> {
-    let Some(found) = find(port.store(), instance).await.map_err(LoadError::from)? else { return Ok(Existing::Free) };
-    let Found { version, quarantine, snapshot } = found;
-    if policy == ConflictPolicy::TerminateExisting {
-        return Ok(Existing::Terminate(version));
+    loop {
+        let Some(found) = find(port.store(), instance).await.map_err(LoadError::from)? else {
+            return Ok(Existing::Free);
+        };
+        let Found { version, quarantine, snapshot } = found;
+        if policy == ConflictPolicy::TerminateExisting {
+            return Ok(Existing::Terminate(version));
+        }
+        let stored = Stored { snapshot: snapshot?, quarantine, version };
+        let (expected, found) = (definition.hash(), stored.snapshot.definition());
+        if !definition.accepts(found) {
+            return Err(StartError::DefinitionMismatch { instance: instance.clone(), expected, found });
+        }
+        if policy == ConflictPolicy::Fail {
+            let older = older_manifest(port.store(), definition, found).await?;
+            let status = stored.status(names(definition, older.as_ref()));
+            return Err(StartError::InstanceAlreadyExists { instance: instance.clone(), status });
+        }
+        let read = stored.snapshot.clone();
+        match existing_instance(port, definition, stored).await {
+            // Head and rows are read one by one: it was deleted or replaced in between.
+            Err(StartError::Damaged(_)) if matches!(has_moved(port.store(), &read).await, Ok(true)) => {}
+            existing => return Ok(Existing::Use(existing?)),
+        }
     }
-    let stored = Stored { snapshot: snapshot?, quarantine, version };
-    let (expected, found) = (definition.hash(), stored.snapshot.definition());
-    if !definition.accepts(found) {
-        return Err(StartError::DefinitionMismatch { instance: instance.clone(), expected, found });
-    }
-    if policy == ConflictPolicy::Fail {
-        let older = older_manifest(port.store(), definition, found).await?;
-        let status = stored.status(names(definition, older.as_ref()));
-        return Err(StartError::InstanceAlreadyExists { instance: instance.clone(), status });
-    }
-    Ok(Existing::Use(existing_instance(port, definition, stored).await?))
 }
 
 async fn existing_instance(
