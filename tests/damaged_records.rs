@@ -13,8 +13,9 @@ use everstep::lifecycle::load;
 use everstep::machine::{Envelope, RowChange, RowKey, encode_quarantine};
 use everstep::store::{Change, Write};
 use everstep::{
-    Concurrency, HandleError, Health, InstanceHandle, InstanceId, ManualClock, MemoryStore, MessageError, NodePath,
-    ResultError, RunId, Runtime, Stamp, Status, StatusCode, Store as _, Workflow,
+    Concurrency, ConflictPolicy, HandleError, Health, InstanceHandle, InstanceId, ManualClock, MemoryStore,
+    MessageError, NodePath, ResultError, RunId, Runtime, Stamp, StartError, StartOptions, Status, StatusCode,
+    Store as _, Workflow,
 };
 
 const MINUTE: Duration = Duration::from_mins(1);
@@ -338,5 +339,50 @@ async fn rows_that_contain_themselves_or_more_than_there_is_set_their_instance_a
         scene.force(Change::Head(scene.head().await), vec![change]).await;
         let told = scene.goes_on("self-referring").await;
         assert!(matches!(told, Told::SetAside), "{body:x?}: {told:?}");
+    }
+}
+
+/// A head with another beginning or body, and the right checksum.
+fn resealed(head: &Bytes, change: impl FnOnce(&mut Vec<u8>)) -> Bytes {
+    let mut content = head[..head.len() - 8].to_vec();
+    change(&mut content);
+    let seed = xxhash_rust::xxh3::xxh3_64(VICTIM.as_bytes());
+    let checksum = xxhash_rust::xxh3::xxh3_64_with_seed(&content, seed);
+    content.extend_from_slice(&checksum.to_be_bytes());
+    content.into()
+}
+
+/// Method: a head as a newer version might write it: of another format, with a status that there is not yet, with a field more.
+/// It is neither set aside nor written, whatever is asked of it and whatever is due; it is listed, and the others go on.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_head_of_a_newer_version_is_left_alone_and_listed() {
+    for how in ["format", "status", "field"] {
+        let scene = Scene::of(Parked::InAFork).await;
+        let sound = scene.head().await;
+        // Behind the envelope, whose sequence number takes a byte here, comes the index part, then a map.
+        let newer = resealed(&sound, |content| match how {
+            "format" => content[2] = 3,
+            "status" => content[31] = 99,
+            _ => {
+                content[31 + 41] += 1;
+                content.extend_from_slice(b"\xa5later\x92\x01\x02");
+            }
+        });
+        scene.force(Change::Head(newer.clone()), Vec::new()).await;
+        let told = scene.goes_on(how).await;
+        assert!(matches!(told, Told::SaysSo), "{how}: {told:?}");
+
+        let runtime = runtime(&scene.store, &scene.clock).await;
+        let deleted = within(runtime.delete(&id(VICTIM))).await.unwrap_err();
+        assert!(matches!(&deleted, MessageError::Damaged(damaged) if damaged.newer), "{how}: {deleted}");
+        for policy in [ConflictPolicy::Fail, ConflictPolicy::UseExisting, ConflictPolicy::TerminateExisting] {
+            let options = StartOptions::new().policy(policy);
+            let started = within(runtime.start_with(&victim(), VICTIM, text('i'), options)).await.unwrap_err();
+            assert!(matches!(&started, StartError::Damaged(damaged) if damaged.newer), "{how}: {started}");
+        }
+        let listed: Vec<_> = runtime.unplaced().into_iter().map(|one| (one.instance, one.definition)).collect();
+        assert_eq!(listed, [(id(VICTIM), None)], "{how}");
+        let loaded = scene.store.load(&id(VICTIM)).await.unwrap().unwrap();
+        assert_eq!((loaded.head, loaded.quarantine), (newer, None), "{how}");
     }
 }

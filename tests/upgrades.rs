@@ -154,7 +154,7 @@ async fn what_cannot_be_placed_stays_untouched_and_is_listed() {
         let sent = within(handle.signal("go", &"word".to_owned())).await;
         assert!(matches!(sent, Err(MessageError::Unplaced(_))), "{sent:?}");
         let [unplaced] = &runtime.unplaced()[..] else { panic!("{new:?}: {:?}", runtime.unplaced()) };
-        assert_eq!((&unplaced.instance, unplaced.definition), (&id, old.hash()));
+        assert_eq!((&unplaced.instance, unplaced.definition), (&id, Some(old.hash())));
         assert_eq!(handle.status().await.unwrap().code(), StatusCode::AwaitingSignal);
         assert_eq!(store.load(&id).await.unwrap(), before, "{}", unplaced.why);
     }

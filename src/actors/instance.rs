@@ -312,6 +312,8 @@ impl State {
             let seen = Version::from(&live.snapshot);
             let gone = Box::pin(self.quarantine(&reason, seen)).await;
             self.being = Being::Gone(gone);
+        } else if let Some(newer) = live.to_leave.take() {
+            self.being = Being::Gone(self.left_alone(newer));
         } else if let Some(replacement) = live.replacement.take() {
             // Settled: what is stored is what is in memory, and nobody else writes to it.
             Box::pin(self.replace(myself, *replacement)).await;

@@ -23,7 +23,7 @@ use crate::id::RunId;
 use crate::lifecycle::{
     CommitError, Ending, FinalizeError, ListRows, LoadError, Port as _, Unwritten, finalize_execution, read_signal_id,
 };
-use crate::machine::{Effect, Event, Refusal, Setting, Snapshot, Ticket};
+use crate::machine::{Damaged, Effect, Event, Refusal, Setting, Snapshot, Ticket};
 use crate::status::Status;
 
 pub(super) struct Live {
@@ -49,6 +49,8 @@ pub(super) struct Live {
     pub(super) told: Status,
     /// Set aside as soon as everything is written.
     pub(super) to_quarantine: Option<Arc<str>>,
+    /// Left alone as soon as everything is written: a newer version wrote this record.
+    pub(super) to_leave: Option<Damaged>,
     /// Replaced as soon as everything is written.
     pub(super) replacement: Option<Box<Replacement>>,
     /// Deleted as soon as everything is written; answered then.
@@ -82,6 +84,7 @@ impl Live {
             pending: VecDeque::new(),
             told,
             to_quarantine: None,
+            to_leave: None,
             replacement: None,
             deletion: None,
             broken: None,
@@ -94,7 +97,20 @@ impl Live {
 
     /// Whether the run is to be replaced, deleted or set aside: nothing more is applied to it.
     pub(super) fn is_leaving(&self) -> bool {
-        self.replacement.is_some() || self.deletion.is_some() || self.to_quarantine.is_some()
+        self.replacement.is_some() || self.deletion.is_some() || self.is_unreadable()
+    }
+
+    fn is_unreadable(&self) -> bool {
+        self.to_quarantine.is_some() || self.to_leave.is_some()
+    }
+
+    /// A record cannot be read without which it does not go on.
+    pub(super) fn cannot_read(&mut self, damaged: Damaged) {
+        if damaged.newer {
+            self.to_leave = Some(damaged);
+        } else {
+            self.to_quarantine = Some(damaged.to_string().into());
+        }
     }
 
     /// Whether the run has ended, durably.
@@ -189,7 +205,7 @@ impl Live {
         match &read {
             Ok(()) => {}
             Err(LoadError::Store(error)) => self.broken = Some(error.clone().into()),
-            Err(LoadError::Damaged(damaged)) => self.to_quarantine = Some(damaged.to_string().into()),
+            Err(LoadError::Damaged(damaged)) => self.cannot_read(damaged.clone()),
         }
         read.map_err(MailError::from)
     }

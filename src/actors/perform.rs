@@ -48,7 +48,7 @@ impl Live {
                 return;
             }
             Err(LoadError::Damaged(damaged)) => {
-                self.to_quarantine = Some(damaged.to_string().into());
+                self.cannot_read(damaged);
                 return;
             }
         }

@@ -57,6 +57,7 @@ impl State {
                 self.being = Being::Gone(MailError::NotFound);
                 Err(MailError::NotFound)
             }
+            Err(DeleteError::Newer(newer)) => Err(MailError::Damaged(newer)),
             Err(DeleteError::NotTerminal(stored)) => Err(match self.hub.status_of(&stored).await {
                 Ok(status) => MailError::NotTerminal(status),
                 Err(error) => MailError::Store(error),

@@ -13,7 +13,7 @@ use crate::codec::Codec;
 use crate::lifecycle::{
     CommitError, Found, LoadError, TakeOverError, fill_frames, find, has_moved, load, release, take_over,
 };
-use crate::machine::{End, Refusal, Setting, Snapshot};
+use crate::machine::{Damaged, End, Refusal, Setting, Snapshot};
 use crate::status::Status;
 use crate::store::Version;
 
@@ -82,7 +82,7 @@ impl State {
             Err(error @ (TakeOverError::Misplaced(_) | TakeOverError::NoManifest)) => {
                 let why = error.to_string();
                 tracing::warn!(instance = %self.id, why, "an instance has no place in the newer definition");
-                hub.upgrades.note(Unplaced { instance: self.id.clone(), definition: hash, why: why.clone() });
+                hub.upgrades.note(Unplaced { instance: self.id.clone(), definition: Some(hash), why: why.clone() });
                 Err(MailError::Unplaced(why))
             }
         }
@@ -102,11 +102,20 @@ impl State {
     async fn unreadable(&self, error: LoadError, seen: Version) -> MailError {
         match error {
             LoadError::Store(error) => MailError::Store(error),
+            LoadError::Damaged(newer) if newer.newer => self.left_alone(newer),
             LoadError::Damaged(damaged) => {
                 tracing::error!(instance = %self.id, error = %damaged, "an instance is damaged");
                 self.quarantine(&damaged.to_string(), seen).await
             }
         }
+    }
+
+    /// A newer version wrote a record of it, and will go on with it.
+    pub(super) fn left_alone(&self, newer: Damaged) -> MailError {
+        tracing::warn!(instance = %self.id, error = %newer, "an instance is of a newer version");
+        let why = newer.to_string();
+        self.hub.upgrades.note(Unplaced { instance: self.id.clone(), definition: None, why });
+        MailError::Damaged(newer)
     }
 
     /// Sets the instance aside if it is still what was seen; its head stays as it is.

@@ -17,15 +17,16 @@ pub(crate) struct Upgrades {
     unplaced: Mutex<BTreeMap<InstanceId, Unplaced>>,
 }
 
-/// An instance of an older definition that the newer one has no place for. It is left as it is.
+/// An instance that is left as it is: of an older definition, and the newer one has no place for it; or with a record that a newer
+/// version of this crate wrote.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Unplaced {
     /// The instance.
     pub instance: InstanceId,
-    /// The definition it stays on.
-    pub definition: DefinitionHash,
-    /// Why it could not be placed.
+    /// The older definition it stays on; none if it is of a newer version of this crate.
+    pub definition: Option<DefinitionHash>,
+    /// Why it is left.
     pub why: String,
 }
 

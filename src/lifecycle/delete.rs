@@ -2,6 +2,7 @@
 
 use super::{CommitError, Found, Port, Stored, find};
 use crate::id::{InstanceId, RunId, Stamp};
+use crate::machine::Damaged;
 use crate::store::{Change, Condition, StoreError, Version, Write};
 
 /// Why an instance was not deleted.
@@ -14,6 +15,9 @@ pub enum DeleteError {
     /// It has not ended, and is not quarantined. [`Stored::status`] says where it stands.
     #[error("the instance has not ended: cancel it first")]
     NotTerminal(Box<Stored>),
+    /// A newer version of this crate wrote it: only that may delete it.
+    #[error(transparent)]
+    Newer(Damaged),
     /// The store failed. After a failed commit it is unknown whether the instance was deleted: try again, and take
     /// [`DeleteError::NotFound`] for a yes.
     #[error(transparent)]
@@ -30,7 +34,11 @@ pub async fn delete_instance(port: &dyn Port, instance: &InstanceId) -> Result<O
     loop {
         let found = find(port.store(), instance).await?.ok_or(DeleteError::NotFound)?;
         let Found { version, quarantine, snapshot } = found;
-        let stored = snapshot.ok().map(|snapshot| Stored { snapshot, quarantine, version });
+        let stored = match snapshot {
+            Ok(snapshot) => Some(Stored { snapshot, quarantine, version }),
+            Err(newer) if newer.newer => return Err(DeleteError::Newer(newer)),
+            Err(_) => None,
+        };
         if let Some(stored) = &stored
             && stored.quarantine.is_none()
             && stored.snapshot.end().is_none()

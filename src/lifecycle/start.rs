@@ -81,7 +81,7 @@ pub enum StartError {
     /// The runtime is shutting down.
     #[error("the runtime is shutting down")]
     ShuttingDown,
-    /// The instance that is there cannot be read.
+    /// The instance that is there cannot be read. One of a newer version is not replaced either.
     #[error(transparent)]
     Damaged(#[from] Damaged),
     /// The store failed; whether the instance was started is unknown. Start it again: a second start of the same run does
@@ -153,7 +153,8 @@ pub async fn check_existing_instance(
             return Ok(Existing::Free);
         };
         let Found { version, quarantine, snapshot } = found;
-        if policy == ConflictPolicy::TerminateExisting {
+        let is_newer = snapshot.as_ref().is_err_and(|unreadable| unreadable.newer);
+        if policy == ConflictPolicy::TerminateExisting && !is_newer {
             return Ok(Existing::Terminate(version));
         }
         let stored = Stored { snapshot: snapshot?, quarantine, version };

@@ -42,7 +42,8 @@ use crate::status::StatusCode;
 use crate::time::Timestamp;
 
 const MAGIC: &[u8; 2] = b"EV";
-const FORMAT: u8 = 2;
+/// The format that is written, and the newest that is read.
+pub const FORMAT: u8 = 2;
 /// All but the body, at most.
 const ENVELOPE_BYTES_MAX: usize = 22 + SEQ_BYTES_MAX + 8 + CHECKSUM_BYTES;
 const SEQ_BYTES_MAX: usize = 10;
@@ -86,9 +87,13 @@ pub enum Shape {
     Done = 2,
 }
 
-/// A record that is not what it should be. The bytes are left as they are.
+/// A record that cannot be read: it is not what it should be, or a newer version of this crate wrote it. The bytes are left as
+/// they are.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the {record} record of instance `{instance}` is damaged: {what}")]
+#[error(
+    "the {record} record of instance `{instance}` is {}: {what}",
+    if *newer { "of a newer version, and left alone" } else { "damaged" }
+)]
 pub struct Damaged {
     /// The instance it belongs to.
     pub instance: String,
@@ -96,11 +101,19 @@ pub struct Damaged {
     pub record: &'static str,
     /// What is wrong with it.
     pub what: &'static str,
+    /// Whether it is whole, as its checksum says, and has something that this version does not know: a newer one wrote it, and
+    /// will read it. The instance is left alone, as if its definition were not registered: never written, nor set aside.
+    pub newer: bool,
 }
 
 impl Damaged {
     pub(crate) fn new(instance: &InstanceId, record: &'static str, what: &'static str) -> Self {
-        Self { instance: instance.to_string(), record, what }
+        Self { instance: instance.to_string(), record, what, newer: false }
+    }
+
+    /// Of a record whose checksum holds, so that it is as somebody wrote it.
+    pub(crate) fn newer(instance: &InstanceId, record: &'static str, what: &'static str) -> Self {
+        Self { newer: true, ..Self::new(instance, record, what) }
     }
 }
 
@@ -229,15 +242,21 @@ impl Envelope {
         if !is_sound {
             return Err(damaged("its checksum does not match"));
         }
-        if is_v1 {
-            return envelope_v1::open(instance, kind, bytes).map_err(damaged);
+        let newer = |what| Damaged::newer(instance, kind.name(), what);
+        match content.split_first_chunk() {
+            Some(([b'E', b'V', FORMAT], _)) => {}
+            Some(([b'E', b'V', _], _)) if is_v1 => {
+                return envelope_v1::open(instance, kind, bytes).map_err(damaged);
+            }
+            Some(([b'E', b'V', _], _)) => return Err(newer("its format is not known to this version")),
+            _ => return Err(damaged("its envelope is malformed")),
         }
         let mut fields = Fields(content);
-        let parsed = fields.envelope().ok_or_else(|| damaged("its envelope is malformed"))?;
+        let parsed = fields.envelope().ok_or_else(|| newer("its envelope is malformed"))?;
         if parsed.kind != Some(kind) {
             return Err(damaged("it is a record of another kind"));
         }
-        let shape = parsed.shape.ok_or_else(|| damaged("its shape is not known to this version"))?;
+        let shape = parsed.shape.ok_or_else(|| newer("its shape is not known to this version"))?;
         let body = bytes.slice(checked - fields.0.len()..checked);
         let Parsed { codec, run, seq, stamp, .. } = parsed;
         Ok((Self { kind, codec, instance: instance.clone(), run, seq, shape, stamp }, body))
@@ -333,7 +352,7 @@ impl HeadIndex {
     pub fn of_head(instance: &InstanceId, head: &Bytes) -> Result<Self, Damaged> {
         let (envelope, body) = Envelope::open(instance, Kind::Head, &[], head)?;
         let index = Fields(&body).head_index(&envelope);
-        index.ok_or_else(|| Damaged::new(instance, "head", "its index part is malformed"))
+        index.ok_or_else(|| Damaged::newer(instance, "head", "its index part is not known to this version"))
     }
 
     pub(super) fn write(&self, out: &mut Vec<u8>) {

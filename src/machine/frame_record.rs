@@ -12,6 +12,7 @@ use crate::definition::{Op, Priority, Program};
 use crate::time::Timestamp;
 
 #[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(super) struct FrameRecord {
     pos: u32,
     node: u32,
@@ -35,7 +36,7 @@ pub(super) struct FrameRecord {
 }
 
 #[derive(Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub(super) enum PhaseRecord {
     Ready {
         attempt: u32,

@@ -37,7 +37,7 @@ mod value_record;
 mod wake;
 
 pub use effect::{Effect, RowChange, Run, Transition, Wake};
-pub use envelope::{Damaged, Envelope, HEAD_INDEX_BYTES, HeadIndex, Kind, Shape};
+pub use envelope::{Damaged, Envelope, FORMAT, HEAD_INDEX_BYTES, HeadIndex, Kind, Shape};
 pub use event::{Event, Outcome, Refusal};
 pub use frame::{Frame, FrameId, Phase, Stage, Ticket};
 pub use mover::{NewRun, Setting, apply, start};

@@ -18,8 +18,15 @@ use crate::definition::{FailureKind, Program};
 use crate::id::InstanceId;
 use crate::time::Timestamp;
 
+/// What a record is told by that decodes to nothing although its checksum holds.
+pub(super) const UNKNOWN: &str = "it has something that this version does not know";
+
 /// A head behind its index part.
+///
+/// As in every record here, a field that is not known makes the whole record one of a newer version: passed over, it would be
+/// lost when the record is written again, with whatever it meant.
 #[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 struct HeadRecord<'a> {
     start: Timestamp,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -51,6 +58,7 @@ struct HeadRecord<'a> {
 
 /// What it waits for, where that is a branch's business: so that nobody has to read all branches to show it.
 #[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 struct ShownRecord {
     node: u32,
     #[serde(rename = "do")]
@@ -58,13 +66,14 @@ struct ShownRecord {
 }
 
 #[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 struct RequestRecord {
     reason: Arc<str>,
     by: Arc<str>,
 }
 
 #[derive(Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
 enum EndRecord {
     Completed { output: Vec<TokenRecord> },
     TaskFailed { node: u32, attempt: u32, kind: FailureKind, message: String },
@@ -150,15 +159,14 @@ pub fn decode_head(instance: &InstanceId, head: &Bytes) -> Result<Snapshot, Dama
     let index = HeadIndex::of_head(instance, head)?;
     let (envelope, body) = Envelope::open(instance, Kind::Head, &[], head)?;
     let body = body.get(HEAD_INDEX_BYTES..).unwrap_or_default();
-    let record: HeadRecord<'_> =
-        decode(body).ok_or_else(|| Damaged::new(instance, "head", "its body does not decode"))?;
+    let record: HeadRecord<'_> = decode(body).ok_or_else(|| Damaged::newer(instance, "head", UNKNOWN))?;
     let mut frames = Frames::default();
     if let Some(root) = record.root {
         frames.restore(ROOT, root.into_frame());
     }
     let results = KeptResults::new(record.results);
     let results =
-        results.ok_or_else(|| Damaged::new(instance, "head", "a result's shape is not known to this version"))?;
+        results.ok_or_else(|| Damaged::newer(instance, "head", "a result's shape is not known to this version"))?;
     let shown = record.shown.map(|shown| Shown { node: shown.node, phase: shown.phase.into_phase() });
     Ok(Snapshot {
         instance: instance.clone(),

@@ -10,7 +10,7 @@ use super::RowKey;
 use super::envelope::{Damaged, Envelope, Kind, Shape};
 use super::frame::{Frame, FrameId, Lineage, Phase};
 use super::frame_record::decode_frame;
-use super::record::{decode, encode};
+use super::record::{UNKNOWN, decode, encode};
 use super::snapshot::{Buffered, End, Snapshot};
 use super::value_record::decode_value;
 use crate::codec::{Home, Token, Value};
@@ -21,6 +21,7 @@ use crate::limits::SIGNAL_IDS_REMEMBERED;
 /// A signal's row: with name and payload while it is buffered; its id alone once it is consumed, so that it is not accepted
 /// twice.
 #[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 struct SignalRecord<'a> {
     id: &'a str,
     #[serde(default, skip_serializing_if = "Option::is_none", borrow)]
@@ -31,6 +32,7 @@ struct SignalRecord<'a> {
 
 /// The number of a signal that was consumed.
 #[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 struct SignalNumberRecord {
     number: u64,
 }
@@ -84,7 +86,7 @@ impl Snapshot {
         }
         for (id, row) in rows {
             let body = self.open_row(&RowKey::Frame(id), &row)?.1;
-            let mut frame = decode_frame(&body).ok_or_else(|| damaged("its body does not decode"))?;
+            let mut frame = decode_frame(&body).ok_or_else(|| Damaged::newer(&self.instance, "frame", UNKNOWN))?;
             let parent = frame.lineage.origin.filter(|origin| origin.parent < id);
             let parent = parent.and_then(|origin| Some((origin, self.frames.get(origin.parent)?)));
             let (origin, parent) = parent.ok_or_else(|| damaged("what it came from is not there"))?;
@@ -136,7 +138,7 @@ impl Snapshot {
     /// [`Damaged`].
     pub fn take_signal_row(&mut self, number: u64, row: &Bytes) -> Result<(), Damaged> {
         let body = self.open_row(&RowKey::Signal(number), row)?.1;
-        let damaged = || Damaged::new(&self.instance, "signal", "its body does not decode");
+        let damaged = || Damaged::newer(&self.instance, "signal", UNKNOWN);
         let record: SignalRecord<'_> = decode(&body).ok_or_else(damaged)?;
         let id: Arc<str> = record.id.into();
         self.signals.know(number, &id);
@@ -166,7 +168,7 @@ impl Snapshot {
     /// # Errors
     /// [`Damaged`].
     pub fn take_remembered(&mut self, key: &RowKey, row: Option<&Bytes>) -> Result<(), Damaged> {
-        let damaged = Damaged::new(&self.instance, "signal", "its body does not decode");
+        let damaged = Damaged::newer(&self.instance, "signal", UNKNOWN);
         let body = row.map(|row| Ok(self.open_row(key, row)?.1)).transpose()?;
         match (key, body) {
             (RowKey::SignalNumber(id), Some(body)) => {
@@ -204,7 +206,7 @@ impl Snapshot {
         let body = self.open_row(key, row)?.1;
         if matches!(key, RowKey::Branch(..) | RowKey::List(..)) {
             let kind = key.kind().name();
-            return decode_value(&body).ok_or_else(|| Damaged::new(&self.instance, kind, "its body does not decode"));
+            return decode_value(&body).ok_or_else(|| Damaged::newer(&self.instance, kind, UNKNOWN));
         }
         Ok(Value::leaf(body, None))
     }

@@ -28,6 +28,7 @@ pub(super) enum TokenRecord {
 }
 
 #[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(super) struct PlaceRecord {
     #[serde(rename = "is")]
     kind: PlaceKind,

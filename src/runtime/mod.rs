@@ -66,8 +66,8 @@ impl Runtime {
         &self.inner.report
     }
 
-    /// Instances of older definitions that the one which takes them over has no place for, as far as they were activated, at
-    /// most 1,000. They are left as they are, and looked at again when they are next activated.
+    /// Instances of older definitions that the one which takes them over has no place for, and those of which a newer version of
+    /// this crate has written a record, as far as they were activated, at most 1,000. They are left as they are, and looked at again when they are next activated.
     pub fn unplaced(&self) -> Vec<Unplaced> {
         self.inner.actors.hub().upgrades.unplaced()
     }

@@ -9,7 +9,8 @@
 //! 's'  definition 32  status 1  id         status index: run id 16, then the time if it is due or has ended; earlier
 //!                                          versions left it empty
 //! 't'  due 8  instance id                  due index, empty
-//! 'v'                                      the layout's version
+//! 'v'                                      the layout's version, and which formats of records a version must know to read
+//!                                          and to write: "everstep 1 2 2"; without them both are 1
 //! 'x'  run id 16                           a superseded run, to be swept: the stamp of the write that ended it, or empty
 //! 'z'  status 1  ended 8  instance id      index of the runs that have ended, empty
 //! ```
@@ -24,10 +25,8 @@ use crate::machine::{HeadIndex, RowKey};
 use crate::status::StatusCode;
 use crate::time::Timestamp;
 
-#[cfg(feature = "file-store")]
 pub(super) const VERSION: &[u8] = b"v";
-#[cfg(feature = "file-store")]
-pub(super) const LAYOUT: &[u8] = b"everstep 1";
+const LAYOUT: u32 = 1;
 pub(super) const QUARANTINES: &[u8] = b"q";
 pub(super) const STATUSES: &[u8] = b"s";
 pub(super) const DUES: &[u8] = b"t";
@@ -105,6 +104,45 @@ pub(super) fn parse_status_entry(entry: &[u8]) -> Option<(RunId, Option<Timestam
 
 pub(super) fn parse_run(value: &[u8]) -> Option<RunId> {
     Some(RunId::from_bytes(value.try_into().ok()?))
+}
+
+/// The formats of records that a version must know to use a store: raised by the first record written of a newer one that others
+/// would do harm to. What a version only need leave alone raises neither.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Needs {
+    pub(super) min_reader: u32,
+    pub(super) min_writer: u32,
+}
+
+impl Needs {
+    /// Those of a store that this version has written to. Versions that know format 1 alone take all others for damage.
+    pub(super) const WRITTEN: Self = Self { min_reader: 2, min_writer: 2 };
+
+    pub(super) fn marker(self) -> Bytes {
+        format!("everstep {LAYOUT} {} {}", self.min_reader, self.min_writer).into()
+    }
+
+    #[cfg(feature = "file-store")]
+    /// From the marker of a store; none if it is no marker of this layout.
+    pub(super) fn parse(marker: &[u8]) -> Option<Self> {
+        let mut words = std::str::from_utf8(marker).ok()?.split(' ');
+        let is_ours = words.next() == Some("everstep") && words.next()?.parse() == Ok(LAYOUT);
+        let needs: Vec<u32> = words.map(|word| word.parse().ok()).collect::<Option<_>>()?;
+        match needs[..] {
+            _ if !is_ours => None,
+            [] => Some(Self { min_reader: 1, min_writer: 1 }),
+            // What a later version may say beside is not needed to tell.
+            [min_reader, min_writer, ..] => Some(Self { min_reader, min_writer }),
+            [_] => None,
+        }
+    }
+
+    #[cfg(feature = "file-store")]
+    /// Whether this version may use such a store: it never only reads.
+    pub(super) fn are_met(self) -> bool {
+        let known = u32::from(crate::machine::FORMAT);
+        self.min_reader <= known && self.min_writer <= known
+    }
 }
 
 /// The instance id at the end of a key.

@@ -33,9 +33,13 @@ impl Default for MemoryStore {
 
 impl Clone for MemoryStore {
     fn clone(&self) -> Self {
-        let Self { kv, committing, quarantines, markers } = self;
-        let (committing, quarantines) = (Arc::clone(committing), Arc::clone(quarantines));
-        Self { kv: kv.clone(), committing, quarantines, markers: Arc::clone(markers) }
+        Self {
+            kv: self.kv.clone(),
+            committing: Arc::clone(&self.committing),
+            quarantines: Arc::clone(&self.quarantines),
+            markers: Arc::clone(&self.markers),
+            raises: Arc::clone(&self.raises),
+        }
     }
 }
 

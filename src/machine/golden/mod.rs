@@ -232,16 +232,17 @@ fn resealed(name: &str, change: impl FnOnce(&mut Vec<u8>)) -> Bytes {
     envelope.seal(&[index, &record].concat(), &[])
 }
 
-/// Fields that a later version adds are passed over, so that a fleet can be updated instance by instance.
+/// A field that a later version adds is not passed over: it would be lost with the next write. The record is told from a damaged
+/// one.
 #[test]
-fn a_head_with_fields_of_a_later_version_still_reads() {
+fn a_head_with_an_unknown_field_is_of_a_newer_version() {
     for fixture in fixtures() {
         let newer = resealed(fixture.name, |record| {
             assert_eq!(record[0] & 0xf0, 0x80, "a map of at most 15 fields");
             record[0] += 1;
             record.extend_from_slice(b"\xa5later\x92\x81\xa1x\xc4\x02\xff\xff\xc3");
         });
-        let (newer, older) = (decode_head(&instance(), &newer), decode_head(&instance(), &stored(fixture.name)));
-        assert_eq!(plain(&newer.unwrap()), plain(&older.unwrap()), "{}", fixture.name);
+        assert!(decode_head(&instance(), &newer).unwrap_err().newer, "{}", fixture.name);
+        assert!(HeadIndex::of_head(&instance(), &newer).is_ok(), "{}: its index part is as it was", fixture.name);
     }
 }

@@ -10,10 +10,13 @@ use bytes::Bytes;
 
 pub(in crate::store) use self::unreadable::Trace;
 use super::fold::{Folded, Present, Stored, fold};
+use super::keys::Needs;
 use super::recent::Recent;
 use super::{Answers, Change, Durability, Loaded, Store, StoreError, Write, keys};
 use crate::clock::BoxFuture;
 use crate::id::{DefinitionHash, InstanceId, RunId, Stamp};
+#[cfg(feature = "file-store")]
+use crate::machine::FORMAT;
 use crate::machine::{HeadIndex, RowKey, quarantine_stamp};
 use crate::status::StatusCode;
 use crate::time::Timestamp;
@@ -66,6 +69,8 @@ pub struct KvStore<K> {
     pub(super) quarantines: Arc<AtomicBool>,
     /// Whether any run may be superseded and not swept: while none is, a start looks for no marker.
     pub(super) markers: Arc<AtomicBool>,
+    /// Whether the first record written from now on makes the store one that earlier versions must not open.
+    pub(super) raises: Arc<AtomicBool>,
 }
 
 /// What is stored, read for one batch.
@@ -95,19 +100,31 @@ impl<K: Kv> KvStore<K> {
         let has_any = |prefix| kv.scan(prefix, prefix, 1).map_or(true, |found| !found.is_empty());
         let quarantines = Arc::new(AtomicBool::new(has_any(keys::QUARANTINES)));
         let markers = Arc::new(AtomicBool::new(has_any(keys::SUPERSEDED)));
-        Self { kv, committing: Arc::default(), quarantines, markers }
+        Self { kv, committing: Arc::default(), quarantines, markers, raises: Arc::default() }
     }
 
     #[cfg(feature = "file-store")]
     /// Marks a new map as ours, and refuses one with another layout, or one that was ours and is empty.
     pub(super) fn check_layout(&self, at: &str, established: bool) -> Result<(), StoreError> {
         let unreadable = |why: String| StoreError::Unreadable { at: at.to_owned(), why };
+        let written = Needs::WRITTEN;
         match self.kv.get(keys::VERSION)? {
-            Some(layout) if &*layout == keys::LAYOUT => Ok(()),
-            Some(_) => Err(unreadable("it was written by another version of this crate".into())),
+            Some(marker) => match Needs::parse(&marker) {
+                Some(needs) if needs.are_met() => {
+                    let is_raised = needs.min_reader < written.min_reader || needs.min_writer < written.min_writer;
+                    self.raises.store(is_raised, Ordering::Release);
+                    Ok(())
+                }
+                Some(Needs { min_reader, min_writer }) => Err(unreadable(format!(
+                    "a newer version of this crate wrote it: whoever uses it must know format {} of its records, and this \
+                     version knows up to {FORMAT}",
+                    min_reader.max(min_writer)
+                ))),
+                None => Err(unreadable("it was written by another version of this crate".into())),
+            },
             None if established => Err(unreadable("it has lost what was stored in it".into())),
             None if self.kv.scan(&[], &[], 1)?.is_empty() => {
-                self.kv.write(Ops::from([(keys::VERSION.to_vec(), Some(Bytes::from_static(keys::LAYOUT)))]))
+                self.kv.write(Ops::from([(keys::VERSION.to_vec(), Some(written.marker()))]))
             }
             None => Err(unreadable("it holds something that is not ours".into())),
         }
@@ -125,7 +142,7 @@ impl<K: Kv> KvStore<K> {
 
     fn commit_batch(&self, batch: &[Write]) -> Result<Answers, StoreError> {
         let mut recent = self.committing.lock().unwrap_or_else(PoisonError::into_inner);
-        let Folded { ops, answers, left } = fold(batch, &mut Reading { store: self, recent: &mut recent })?;
+        let Folded { mut ops, answers, left } = fold(batch, &mut Reading { store: self, recent: &mut recent })?;
         if batch.iter().any(|write| matches!(write.change, Change::Quarantine(_))) {
             self.quarantines.store(true, Ordering::Release);
         }
@@ -134,7 +151,11 @@ impl<K: Kv> KvStore<K> {
             self.markers.store(true, Ordering::Release);
         }
         if !ops.is_empty() {
+            if self.raises.load(Ordering::Acquire) {
+                ops.insert(keys::VERSION.to_vec(), Some(Needs::WRITTEN.marker()));
+            }
             self.kv.write(ops)?;
+            self.raises.store(false, Ordering::Release);
         }
         // What has ended is hardly ever written again.
         let goes_on = |present: &Present| present.index.is_some_and(|index| !index.status.is_terminal());

@@ -206,3 +206,28 @@ fn the_instances_written_last_are_a_bounded_number() {
     }
     assert!(store.committing.lock().unwrap().len() <= 8_192);
 }
+
+/// Method: stores with the marker of each version. What format 1 alone can read is raised by the first record that is written, not
+/// by being opened; what needs a newer version is refused, and the error says so.
+#[cfg(feature = "file-store")]
+#[test]
+fn a_store_says_which_formats_it_needs() {
+    let with = |marker: &'static str| {
+        let store = KvStore::over(Failing::default());
+        store.kv.write(Ops::from([(keys::VERSION.to_vec(), Some(Bytes::from_static(marker.as_bytes())))])).unwrap();
+        store
+    };
+    let marker = |store: &KvStore<Failing>| store.kv.get(keys::VERSION).unwrap().unwrap();
+    for opens in ["everstep 1", "everstep 1 1 1", "everstep 1 2 2"] {
+        let store = with(opens);
+        store.check_layout("here", true).unwrap();
+        assert_eq!(marker(&store), opens, "opened, and not written to");
+        store.commit_batch(&[Writes::start("one").1]).unwrap();
+        assert_eq!(marker(&store), "everstep 1 2 2");
+    }
+    let refused = [("everstep 1 3 3", "format 3"), ("everstep 1 2 4 7", "format 4"), ("everstep 2", "another")];
+    for (refused, says) in refused {
+        let error = with(refused).check_layout("here", true).unwrap_err();
+        assert!(error.to_string().contains(says), "{refused}: {error}");
+    }
+}
