@@ -127,7 +127,7 @@ pub use limits::{Bound, Limits, WhenBusy};
 pub use run_once::{RunOnce, RunOnceError};
 pub use runtime::{
     Cursor, CursorError, Health, InstanceFilter, ListError, Listed, Page, Retention, Runtime, RuntimeBuilder,
-    RuntimeError, Stalled, StartOptions, StartReport, Started, Unplaced, Unregistered, WeakRuntime,
+    RuntimeError, Stalled, StartOptions, StartReport, Started, Unplaced, Unreadable, Unregistered, WeakRuntime,
 };
 pub use status::{Failure, Status, StatusCode};
 #[cfg(feature = "file-store")]

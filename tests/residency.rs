@@ -6,9 +6,15 @@ mod common;
 use std::convert::Infallible;
 use std::time::Duration;
 
-use common::{Counter, Gate, holding, inc, reach_code, same, still_clock, waiting, when_clock_is_at, within};
+use common::{
+    Counter, Gate, backing_off, holding, inc, reach_code, same, still_clock, waiting, when_clock_is_at, within,
+};
 use everstep::lifecycle::load;
-use everstep::{Clock as _, Failure, InstanceId, Limits, MemoryStore, ResultError, Runtime, StatusCode, Workflow};
+#[cfg(feature = "testing")]
+use everstep::testing::{Call, Fault, FaultyStore};
+use everstep::{
+    Clock as _, Failure, InstanceId, Limits, MemoryStore, ResultError, RetryPolicy, Runtime, StatusCode, Workflow, task,
+};
 use tokio::task::JoinSet;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -152,4 +158,79 @@ async fn wake_ups_have_a_share_of_room_beside_many_callers() {
     let turns = signals.get() - before;
     assert!(turns < 1_000, "callers had {turns} turns while 40 delays ended");
     callers.shutdown().await;
+}
+
+/// Method: room for one, held by the first; three more are started, against the order of their ids.
+#[tokio::test(flavor = "multi_thread")]
+async fn starts_without_room_are_taken_up_in_their_order() {
+    let (gate, (told, mut order)) = (Gate::new(), tokio::sync::mpsc::unbounded_channel());
+    let hold = gate.clone();
+    let tell = move |n: u32| {
+        let (gate, told) = (hold.clone(), told.clone());
+        async move {
+            told.send(n).unwrap();
+            gate.pass().await;
+            Ok::<_, Infallible>(n)
+        }
+    };
+    let workflow = Workflow::builder("w").then("tell", tell).build().unwrap();
+    let mut limits = Limits::default();
+    limits.resident_max = 1;
+    let runtime = Runtime::builder(MemoryStore::new()).register(&workflow).limits(limits).start().await.unwrap();
+    let mut handles = Vec::new();
+    for (n, id) in (0..).zip(["d", "c", "b", "a"]) {
+        handles.push(runtime.start(&workflow, id, n).await.unwrap());
+        if n == 0 {
+            gate.entered().await;
+        }
+    }
+    gate.open(4);
+    for handle in handles {
+        within(handle.result()).await.unwrap();
+    }
+    for n in 0..4 {
+        assert_eq!(order.recv().await, Some(n));
+    }
+}
+
+/// Method: fifty instances in a backoff of an hour, and room for two, which four hundred short instances take in turn, most of
+/// them started without room. Nobody in a backoff may be read meanwhile.
+#[cfg(feature = "testing")]
+#[tokio::test(flavor = "multi_thread")]
+async fn instances_in_a_backoff_are_not_taken_for_work() {
+    let (clock, memory, reads) = (still_clock(), MemoryStore::new(), Counter::default());
+    let store = FaultyStore::new(memory.clone());
+    let fails = |_: u32| std::future::ready(Err::<u32, String>("down".into()));
+    let retried = task(fails).retry(RetryPolicy::fixed(5, Duration::from_hours(1)));
+    let failing = Workflow::builder("failing").then("fails", retried).build().unwrap();
+    let short = Workflow::builder("short").then("same", same::<u32>).build().unwrap();
+    let mut limits = Limits::default();
+    limits.resident_max = 2;
+    let builder = Runtime::builder(store.clone()).register(&failing).register(&short).limits(limits);
+    let runtime = builder.clock(clock.clone()).start().await.unwrap();
+    for n in 0..50 {
+        runtime.start(&failing, format!("failing {n}"), n).await.unwrap();
+    }
+    for n in 0..50 {
+        backing_off(&memory, &format!("failing {n}"), clock.now()).await;
+    }
+    // Nothing of theirs is under way any more once another instance has come and gone.
+    within(runtime.start(&short, "last", 1).await.unwrap().result()).await.unwrap();
+    let counted = reads.clone();
+    store.plan(move |_, call| {
+        if matches!(call, Call::Load(id) if id.as_str().starts_with("failing")) {
+            counted.hit();
+        }
+        Fault::None
+    });
+    let mut starts = JoinSet::new();
+    for n in 0..400 {
+        let (runtime, short) = (runtime.clone(), short.clone());
+        starts.spawn(async move {
+            let handle = runtime.start(&short, format!("short {n}"), n).await.unwrap();
+            handle.result().await.unwrap();
+        });
+    }
+    within(starts.join_all()).await;
+    assert_eq!(reads.get(), 0);
 }

@@ -1,6 +1,6 @@
 //! A store that fails at any of its commits, before or after writing it: nothing is lost, repeated or stranded.
 #![cfg(feature = "testing")]
-#![allow(clippy::unwrap_used, reason = "a helper of a test may panic like the test itself")]
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a helper of a test may panic like the test itself")]
 
 mod common;
 #[path = "store_failures/faulty.rs"]
@@ -12,8 +12,10 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use common::{Counter, Gate, counting, holding, inc, still_clock, when_clock_is_at, within};
+use everstep::testing::{Call, Fault, FaultyStore};
 use everstep::{
-    Clock as _, ConflictPolicy, Dep, Health, MemoryStore, MessageError, Runtime, StartOptions, TaskContext, Workflow,
+    Clock as _, ConflictPolicy, Dep, Health, MemoryStore, MessageError, Runtime, StartOptions, StoreError, TaskContext,
+    Workflow,
 };
 use faulty::{FAILURES, Fate, Faulty, settle};
 use tokio::task::JoinSet;
@@ -314,4 +316,57 @@ async fn a_start_and_its_task_survive_a_store_that_stutters() {
     // Recovery may be faster than the start, which then leaves its instance to it: one commit more.
     assert!((3..=4).contains(&store.failed()), "{} commits", store.failed());
     assert_eq!(count.get(), 1);
+}
+
+/// Method: of two instances that run at a restart one cannot be read for good, while callers wait for the other's result. Once
+/// the store has failed to read it often enough, nothing else may have been read on its account; then it can be read.
+#[tokio::test(flavor = "multi_thread")]
+async fn unreadable_instance_keeps_nobody_busy_and_is_listed() {
+    let (memory, gate) = (MemoryStore::new(), Gate::new());
+    let store = FaultyStore::new(memory);
+    let workflow = Workflow::builder("w").then("hold", holding::<u32>(&gate)).build().unwrap();
+    let runtime = Runtime::builder(store.clone()).register(&workflow).start().await.unwrap();
+    for id in ["bad", "good"] {
+        runtime.start(&workflow, id, 1).await.unwrap();
+        gate.entered().await;
+    }
+    drop(runtime);
+    let (others, counted) = (Counter::default(), Counter::default());
+    let counts = counted.clone();
+    store.plan(move |_, call| match call {
+        Call::Load(id) if id.as_str() == "bad" => Fault::FailBefore(StoreError::Fatal("a bad block".into())),
+        Call::Commit(_) => Fault::None,
+        _ => {
+            counts.hit();
+            Fault::None
+        }
+    });
+    let runtime = Runtime::builder(store.clone()).register(&workflow).start().await.unwrap();
+    gate.entered().await;
+    let mut callers = JoinSet::new();
+    for _ in 0..20 {
+        let (handle, others) = (runtime.handle(&workflow, "good").await.unwrap(), others.clone());
+        callers.spawn(async move {
+            let ended = handle.result().await;
+            others.hit();
+            ended
+        });
+    }
+    let listed = async |many: usize| {
+        while runtime.unreadable().len() != many {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    settle().await;
+    let before = counted.get();
+    within(listed(1)).await;
+    let unreadable = runtime.unreadable();
+    assert_eq!(unreadable[0].instance.as_str(), "bad");
+    assert_eq!((counted.get() - before, others.get(), runtime.health()), (0, 0, Health::Healthy));
+    store.heal();
+    gate.open(2);
+    within(listed(0)).await;
+    let bad = runtime.handle(&workflow, "bad").await.unwrap();
+    assert_eq!(within(bad.result()).await, Ok(1));
+    assert!(within(callers.join_all()).await.into_iter().all(|ended| ended == Ok(1)));
 }

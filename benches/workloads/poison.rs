@@ -1,6 +1,6 @@
 //! What poisonous instances cost the healthy ones: two runtimes with a store each, one of them with poison, take turns.
 //!
-//! The poison, all the time: instances whose actor panics until they are set aside, instances whose head is damaged, tasks
+//! The poison, all the time: instances that the store panics to read, instances whose head is damaged, tasks
 //! that block their thread as they have declared, and a thousand instances of a workflow that is not registered.
 
 use std::convert::Infallible;
@@ -25,7 +25,7 @@ const BLOCKING: usize = 4;
 
 type Outcome<T> = Result<T, Failed>;
 
-/// A store in which heads of some instances are damaged, and actors that read others panic.
+/// A store in which heads of some instances are damaged, and which panics when others are read.
 struct Poisonous(FileStore);
 
 impl Poisonous {
@@ -50,13 +50,13 @@ fn waiting(name: &str) -> Outcome<Workflow<u32, u32>> {
     Ok(Workflow::builder_for::<u32>(name).wait_for_signal::<u32>("wait", "go").build()?)
 }
 
-/// One poisoned actor and one damaged instance after the other, until this is dropped.
+/// One unreadable and one damaged instance after the other, until this is dropped.
 async fn poison(runtime: Runtime, poisonous: Workflow<u32, u32>, round: usize, pause: Duration) {
     let mut all = tokio::task::JoinSet::new();
     for n in 0_u32.. {
         for kind in ["panics", "damaged"] {
             let (runtime, poisonous) = (runtime.clone(), poisonous.clone());
-            // In a task of its own: whoever asks for the instance reads it too, and panics with its actor.
+            // In a task of its own: whoever asks for the instance reads it too, which fails.
             all.spawn(async move {
                 if let Ok(handle) = runtime.start(&poisonous, format!("{kind} {round} {n}"), n).await {
                     let _ = handle.signal("go", &n).await;
@@ -73,7 +73,7 @@ async fn open(options: &Options, dir: &Path) -> Outcome<FileStore> {
 }
 
 pub(crate) async fn run(options: &Options) -> Outcome<()> {
-    // What the actors say when they die would be most of the output.
+    // What the panics say would be most of the output.
     std::panic::set_hook(Box::new(|_| {}));
     let dir = tempfile::Builder::new().prefix("everstep-bench").tempdir_in(&options.dir)?;
     let (clean, poisoned) = (dir.path().join("clean"), dir.path().join("poisoned"));

@@ -9,6 +9,7 @@ use ractor::ActorRef;
 use tokio::sync::Notify;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
+use super::backlog::{Backlog, Unreadable};
 use super::instance::Activation;
 use super::loads::LoadsSoFar;
 use super::mail::{Mail, MailError, Place, Reply};
@@ -22,7 +23,7 @@ use super::waiters::{Subscription, Waiters};
 use crate::clock::Clock;
 use crate::codec::Codec;
 use crate::definition::{Definition, Deps, Names};
-use crate::executor::{AttemptKey, Executor, Serial, Sink, Stalled};
+use crate::executor::{AttemptKey, Executor, Sink, Stalled};
 use crate::id::{DefinitionHash, InstanceId, RunId, Starter};
 use crate::lifecycle::{LoadError, Stored, load};
 use crate::limits::{Bound, Limits, WhenBusy};
@@ -70,17 +71,22 @@ pub(crate) struct Hub {
     pub(super) registry: Registry,
     pub(super) waiters: Waiters,
     payloads: PayloadBytes,
-    pub(super) recover: Notify,
+    /// What is to be taken up by id.
+    pub(super) backlog: Backlog,
+    /// Told when everything in progress is to be listed and taken up.
+    pub(super) list: Notify,
+    /// Told when the store has failed for everyone.
+    pub(super) failed: Notify,
     /// What the store said last.
     health: Mutex<Health>,
     /// Why the runtime cannot go on, whatever the store says: set once, for good.
     broken: OnceLock<String>,
     /// Cancelled when the runtime shuts down.
     closing: CancellationToken,
-    /// Whether the store has failed since the last round of recovery.
-    failed: AtomicBool,
-    /// Whether it ever has.
+    /// Whether the store has ever failed.
     has_failed: AtomicBool,
+    /// Whether any actor ever left without making durable what it had applied.
+    has_lost: AtomicBool,
     /// The mark of the runs that this runtime has started.
     starter: Starter,
     /// Where actors and tasks are spawned, whoever calls: a caller may be on another tokio runtime, or on none.
@@ -125,12 +131,14 @@ impl Hub {
             registry,
             waiters: Waiters::default(),
             payloads,
-            recover: Notify::new(),
+            backlog: Backlog::default(),
+            list: Notify::new(),
+            failed: Notify::new(),
             health: Mutex::new(Health::Healthy),
             broken: OnceLock::new(),
             closing: CancellationToken::new(),
-            failed: AtomicBool::new(false),
             has_failed: AtomicBool::new(false),
+            has_lost: AtomicBool::new(false),
             starter: Starter::generate(),
             tokio: tokio::runtime::Handle::current(),
             parts: OnceLock::new(),
@@ -210,26 +218,31 @@ impl Hub {
         self.waiters.subscribe(instance)
     }
 
-    /// Takes up what is in progress and not awake, when there is room.
-    pub(crate) fn recover(&self) {
-        self.recover.notify_one();
-    }
-
-    /// The same, when the store has failed: what was on its way may be lost, and is looked for.
+    /// The store has failed for everyone: what was on its way may be lost, and is looked for.
     pub(super) fn recover_after_failure(&self) {
-        self.failed.store(true, Ordering::Release);
         self.has_failed.store(true, Ordering::Release);
-        self.recover();
+        self.failed.notify_one();
     }
 
-    pub(super) fn take_failure(&self) -> bool {
-        self.failed.swap(false, Ordering::AcqRel)
+    /// An instance could not be read or written: it is tried again by itself, with a backoff of its own.
+    pub(super) fn recover_instance(&self, instance: &InstanceId, error: &StoreError) {
+        self.has_failed.store(true, Ordering::Release);
+        if !self.backlog.failed(instance, error) {
+            self.recover_after_failure();
+        }
     }
 
-    /// Stops all attempts of an instance, of whatever run, and forgets what came of them. Whatever takes up, replaces, deletes or
-    /// sets aside an instance does that, except for the attempts that it adopts.
-    pub(super) fn stop_attempts(&self, instance: &InstanceId) {
-        self.running().executor.stop_instance(instance);
+    pub(crate) fn unreadable(&self) -> Vec<Unreadable> {
+        self.backlog.unreadable()
+    }
+
+    /// An actor died, or gave up what it had applied: attempts may be under way that nothing durable knows of.
+    pub(super) fn note_lost(&self) {
+        self.has_lost.store(true, Ordering::Release);
+    }
+
+    pub(super) fn has_lost(&self) -> bool {
+        self.has_lost.load(Ordering::Acquire)
     }
 
     /// The id of a run that is started now.
@@ -272,7 +285,7 @@ impl Hub {
             if fresh { Activation::Fresh { snapshot, effects, is_current } } else { Activation::Load }
         };
         if self.registry.send_with(self, &id, Mail::TakeUp, None, activation).is_err() {
-            self.recover();
+            self.backlog.push(id);
         }
     }
 
@@ -418,15 +431,15 @@ impl ToInstances {
 }
 
 impl Sink for ToInstances {
-    fn started(&self, key: &AttemptKey, serial: Serial, at: Timestamp) {
-        self.send(key, Mail::Started { run: key.run, ticket: key.ticket, serial, at });
+    fn started(&self, key: &AttemptKey, at: Timestamp) {
+        self.send(key, Mail::Started { run: key.run, ticket: key.ticket, at });
     }
 
     fn withdrawn(&self, key: &AttemptKey) {
         self.send(key, Mail::Withdrawn { run: key.run, ticket: key.ticket });
     }
 
-    fn finished(&self, key: &AttemptKey, serial: Serial, outcome: Outcome) {
-        self.send(key, Mail::Finished { run: key.run, ticket: key.ticket, serial, outcome });
+    fn finished(&self, key: &AttemptKey, outcome: Outcome) {
+        self.send(key, Mail::Finished { run: key.run, ticket: key.ticket, outcome });
     }
 }

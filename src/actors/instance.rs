@@ -17,6 +17,7 @@ use super::live::Live;
 use super::mail::{InstanceMessage, Mail, MailError, Reply};
 use super::registry::Standing;
 use super::spares::Spares;
+use crate::executor::AttemptKey;
 use crate::id::{InstanceId, RunId};
 use crate::lifecycle::CommitError;
 use crate::machine::{Effect, Snapshot};
@@ -36,8 +37,6 @@ pub(super) enum Activation {
     Load,
     /// From the store, after an actor that died, or whose run was deleted: what was submitted is settled first.
     Successor,
-    /// After an actor that died too often: the instance is set aside, if it still has the run of that actor.
-    SetAside { run: Option<RunId>, reason: Arc<str> },
 }
 
 /// What an actor fails with, so that its shard knows which instance it was.
@@ -197,8 +196,6 @@ impl State {
                 false
             }
             Activation::Fresh { snapshot, effects, .. } => {
-                // Of an earlier run.
-                self.hub.stop_attempts(&self.id);
                 self.being = match self.live(myself, *snapshot) {
                     Ok(mut live) => {
                         live.perform(effects).await;
@@ -207,12 +204,6 @@ impl State {
                     Err(reason) => Being::Gone(reason),
                 };
                 return;
-            }
-            Activation::SetAside { run, reason } => {
-                if self.set_aside(run, &reason).await {
-                    return;
-                }
-                false
             }
             Activation::Load => true,
             Activation::Successor => {
@@ -224,12 +215,7 @@ impl State {
         };
         match self.take_up(myself, unknown_died).await {
             Ok(live) => self.being = Being::Live(live),
-            Err(reason) => {
-                if !reason.is_unsettled() {
-                    self.hub.stop_attempts(&self.id);
-                }
-                self.being = Being::Gone(reason);
-            }
+            Err(reason) => self.being = Being::Gone(reason),
         }
     }
 
@@ -238,8 +224,8 @@ impl State {
         let is_over = matches!(&self.being, Being::Live(live) if live.is_over());
         self.hub.waiters.tell_left(&self.id, is_over);
         match &self.being {
-            Being::Gone(MailError::Store(_)) => self.hub.recover_after_failure(),
-            Being::Gone(MailError::Fenced) => self.hub.recover(),
+            Being::Gone(MailError::Store(error)) => self.hub.recover_instance(&self.id, error),
+            Being::Gone(MailError::Fenced) => self.hub.backlog.push(self.id.clone()),
             _ => {}
         }
     }
@@ -265,13 +251,13 @@ impl State {
             (Being::Gone(reason), Mail::Delete { reply }) if !reason.is_unsettled() => {
                 Box::pin(self.delete(reply)).await;
             }
-            (Being::Gone(_), Mail::SetAside { run, reason }) => {
-                Box::pin(self.set_aside(run, &reason)).await;
-            }
             (Being::Gone(MailError::Store(_)), Mail::Finished { .. }) => {
                 // Kept by the executor; whoever takes the instance up next is told again.
             }
-            // Whatever made this actor so has stopped the attempts and forgotten their outcomes.
+            (Being::Gone(_), Mail::Finished { run, ticket, .. }) => {
+                let key = AttemptKey { instance: self.id.clone(), run, ticket };
+                self.hub.running().executor.forget(&key);
+            }
             (Being::Gone(reason), mail) => {
                 if let Some(reply) = mail.into_reply() {
                     reply.send(Err(reason.clone()));
@@ -340,7 +326,6 @@ impl Mail {
             | Self::Started { .. }
             | Self::Withdrawn { .. }
             | Self::Finished { .. }
-            | Self::SetAside { .. }
             | Self::Stop => None,
         }
     }

@@ -10,12 +10,13 @@
 //!
 //! Beside them, not actors: [`registry`] (who is awake), [`submissions`] (writes on their way to persistence, and the answers on
 //! theirs back), [`payloads`] (how many bytes of callers are under way), [`waiters`] (who waits for a result or watches),
-//! [`recovery`] (takes up what is in progress), [`pruner`] (deletes what has ended), [`upgrades`] (what goes on with a newer
+//! [`recovery`] (takes up what is in progress) and its [`backlog`] (what is known by id), [`pruner`] (deletes what has ended), [`upgrades`] (what goes on with a newer
 //! definition), [`hub`] (what they all share).
 //!
 //! Calls point down only (instance to persistence); everything sideways or up is a cast. User code never runs in a
 //! handler.
 
+mod backlog;
 mod hub;
 #[cfg(feature = "testing")]
 mod idle;
@@ -43,6 +44,7 @@ mod waiters;
 mod window;
 mod writing;
 
+pub use backlog::Unreadable;
 pub use hub::Health;
 pub(crate) use hub::{Hub, HubParts, Read, Undelivered};
 #[cfg(feature = "testing")]

@@ -219,7 +219,11 @@ impl Registry {
         let _tokio = hub.tokio.enter();
         match activation {
             Activation::Fresh { .. } => {}
-            Activation::Load | Activation::Successor | Activation::SetAside { .. } => self.loads.note(id),
+            Activation::Load => self.loads.note(id),
+            Activation::Successor => {
+                self.loads.note(id);
+                hub.note_lost();
+            }
         }
         let standing = Arc::new(Standing::of(&activation));
         let actor = instance::spawn(hub, id.clone(), Arc::clone(&standing), activation, self.shard(id));
@@ -257,29 +261,14 @@ impl Registry {
         }
     }
 
-    /// Replaces an actor that died by a successor, which reloads, unless a sender of mail has done that already.
-    pub(super) fn succeed(&self, hub: &Arc<Hub>, id: &InstanceId, dead: ActorId) {
-        let MapEntry::Occupied(mut entry) = self.awake.entry(id.clone()) else { return };
-        if entry.get().actor.get_id() == dead {
+    /// Replaces an actor that died by a successor, which reloads; false if that was done already.
+    pub(super) fn succeed(&self, hub: &Arc<Hub>, id: &InstanceId, dead: ActorId) -> bool {
+        let MapEntry::Occupied(mut entry) = self.awake.entry(id.clone()) else { return false };
+        let died = entry.get().actor.get_id() == dead;
+        if died {
             entry.get_mut().renew(self.spawn(hub, id, Activation::Successor));
         }
-    }
-
-    /// Has an instance set aside whose actor died, by its successor: a new one, or the one that a sender of mail has spawned.
-    pub(super) fn set_aside(
-        &self,
-        hub: &Arc<Hub>,
-        id: &InstanceId,
-        dead: ActorId,
-        run: Option<RunId>,
-        reason: Arc<str>,
-    ) {
-        let MapEntry::Occupied(mut entry) = self.awake.entry(id.clone()) else { return };
-        if entry.get().actor.get_id() == dead {
-            entry.get_mut().renew(self.spawn(hub, id, Activation::SetAside { run, reason }));
-        } else {
-            self.cast(hub, id, entry.get_mut(), Mail::SetAside { run, reason });
-        }
+        died
     }
 
     /// Tells every actor once to stop, and waits until all have left.

@@ -82,7 +82,7 @@ impl Actors {
         let _ = hub.parts.set(running);
         first_tick.cast(TimerMessage::Tick).map_err(Cause::of)?;
         tokio::spawn(close_with_tokio(hub.closing_guard(), hub.closing()));
-        tokio::spawn(recovery::run(Arc::downgrade(&hub)));
+        recovery::spawn(&hub);
         if retention.is_limited() {
             tokio::spawn(pruner::run(Arc::downgrade(&hub), retention));
         }
@@ -98,7 +98,6 @@ impl Actors {
     /// is closed.
     pub(crate) async fn shutdown(&self, grace: Duration) {
         self.hub.set_closing();
-        self.hub.recover();
         self.hub.running().executor.close(grace).await;
         self.hub.registry.stop_all().await;
         self.hub.persistence().barrier().await;
@@ -106,7 +105,7 @@ impl Actors {
         let thread = self.persistence.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(thread) = thread {
             // A panic of the thread was reported to the root already.
-            let _ = thread.await;
+            let _ = tokio::task::spawn_blocking(move || thread.join()).await;
         }
         self.hub.persistence().store().close().await;
         drop(self.watchdog.lock().unwrap_or_else(PoisonError::into_inner).take());
@@ -115,7 +114,6 @@ impl Actors {
     /// Stops everything where it is, as a crash does: what was acknowledged is durable.
     fn abort(&self) {
         self.hub.set_closing();
-        self.hub.recover();
         self.hub.running().executor.stop_all();
         self.stop_actors();
     }

@@ -176,13 +176,16 @@ impl State {
         self.lanes().filter_map(|source| self.window.next(source)).min()
     }
 
-    /// Where wake-ups may be taken from. Rows are of instances that sleep, or are about to: while as many of them wait for room
-    /// as may, the others stay where they are.
+    /// Where wake-ups may be taken from, in this order. Rows are of instances that sleep, but for paused ones that run: those
+    /// that find no room are set apart, so that each is looked at once, until more of them may stand in line.
     fn lanes(&self) -> impl Iterator<Item = Source> + use<> {
-        let is_line_full = self.line.available_permits() == 0;
-        [Source::Resident, Source::Stored]
-            .into_iter()
-            .filter(move |source| *source == Source::Resident || !is_line_full)
+        let (is_line_free, is_crowded) = (self.line.available_permits() > 0, self.window.is_crowded());
+        let may_take = move |source: &Source| match source {
+            Source::Resident => true,
+            Source::Waiting => is_line_free,
+            Source::Stored => !is_crowded,
+        };
+        [Source::Resident, Source::Waiting, Source::Stored].into_iter().filter(may_take)
     }
 
     /// Reads what is missing, and wakes what is due.

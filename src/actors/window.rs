@@ -27,6 +27,8 @@ pub(super) enum Source {
     Stored,
     /// An instance whose tasks run, which has no row.
     Resident,
+    /// A row that was due while there was no room for its instance.
+    Waiting,
 }
 
 pub(super) struct Window {
@@ -35,7 +37,9 @@ pub(super) struct Window {
     stored: BTreeSet<Due>,
     /// Wake-ups of instances whose tasks run. Bounded by how many may be awake.
     resident: BTreeSet<Due>,
-    /// Both by instance.
+    /// Rows that were due, for whose instances there was no room. At most `rows_max`, and those that were resident.
+    waiting: BTreeSet<Due>,
+    /// All of them by instance.
     times: HashMap<InstanceId, (Timestamp, Source)>,
     /// Rows of the due index up to here were read; `None` is before the first.
     read_to: Option<Due>,
@@ -50,6 +54,7 @@ impl Window {
             rows_max,
             stored: BTreeSet::new(),
             resident: BTreeSet::new(),
+            waiting: BTreeSet::new(),
             times: HashMap::new(),
             read_to: None,
             more: true,
@@ -59,6 +64,7 @@ impl Window {
     /// Forgets every row of the due index, so that it is read from the start again.
     pub(super) fn reset(&mut self) {
         self.stored.clear();
+        self.waiting.clear();
         self.times.retain(|_, (_, source)| *source == Source::Resident);
         (self.read_to, self.more) = (None, true);
     }
@@ -85,7 +91,7 @@ impl Window {
 
     /// Whether the due index should be read on, from [`read_to`](Self::read_to).
     pub(super) fn is_low(&self) -> bool {
-        self.more && self.stored.len() < self.rows_max / 2
+        self.more && self.stored.len() + self.waiting.len() < self.rows_max / 2
     }
 
     /// The last row of the due index that was read; `None` if it is to be read from the start.
@@ -127,13 +133,19 @@ impl Window {
 
     /// Puts back a wake-up of an instance that is asleep, for which there was no room.
     pub(super) fn put_back(&mut self, due: Due) {
-        self.insert(due, Source::Stored);
+        self.insert(due, Source::Waiting);
+    }
+
+    /// Whether so many rows wait for room that no more may be taken.
+    pub(super) fn is_crowded(&self) -> bool {
+        self.waiting.len() >= self.rows_max
     }
 
     fn of(&self, source: Source) -> &BTreeSet<Due> {
         match source {
             Source::Stored => &self.stored,
             Source::Resident => &self.resident,
+            Source::Waiting => &self.waiting,
         }
     }
 
@@ -141,6 +153,7 @@ impl Window {
         match source {
             Source::Stored => &mut self.stored,
             Source::Resident => &mut self.resident,
+            Source::Waiting => &mut self.waiting,
         }
     }
 

@@ -22,7 +22,7 @@ use crate::store::StoreError;
 #[cfg(feature = "testing")]
 use crate::time::Timestamp;
 
-pub use crate::actors::{Health, Retention, Unplaced};
+pub use crate::actors::{Health, Retention, Unplaced, Unreadable};
 pub use crate::executor::Stalled;
 pub use builder::{RuntimeBuilder, RuntimeError};
 pub use cursor::{Cursor, CursorError};
@@ -70,6 +70,13 @@ impl Runtime {
     /// this crate has written a record, as far as they were activated, at most 1,000. They are left as they are, and looked at again when they are next activated.
     pub fn unplaced(&self) -> Vec<Unplaced> {
         self.inner.actors.hub().upgrades.unplaced()
+    }
+
+    /// Instances that the store fails to read while they should go on: five times in a row or more, by id, at most 1,000. Each is
+    /// tried again by itself, at least once a minute, and leaves the list once it was read. If most instances are listed, the
+    /// store is at fault.
+    pub fn unreadable(&self) -> Vec<Unreadable> {
+        self.inner.actors.hub().unreadable()
     }
 
     /// Attempts that block their thread at present: they have not come to an await for half a second or more, and are not

@@ -43,6 +43,8 @@ fn act() -> impl Strategy<Value = Act> {
     ]
 }
 
+const ALL: [Source; 3] = [Source::Resident, Source::Waiting, Source::Stored];
+
 enum Message {
     Arm(Wake),
     ArmFresh(Wake),
@@ -148,9 +150,15 @@ impl Model {
             let page: Vec<_> = behind.take(self.window.page_rows()).collect();
             self.window.fill(page);
         }
-        for source in [Source::Resident, Source::Stored] {
-            while let Some((_, instance)) = self.window.take(source, Timestamp::from_micros(self.now)) {
-                self.woken.push_back(instance);
+        let now = Timestamp::from_micros(self.now);
+        for source in ALL {
+            while let Some(due) = self.window.take(source, now) {
+                // As if there were no room for some, until they are asked for again.
+                if source == Source::Stored && due.0.as_micros() % 3 == 0 && !self.window.is_crowded() {
+                    self.window.put_back(due);
+                } else {
+                    self.woken.push_back(due.1);
+                }
             }
         }
     }
@@ -158,7 +166,7 @@ impl Model {
     fn settle(&mut self) {
         let now = Timestamp::from_micros(self.now);
         let is_due = |window: &Window| {
-            let next = [Source::Resident, Source::Stored].into_iter().filter_map(|source| window.next(source)).min();
+            let next = ALL.into_iter().filter_map(|source| window.next(source)).min();
             window.is_low() || next.is_some_and(|at| at <= now)
         };
         while is_due(&self.window) {
@@ -180,7 +188,7 @@ impl Model {
     fn check(&self) {
         let window = &self.window;
         assert!(window.stored.len() <= 3 * window.rows_max, "{} rows in memory", window.stored.len());
-        assert_eq!(window.times.len(), window.stored.len() + window.resident.len());
+        assert_eq!(window.times.len(), window.stored.len() + window.resident.len() + window.waiting.len());
         for (instance, (at, source)) in &window.times {
             assert!(window.of(*source).contains(&(*at, instance.clone())), "{instance} is not where it should be");
         }
