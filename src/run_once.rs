@@ -140,7 +140,7 @@ impl<'a, I: Serialize, O: 'static> RunOnce<'a, I, O> {
             instance: InstanceId::new("run once").unwrap_or_else(|_| unreachable!("the id is valid")),
             run: RunId::generate(now),
             codec: self.codec.id(),
-            input: self.codec.encode(&input, self.limits.payload_bytes_max)?,
+            input: self.workflow.encode_input(&input, &self.codec, self.limits.payload_bytes_max)?,
             traceparent: None,
         };
         let driver = Driver { caller, clock: self.clock, limits: self.limits };

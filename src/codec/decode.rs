@@ -1,8 +1,10 @@
 //! The typed side of a value: decoders put together by the builder.
 
+use std::any::TypeId;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
@@ -66,7 +68,8 @@ pub(crate) struct Decode<T> {
 
 struct Shape<T> {
     read: Arc<Read<T>>,
-    is_payload: bool,
+    /// The type, if it is one payload.
+    payload: Option<TypeId>,
 }
 
 impl<T> Clone for Decode<T> {
@@ -77,13 +80,13 @@ impl<T> Clone for Decode<T> {
 
 impl<T> Clone for Shape<T> {
     fn clone(&self) -> Self {
-        Self { read: Arc::clone(&self.read), is_payload: self.is_payload }
+        Self { read: Arc::clone(&self.read), payload: self.payload }
     }
 }
 
 impl<T: 'static> Decode<T> {
     fn new(read: impl Fn(&mut Reader<'_>) -> Result<T, CodecError> + Send + Sync + 'static) -> Self {
-        Self { shapes: [Shape { read: Arc::new(read), is_payload: false }].into() }
+        Self { shapes: [Shape { read: Arc::new(read), payload: None }].into() }
     }
 
     /// One payload.
@@ -95,7 +98,7 @@ impl<T: 'static> Decode<T> {
             let leaf = reader.leaf::<T>()?;
             reader.codec.decode(&leaf.bytes)
         };
-        Self { shapes: [Shape { read: Arc::new(read), is_payload: true }].into() }
+        Self { shapes: [Shape { read: Arc::new(read), payload: Some(TypeId::of::<T>()) }].into() }
     }
 
     /// Where nothing ever comes.
@@ -105,13 +108,15 @@ impl<T: 'static> Decode<T> {
 
     /// Whether it is one payload, whatever comes.
     pub(crate) fn is_payload(&self) -> bool {
-        self.shapes.iter().all(|shape| shape.is_payload)
+        self.shapes.iter().all(|shape| shape.payload.is_some())
     }
 
     /// Either of two shapes of the same type.
     pub(crate) fn or(self, other: &Self) -> Self {
         let known = |new: &Shape<T>| {
-            self.shapes.iter().any(|old| (old.is_payload && new.is_payload) || Arc::ptr_eq(&old.read, &new.read))
+            self.shapes
+                .iter()
+                .any(|old| (old.payload.is_some() && new.payload.is_some()) || Arc::ptr_eq(&old.read, &new.read))
         };
         let more: Vec<_> = other.shapes.iter().filter(|shape| !known(shape)).cloned().collect();
         if more.is_empty() {
@@ -181,7 +186,9 @@ impl<T: 'static> Decode<T> {
             read(reader)
         })
     }
+}
 
+impl<T> Decode<T> {
     /// Reads the next value, in whichever shape it is.
     pub(crate) fn read(&self, reader: &mut Reader<'_>) -> Result<T, CodecError> {
         let [first, others @ ..] = &*self.shapes else { return Err(structure::<T>()) };
@@ -196,6 +203,16 @@ impl<T: 'static> Decode<T> {
             }
         }
         Err(structure::<T>())
+    }
+
+    /// The bytes of a value that comes as one payload, and can be read here.
+    pub(crate) fn encode(&self, value: &T, codec: &Codec, bytes_max: usize) -> Result<Bytes, CodecError>
+    where
+        T: Serialize,
+    {
+        let payload = self.shapes.iter().find_map(|shape| shape.payload);
+        let read = |bytes: &Bytes| self.decode(&Value::leaf(bytes.clone(), None), codec);
+        codec.encode_readable(value, payload, bytes_max, read)
     }
 
     /// Reads a whole value.

@@ -7,7 +7,8 @@
 //! * [`Decode`]: the typed side; made by the builder, which knows what shape reaches a node.
 //!
 //! Payloads may come from outside and are not trusted: how deep they nest is looked at before they are decoded
-//! (`nesting`).
+//! (`nesting`). What is accepted can be read back: what serde writes and does not read is noticed (`probe`), and tried
+//! (`read_back`).
 //!
 //! No error here repeats a payload, and no `Debug` of the crate shows one: messages name the type, the codec and the size only.
 
@@ -16,6 +17,8 @@ mod decode;
 mod hidden;
 mod nesting;
 mod output;
+mod probe;
+mod read_back;
 mod value;
 
 use std::fmt;
@@ -37,6 +40,23 @@ use nesting::Nesting;
 use crate::limits::PAYLOAD_DEPTH_MAX;
 
 /// What turns payloads into bytes. Its id is stored with each instance, which goes on with it.
+///
+/// A payload that would not read back as it was is refused where it enters, with [`CodecError::NotReadable`]: a start's input and a
+/// signal's payload by the call, a result as the failure of the task that gives it ([`FailureKind::Codec`](crate::FailureKind)).
+/// What serde cannot carry:
+/// * With every codec, `Some(())` and `Some(None)`, which are written as `None` is; and `u128` and `i128` within types that are
+///   flattened, untagged or internally tagged.
+/// * With [`Codec::MessagePack`], what has two forms (IP addresses, UUIDs of some crates) within such types. Tag the enum from
+///   outside, which is serde's default, or give it to serde as text.
+/// * With [`Codec::Json`], also numbers that are none or infinite, `Some` of a unit struct, and map keys that are no text within
+///   such types.
+/// * Fields that are left out when written (`skip_serializing_if`) and have no `default`.
+///
+/// Not noticed is what is written alike, such as two variants of an untagged enum with the same fields: the first one is read.
+///
+/// `Vec<u8>` is written as a list of numbers, half as large again as its bytes with MessagePack and nearly four times with JSON.
+/// [`bytes::Bytes`](https://docs.rs/bytes) (with its feature `serde`) and `serde_bytes::ByteBuf` are written as they are, with
+/// MessagePack.
 #[derive(Clone, Default)]
 pub enum Codec {
     /// MessagePack with field names, so that fields with defaults can be added to types. Id 1.
@@ -63,6 +83,14 @@ pub enum CodecError {
         /// The codec's name.
         codec: &'static str,
     },
+    /// The value would not read back as it is. See [`Codec`] for what cannot be carried.
+    #[error("a value of type `{type_name}` does not read back from {codec} as it was: change the type, see `Codec`")]
+    NotReadable {
+        /// The Rust type.
+        type_name: &'static str,
+        /// The codec's name.
+        codec: &'static str,
+    },
     /// The bytes are not a value of the type.
     #[error("{bytes} bytes of {codec} do not decode as `{type_name}`: was the type changed without a default?")]
     Decode {
@@ -81,7 +109,7 @@ pub enum CodecError {
     },
     /// The encoded value is over the payload limit.
     #[error(
-        "a value of type `{type_name}` has {bytes} bytes encoded: the limit is {bytes_max} (Limits::payload_bytes_max)"
+        "a value of type `{type_name}` has {bytes} bytes encoded: the limit is {bytes_max} (Limits::payload_bytes_max); bytes are smallest as `bytes::Bytes`"
     )]
     TooLarge {
         /// The Rust type.
@@ -136,12 +164,20 @@ impl Codec {
         }
     }
 
-    /// Encodes a value.
+    /// Encodes a value. Whether it reads back is not looked at here, but where a payload enters a workflow.
     ///
     /// # Errors
     /// [`CodecError::Encode`], [`CodecError::TooLarge`] over `bytes_max`, or [`CodecError::TooDeep`].
     pub fn encode<T: Serialize>(&self, value: &T, bytes_max: usize) -> Result<Bytes, CodecError> {
-        let type_name = std::any::type_name::<T>();
+        self.encode_as(value, std::any::type_name::<T>(), bytes_max)
+    }
+
+    fn encode_as<T: Serialize>(
+        &self,
+        value: &T,
+        type_name: &'static str,
+        bytes_max: usize,
+    ) -> Result<Bytes, CodecError> {
         let encoded = match self {
             Self::MessagePack => rmp_serde::to_vec_named(value).ok(),
             Self::Json => serde_json::to_vec(value).ok(),
@@ -159,7 +195,7 @@ impl Codec {
         };
         match nesting {
             Nesting::Fits => Ok(bytes.into()),
-            Nesting::TooDeep => Err(self.too_deep::<T>()),
+            Nesting::TooDeep => Err(self.too_deep(type_name)),
             Nesting::Malformed => Err(CodecError::Encode { type_name, codec: self.name() }),
         }
     }
@@ -174,7 +210,7 @@ impl Codec {
         let decoded = match self {
             Self::MessagePack => match nesting::of_message_pack(bytes) {
                 Nesting::Fits => decode_message_pack(bytes),
-                Nesting::TooDeep => return Err(self.too_deep::<T>()),
+                Nesting::TooDeep => return Err(self.too_deep(std::any::type_name::<T>())),
                 Nesting::Malformed => None,
             },
             Self::Json => serde_json::from_slice(bytes).ok(),
@@ -187,8 +223,7 @@ impl Codec {
         })
     }
 
-    fn too_deep<T>(&self) -> CodecError {
-        let type_name = std::any::type_name::<T>();
+    fn too_deep(&self, type_name: &'static str) -> CodecError {
         CodecError::TooDeep { type_name, codec: self.name(), depth_max: PAYLOAD_DEPTH_MAX }
     }
 }

@@ -1,5 +1,7 @@
 //! What a task gives, as bytes.
 
+use std::any::TypeId;
+
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -27,7 +29,7 @@ pub trait Output: Sized + Send + 'static {
     /// As a value.
     ///
     /// # Errors
-    /// [`CodecError`] if it does not encode, or is over `bytes_max`.
+    /// [`CodecError`] if it does not encode, is over `bytes_max`, or would not read back.
     fn encode(&self, codec: &Codec, bytes_max: usize) -> Result<Value, CodecError>;
 
     /// From the value of a task's recorded result.
@@ -48,7 +50,8 @@ pub struct Decoder<T>(pub(crate) Decode<T>);
 
 impl<T: Serialize + DeserializeOwned + Send + 'static> Output for T {
     fn encode(&self, codec: &Codec, bytes_max: usize) -> Result<Value, CodecError> {
-        Ok(Value::leaf(codec.encode(self, bytes_max)?, None))
+        let bytes = codec.encode_readable(self, Some(TypeId::of::<Self>()), bytes_max, |bytes| codec.decode(bytes))?;
+        Ok(Value::leaf(bytes, None))
     }
 
     fn decoder() -> Decoder<Self> {

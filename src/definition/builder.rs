@@ -1,6 +1,5 @@
 //! Putting a workflow together, node by node.
 
-use std::marker::PhantomData;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -82,13 +81,15 @@ pub struct Builder<I, O> {
     pub(super) nodes: Vec<NodeDraft>,
     /// How the next node reads what flows to it.
     pub(super) decode: Decode<O>,
-    input: PhantomData<fn(I)>,
+    /// How the input is read.
+    input: Decode<I>,
 }
 
 impl<T> Builder<T, T> {
     /// A chain without nodes yet, of the workflow itself or within one of its nodes.
     pub(super) fn within(about: &Arc<About>, decode: Decode<T>) -> Self {
-        Self { about: Arc::clone(about), nodes: Vec::new(), decode, input: PhantomData }
+        let input = decode.clone();
+        Self { about: Arc::clone(about), nodes: Vec::new(), decode, input }
     }
 }
 
@@ -165,17 +166,17 @@ impl<I, O: Send + 'static> Builder<I, O> {
     pub fn build(self) -> Result<Workflow<I, O>, BuildErrors> {
         let about = Arc::unwrap_or_clone(self.about);
         let definition = compile(about, self.nodes)?;
-        Ok(Workflow { definition: Arc::new(definition), output: self.decode, input: PhantomData })
+        Ok(Workflow { definition: Arc::new(definition), output: self.decode, input: self.input })
     }
 
-    fn add_wait<T: 'static>(
+    fn add_wait<T: DeserializeOwned + 'static>(
         &mut self,
         id: impl Into<String>,
         signal: impl Into<String>,
         timeout: Option<Duration>,
         keeps_input: bool,
     ) {
-        let payload = SignalType::of::<T>();
+        let payload = SignalType::declared::<T>();
         self.add(id, NodeDraftKind::Wait { signal: signal.into(), payload, timeout, keeps_input });
     }
 }
@@ -186,7 +187,7 @@ impl<I, O> Builder<I, O> {
     }
 
     pub(super) fn flowing<T>(self, decode: Decode<T>) -> Builder<I, T> {
-        Builder { about: self.about, nodes: self.nodes, decode, input: PhantomData }
+        Builder { about: self.about, nodes: self.nodes, decode, input: self.input }
     }
 }
 

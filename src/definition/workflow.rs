@@ -1,10 +1,13 @@
 //! A finished definition.
 
-use std::any::TypeId;
+use std::any::{Any, TypeId};
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
-use std::marker::PhantomData;
 use std::sync::Arc;
+
+use bytes::Bytes;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 
 use super::draft::NodeDraft;
 use super::handler::ErasedTask;
@@ -75,7 +78,11 @@ pub enum SignalError {
 pub(crate) struct SignalType {
     pub(super) type_id: TypeId,
     pub(super) type_name: &'static str,
+    /// How it is read; none of what was only sent.
+    read: Option<ReadSignal>,
 }
+
+type ReadSignal = fn(&Codec, &[u8]) -> Result<Box<dyn Any>, CodecError>;
 
 /// A definition without its types: the program, and the user's code behind its tasks.
 pub struct Definition {
@@ -94,7 +101,13 @@ pub struct Definition {
 
 impl SignalType {
     pub(crate) fn of<T: 'static>() -> Self {
-        Self { type_id: TypeId::of::<T>(), type_name: std::any::type_name::<T>() }
+        Self { type_id: TypeId::of::<T>(), type_name: std::any::type_name::<T>(), read: None }
+    }
+
+    /// As a wait declares it.
+    pub(super) fn declared<T: DeserializeOwned + 'static>() -> Self {
+        let read: ReadSignal = |codec, bytes| Ok(Box::new(codec.decode::<T>(bytes)?));
+        Self { read: Some(read), ..Self::of::<T>() }
     }
 }
 
@@ -173,6 +186,26 @@ impl Definition {
         })
     }
 
+    /// The bytes of a signal's payload, which its wait can read. One that no wait declares is refused later, by the instance.
+    pub(crate) fn encode_signal<T: Serialize + 'static>(
+        &self,
+        signal: &str,
+        payload: &T,
+        codec: &Codec,
+        bytes_max: usize,
+    ) -> Result<Bytes, CodecError> {
+        let declared = self.signals.get(signal).filter(|declared| declared.type_id == TypeId::of::<T>());
+        let Some((declared, read)) = declared.and_then(|declared| Some((declared, declared.read?))) else {
+            return codec.encode(payload, bytes_max);
+        };
+        codec.encode_readable(payload, Some(declared.type_id), bytes_max, |bytes| {
+            match read(codec, bytes)?.downcast::<T>() {
+                Ok(payload) => Ok(*payload),
+                Err(_) => Err(CodecError::Structure { type_name: std::any::type_name::<T>() }),
+            }
+        })
+    }
+
     pub(crate) fn unknown_signal(&self, signal: &str) -> SignalError {
         let mut known: Vec<_> = self.signals.keys().map(ToString::to_string).collect();
         known.sort_unstable();
@@ -196,7 +229,7 @@ impl fmt::Debug for Definition {
 pub struct Workflow<I, O> {
     pub(super) definition: Arc<Definition>,
     pub(super) output: Decode<O>,
-    pub(super) input: PhantomData<fn(I)>,
+    pub(super) input: Decode<I>,
 }
 
 impl Workflow<(), ()> {
@@ -269,7 +302,7 @@ impl<I, O: 'static> Workflow<I, O> {
 
     /// The same with its input left open, for handles.
     pub(crate) fn without_input(&self) -> Workflow<(), O> {
-        Workflow { definition: Arc::clone(&self.definition), output: self.output.clone(), input: PhantomData }
+        Workflow { definition: Arc::clone(&self.definition), output: self.output.clone(), input: Decode::nothing() }
     }
 
     /// Reads an output.
@@ -281,9 +314,16 @@ impl<I, O: 'static> Workflow<I, O> {
     }
 }
 
+impl<I: Serialize, O> Workflow<I, O> {
+    /// The bytes of an input, which its first node can read.
+    pub(crate) fn encode_input(&self, input: &I, codec: &Codec, bytes_max: usize) -> Result<Bytes, CodecError> {
+        self.input.encode(input, codec, bytes_max)
+    }
+}
+
 impl<I, O> Clone for Workflow<I, O> {
     fn clone(&self) -> Self {
-        Self { definition: Arc::clone(&self.definition), output: self.output.clone(), input: PhantomData }
+        Self { definition: Arc::clone(&self.definition), output: self.output.clone(), input: self.input.clone() }
     }
 }
 

@@ -48,6 +48,7 @@ impl<O: 'static> InstanceHandle<O> {
         T: Serialize + 'static,
     {
         let name: Arc<str> = name.into();
+        let definition = self.workflow.definition();
         let mut codec_id = self.codec;
         let mut repeats = 0;
         let mut when_busy = self.when_busy;
@@ -56,7 +57,7 @@ impl<O: 'static> InstanceHandle<O> {
             let signal = Box::new(SignalMail {
                 name: Arc::clone(&name),
                 id: Arc::clone(&id),
-                payload: codec.encode(payload, self.hub().limits.payload_bytes_max)?,
+                payload: definition.encode_signal(&name, payload, codec, self.hub().limits.payload_bytes_max)?,
                 codec: codec_id,
                 payload_type: SignalType::of::<T>(),
             });

@@ -120,7 +120,7 @@ impl Runtime {
             instance: instance.clone(),
             run: hub.new_run(),
             codec: codec.id(),
-            input: codec.encode(&input, hub.limits.payload_bytes_max)?,
+            input: workflow.encode_input(&input, codec, hub.limits.payload_bytes_max)?,
             traceparent: options.traceparent,
         };
         let when_busy = options.when_busy.unwrap_or(hub.when_busy);
