@@ -93,7 +93,8 @@ pub struct Limits {
     pub payload_bytes_max: usize,
     /// Items of a list that a map runs over. Default 100,000.
     pub list_items_max: usize,
-    /// Bytes of such a list, and of the list of its results. Default 64 MiB. Each item and each result is also a payload.
+    /// Bytes of such a list, and of the list of its results. Default 64 MiB. Each item and each result is also a payload. A map
+    /// that collects failures keeps them beyond it, without their messages.
     pub list_bytes_max: usize,
     /// Signals one instance buffers. Default 10,000.
     pub signals_buffered_max: u32,

@@ -118,7 +118,7 @@ impl Mover<'_> {
         let op = program.op(parent.position);
         let collects = matches!(op, Some(Op::Map(MapOp { collects: true, .. })));
         let succeeded_bytes = frame.value_bytes();
-        let (gave, size) = match failure.map(|failure| failure.to_bytes()) {
+        let (gave, size) = match failure.map(|failure| self.collected(failure, &parent).to_bytes()) {
             Some(failure) => (Value::from_tokens(vec![Token::Failed(failure.clone())]), failure.len() as u64),
             None if collects => (frame.value.behind(Token::Succeeded), succeeded_bytes),
             None => (frame.value, succeeded_bytes),
@@ -147,6 +147,16 @@ impl Mover<'_> {
             }
             _ => self.snapshot.frames.put(origin.parent, parent),
         }
+    }
+
+    /// Returns the failure as a map keeps it: without its message, if the list of results has no room for that.
+    fn collected(&self, failure: TaskFailure, parent: &Frame) -> TaskFailure {
+        let listed = if let Phase::Map { bytes, .. } = parent.phase { bytes } else { 0 };
+        let size = failure.to_bytes().len() as u64;
+        if listed.saturating_add(size) <= self.limits.list_bytes_max as u64 {
+            return failure;
+        }
+        TaskFailure { message: LIST_IS_FULL.to_owned(), ..failure }
     }
 
     /// Writes what a branch gave, and gives it as it is read from there.
@@ -210,6 +220,9 @@ impl Mover<'_> {
         }
     }
 }
+
+/// In place of a failure's message that a full list of results has no room for.
+const LIST_IS_FULL: &str = "left out: the list of results is at its limit (Limits::list_bytes_max)";
 
 fn block(home: Home, tokens: Vec<Token>) -> Value {
     Value::from_tokens(vec![Token::Block(Block { home, tokens: tokens.into() })])

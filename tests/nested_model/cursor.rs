@@ -239,7 +239,11 @@ impl<'p> Cursor<'p> {
             Ok(None) => return Ok(()),
             Ok(Some(value)) if collects => Val::Good(Box::new(value)),
             Ok(Some(value)) => value,
-            Err(failure) if collects => Val::Bad(failure),
+            Err(failure) if collects => {
+                let full = "left out: the list of results is at its limit (Limits::list_bytes_max)";
+                let has_room = bytes + Val::Bad(failure.clone()).bytes() <= max;
+                Val::Bad(if has_room { failure } else { TaskFailure { message: full.into(), ..failure } })
+            }
             Err(failure) => return Err(failure),
         };
         let Doing::Map { branches, .. } = &mut self.doing else { unreachable!() };
