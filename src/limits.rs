@@ -100,10 +100,19 @@ pub struct Limits {
     pub signals_buffered_max: u32,
     /// Payload bytes one instance buffers in signals. Default 64 MiB.
     pub signal_buffer_bytes_max: u64,
-    /// Instances awake (with an actor in memory) at once; callers of further ones wait or are refused. Default 20,000.
+    /// Instances awake (with an actor in memory) at once; callers of further ones wait or are refused. Default 20,000. An instance
+    /// whose task waits for another instance is awake: see [`Limits::tasks_running_max`].
     pub resident_max: usize,
     /// Tasks that run at once. Default 1,024.
+    ///
+    /// A task that waits for another instance, for its [`result`](crate::InstanceHandle::result) say, keeps its place meanwhile: if all
+    /// places are taken by such tasks, the instances they wait for get none, and nothing moves. Wait in the workflow instead
+    /// (a signal that the other instance's last task sends, or a [`child`](crate::Builder::child)), or keep such tasks fewer than this.
     pub tasks_running_max: usize,
+    /// Of these, tasks that are [`blocking`](crate::Task::blocking): each takes a thread of tokio's pool for blocking work, and
+    /// keeps its place until that thread is free, even if the attempt has timed out. Keep it below the size of that pool (512
+    /// unless the service sets `max_blocking_threads`), which file systems and name lookups use too. Default 384.
+    pub blocking_tasks_running_max: usize,
     /// Messages of callers queued at one instance; further callers wait or are refused. Default 64.
     pub instance_messages_max: usize,
     /// Writes of callers (starts) queued at the store; further callers wait or are refused. Default 4,096.
@@ -113,7 +122,8 @@ pub struct Limits {
     pub payload_bytes_under_way_max: usize,
     /// Wake-ups held in memory; later ones stay in the store's due index. Default 10,000.
     pub timer_window_max: usize,
-    /// Seconds of waiting in the task queue that raise a task by one priority; at least 1. Default 300.
+    /// Seconds of waiting in the task queue that raise a task by one priority; at least 1. Default 300. Of the tasks of an instance
+    /// that have the same priority one waits in that queue, and the others behind it: instances take turns.
     pub priority_aging_seconds: u64,
     /// Actor panics of one instance within [`Limits::panic_window_seconds`] after which it is quarantined. Default 5.
     pub panics_max: u32,
@@ -131,6 +141,7 @@ impl Default for Limits {
             signal_buffer_bytes_max: 64 << 20,
             resident_max: 20_000,
             tasks_running_max: 1_024,
+            blocking_tasks_running_max: 384,
             instance_messages_max: 64,
             writes_queued_max: 4_096,
             payload_bytes_under_way_max: 256 << 20,
@@ -154,6 +165,7 @@ impl Limits {
         let places = [
             &mut self.resident_max,
             &mut self.tasks_running_max,
+            &mut self.blocking_tasks_running_max,
             &mut self.instance_messages_max,
             &mut self.writes_queued_max,
         ];

@@ -11,13 +11,16 @@ pub(crate) async fn caught<F: Future>(future: F) -> Result<F::Output, String> {
     let mut future = pin!(future);
     std::future::poll_fn(move |context| match catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(context))) {
         Ok(poll) => poll.map(Ok),
-        Err(panic) => {
-            let said = text(&*panic);
-            drop_quietly(panic);
-            Poll::Ready(Err(said))
-        }
+        Err(panic) => Poll::Ready(Err(said(panic))),
     })
     .await
+}
+
+/// Gives what a panic said, and drops it.
+pub(crate) fn said(panic: Box<dyn Any + Send>) -> String {
+    let said = text(&*panic);
+    drop_quietly(panic);
+    said
 }
 
 /// What was thrown may itself panic when it is dropped; what that throws is not looked at.

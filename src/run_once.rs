@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 use crate::clock::{BoxFuture, Clock, SystemClock, sleep_until};
 use crate::codec::{Codec, CodecError};
 use crate::definition::{Deps, MissingDep, Workflow};
-use crate::executor::attempt;
+use crate::executor::{attempt, on_thread};
 use crate::id::{InstanceId, NodePath, RunId};
 use crate::lifecycle::Caller;
 use crate::limits::{Limits, PayloadLimits};
@@ -196,12 +196,26 @@ impl Driver {
     fn begin<'a>(&'a self, snapshot: &Snapshot, run: Run, now: Timestamp, attempts: &mut Attempts<'a>) {
         let (ticket, timeout, token) = (run.ticket, run.timeout, CancellationToken::new());
         let blocking = self.caller.options(&run).is_some_and(|options| options.is_blocking());
-        let call = self.caller.call(snapshot.instance(), snapshot.run(), run, now, token.clone());
-        let call: BoxFuture<'a, Option<Outcome>> = if timeout.is_none() && !blocking {
-            Box::pin(call.map(Some))
+        let (caller, instance, run_id) = (&self.caller, snapshot.instance(), snapshot.run());
+        let call: BoxFuture<'a, Option<Outcome>> = if blocking {
+            let (caller, instance, clock) = (caller.clone(), instance.clone(), Arc::clone(&self.clock));
+            let (token, calling) = (token.clone(), token.clone());
+            let begin = move || -> (BoxFuture<'static, Outcome>, Timestamp) {
+                let now = clock.now();
+                (Box::pin(caller.call(&instance, run_id, run, now, calling)), now)
+            };
+            Box::pin(async move {
+                let (call, _) = on_thread(begin, None, token.clone()).await?;
+                attempt(&*self.clock, call, timeout, &token).await
+            })
         } else {
-            let token = token.clone();
-            Box::pin(async move { attempt(&*self.clock, Box::pin(call), timeout, blocking, &token).await })
+            let call = caller.call(instance, run_id, run, now, token.clone());
+            if timeout.is_none() {
+                Box::pin(call.map(Some))
+            } else {
+                let token = token.clone();
+                Box::pin(async move { attempt(&*self.clock, Box::pin(call), timeout, &token).await })
+            }
         };
         attempts.begin(Attempt { ticket, token, call });
     }

@@ -20,11 +20,17 @@ use everstep::{
 struct Treacherous {
     clock: ManualClock,
     panics: Arc<AtomicU32>,
+    /// Sleeping takes the clock's time, which stands still.
+    stands: bool,
 }
 
 impl Treacherous {
     fn new() -> Self {
-        Self { clock: still_clock(), panics: Arc::default() }
+        Self { clock: still_clock(), panics: Arc::default(), stands: false }
+    }
+
+    fn standing() -> Self {
+        Self { stands: true, ..Self::new() }
     }
 }
 
@@ -39,7 +45,7 @@ impl Clock for Treacherous {
     }
 
     fn sleep(&self, duration: Duration) -> BoxFuture<'static, ()> {
-        Box::pin(tokio::time::sleep(duration))
+        if self.stands { self.clock.sleep(duration) } else { Box::pin(tokio::time::sleep(duration)) }
     }
 }
 
@@ -285,4 +291,70 @@ async fn panics_that_are_far_apart_are_survived_and_the_fifth_in_a_minute_sets_t
     assert!(within(handle.cancel("why", "who")).await.is_err());
     let Status::Quarantined { reason } = reach_code(&handle, StatusCode::Quarantined).await else { panic!() };
     assert!(reason.contains("5 times"), "{reason}");
+}
+
+/// Cancels, of which the actor dies until the instance is set aside.
+async fn set_aside_by_panics(clock: &Treacherous, panics: u32, handle: &InstanceHandle<u32>) {
+    clock.panics.store(panics, Ordering::SeqCst);
+    within(handle.cancel("x", "y")).await.unwrap_err();
+    reach_code(handle, StatusCode::Quarantined).await;
+    clock.panics.store(0, Ordering::SeqCst);
+}
+
+/// Method: an instance whose actor dies too often while its task runs; the task's future must be dropped, a release runs it again.
+#[tokio::test(flavor = "multi_thread")]
+async fn quarantine_stops_attempts_and_release_runs_them_once() {
+    let (clock, gate, dropped) = (Treacherous::new(), Gate::new(), Counter::default());
+    let hold = common::holding_until_dropped(&gate, &dropped);
+    let workflow = Workflow::builder("w").then("hold", hold).build().unwrap();
+    let runtime = Runtime::builder(MemoryStore::new()).register(&workflow).clock(clock.clone()).start().await.unwrap();
+    let handle = runtime.start(&workflow, "id", 1).await.unwrap();
+    gate.entered().await;
+    set_aside_by_panics(&clock, u32::MAX, &handle).await;
+    common::counted(&dropped, 1).await;
+    within(handle.release()).await.unwrap();
+    gate.entered().await;
+    gate.open(1);
+    assert_eq!(within(handle.result()).await, Ok(1));
+    assert_eq!(gate.count(), 2);
+}
+
+/// Method: one panic sets the instance aside while `b` runs behind the result of `a`, which nothing durable holds. Both run
+/// again after the release, and what `b` gave the first time must not be taken for what `a` gave.
+#[tokio::test(flavor = "multi_thread")]
+async fn outcome_of_a_lost_attempt_is_never_taken_for_another() {
+    for panics_max in [0, 1] {
+        let (clock, gate, count) = (Treacherous::standing(), Gate::new(), Counter::default());
+        let hold = gate.clone();
+        let times_1000 = move |n: u32| {
+            let hold = hold.clone();
+            async move {
+                hold.pass().await;
+                Ok::<_, Infallible>(n * 1000)
+            }
+        };
+        let counter = count.clone();
+        let counted_inc = move |n: u32| {
+            counter.hit();
+            std::future::ready(Ok::<_, Infallible>(n + 1))
+        };
+        let workflow = Workflow::builder("w")
+            .then("a", task(counted_inc).checkpoint(Checkpoint::Deferred))
+            .then("b", times_1000)
+            .then("c", inc)
+            .build()
+            .unwrap();
+        let mut limits = everstep::Limits::default();
+        limits.panics_max = panics_max;
+        let builder = Runtime::builder(MemoryStore::new()).register(&workflow).clock(clock.clone()).limits(limits);
+        let runtime = builder.start().await.unwrap();
+        let handle = runtime.start(&workflow, "id", 1).await.unwrap();
+        gate.entered().await;
+        set_aside_by_panics(&clock, 1, &handle).await;
+        within(handle.release()).await.unwrap();
+        gate.open(2);
+        assert_eq!(within(handle.result()).await, Ok(2001), "{panics_max}");
+        assert_eq!(handle.task_result::<u32>("a").await.unwrap(), Some(2), "{panics_max}");
+        assert_eq!(count.get(), 2, "{panics_max}");
+    }
 }

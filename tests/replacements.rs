@@ -180,3 +180,36 @@ async fn a_signal_by_an_old_handle_must_fit_the_definition_that_runs_now() {
     new.signal("go", &"text".to_owned()).await.unwrap();
     assert_eq!(within(new.result()).await.as_deref(), Ok("text"));
 }
+
+/// Method: the commit of the replacement is done and its answer lost, once. The start that is repeated finds its own run, and
+/// the old run's task must be dropped all the same.
+#[cfg(feature = "testing")]
+#[tokio::test(flavor = "multi_thread")]
+async fn replacement_of_unknown_outcome_stops_the_old_task() {
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    use everstep::StoreError;
+    use everstep::testing::{Call, Fault, FaultyStore};
+
+    let (gate, dropped) = (Gate::new(), common::Counter::default());
+    let hold = common::holding_until_dropped(&gate, &dropped);
+    let workflow = Workflow::builder("w").then("hold", hold).build().unwrap();
+    let (store, armed) = (FaultyStore::new(MemoryStore::new()), std::sync::Arc::new(AtomicBool::new(false)));
+    let fails = armed.clone();
+    store.plan(move |_, call| match call {
+        Call::Commit(_) if call.writes_to("id") && fails.swap(false, Ordering::SeqCst) => {
+            Fault::FailAfter(StoreError::Fatal("the answer is lost".into()))
+        }
+        _ => Fault::None,
+    });
+    let runtime = Runtime::builder(store).register(&workflow).start().await.unwrap();
+    runtime.start(&workflow, "id", 1).await.unwrap();
+    gate.entered().await;
+    armed.store(true, Ordering::SeqCst);
+    let new = within(runtime.start_with(&workflow, "id", 2, with(TERMINATE))).await.unwrap().handle;
+    common::counted(&dropped, 1).await;
+    gate.entered().await;
+    gate.open(1);
+    assert_eq!(within(new.result()).await, Ok(2));
+    assert!(!armed.load(Ordering::SeqCst));
+}

@@ -281,3 +281,39 @@ async fn with_one_slot_the_most_urgent_goes_first() {
     let expected: Vec<_> = priorities.iter().rev().flat_map(|priority| [(*priority, 0), (*priority, 1)]).collect();
     assert_eq!(order, expected);
 }
+
+/// Method: one slot, a map with nine items queued and then another instance; its task must not run behind all of the map's.
+#[tokio::test(flavor = "multi_thread")]
+async fn instances_take_turns_at_the_slots_within_a_priority() {
+    let (gate, order) = (Gate::new(), Arc::new(Mutex::new(Vec::new())));
+    let (inside, noted) = (gate.clone(), order.clone());
+    let note = move |n: u32| {
+        let (gate, order) = (inside.clone(), noted.clone());
+        async move {
+            order.lock().unwrap().push(n);
+            gate.pass().await;
+            Ok::<_, Infallible>(n)
+        }
+    };
+    let list = |n: u32| ready(Ok::<_, Infallible>((0..n).collect::<Vec<u32>>()));
+    let map = Workflow::builder("map")
+        .then("list", list)
+        .map("each", everstep::Concurrency::Unlimited, |item| item.then("note", note.clone()))
+        .build()
+        .unwrap();
+    let other = Workflow::builder("other").then("note", note).build().unwrap();
+    let mut limits = everstep::Limits::default();
+    limits.tasks_running_max = 1;
+    let builder = Runtime::builder(MemoryStore::new()).register(&map).register(&other).limits(limits);
+    let runtime = builder.clock(still_clock()).start().await.unwrap();
+    let map = runtime.start(&map, "map", 10).await.unwrap();
+    gate.entered().await;
+    let other = runtime.start(&other, "other", 99).await.unwrap();
+    // Queued once its actor has performed the start; an answer from it says so.
+    other.signal("none", &0_u32).await.unwrap_err();
+    gate.open(11);
+    assert_eq!(within(map.result()).await.unwrap().len(), 10);
+    within(other.result()).await.unwrap();
+    let order = order.lock().unwrap().clone();
+    assert!(order.iter().position(|n| *n == 99).is_some_and(|place| place <= 3), "{order:?}");
+}

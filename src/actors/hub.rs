@@ -23,7 +23,7 @@ use super::waiters::{Subscription, Waiters};
 use crate::clock::Clock;
 use crate::codec::Codec;
 use crate::definition::{Definition, Deps, Names};
-use crate::executor::{AttemptKey, Executor, Sink, Stalled};
+use crate::executor::{AttemptKey, Executor, Serial, Sink, Stalled};
 use crate::id::{DefinitionHash, InstanceId, RunId, Starter};
 use crate::lifecycle::{LoadError, Stored, load};
 use crate::limits::{Bound, Limits, WhenBusy};
@@ -85,8 +85,6 @@ pub(crate) struct Hub {
     closing: CancellationToken,
     /// Whether the store has ever failed.
     has_failed: AtomicBool,
-    /// Whether any actor ever left without making durable what it had applied.
-    has_lost: AtomicBool,
     /// The mark of the runs that this runtime has started.
     starter: Starter,
     /// Where actors and tasks are spawned, whoever calls: a caller may be on another tokio runtime, or on none.
@@ -138,7 +136,6 @@ impl Hub {
             broken: OnceLock::new(),
             closing: CancellationToken::new(),
             has_failed: AtomicBool::new(false),
-            has_lost: AtomicBool::new(false),
             starter: Starter::generate(),
             tokio: tokio::runtime::Handle::current(),
             parts: OnceLock::new(),
@@ -236,13 +233,10 @@ impl Hub {
         self.backlog.unreadable()
     }
 
-    /// An actor died, or gave up what it had applied: attempts may be under way that nothing durable knows of.
-    pub(super) fn note_lost(&self) {
-        self.has_lost.store(true, Ordering::Release);
-    }
-
-    pub(super) fn has_lost(&self) -> bool {
-        self.has_lost.load(Ordering::Acquire)
+    /// Stops all attempts of an instance, of whatever run, and forgets what came of them. Whatever takes up, replaces, deletes or
+    /// sets aside an instance does that, except for the attempts that it adopts.
+    pub(super) fn stop_attempts(&self, instance: &InstanceId) {
+        self.running().executor.stop_instance(instance);
     }
 
     /// The id of a run that is started now.
@@ -431,15 +425,15 @@ impl ToInstances {
 }
 
 impl Sink for ToInstances {
-    fn started(&self, key: &AttemptKey, at: Timestamp) {
-        self.send(key, Mail::Started { run: key.run, ticket: key.ticket, at });
+    fn started(&self, key: &AttemptKey, serial: Serial, at: Timestamp) {
+        self.send(key, Mail::Started { run: key.run, ticket: key.ticket, serial, at });
     }
 
     fn withdrawn(&self, key: &AttemptKey) {
         self.send(key, Mail::Withdrawn { run: key.run, ticket: key.ticket });
     }
 
-    fn finished(&self, key: &AttemptKey, outcome: Outcome) {
-        self.send(key, Mail::Finished { run: key.run, ticket: key.ticket, outcome });
+    fn finished(&self, key: &AttemptKey, serial: Serial, outcome: Outcome) {
+        self.send(key, Mail::Finished { run: key.run, ticket: key.ticket, serial, outcome });
     }
 }

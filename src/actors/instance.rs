@@ -17,7 +17,6 @@ use super::live::Live;
 use super::mail::{InstanceMessage, Mail, MailError, Reply};
 use super::registry::Standing;
 use super::spares::Spares;
-use crate::executor::AttemptKey;
 use crate::id::{InstanceId, RunId};
 use crate::lifecycle::CommitError;
 use crate::machine::{Effect, Snapshot};
@@ -37,6 +36,8 @@ pub(super) enum Activation {
     Load,
     /// From the store, after an actor that died, or whose run was deleted: what was submitted is settled first.
     Successor,
+    /// After an actor that died too often: the instance is set aside, if it still has the run of that actor.
+    SetAside { run: Option<RunId>, reason: Arc<str> },
 }
 
 /// What an actor fails with, so that its shard knows which instance it was.
@@ -196,6 +197,8 @@ impl State {
                 false
             }
             Activation::Fresh { snapshot, effects, .. } => {
+                // Of an earlier run.
+                self.hub.stop_attempts(&self.id);
                 self.being = match self.live(myself, *snapshot) {
                     Ok(mut live) => {
                         live.perform(effects).await;
@@ -204,6 +207,12 @@ impl State {
                     Err(reason) => Being::Gone(reason),
                 };
                 return;
+            }
+            Activation::SetAside { run, reason } => {
+                if self.set_aside(run, &reason).await {
+                    return;
+                }
+                false
             }
             Activation::Load => true,
             Activation::Successor => {
@@ -215,7 +224,12 @@ impl State {
         };
         match self.take_up(myself, unknown_died).await {
             Ok(live) => self.being = Being::Live(live),
-            Err(reason) => self.being = Being::Gone(reason),
+            Err(reason) => {
+                if !reason.is_unsettled() {
+                    self.hub.stop_attempts(&self.id);
+                }
+                self.being = Being::Gone(reason);
+            }
         }
     }
 
@@ -251,13 +265,13 @@ impl State {
             (Being::Gone(reason), Mail::Delete { reply }) if !reason.is_unsettled() => {
                 Box::pin(self.delete(reply)).await;
             }
+            (Being::Gone(_), Mail::SetAside { run, reason }) => {
+                Box::pin(self.set_aside(run, &reason)).await;
+            }
             (Being::Gone(MailError::Store(_)), Mail::Finished { .. }) => {
                 // Kept by the executor; whoever takes the instance up next is told again.
             }
-            (Being::Gone(_), Mail::Finished { run, ticket, .. }) => {
-                let key = AttemptKey { instance: self.id.clone(), run, ticket };
-                self.hub.running().executor.forget(&key);
-            }
+            // Whatever made this actor so has stopped the attempts and forgotten their outcomes.
             (Being::Gone(reason), mail) => {
                 if let Some(reply) = mail.into_reply() {
                     reply.send(Err(reason.clone()));
@@ -326,6 +340,7 @@ impl Mail {
             | Self::Started { .. }
             | Self::Withdrawn { .. }
             | Self::Finished { .. }
+            | Self::SetAside { .. }
             | Self::Stop => None,
         }
     }

@@ -18,6 +18,7 @@ use super::registry::Standing;
 use super::writing::Pending;
 use crate::codec::Codec;
 use crate::definition::{Definition, Op};
+use crate::executor::Serial;
 use crate::id::RunId;
 use crate::lifecycle::{
     CommitError, Ending, FinalizeError, ListRows, LoadError, Port as _, Unwritten, finalize_execution, read_signal_id,
@@ -129,12 +130,23 @@ impl Live {
     /// Goes on after a predecessor: attempts that the executor still has are adopted, the others handed out again.
     pub(super) async fn resume(&mut self, process_died: bool) {
         let executor = Arc::clone(&self.hub.running().executor);
-        let running = self.snapshot.running();
-        let alive: Vec<_> = running.filter(|ticket| executor.knows(&self.key(*ticket))).collect();
+        let mut running: Vec<_> = self.snapshot.running().collect();
+        running.sort_unstable();
+        executor.stop_others(self.snapshot.instance(), Some((self.run(), &running)));
+        let alive: Vec<_> = running.into_iter().filter(|ticket| self.knows(*ticket)).collect();
         self.step(Event::Resumed { alive: alive.clone(), process_died }, None, None).await;
         for ticket in alive {
             executor.report_again(&self.key(ticket));
         }
+    }
+
+    fn knows(&self, ticket: Ticket) -> bool {
+        self.hub.running().executor.knows(&self.key(ticket))
+    }
+
+    /// Whether a report is of the attempt that the executor has for this run and ticket.
+    fn has(&self, run: RunId, ticket: Ticket, serial: Serial) -> bool {
+        run == self.run() && self.hub.running().executor.is_current(&self.key(ticket), serial)
     }
 
     pub(super) async fn mail(&mut self, mail: Mail) {
@@ -164,18 +176,26 @@ impl Live {
             Mail::Delete { reply } if self.snapshot.end().is_some() => self.deletion = Some(reply),
             Mail::Delete { reply } => self.answer_with(reply, |status| Err(MailError::NotTerminal(status))),
             Mail::Replace(replacement) => self.replacement = Some(replacement),
-            // Reports of a run that was replaced are stale.
-            Mail::Started { run, ticket, at } if run == self.run() => {
+            Mail::SetAside { run, reason } if run.is_none_or(|run| run == self.run()) => {
+                self.to_quarantine.get_or_insert(reason);
+            }
+            Mail::Started { run, ticket, serial, at } if self.has(run, ticket, serial) => {
                 self.apply(Event::AttemptStarted { ticket, at }, None).await;
             }
-            Mail::Withdrawn { run, ticket } if run == self.run() => {
+            // The executor does not have what it has taken back; it may have handed the ticket's attempt out again.
+            Mail::Withdrawn { run, ticket } if run == self.run() && !self.knows(ticket) => {
                 self.apply(Event::AttemptWithdrawn { ticket }, None).await;
             }
-            Mail::Finished { run, ticket, outcome } if run == self.run() => {
+            Mail::Finished { run, ticket, serial, outcome } if self.has(run, ticket, serial) => {
                 self.apply(Event::AttemptFinished { ticket, outcome }, None).await;
             }
-            Mail::Finished { run, ticket, .. } => self.forget(run, ticket),
-            Mail::Started { .. } | Mail::Withdrawn { .. } | Mail::TakeUp | Mail::Stop => {}
+            // Late ones: of a run that was replaced, or of an attempt that something has stopped.
+            Mail::SetAside { .. }
+            | Mail::Finished { .. }
+            | Mail::Started { .. }
+            | Mail::Withdrawn { .. }
+            | Mail::TakeUp
+            | Mail::Stop => {}
         }
     }
 
@@ -254,7 +274,10 @@ impl Live {
                 }
                 self.answer(reply, None);
             }
-            Err(FinalizeError::Refused(refusal)) => self.answer(reply, Some(refusal)),
+            Err(FinalizeError::Refused(refusal)) => {
+                self.forget_with_pending(recorded);
+                self.answer(reply, Some(refusal));
+            }
             Err(FinalizeError::Commit(error)) => {
                 if let Some(reply) = reply {
                     reply.send(Err(MailError::from(&error)));

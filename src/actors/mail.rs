@@ -9,6 +9,7 @@ use tokio::sync::{OwnedSemaphorePermit, oneshot};
 use super::instance::State;
 use super::payloads::PayloadShare;
 use crate::definition::{Definition, SignalError, SignalType};
+use crate::executor::Serial;
 use crate::id::{DefinitionHash, RunId};
 use crate::lifecycle::{CommitError, LoadError, ReleaseError, StartError};
 use crate::limits::Bound;
@@ -56,11 +57,13 @@ pub(crate) enum Mail {
     /// Start a new run in place of what is there.
     Replace(Box<Replacement>),
     /// An attempt got its slot.
-    Started { run: RunId, ticket: Ticket, at: Timestamp },
+    Started { run: RunId, ticket: Ticket, serial: Serial, at: Timestamp },
     /// An attempt was taken back.
     Withdrawn { run: RunId, ticket: Ticket },
     /// An attempt ended.
-    Finished { run: RunId, ticket: Ticket, outcome: Outcome },
+    Finished { run: RunId, ticket: Ticket, serial: Serial, outcome: Outcome },
+    /// The actor of this run died too often: set the instance aside, if it still has that run.
+    SetAside { run: Option<RunId>, reason: Arc<str> },
     /// The runtime shuts down: finish what is being written, and go.
     Stop,
 }

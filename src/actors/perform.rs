@@ -10,12 +10,6 @@ use crate::limits::PayloadLimits;
 use crate::machine::{Effect, Run, Ticket};
 
 impl Live {
-    pub(super) fn stop_tasks(&self) {
-        for ticket in self.snapshot.running() {
-            self.hub.running().executor.stop(&self.key(ticket));
-        }
-    }
-
     /// The outcome of an attempt need not be kept any more.
     pub(super) fn forget(&self, run: RunId, ticket: Ticket) {
         self.hub.running().executor.forget(&AttemptKey { run, ..self.key(ticket) });

@@ -147,8 +147,9 @@ pub(super) fn spawn(hub: &Arc<Hub>, root: ActorCell) -> std::io::Result<(Persist
     };
     let tokio = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let queue_of_actor = Arc::clone(&queue);
-    let thread = std::thread::Builder::new().name("everstep-persistence".into()).spawn(move || {
-        tokio.block_on(async move {
+    let (end, thread) = oneshot::channel();
+    std::thread::Builder::new().name("everstep-persistence".into()).spawn(move || {
+        tokio.block_on(async {
             match Actor::spawn_linked(None, Persistence, state, root).await {
                 Ok((actor, ended)) => {
                     let _ = ready.send(Ok(actor));
@@ -162,13 +163,17 @@ pub(super) fn spawn(hub: &Arc<Hub>, root: ActorCell) -> std::io::Result<(Persist
         // However the actor has ended: nobody waits for what is never taken.
         answering.give();
         queue_of_actor.close();
+        drop(tokio);
+        // Its last act: waiting for that takes no thread.
+        let _ = end.send(());
     })?;
     let actor = started.recv().map_err(std::io::Error::other)??;
     let places = Arc::new(Semaphore::new(hub.limits.writes_queued_max.max(1)));
     Ok((PersistenceHandle { actor, queue, store: Arc::clone(&hub.store), places, unsure }, thread))
 }
 
-pub(super) type Thread = std::thread::JoinHandle<()>;
+/// Resolves when the thread has ended, in whatever way.
+pub(super) type Thread = oneshot::Receiver<()>;
 
 impl Actor for Persistence {
     type Msg = PersistenceMessage;

@@ -219,11 +219,7 @@ impl Registry {
         let _tokio = hub.tokio.enter();
         match activation {
             Activation::Fresh { .. } => {}
-            Activation::Load => self.loads.note(id),
-            Activation::Successor => {
-                self.loads.note(id);
-                hub.note_lost();
-            }
+            Activation::Load | Activation::Successor | Activation::SetAside { .. } => self.loads.note(id),
         }
         let standing = Arc::new(Standing::of(&activation));
         let actor = instance::spawn(hub, id.clone(), Arc::clone(&standing), activation, self.shard(id));
@@ -261,14 +257,29 @@ impl Registry {
         }
     }
 
-    /// Replaces an actor that died by a successor, which reloads; false if that was done already.
-    pub(super) fn succeed(&self, hub: &Arc<Hub>, id: &InstanceId, dead: ActorId) -> bool {
-        let MapEntry::Occupied(mut entry) = self.awake.entry(id.clone()) else { return false };
-        let died = entry.get().actor.get_id() == dead;
-        if died {
+    /// Replaces an actor that died by a successor, which reloads, unless a sender of mail has done that already.
+    pub(super) fn succeed(&self, hub: &Arc<Hub>, id: &InstanceId, dead: ActorId) {
+        let MapEntry::Occupied(mut entry) = self.awake.entry(id.clone()) else { return };
+        if entry.get().actor.get_id() == dead {
             entry.get_mut().renew(self.spawn(hub, id, Activation::Successor));
         }
-        died
+    }
+
+    /// Has an instance set aside whose actor died, by its successor: a new one, or the one that a sender of mail has spawned.
+    pub(super) fn set_aside(
+        &self,
+        hub: &Arc<Hub>,
+        id: &InstanceId,
+        dead: ActorId,
+        run: Option<RunId>,
+        reason: Arc<str>,
+    ) {
+        let MapEntry::Occupied(mut entry) = self.awake.entry(id.clone()) else { return };
+        if entry.get().actor.get_id() == dead {
+            entry.get_mut().renew(self.spawn(hub, id, Activation::SetAside { run, reason }));
+        } else {
+            self.cast(hub, id, entry.get_mut(), Mail::SetAside { run, reason });
+        }
     }
 
     /// Tells every actor once to stop, and waits until all have left.

@@ -8,13 +8,13 @@ use super::hub::Hub;
 use super::instance::{Activation, Being, State};
 use super::mail::{InstanceMessage, MailError, Replacement, Reply};
 use crate::definition::Definition;
-use crate::executor::AttemptKey;
 use crate::id::{InstanceId, RunId, Stamp};
 use crate::lifecycle::{
-    CommitError, ConflictPolicy, DeleteError, Port as _, PrepareRunOutcome, StartError, Stored,
-    check_existing_instance, delete_instance, prepare_run,
+    CommitError, ConflictPolicy, DeleteError, Port as _, PrepareRunOutcome, StartError, check_existing_instance,
+    delete_instance, prepare_run,
 };
 use crate::machine::{Effect, NewRun, Setting, Snapshot, Wake, encode_quarantine};
+use crate::status::Status;
 use crate::store::{Change, Condition, Version, Write};
 
 impl State {
@@ -24,9 +24,6 @@ impl State {
         let started = start_in_place(&self.hub, &definition, new).await;
         let answer = match started {
             Ok((snapshot, effects)) => {
-                if let Being::Live(old) = &self.being {
-                    old.stop_tasks();
-                }
                 // Without effects, an earlier try had gone through.
                 let activation = if effects.is_empty() {
                     Activation::Load
@@ -52,8 +49,8 @@ impl State {
     /// Deletes the instance, if it has ended or is set aside, and answers once that is durable.
     pub(super) async fn delete(&mut self, reply: Reply) {
         let answer = match delete_instance(self.hub.persistence(), &self.id).await {
-            Ok(deleted) => {
-                self.deleted(deleted.as_ref());
+            Ok(_) => {
+                self.deleted();
                 Ok(())
             }
             Err(DeleteError::NotFound) => {
@@ -74,20 +71,36 @@ impl State {
     }
 
     /// Lets go of what is in memory of a deleted instance. A start of its id that comes meanwhile waits in the mailbox.
-    fn deleted(&mut self, deleted: Option<&Stored>) {
+    fn deleted(&mut self) {
         let hub = &self.hub;
-        // One that was set aside may have left attempts and a wake-up behind, which a new run would inherit.
-        for (run, ticket) in deleted.iter().flat_map(|stored| {
-            let run = stored.snapshot.run();
-            stored.snapshot.running().map(move |ticket| (run, ticket))
-        }) {
-            hub.running().executor.stop(&AttemptKey { instance: self.id.clone(), run, ticket });
-        }
+        // One that was set aside has left a wake-up behind, which a new run would inherit.
+        hub.stop_attempts(&self.id);
         hub.arm(&self.id, Wake { at: None, stored: true });
         hub.upgrades.forget(&self.id);
         hub.waiters.tell(&self.id);
         hub.persistence().sweep();
         self.being = Being::Gone(MailError::NotFound);
+    }
+}
+
+impl State {
+    /// Sets the instance aside, whose actor of this run died too often. False if there is nothing to be set aside.
+    pub(super) async fn set_aside(&mut self, run: Option<RunId>, reason: &str) -> bool {
+        // The actor that died may have died before it told.
+        self.hub.waiters.tell(&self.id);
+        let gone = match quarantine_run(&self.hub, &self.id, run, reason).await {
+            Ok(false) => return false,
+            Ok(true) => {
+                self.hub.stop_attempts(&self.id);
+                MailError::Quarantined(Status::Quarantined { reason: reason.into() })
+            }
+            Err(error) => {
+                tracing::error!(instance = %self.id, %error, "the instance could not be quarantined");
+                MailError::from(&error)
+            }
+        };
+        self.being = Being::Gone(gone);
+        true
     }
 }
 
@@ -106,24 +119,24 @@ async fn start_in_place(
 }
 
 /// Sets an instance aside whose actor died, once everything that it submitted is settled: where it stands then. `run` is
-/// that of the actor, if it had one; another run has done nothing wrong.
-pub(super) async fn quarantine_run(
+/// that of the actor, if it had one; another run has done nothing wrong. False if there was nothing to be set aside.
+async fn quarantine_run(
     hub: &Arc<Hub>,
     id: &InstanceId,
     run: Option<RunId>,
     reason: &str,
-) -> Result<(), CommitError> {
+) -> Result<bool, CommitError> {
     hub.persistence().barrier().await;
     loop {
-        let Some(loaded) = hub.store.load(id).await? else { return Ok(()) };
+        let Some(loaded) = hub.store.load(id).await? else { return Ok(false) };
         let seen = loaded.version(id);
         if seen.quarantined || run.is_some_and(|run| seen.run().is_some_and(|found| found != run)) {
-            return Ok(());
+            return Ok(false);
         }
         match quarantine(hub, id, reason, seen).await {
-            // Somebody has taken it up meanwhile, and moved it.
+            // Another writer has moved it meanwhile.
             Err(CommitError::Conflict(_)) => {}
-            done => return done,
+            done => return done.map(|()| true),
         }
     }
 }

@@ -105,7 +105,7 @@ impl Actors {
         let thread = self.persistence.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(thread) = thread {
             // A panic of the thread was reported to the root already.
-            let _ = tokio::task::spawn_blocking(move || thread.join()).await;
+            let _ = thread.await;
         }
         self.hub.persistence().store().close().await;
         drop(self.watchdog.lock().unwrap_or_else(PoisonError::into_inner).take());

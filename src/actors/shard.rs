@@ -9,7 +9,6 @@ use ractor::{Actor, ActorCell, ActorProcessingErr, ActorRef, SpawnErr, Supervisi
 
 use super::hub::Hub;
 use super::instance::ActorPanicked;
-use super::removal::quarantine_run;
 use crate::id::InstanceId;
 use crate::time::Timestamp;
 
@@ -48,15 +47,9 @@ impl Actor for Shard {
         {
             tracing::error!(%instance, panic, "the actor of an instance died");
             if state.too_often(&hub, instance) {
-                hub.registry.remove(instance, dead.get_id());
-                hub.waiters.tell(instance);
-                let (instance, run, panics) = (instance.clone(), *run, hub.limits.panics_max);
+                let panics = hub.limits.panics_max.max(1);
                 let reason = format!("its actor died {panics} times in a short while: {panic}");
-                hub.tokio.clone().spawn(async move {
-                    if let Err(error) = quarantine_run(&hub, &instance, run, &reason).await {
-                        tracing::error!(%instance, %error, "the instance could not be quarantined");
-                    }
-                });
+                hub.registry.set_aside(&hub, instance, dead.get_id(), *run, reason.into());
             } else {
                 hub.registry.succeed(&hub, instance, dead.get_id());
             }

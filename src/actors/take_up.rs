@@ -34,10 +34,6 @@ impl State {
             self.hub.backlog.was_read(&self.id);
         }
         let snapshot = snapshot?;
-        if self.hub.has_lost() {
-            let running: Vec<_> = snapshot.running().collect();
-            self.hub.running().executor.stop_others(&self.id, snapshot.run(), &running);
-        }
         let process_died = unknown_died && self.hub.blames_process(snapshot.run());
         let mut live = self.live(myself, snapshot)?;
         live.resume(process_died).await;
@@ -57,9 +53,6 @@ impl State {
                 Ok(snapshot) => snapshot,
                 Err(damaged) => return Err(self.unreadable(damaged.into(), version).await),
             };
-            if self.hub.has_lost() {
-                snapshot.skip_lost_transitions();
-            }
             let hash = snapshot.definition();
             let Some(definition) = self.hub.definitions.get(&hash) else { return self.take_over(snapshot).await };
             match fill_frames(store, definition.program(), &mut snapshot).await {
@@ -132,7 +125,10 @@ impl State {
     /// Sets the instance aside if it is still what was seen; its head stays as it is.
     pub(super) async fn quarantine(&self, reason: &str, seen: Version) -> MailError {
         match quarantine(&self.hub, &self.id, reason, seen).await {
-            Ok(()) => MailError::Quarantined(Status::Quarantined { reason: reason.into() }),
+            Ok(()) => {
+                self.hub.stop_attempts(&self.id);
+                MailError::Quarantined(Status::Quarantined { reason: reason.into() })
+            }
             Err(CommitError::Store(error)) => MailError::Store(error),
             Err(CommitError::Conflict(_)) => MailError::Fenced,
         }
@@ -142,10 +138,7 @@ impl State {
     pub(super) async fn release(&mut self, myself: &ActorRef<InstanceMessage>) -> Result<(), MailError> {
         let hub = Arc::clone(&self.hub);
         let stored = load(&*hub.store, &self.id).await.map_err(MailError::from)?;
-        let mut stored = stored.ok_or(MailError::NotFound)?;
-        if hub.has_lost() {
-            stored.snapshot.skip_lost_transitions();
-        }
+        let stored = stored.ok_or(MailError::NotFound)?;
         let hash = stored.snapshot.definition();
         let definition = hub.definitions.get(&hash).ok_or(MailError::NotRegistered(hash))?;
         let codec = stored.snapshot.codec();
@@ -164,6 +157,8 @@ impl State {
                 return Err(error);
             }
         };
+        // Those from before it was set aside: all are handed out again.
+        hub.stop_attempts(&self.id);
         let mut live = self.live(myself, *snapshot)?;
         live.perform(effects).await;
         self.being = Being::Live(live);

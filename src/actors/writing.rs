@@ -31,7 +31,10 @@ impl Live {
         let setting = setting(&self.hub, &self.definition);
         let Moved { deferrable, refused, effects } = match self.unwritten.apply(&setting, &mut self.snapshot, event) {
             Ok(moved) => moved,
-            Err(refusal) => return self.answer(reply, Some(refusal)),
+            Err(refusal) => {
+                self.forget_with_pending(recorded);
+                return self.answer(reply, Some(refusal));
+            }
         };
         if let Some(ticket) = recorded.filter(|_| deferrable.is_some_and(|builds_on| self.may_defer(builds_on))) {
             self.deferred.push(ticket);
@@ -39,9 +42,7 @@ impl Live {
             return self.perform(effects).await;
         }
         if self.unwritten.is_empty() {
-            if let Some(ticket) = recorded {
-                self.forget(self.run(), ticket);
-            }
+            self.forget_with_pending(recorded);
             // Nothing to write; the effects still wait for what they were computed from.
             match self.pending.back_mut() {
                 Some(pending) => pending.effects.extend(effects),
@@ -51,6 +52,16 @@ impl Live {
             self.write(effects, recorded);
         }
         self.answer(reply, refused);
+    }
+
+    /// An outcome that changed nothing: it was reported before, and that may not be durable yet.
+    pub(super) fn forget_with_pending(&mut self, recorded: Option<Ticket>) {
+        let Some(ticket) = recorded else { return };
+        match self.pending.back_mut() {
+            _ if !self.unwritten.is_empty() => self.deferred.push(ticket),
+            Some(pending) => pending.deferred.push(ticket),
+            None => self.forget(self.run(), ticket),
+        }
     }
 
     /// Whether one more result may wait for a later commit, if what led to it up to this transition is durable.
@@ -136,7 +147,6 @@ impl Live {
     /// Ends what waits: nobody is told "done". Tasks go on; whoever takes the instance up next finds those that
     /// something durable knows of, and stops the others.
     pub(super) fn abandon(&mut self, reason: &MailError) {
-        self.hub.note_lost();
         let answers = self.pending.drain(..).flat_map(|pending| pending.answers).map(|(reply, _)| reply);
         for reply in answers.chain(self.deletion.take()) {
             reply.send(Err(reason.clone()));
@@ -146,7 +156,7 @@ impl Live {
             drop(replacement);
         }
         if *reason == MailError::Fenced {
-            self.stop_tasks();
+            self.hub.stop_attempts(self.snapshot.instance());
         }
     }
 

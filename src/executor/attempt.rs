@@ -9,7 +9,9 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
-use super::{AttemptKey, Executor, Job, PollMark};
+use super::blocking::{Thread, on_thread};
+use super::watchdog::Seat;
+use super::{AttemptKey, Executor, Job, Serial};
 use crate::clock::{BoxFuture, Clock};
 use crate::definition::{AttemptFailure, FailureKind};
 use crate::machine::Outcome;
@@ -23,16 +25,33 @@ const RECORD_START_AFTER: Duration = Duration::from_millis(50);
 /// The right to run, given back however the attempt ends.
 pub(super) struct Slot {
     executor: Arc<Executor>,
-    pub(super) key: AttemptKey,
+    key: AttemptKey,
+    serial: Serial,
     /// Whether it ran to its end, as against being dropped.
-    pub(super) ended: bool,
+    has_ended: bool,
     /// For the watchdog.
-    pub(super) mark: Arc<PollMark>,
+    seat: Seat,
 }
 
 impl Slot {
-    pub(super) fn new(executor: Arc<Executor>, key: AttemptKey, mark: Arc<PollMark>) -> Self {
-        Self { executor, key, ended: false, mark }
+    pub(super) fn new(executor: Arc<Executor>, key: AttemptKey, serial: Serial, seat: Seat) -> Self {
+        Self { executor, key, serial, has_ended: false, seat }
+    }
+
+    pub(super) fn key(&self) -> &AttemptKey {
+        &self.key
+    }
+
+    pub(super) fn serial(&self) -> Serial {
+        self.serial
+    }
+
+    pub(super) fn has_ended(&self) -> bool {
+        self.has_ended
+    }
+
+    pub(super) fn seat(&self) -> &Seat {
+        &self.seat
     }
 
     /// The attempt, as a future small enough to be spawned for each: what only some need is boxed.
@@ -41,36 +60,36 @@ impl Slot {
         job: Job,
         token: CancellationToken,
         gate: Option<oneshot::Receiver<()>>,
+        thread: Option<Thread>,
     ) -> impl Future<Output = ()> + Send + 'static {
-        let plain = gate.is_none() && job.run.timeout.is_none() && !is_blocking(&job);
+        let plain = gate.is_none() && job.run.timeout.is_none() && thread.is_none();
         let work = if plain {
             let call = call(job, self.executor.clock.now(), &token);
             Box::pin(async move { until_cancelled(call, &token).await }) as BoxFuture<'static, _>
         } else {
-            Box::pin(watched(Arc::clone(&self.executor), job, token, gate))
+            Box::pin(watched(Arc::clone(&self.executor), self.serial, job, token, gate, thread))
         };
         async move {
             let mut slot = self;
             let ended = {
                 let mut working = pin!(caught(work));
                 poll_fn(|context| {
-                    let _polling = slot.mark.poll(&slot.executor.ticks);
+                    let _polling = slot.seat.poll(&slot.executor.ticks);
                     working.as_mut().poll(context)
                 })
                 .await
             };
-            // A panic here is one of user code that is dropped: a future, or what it holds.
-            let outcome = ended.unwrap_or_else(|panic| Some(Err(AttemptFailure::new(FailureKind::Panicked, panic))));
-            if let Some(outcome) = outcome {
-                slot.executor.finish(&slot.key, outcome);
-            }
-            slot.ended = true;
+            let outcome = match ended {
+                Ok(Some(outcome)) => outcome,
+                // Stopped, and nothing waits for this; but whatever else it may be, an instance must not wait for ever.
+                Ok(None) => Err(AttemptFailure::new(FailureKind::Error, "it was cancelled from within")),
+                // One of user code that is dropped: a future, or what it holds.
+                Err(panic) => Err(AttemptFailure::new(FailureKind::Panicked, panic)),
+            };
+            slot.executor.finish(&slot.key, slot.serial, outcome);
+            slot.has_ended = true;
         }
     }
-}
-
-fn is_blocking(job: &Job) -> bool {
-    job.caller.options(&job.run).is_some_and(|options| options.blocking)
 }
 
 fn call(job: Job, started_at: Timestamp, token: &CancellationToken) -> impl Future<Output = Outcome> + Send + use<> {
@@ -97,23 +116,30 @@ pub(crate) async fn until_cancelled<T>(future: impl Future<Output = T> + Send, t
 /// cancelled.
 async fn watched(
     executor: Arc<Executor>,
+    serial: Serial,
     job: Job,
     token: CancellationToken,
     gate: Option<oneshot::Receiver<()>>,
+    thread: Option<Thread>,
 ) -> Option<Outcome> {
-    let (clock, key) = (&*executor.clock, job.key.clone());
+    let (clock, key) = (Arc::clone(&executor.clock), job.key.clone());
     if let Some(gate) = gate {
-        executor.sink.started(&key, first_start(&job, clock.now()));
+        executor.sink.started(&key, serial, clock.now().before(passed(&job)));
         tokio::select! {
             gone = gate => if gone.is_err() { return None },
             () = token.cancelled() => return None,
         }
     }
-    let started_at = clock.now();
-    let first_start = first_start(&job, started_at);
-    let (timeout, announced, blocking) = (job.run.timeout, job.run.announce, is_blocking(&job));
-    let call = Box::pin(call(job, started_at, &token));
-    let ended = attempt(clock, call, timeout, blocking, &token);
+    let (timeout, announced, passed) = (job.run.timeout, job.run.announce, passed(&job));
+    let (call, started_at) = match thread {
+        Some(thread) => {
+            let (calling, calling_token) = (Arc::clone(&clock), token.clone());
+            let begin = move || begin(job, &*calling, &calling_token);
+            on_thread(begin, Some(thread), token.clone()).await?
+        }
+        None => begin(job, &*clock, &token),
+    };
+    let ended = attempt(&*clock, call, timeout, &token);
     if announced || timeout.is_none_or(|timeout| timeout <= RECORD_START_AFTER) {
         return ended.await;
     }
@@ -122,20 +148,25 @@ async fn watched(
     tokio::select! {
         biased;
         outcome = &mut ended => return outcome,
-        () = clock.sleep(RECORD_START_AFTER) => executor.sink.started(&key, first_start),
+        () = clock.sleep(RECORD_START_AFTER) => executor.sink.started(&key, serial, started_at.before(passed)),
     }
-    // Whom this has woken, the instance's actor, waits in a place of this thread that no other one takes tasks from
+    // The instance's actor, which this has woken, waits in a place of this thread that no other one takes tasks from
     // (tokio's LIFO slot): should the attempt block now, it would wait as long.
     tokio::task::yield_now().await;
     ended.await
 }
 
-/// When the attempt would have started had it not been interrupted: what is left of its timeout says so.
-fn first_start(job: &Job, now: Timestamp) -> Timestamp {
+fn begin(job: Job, clock: &dyn Clock, token: &CancellationToken) -> (BoxFuture<'static, Outcome>, Timestamp) {
+    let now = clock.now();
+    (Box::pin(call(job, now, token)), now)
+}
+
+/// How much of its timeout the attempt had used up before it was interrupted.
+fn passed(job: &Job) -> Duration {
     let whole = job.caller.options(&job.run).and_then(|options| options.timeout);
     match (whole, job.run.timeout) {
-        (Some(whole), Some(left)) => now.before(whole.saturating_sub(left)),
-        _ => now,
+        (Some(whole), Some(left)) => whole.saturating_sub(left),
+        _ => Duration::ZERO,
     }
 }
 
@@ -144,10 +175,8 @@ pub(crate) async fn attempt(
     clock: &dyn Clock,
     call: BoxFuture<'static, Outcome>,
     timeout: Option<Duration>,
-    blocking: bool,
     token: &CancellationToken,
 ) -> Option<Outcome> {
-    let call = if blocking { on_blocking_pool(call, token.clone()) } else { call };
     let timed_out = async {
         match timeout {
             Some(timeout) => clock.sleep(timeout).await,
@@ -170,26 +199,4 @@ impl Drop for Slot {
     fn drop(&mut self) {
         self.executor.release(self);
     }
-}
-
-/// Moves an attempt to the pool for blocking work. Dropping the future it gives does not stop a thread, so the token is
-/// watched there too.
-fn on_blocking_pool(call: BoxFuture<'static, Outcome>, token: CancellationToken) -> BoxFuture<'static, Outcome> {
-    let handle = tokio::runtime::Handle::current();
-    let outcome = tokio::task::spawn_blocking(move || {
-        handle.block_on(async {
-            tokio::select! {
-                biased;
-                () = token.cancelled() => None,
-                outcome = call => Some(outcome),
-            }
-        })
-    });
-    Box::pin(async move {
-        match outcome.await {
-            Ok(Some(outcome)) => outcome,
-            // Cancelled: whoever cancelled it has dropped this future. Or the pool is shutting down with the process.
-            Ok(None) | Err(_) => std::future::pending().await,
-        }
-    })
 }

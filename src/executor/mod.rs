@@ -3,24 +3,29 @@
 //! Not an actor: a table behind a lock and spawned tasks. It reports to a [`Sink`] and knows nothing of who listens.
 
 mod attempt;
+mod blocking;
+mod queue;
+mod table;
 mod watchdog;
 
-use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
-use foldhash::HashMap;
 use tokio::sync::{Notify, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use attempt::Slot;
 pub(crate) use attempt::{attempt, until_cancelled};
+use blocking::Thread;
+pub(crate) use blocking::on_thread;
+use queue::{LineKey, Queue};
+use table::{Attempt, Phase, Table};
 pub use watchdog::Stalled;
+use watchdog::Ticks;
 pub(crate) use watchdog::Watchdog;
-use watchdog::{PollMark, PollMarks, Ticks};
 
 use crate::clock::Clock;
-use crate::definition::{Names as _, Priority};
+use crate::definition::Names as _;
 use crate::id::{InstanceId, NodePath, RunId};
 use crate::lifecycle::Caller;
 use crate::limits::Limits;
@@ -28,21 +33,26 @@ use crate::machine::{Outcome, Run, Ticket};
 use crate::time::Timestamp;
 
 /// An attempt, in the whole runtime.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct AttemptKey {
     pub(crate) instance: InstanceId,
     pub(crate) run: RunId,
     pub(crate) ticket: Ticket,
 }
 
-/// Who is told what becomes of an attempt.
+/// The number of a job, which the executor gives once. A ticket is given again if the transition that issued it was never
+/// durable; so reports carry this number too, and a late one of the first job is not taken for one of the second.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Serial(u64);
+
+/// Takes what becomes of attempts.
 pub(crate) trait Sink: Send + Sync + 'static {
     /// It got its slot.
-    fn started(&self, key: &AttemptKey, at: Timestamp);
+    fn started(&self, key: &AttemptKey, serial: Serial, at: Timestamp);
     /// It was taken back before it got its slot.
     fn withdrawn(&self, key: &AttemptKey);
     /// It ended.
-    fn finished(&self, key: &AttemptKey, outcome: Outcome);
+    fn finished(&self, key: &AttemptKey, serial: Serial, outcome: Outcome);
 }
 
 /// An attempt to run.
@@ -52,11 +62,17 @@ pub(crate) struct Job {
     pub(crate) caller: Caller,
 }
 
+impl Job {
+    fn is_blocking(&self) -> bool {
+        self.caller.options(&self.run).is_some_and(|options| options.blocking)
+    }
+}
+
 pub(crate) struct Executor {
     clock: Arc<dyn Clock>,
     sink: Arc<dyn Sink>,
     slots: usize,
-    aging: Duration,
+    threads: usize,
     table: Mutex<Table>,
     /// Counted by the watchdog.
     ticks: Ticks,
@@ -67,55 +83,25 @@ pub(crate) struct Executor {
     tokio: tokio::runtime::Handle,
 }
 
-#[derive(Default)]
-struct Table {
-    running: usize,
-    /// By urgency, then in order of arrival.
-    queue: BTreeMap<(Timestamp, u64), Job>,
-    /// Attempts to be run alone that wait for the one before them, in the same order.
-    alone: BTreeMap<(Timestamp, u64), Job>,
-    /// Which of them has its turn: until its outcome is recorded, or it would be blamed for what the next one does.
-    turn: Option<AttemptKey>,
-    arrivals: u64,
-    /// The latest time at which something was queued: the wall clock may be set back, and who came before stays before.
-    queued_at: Option<Timestamp>,
-    known: HashMap<AttemptKey, Known>,
-    marks: PollMarks,
-    closed: bool,
-}
-
-/// ```text
-/// Queued ──slot──> Running ──> Finished ──forget──> gone
-///    \──withdraw────\──stop───────────────────────^
-/// ```
-enum Known {
-    Queued((Timestamp, u64)),
-    Running {
-        token: CancellationToken,
-        go_ahead: Option<oneshot::Sender<()>>,
-        node: NodePath,
-        mark: Arc<PollMark>,
-    },
-    /// Kept until the instance has the outcome durable, so that it is not lost with an actor.
-    Finished(Outcome),
-}
-
 /// An attempt that has its slot and is not spawned yet: that happens outside the lock.
 struct Ready {
     slot: Slot,
     job: Job,
     token: CancellationToken,
     gate: Option<oneshot::Receiver<()>>,
+    /// For one that blocks.
+    thread: Option<Thread>,
 }
 
 impl Executor {
     pub(crate) fn new(limits: &Limits, clock: Arc<dyn Clock>, sink: Arc<dyn Sink>) -> Arc<Self> {
+        let aging = Duration::from_secs(limits.priority_aging_seconds.max(1));
         Arc::new_cyclic(|myself| Self {
             clock,
             sink,
             slots: limits.tasks_running_max.max(1),
-            aging: Duration::from_secs(limits.priority_aging_seconds.max(1)),
-            table: Mutex::default(),
+            threads: limits.blocking_tasks_running_max.max(1),
+            table: Mutex::new(Table::new(Queue::new(aging))),
             ticks: Ticks::new(),
             idle: Notify::new(),
             myself: myself.clone(),
@@ -131,7 +117,7 @@ impl Executor {
     pub(crate) fn submit(&self, job: Job) {
         let ready = {
             let mut table = self.table();
-            if table.closed || table.known.contains_key(&job.key) {
+            if table.closed || table.get(&job.key).is_some() {
                 return;
             }
             self.admit(&mut table, job)
@@ -141,78 +127,70 @@ impl Executor {
 
     /// Gives an attempt a slot, or its place in a queue.
     fn admit(&self, table: &mut Table, job: Job) -> Option<Ready> {
+        let serial = table.new_serial();
         let waits_its_turn = job.run.alone && table.turn.is_some();
         if job.run.alone && !waits_its_turn {
-            table.turn = Some(job.key.clone());
+            table.turn = Some(serial);
         }
-        if table.running < self.slots && !waits_its_turn {
-            return self.take_slot(table, job);
+        let has_thread = table.threads < self.threads || !job.is_blocking();
+        if table.running < self.slots && has_thread && !waits_its_turn {
+            return self.take_slot(table, serial, job);
         }
-        let place = self.place(table, &job);
-        table.known.insert(job.key.clone(), Known::Queued(place));
+        table.insert(&job.key, Attempt { serial, phase: Phase::Queued(LineKey::of(&job)) });
         if waits_its_turn {
-            table.alone.insert(place, job);
+            table.alone.insert(serial, job);
         } else {
-            table.queue.insert(place, job);
+            table.queue.push(self.clock.now(), serial, job);
         }
         None
     }
 
-    /// Waiting raises by one priority per `aging`: the same order as that of these points in time.
-    fn place(&self, table: &mut Table, job: &Job) -> (Timestamp, u64) {
-        let priority = job.caller.options(&job.run).map_or(Priority::default(), |options| options.priority);
-        table.arrivals += 1;
-        let now = table.queued_at.map_or(self.clock.now(), |latest| latest.max(self.clock.now()));
-        table.queued_at = Some(now);
-        (now.after(self.aging * u32::from(priority as u8)), table.arrivals)
-    }
-
-    fn take_slot(&self, table: &mut Table, job: Job) -> Option<Ready> {
+    fn take_slot(&self, table: &mut Table, serial: Serial, job: Job) -> Option<Ready> {
         let executor = self.myself.upgrade()?;
         let token = CancellationToken::new();
         let (go_ahead, gate) = job.run.announce.then(oneshot::channel).unzip();
         table.running += 1;
+        let thread = job.is_blocking().then(|| Thread::take(&executor, table));
         let node = job.caller.definition.program().path(job.run.node).cloned().unwrap_or_else(|| NodePath::new(""));
-        let mark = table.marks.take();
-        let slot = Slot::new(executor, job.key.clone(), Arc::clone(&mark));
-        table.known.insert(job.key.clone(), Known::Running { token: token.clone(), go_ahead, node, mark });
-        Some(Ready { slot, job, token, gate })
+        let seat = table.marks.take(job.key.instance.clone(), node);
+        table.insert(&job.key, Attempt { serial, phase: Phase::Running { token: token.clone(), go_ahead } });
+        let slot = Slot::new(executor, job.key.clone(), serial, seat);
+        Some(Ready { slot, job, token, gate, thread })
     }
 
     /// Outside the lock: a tokio runtime that is going down drops what is spawned on the spot, and with it the slot.
     fn spawn(&self, ready: Option<Ready>) {
-        if let Some(Ready { slot, job, token, gate }) = ready {
-            self.tokio.spawn(slot.run(job, token, gate));
+        if let Some(Ready { slot, job, token, gate, thread }) = ready {
+            self.tokio.spawn(slot.run(job, token, gate, thread));
         }
     }
 
     /// Whether an attempt is queued or running here, or has an outcome that its instance has not recorded.
     pub(crate) fn knows(&self, key: &AttemptKey) -> bool {
-        match self.table().known.get(key) {
-            Some(Known::Running { token, .. }) => !token.is_cancelled(),
-            Some(Known::Queued(_) | Known::Finished(_)) => true,
-            None => false,
-        }
+        self.table().get(key).is_some()
+    }
+
+    /// Whether this is the job that an attempt stands for now: reports of any other one are late.
+    pub(crate) fn is_current(&self, key: &AttemptKey, serial: Serial) -> bool {
+        self.table().get(key).is_some_and(|attempt| attempt.serial == serial)
     }
 
     /// Reports an outcome once more, to the successor of an actor that may have lost it.
     pub(crate) fn report_again(&self, key: &AttemptKey) {
-        let outcome = match self.table().known.get(key) {
-            Some(Known::Finished(outcome)) => outcome.clone(),
+        let (serial, outcome) = match self.table().get(key) {
+            Some(Attempt { serial, phase: Phase::Finished(outcome) }) => (*serial, outcome.clone()),
             _ => return,
         };
-        self.sink.finished(key, outcome);
+        self.sink.finished(key, serial, outcome);
     }
 
-    /// The outcome is durable, or nobody wants it.
+    /// The outcome is durable, or nothing wants it.
     pub(crate) fn forget(&self, key: &AttemptKey) {
         let ready = {
             let mut table = self.table();
-            if !matches!(table.known.get(key), Some(Known::Finished(_))) {
-                return;
-            }
-            table.known.remove(key);
-            table.end_turn(key);
+            let is_finished = |attempt: &Attempt| matches!(attempt.phase, Phase::Finished(_));
+            let Some(attempt) = table.remove_if(key, is_finished) else { return };
+            table.end_turn(self.clock.now(), attempt.serial);
             self.next(&mut table)
         };
         self.spawn(ready);
@@ -220,7 +198,7 @@ impl Executor {
 
     /// Lets an attempt that announced its start go ahead.
     pub(crate) fn proceed(&self, key: &AttemptKey) {
-        if let Some(Known::Running { go_ahead, .. }) = self.table().known.get_mut(key)
+        if let Some(Phase::Running { go_ahead, .. }) = self.table().get_mut(key).map(|attempt| &mut attempt.phase)
             && let Some(go_ahead) = go_ahead.take()
         {
             // It may have been cancelled meanwhile.
@@ -230,7 +208,12 @@ impl Executor {
 
     /// Takes an attempt back if it still waits for its slot.
     pub(crate) fn withdraw(&self, key: &AttemptKey) {
-        let withdrawn = self.table().unqueue(key);
+        let (withdrawn, ready) = {
+            let mut table = self.table();
+            let withdrawn = table.unqueue(self.clock.now(), key);
+            (withdrawn, self.next(&mut table))
+        };
+        self.spawn(ready);
         if withdrawn {
             self.sink.withdrawn(key);
         }
@@ -238,23 +221,31 @@ impl Executor {
 
     /// Cancels an attempt: its token is cancelled, its future dropped, and nothing is reported.
     pub(crate) fn stop(&self, key: &AttemptKey) {
-        {
-            let mut table = self.table();
-            if table.unqueue(key) {
-                return;
+        let ready = {
+            let (mut table, now) = (self.table(), self.clock.now());
+            if !table.unqueue(now, key)
+                && let Some(Attempt { serial, phase }) = table.remove_if(key, |_| true)
+            {
+                match phase {
+                    // Its slot is given back when its future is dropped, and its turn with it.
+                    Phase::Running { token, .. } => token.cancel(),
+                    Phase::Queued(_) | Phase::Finished(_) => table.end_turn(now, serial),
+                }
             }
-            if let Some(Known::Running { token, .. }) = table.known.get(key) {
-                token.cancel();
-            }
-        }
-        self.forget(key);
+            self.next(&mut table)
+        };
+        self.spawn(ready);
     }
 
-    /// Cancels and forgets all attempts of a run but these: whoever handed them out could not make durable what led to them.
-    /// Looks at all there are.
-    pub(crate) fn stop_others(&self, instance: &InstanceId, run: RunId, kept: &[Ticket]) {
-        let is_other = |key: &&AttemptKey| (&key.instance, key.run) == (instance, run) && !kept.contains(&key.ticket);
-        let others: Vec<_> = self.table().known.keys().filter(is_other).cloned().collect();
+    /// Cancels and forgets all attempts of an instance, of whatever run.
+    pub(crate) fn stop_instance(&self, instance: &InstanceId) {
+        self.stop_others(instance, None);
+    }
+
+    /// Cancels and forgets all attempts of an instance, of whatever run, but these, which whatever takes it up adopts. Costs what
+    /// is found.
+    pub(crate) fn stop_others(&self, instance: &InstanceId, kept: Option<(RunId, &[Ticket])>) {
+        let others = self.table().others(instance, kept);
         for key in &others {
             self.stop(key);
         }
@@ -263,15 +254,9 @@ impl Executor {
     /// Starts nothing more, waits until what runs has ended or `grace` is over, and cancels the rest. What was not run to
     /// its end is reported as withdrawn: it runs again when the instance is taken up the next time.
     pub(crate) async fn close(&self, grace: Duration) {
-        let queued = {
-            let mut table = self.table();
-            table.closed = true;
-            let mut queued = std::mem::take(&mut table.queue);
-            queued.append(&mut table.alone);
-            queued
-        };
-        for job in queued.into_values() {
-            self.table().known.remove(&job.key);
+        let queued = self.table().close();
+        for (serial, job) in queued {
+            self.table().remove_if(&job.key, |attempt| attempt.serial == serial);
             self.sink.withdrawn(&job.key);
         }
         tokio::select! {
@@ -300,10 +285,10 @@ impl Executor {
         let mut table = self.table();
         table.close();
         let mut stopped = Vec::new();
-        for (key, known) in &table.known {
-            if let Known::Running { token, .. } = known {
+        for key in table.all_running() {
+            if let Some(Attempt { phase: Phase::Running { token, .. }, .. }) = table.remove_if(&key, |_| true) {
                 token.cancel();
-                stopped.push(key.clone());
+                stopped.push(key);
             }
         }
         stopped
@@ -313,13 +298,16 @@ impl Executor {
     fn release(&self, slot: &Slot) {
         let ready = {
             let mut table = self.table();
-            if let Some(Known::Running { .. }) = table.known.get(&slot.key) {
-                table.known.remove(&slot.key);
-                table.end_turn(&slot.key);
+            let (key, serial) = (slot.key(), slot.serial());
+            let gone = |attempt: &Attempt| attempt.serial == serial && !matches!(attempt.phase, Phase::Finished(_));
+            table.remove_if(key, gone);
+            let is_kept = table.get(key).is_some_and(|attempt| attempt.serial == serial);
+            if !is_kept {
+                table.end_turn(self.clock.now(), serial);
             }
             table.running -= 1;
-            table.marks.give_back(&slot.mark);
-            if !slot.ended {
+            table.marks.give_back(slot.seat());
+            if !slot.has_ended() {
                 // The tokio runtime drops its tasks: what was started now would be dropped as well.
                 table.close();
             }
@@ -331,44 +319,31 @@ impl Executor {
         self.spawn(ready);
     }
 
+    /// Gives a thread back: to the next that needs one, if it has a slot as well.
+    fn release_thread(&self) {
+        let ready = {
+            let mut table = self.table();
+            table.threads -= 1;
+            self.next(&mut table)
+        };
+        self.spawn(ready);
+    }
+
     /// The next of the queue, if there is a slot for it.
     fn next(&self, table: &mut Table) -> Option<Ready> {
-        if table.running >= self.slots {
+        if table.running >= self.slots || table.queue.is_empty() {
             return None;
         }
-        let (_, job) = table.queue.pop_first()?;
-        self.take_slot(table, job)
+        let (serial, job) = table.queue.pop(self.clock.now(), table.threads < self.threads)?;
+        self.take_slot(table, serial, job)
     }
 
-    /// Keeps an outcome until it is recorded, and reports it.
-    fn finish(&self, key: &AttemptKey, outcome: Outcome) {
-        self.table().known.insert(key.clone(), Known::Finished(outcome.clone()));
-        self.sink.finished(key, outcome);
-    }
-}
-
-impl Table {
-    fn unqueue(&mut self, key: &AttemptKey) -> bool {
-        let Some(Known::Queued(place)) = self.known.get(key) else { return false };
-        self.queue.remove(place);
-        self.alone.remove(place);
-        self.known.remove(key);
-        self.end_turn(key);
-        true
-    }
-
-    /// If it was this one's turn, the next of those that run alone has it: it queues for a slot like any other.
-    fn end_turn(&mut self, key: &AttemptKey) {
-        if self.turn.as_ref() == Some(key) {
-            let next = self.alone.pop_first();
-            self.turn = next.as_ref().map(|(_, job)| job.key.clone());
-            self.queue.extend(next);
+    /// Keeps an outcome until it is recorded, and reports it; unless the attempt was stopped meanwhile.
+    fn finish(&self, key: &AttemptKey, serial: Serial, outcome: Outcome) {
+        match self.table().get_mut(key) {
+            Some(attempt) if attempt.serial == serial => attempt.phase = Phase::Finished(outcome.clone()),
+            _ => return,
         }
-    }
-
-    fn close(&mut self) {
-        self.closed = true;
-        self.queue.clear();
-        self.alone.clear();
+        self.sink.finished(key, serial, outcome);
     }
 }

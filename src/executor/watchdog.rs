@@ -15,7 +15,7 @@ use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use super::{Executor, Known};
+use super::Executor;
 use crate::id::{InstanceId, NodePath};
 
 /// Between two ticks.
@@ -83,26 +83,52 @@ impl Drop for Polling<'_> {
     }
 }
 
-/// One mark for each attempt that runs, so that looking at all costs nothing that grows with what is queued.
+/// One mark for each slot that was ever taken, so that looking at all costs nothing that grows with what is queued.
 #[derive(Default)]
 pub(super) struct PollMarks {
-    all: Vec<Arc<PollMark>>,
-    free: Vec<Arc<PollMark>>,
+    all: Vec<(Arc<PollMark>, Option<Whose>)>,
+    free: Vec<usize>,
+}
+
+#[derive(Clone)]
+struct Whose {
+    instance: InstanceId,
+    node: NodePath,
+}
+
+/// The mark of an attempt that has its slot.
+pub(super) struct Seat {
+    place: usize,
+    mark: Arc<PollMark>,
+}
+
+impl Seat {
+    pub(super) fn poll(&self, ticks: &Ticks) -> Polling<'_> {
+        self.mark.poll(ticks)
+    }
 }
 
 impl PollMarks {
-    pub(super) fn take(&mut self) -> Arc<PollMark> {
-        if let Some(mark) = self.free.pop() {
-            mark.told.store(false, Ordering::Relaxed);
-            return mark;
-        }
-        let mark = Arc::<PollMark>::default();
-        self.all.push(Arc::clone(&mark));
-        mark
+    pub(super) fn take(&mut self, instance: InstanceId, node: NodePath) -> Seat {
+        let place = self.free.pop().unwrap_or_else(|| {
+            self.all.push((Arc::default(), None));
+            self.all.len() - 1
+        });
+        let Some((mark, whose)) = self.all.get_mut(place) else { unreachable!("free places are places") };
+        mark.told.store(false, Ordering::Relaxed);
+        *whose = Some(Whose { instance, node });
+        Seat { place, mark: Arc::clone(mark) }
     }
 
-    pub(super) fn give_back(&mut self, mark: &Arc<PollMark>) {
-        self.free.push(Arc::clone(mark));
+    pub(super) fn give_back(&mut self, seat: &Seat) {
+        if let Some((_, whose)) = self.all.get_mut(seat.place) {
+            *whose = None;
+        }
+        self.free.push(seat.place);
+    }
+
+    fn marks(&self) -> impl Iterator<Item = &PollMark> {
+        self.all.iter().map(|(mark, _)| &**mark)
     }
 }
 
@@ -150,26 +176,18 @@ impl Executor {
     /// In whole ticks.
     fn longest_poll(&self) -> u64 {
         let now = self.ticks.now();
-        self.table().marks.all.iter().map(|mark| mark.lasts(now)).max().unwrap_or_default()
+        self.table().marks.marks().map(|mark| mark.lasts(now)).max().unwrap_or_default()
     }
 
     fn find_stalled(&self, wanted: impl Fn(&PollMark) -> bool) -> Vec<Stalled> {
         let now = self.ticks.now();
         let table = self.table();
-        let lasting = table.marks.all.iter().map(|mark| (mark, mark.lasts(now)));
-        let stalled = lasting.filter(|(mark, ticks)| *ticks >= STALLED_TICKS && wanted(mark));
-        // Rare, so whose mark it is may take a search.
-        stalled.filter_map(|(mark, ticks)| table.whose(mark, TICK * u32::try_from(ticks).unwrap_or(u32::MAX))).collect()
-    }
-}
-
-impl super::Table {
-    fn whose(&self, wanted: &Arc<PollMark>, stalled_for: Duration) -> Option<Stalled> {
-        self.known.iter().find_map(|(key, known)| match known {
-            Known::Running { mark, node, .. } if Arc::ptr_eq(mark, wanted) => {
-                Some(Stalled { instance: key.instance.clone(), node: node.clone(), stalled_for })
-            }
-            _ => None,
-        })
+        let lasting = table.marks.all.iter().map(|(mark, whose)| (mark, mark.lasts(now), whose));
+        let stalled = lasting.filter(|(mark, ticks, _)| *ticks >= STALLED_TICKS && wanted(mark));
+        let stalled = stalled.filter_map(|(_, ticks, whose)| {
+            let Whose { instance, node } = whose.clone()?;
+            Some(Stalled { instance, node, stalled_for: TICK * u32::try_from(ticks).unwrap_or(u32::MAX) })
+        });
+        stalled.collect()
     }
 }

@@ -59,7 +59,6 @@ pub fn start(setting: &Setting<'_>, new: NewRun) -> (Snapshot, Transition) {
         run: new.run,
         seq: 0,
         stamp: Stamp::NONE,
-        seq_min: 0,
         definition: setting.program.hash(),
         codec: new.codec,
         started_at: setting.now,
@@ -99,7 +98,7 @@ pub fn apply(setting: &Setting<'_>, snapshot: &mut Snapshot, event: Event) -> Re
     };
     let mut mover = Mover::new(setting, snapshot);
     match event {
-        Event::Resumed { alive, process_died } => mover.resume(&alive, process_died),
+        Event::Resumed { alive, process_died } => mover.resume(alive, process_died),
         Event::AttemptStarted { ticket, at } => mover.attempt_started(ticket, at),
         Event::AttemptWithdrawn { ticket } => mover.attempt_withdrawn(ticket),
         Event::AttemptFinished { ticket, outcome } => mover.attempt_finished(ticket, outcome),
@@ -254,7 +253,7 @@ impl<'a> Mover<'a> {
 
     /// The number this transition will have.
     pub(super) fn seq(&self) -> u64 {
-        self.snapshot.seq.saturating_add(1).max(self.snapshot.seq_min)
+        self.snapshot.seq.saturating_add(1)
     }
 
     /// Brings the records of branches in line with the frames.

@@ -173,7 +173,6 @@ pub fn decode_head(instance: &InstanceId, head: &Bytes) -> Result<Snapshot, Dama
         run: index.run,
         seq: index.seq,
         stamp: index.stamp,
-        seq_min: 0,
         definition: index.definition,
         codec: envelope.codec,
         started_at: record.start,

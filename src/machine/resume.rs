@@ -9,10 +9,13 @@ use crate::limits::DEATHS_MAX;
 use crate::time::Timestamp;
 
 impl Mover<'_> {
-    pub(super) fn resume(&mut self, alive: &[Ticket], process_died: bool) {
+    pub(super) fn resume(&mut self, mut alive: Vec<Ticket>, process_died: bool) {
         if self.snapshot.end.is_some() {
             return;
         }
+        // Each frame looks itself up.
+        alive.sort_unstable();
+        let alive = &*alive;
         if let Some(reason) = self.too_many_deaths(alive, process_died) {
             self.effects.push(Effect::Quarantine { reason: reason.into() });
             return;
@@ -21,11 +24,12 @@ impl Mover<'_> {
         self.wake();
     }
 
-    /// Checked first, so that a quarantined instance's head stays as it is.
+    /// Checked first, so that a quarantined instance's head stays as it is. `alive` is sorted.
     fn too_many_deaths(&self, alive: &[Ticket], process_died: bool) -> Option<String> {
         self.snapshot.frames.iter().filter(|_| process_died).find_map(|(id, frame)| match frame.phase {
             Phase::Task { issued, stage: Stage::Running { since: Some(_) }, deaths, .. }
-                if deaths.saturating_add(1) >= DEATHS_MAX && !alive.contains(&Ticket { frame: id, issued }) =>
+                if deaths.saturating_add(1) >= DEATHS_MAX
+                    && alive.binary_search(&Ticket { frame: id, issued }).is_err() =>
             {
                 let task = self.program.path(frame.node).map_or("", |path| path.as_str());
                 Some(format!("the process died {DEATHS_MAX} times in a row while task `{task}` was running"))
@@ -38,14 +42,15 @@ impl Mover<'_> {
         let Some(frame) = self.snapshot.frames.get(id) else { return };
         let Phase::Task { issued, ref stage, deaths, .. } = frame.phase else { return };
         let ticket = Ticket { frame: id, issued };
+        let is_alive = alive.binary_search(&ticket).is_ok();
         match stage {
             Stage::Ready => self.start_attempt(id),
             Stage::Backoff { .. } => {}
             // Its announcement may have been lost with the actor it was made to.
-            Stage::Running { since: None } if alive.contains(&ticket) && deaths > 0 => {
+            Stage::Running { since: None } if is_alive && deaths > 0 => {
                 self.attempt_started(ticket, self.now);
             }
-            Stage::Running { .. } if alive.contains(&ticket) => self.effects.push(Effect::Proceed { ticket }),
+            Stage::Running { .. } if is_alive => self.effects.push(Effect::Proceed { ticket }),
             Stage::Running { since } => {
                 let since = *since;
                 self.hand_out_again(id, since, process_died);

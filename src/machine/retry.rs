@@ -61,7 +61,7 @@ impl Mover<'_> {
                 self.snapshot.frames.update(id, start_anew);
             }
         }
-        self.resume(&[], false);
+        self.resume(Vec::new(), false);
     }
 }
 

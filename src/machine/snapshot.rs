@@ -13,9 +13,6 @@ use crate::definition::FailureKind;
 use crate::id::{DefinitionHash, InstanceId, RunId, Stamp};
 use crate::time::Timestamp;
 
-/// More transitions than anybody has in memory.
-const LOST_TRANSITIONS_MAX: u64 = 1 << 32;
-
 /// The whole durable state of an instance after transition number [`seq`](Snapshot::seq).
 #[derive(Clone, Debug)]
 pub struct Snapshot {
@@ -24,8 +21,6 @@ pub struct Snapshot {
     pub(crate) seq: u64,
     /// The stamp of the write that holds this state, or of the last one before it; set by whoever writes.
     pub(crate) stamp: Stamp,
-    /// No transition from here on has a number below this. Not stored.
-    pub(crate) seq_min: u64,
     pub(crate) definition: DefinitionHash,
     pub(crate) codec: u8,
     pub(crate) started_at: Timestamp,
@@ -146,12 +141,6 @@ impl Snapshot {
     /// The stamp of the write that holds this state, or of the last one before it.
     pub fn stamp(&self) -> Stamp {
         self.stamp
-    }
-
-    /// Leaves out so many numbers that no transition will have one that a predecessor gave to what it could not make durable:
-    /// attempts are told apart by them.
-    pub(crate) fn skip_lost_transitions(&mut self) {
-        self.seq_min = self.seq.saturating_add(LOST_TRANSITIONS_MAX);
     }
 
     /// The definition it runs on.

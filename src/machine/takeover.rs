@@ -76,12 +76,18 @@ struct Placing<'a> {
     takeover: &'a TakeOver,
     /// The newer definition's nodes by path.
     nodes: HashMap<&'a str, u32>,
+    /// The positions of the newer program's ops by their node, in order: few each.
+    positions: HashMap<u32, Vec<u32>>,
 }
 
 impl<'a> Placing<'a> {
     fn new(newer: &'a Definition, old: &'a Manifest, takeover: &'a TakeOver) -> Self {
         let paths = newer.manifest().nodes.iter().map(|node| node.path.as_str());
-        Self { newer, old, takeover, nodes: paths.zip(0..).collect() }
+        let mut positions = HashMap::<u32, Vec<u32>>::new();
+        for (op, position) in newer.program().ops.iter().zip(0..) {
+            positions.entry(op.node().unwrap_or(u32::MAX)).or_default().push(position);
+        }
+        Self { newer, old, takeover, nodes: paths.zip(0..).collect(), positions }
     }
 
     fn described(&self, node: u32) -> Result<&'a ManifestNode, Misplaced> {
@@ -106,7 +112,7 @@ impl<'a> Placing<'a> {
         let misplaced = |why| Misplaced { node: old.path.to_string(), why };
         let node = self.node(frame.node)?;
         self.check_around(frame.node, node).map_err(misplaced)?;
-        let stands = |op: &&Op| match (op, &frame.phase) {
+        let stands = |op: &Op| match (op, &frame.phase) {
             (Op::Task(_) | Op::Map(_) | Op::Route(_), Phase::Task { .. })
             | (Op::Delay { .. }, Phase::Delay { .. })
             | (Op::Wait(_), Phase::Signal { .. })
@@ -116,8 +122,9 @@ impl<'a> Placing<'a> {
             | (Op::LoopEnd { .. }, Phase::Failed) => op.node() == Some(node),
             _ => false,
         };
-        let ops = &self.newer.program().ops;
-        let position = ops.iter().position(|op| stands(&op)).and_then(|at| u32::try_from(at).ok());
+        let program = self.newer.program();
+        let mut own = self.positions.get(&node).into_iter().flatten().copied();
+        let position = own.find(|position| program.op(*position).is_some_and(stands));
         Ok((position.ok_or_else(|| misplaced("where it cannot be placed"))?, node))
     }
 

@@ -268,3 +268,39 @@ pub(crate) async fn open(path: &std::path::Path) -> everstep::FileStore {
     };
     within(opened).await
 }
+
+/// Counts when it is dropped: put into a task's future, when that is.
+pub(crate) struct DropCounter(pub(crate) Counter);
+
+impl Drop for DropCounter {
+    fn drop(&mut self) {
+        self.0.hit();
+    }
+}
+
+/// Waits until the counter has come this far.
+#[track_caller]
+pub(crate) fn counted(counter: &Counter, least: u32) -> impl Future<Output = ()> {
+    let counter = counter.clone();
+    within(async move {
+        while counter.get() < least {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    })
+}
+
+/// A task that stays at the gate, and counts when its future is dropped.
+pub(crate) fn holding_until_dropped(
+    gate: &Gate,
+    dropped: &Counter,
+) -> impl Fn(u32) -> everstep::BoxFuture<'static, Result<u32, Infallible>> + Send + Sync + use<> {
+    let (gate, dropped) = (gate.clone(), dropped.clone());
+    move |value| {
+        let (gate, dropped) = (gate.clone(), DropCounter(dropped.clone()));
+        Box::pin(async move {
+            let _dropped = dropped;
+            gate.pass().await;
+            Ok(value)
+        })
+    }
+}

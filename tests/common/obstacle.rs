@@ -1,4 +1,5 @@
 //! Something that blocks a thread until the test lets it go on.
+#![allow(dead_code, reason = "each test file uses a part of this")]
 
 use std::convert::Infallible;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};

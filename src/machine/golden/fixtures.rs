@@ -119,7 +119,6 @@ pub(super) fn snapshot(seq: u64) -> Snapshot {
         run: RunId::from_bytes([1, 0x8b, 0xcf, 0xe5, 0x68, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10]),
         seq,
         stamp: STAMP,
-        seq_min: 0,
         definition: definition().hash(),
         codec: 1,
         started_at: NOW,

@@ -83,7 +83,6 @@ fn plain(snapshot: &Snapshot) -> String {
         run,
         seq,
         stamp: _,
-        seq_min,
         definition,
         codec,
         started_at,
@@ -104,7 +103,7 @@ fn plain(snapshot: &Snapshot) -> String {
     let payloads = payloads(snapshot);
     format!(
         "{:#?}\n{:#?}\n{:#?}\n{payloads:x?}",
-        (instance, run, seq, seq_min, definition, codec, started_at, deadline, traceparent),
+        (instance, run, seq, definition, codec, started_at, deadline, traceparent),
         (frames, next_frame, unread_frames, shown, results, pause, end, ended_at),
         (accepted, buffered, buffered_count, buffered_bytes, remembered, numbers, bare, absent),
     )

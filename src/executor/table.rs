@@ -1,0 +1,154 @@
+//! Every attempt there is, instance by instance, and what it is at.
+
+use std::collections::BTreeMap;
+
+use foldhash::HashMap;
+use tokio::sync::oneshot;
+use tokio_util::sync::CancellationToken;
+
+use super::queue::{LineKey, Queue};
+use super::watchdog::PollMarks;
+use super::{AttemptKey, Job, Serial};
+use crate::id::{InstanceId, RunId};
+use crate::machine::{Outcome, Ticket};
+use crate::time::Timestamp;
+
+pub(super) struct Table {
+    pub(super) running: usize,
+    /// Threads of the pool for blocking work that are taken, also by attempts that were given up.
+    pub(super) threads: usize,
+    pub(super) queue: Queue,
+    /// Attempts to be run alone that wait for the one before them, in order of arrival.
+    pub(super) alone: BTreeMap<Serial, Job>,
+    /// The one of them that has its turn: until its outcome is recorded, or it would be blamed for what the next one does.
+    pub(super) turn: Option<Serial>,
+    pub(super) marks: PollMarks,
+    pub(super) closed: bool,
+    serials: u64,
+    /// An instance's attempts stand together, so that all of them are found at once; no entry is empty.
+    instances: HashMap<InstanceId, Attempts>,
+}
+
+type Attempts = BTreeMap<(RunId, Ticket), Attempt>;
+
+pub(super) struct Attempt {
+    pub(super) serial: Serial,
+    pub(super) phase: Phase,
+}
+
+/// ```text
+/// Queued ──slot──> Running ──> Finished ──forget──> gone
+///    \──withdraw────\──stop───────────────────────^
+/// ```
+///
+/// An attempt that is stopped is gone at once, although it holds its slot until its future is dropped.
+pub(super) enum Phase {
+    Queued(LineKey),
+    Running {
+        token: CancellationToken,
+        go_ahead: Option<oneshot::Sender<()>>,
+    },
+    /// Kept until the instance has the outcome durable, so that it is not lost with an actor.
+    Finished(Outcome),
+}
+
+impl Table {
+    pub(super) fn new(queue: Queue) -> Self {
+        Self {
+            running: 0,
+            threads: 0,
+            queue,
+            alone: BTreeMap::new(),
+            turn: None,
+            marks: PollMarks::default(),
+            closed: false,
+            serials: 0,
+            instances: HashMap::default(),
+        }
+    }
+
+    pub(super) fn new_serial(&mut self) -> Serial {
+        self.serials += 1;
+        Serial(self.serials)
+    }
+
+    pub(super) fn get(&self, key: &AttemptKey) -> Option<&Attempt> {
+        self.instances.get(&key.instance)?.get(&(key.run, key.ticket))
+    }
+
+    pub(super) fn get_mut(&mut self, key: &AttemptKey) -> Option<&mut Attempt> {
+        self.instances.get_mut(&key.instance)?.get_mut(&(key.run, key.ticket))
+    }
+
+    pub(super) fn insert(&mut self, key: &AttemptKey, attempt: Attempt) {
+        let place = (key.run, key.ticket);
+        if let Some(attempts) = self.instances.get_mut(&key.instance) {
+            attempts.insert(place, attempt);
+        } else {
+            self.instances.insert(key.instance.clone(), BTreeMap::from([(place, attempt)]));
+        }
+    }
+
+    /// Takes an attempt out, if this will do.
+    pub(super) fn remove_if(&mut self, key: &AttemptKey, will_do: impl Fn(&Attempt) -> bool) -> Option<Attempt> {
+        let attempts = self.instances.get_mut(&key.instance)?;
+        let place = (key.run, key.ticket);
+        attempts.get(&place).filter(|attempt| will_do(attempt))?;
+        let attempt = attempts.remove(&place);
+        if attempts.is_empty() {
+            self.instances.remove(&key.instance);
+        }
+        attempt
+    }
+
+    /// Attempts of an instance, of whatever run, but those of this run that are kept.
+    pub(super) fn others(&self, instance: &InstanceId, kept: Option<(RunId, &[Ticket])>) -> Vec<AttemptKey> {
+        let Some(attempts) = self.instances.get(instance) else { return Vec::new() };
+        let is_kept =
+            |run, ticket| kept.is_some_and(|(of, tickets)| of == run && tickets.binary_search(&ticket).is_ok());
+        let others = attempts.keys().filter(|(run, ticket)| !is_kept(*run, *ticket));
+        others.map(|(run, ticket)| AttemptKey { instance: instance.clone(), run: *run, ticket: *ticket }).collect()
+    }
+
+    /// All that have their slot.
+    pub(super) fn all_running(&self) -> Vec<AttemptKey> {
+        let all =
+            self.instances.iter().flat_map(|(instance, attempts)| attempts.iter().map(move |all| (instance, all)));
+        let running = all.filter(|(_, (_, attempt))| matches!(attempt.phase, Phase::Running { .. }));
+        running
+            .map(|(instance, ((run, ticket), _))| AttemptKey { instance: instance.clone(), run: *run, ticket: *ticket })
+            .collect()
+    }
+
+    /// Takes an attempt back that waits for its slot, or its turn.
+    pub(super) fn unqueue(&mut self, now: Timestamp, key: &AttemptKey) -> bool {
+        let is_queued = |attempt: &Attempt| matches!(attempt.phase, Phase::Queued(_));
+        let Some(Attempt { serial, phase }) = self.remove_if(key, is_queued) else { return false };
+        if let Phase::Queued(line) = phase
+            && self.alone.remove(&serial).is_none()
+        {
+            self.queue.remove(now, &line, serial);
+        }
+        self.end_turn(now, serial);
+        true
+    }
+
+    /// If it was this one's turn, the next of those that run alone has it: it queues for a slot like any other.
+    pub(super) fn end_turn(&mut self, now: Timestamp, serial: Serial) {
+        if self.turn != Some(serial) {
+            return;
+        }
+        self.turn = None;
+        if let Some((next, job)) = self.alone.pop_first() {
+            self.turn = Some(next);
+            self.queue.push(now, next, job);
+        }
+    }
+
+    pub(super) fn close(&mut self) -> Vec<(Serial, Job)> {
+        self.closed = true;
+        let mut queued = self.queue.take_all();
+        queued.extend(std::mem::take(&mut self.alone));
+        queued
+    }
+}
