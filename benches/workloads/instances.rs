@@ -68,7 +68,7 @@ pub(crate) async fn run(options: &Options) -> Result<(), Failed> {
 /// A runtime on a store of its own, on the disk to be measured.
 pub(crate) struct Bench {
     pub(crate) runtime: Runtime,
-    _dir: tempfile::TempDir,
+    dir: tempfile::TempDir,
 }
 
 impl Bench {
@@ -83,7 +83,11 @@ impl Bench {
         let dir = tempfile::Builder::new().prefix("everstep-bench").tempdir_in(&options.dir)?;
         let store = FileStore::open_with(dir.path().join("store"), options.durability()).await?;
         let runtime = setup(Runtime::builder(store)).start().await?;
-        Ok(Self { runtime, _dir: dir })
+        Ok(Self { runtime, dir })
+    }
+
+    pub(crate) fn dir(&self) -> &std::path::Path {
+        self.dir.path()
     }
 
     pub(crate) async fn close(self) {

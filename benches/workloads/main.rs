@@ -26,6 +26,7 @@ mod process;
 mod recovery;
 mod report;
 mod signals;
+mod soak;
 mod starts;
 mod timers;
 
@@ -62,6 +63,9 @@ enum Workload {
     Open,
     /// Chains, with and without poisonous instances beside them: tasks per second of the healthy ones.
     Poison,
+    /// Instances of one task that are deleted when their time is up: ends per second in the last minute by those in the first,
+    /// and the size of the directory.
+    Soak,
     /// Runs in memory, without a store, on one thread: tasks per second.
     Memory,
     /// The disk by itself.
@@ -112,6 +116,9 @@ struct Options {
     /// Milliseconds between two poisonous instances of each kind.
     #[arg(long, default_value_t = 100)]
     poison_ms: u64,
+    /// Seconds that instances are kept after their end; for ever without it.
+    #[arg(long)]
+    retention: Option<f64>,
     /// Bytes of a record of the bare log.
     #[arg(long, default_value_t = 200)]
     record_bytes: usize,
@@ -169,6 +176,7 @@ async fn run(options: &Options) -> Result<(), Failed> {
         Workload::Recovery => recovery::run(options).await,
         Workload::Parked | Workload::Open => process::run(options).await,
         Workload::Poison => poison::run(options).await,
+        Workload::Soak => soak::run(options).await,
         Workload::Limit => limit::run(options).await,
         Workload::Memory => memory::run(options).await,
     }

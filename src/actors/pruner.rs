@@ -4,7 +4,6 @@
 //! caller: whoever else wants to write is in the same commit. Past the instances' actors, since each delete names the
 //! transition it is of: a new run, a retry or a quarantine that came first wins, and the delete is refused.
 
-use std::collections::HashMap;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -24,19 +23,13 @@ use crate::time::Timestamp;
 const BATCH: usize = 512;
 /// Time between two looks when nothing was left to delete.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
-/// How long before the last end that was deleted a look begins: a run may be recorded a little later than it ended. What was
-/// deleted before that is not looked at again, since a store may have to pass by each deleted key.
-const LOOK_BACK: Duration = Duration::from_secs(5);
-/// Looks after which one begins at the first end of all: the wall clock may have been set back.
-const LOOKS_BETWEEN_FULL: u32 = 60;
 /// The first and the longest wait after the store has failed.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
 
 /// How long instances are kept after their run has ended, with their results: for ever, unless it says otherwise.
 ///
-/// They are deleted within about a second after their time, in the background, in small batches; a backlog takes longer, and so
-/// does what ended while the wall clock was set back: a minute. Ids of deleted instances are free again. With a short time a result may be gone before whoever waits for it has
-/// read it, and a start with [`ConflictPolicy::UseExisting`](crate::ConflictPolicy::UseExisting) finds nothing to use: keep
+/// They are deleted within about a second after their time, in the background, in small batches; a backlog takes longer. Ids of
+/// deleted instances are free again. With a short time a result may be gone before whoever waits for it has read it, and a start with [`ConflictPolicy::UseExisting`](crate::ConflictPolicy::UseExisting) finds nothing to use: keep
 /// instances for longer than anybody asks for them. Time is the wall clock's, as for delays.
 ///
 /// Quarantined instances are never deleted by this, nor are runs that ended before their end was recorded with its time:
@@ -89,10 +82,10 @@ impl Retention {
 
 /// Runs until the runtime is gone.
 pub(super) async fn run(hub: Weak<Hub>, retention: Retention) {
-    let (mut backoff, mut progress) = (BACKOFF.0, Progress::default());
+    let mut backoff = BACKOFF.0;
     loop {
         let Some(alive) = hub.upgrade() else { return };
-        let pruned = prune(&alive, &retention, &mut progress).await;
+        let pruned = prune(&alive, &retention).await;
         if alive.is_closing() {
             return;
         }
@@ -117,40 +110,13 @@ pub(super) async fn run(hub: Weak<Hub>, retention: Retention) {
     }
 }
 
-/// The last end that was deleted, by status, and so the ends that need not be looked at again.
-#[derive(Default)]
-struct Progress {
-    looks: u32,
-    deleted_to: HashMap<StatusCode, End>,
-}
-
-impl Progress {
-    /// Begins a look, every now and then from the first end of all.
-    fn begin(&mut self) {
-        self.looks = (self.looks + 1) % LOOKS_BETWEEN_FULL;
-        if self.looks == 0 {
-            self.deleted_to.clear();
-        }
-    }
-
-    /// Returns where a look begins.
-    fn after(&self, status: StatusCode) -> Option<End> {
-        let (at, instance) = self.deleted_to.get(&status)?;
-        Some((at.before(LOOK_BACK), instance.clone()))
-    }
-}
-
 /// Deletes everything that is due now, batch by batch.
-async fn prune(hub: &Arc<Hub>, retention: &Retention, progress: &mut Progress) -> Result<(), StoreError> {
-    progress.begin();
+async fn prune(hub: &Arc<Hub>, retention: &Retention) -> Result<(), StoreError> {
     for (status, kept) in retention.limits() {
-        let mut after = progress.after(status);
+        let mut after = None;
         loop {
             let Batch { last, more } = prune_some(hub, status, kept, after.as_ref()).await?;
-            if let Some(last) = last {
-                progress.deleted_to.insert(status, last.clone());
-                after = Some(last);
-            }
+            after = last.or(after);
             if !more || hub.is_closing() {
                 break;
             }

@@ -1,6 +1,5 @@
 //! The embedded store: a directory on a local disk.
 
-use std::ops::Bound;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
@@ -165,12 +164,10 @@ impl Kv for Files {
         })
     }
 
-    fn scan(&self, prefix: &[u8], from: &[u8], limit: usize) -> Result<Vec<(Bytes, Bytes)>, StoreError> {
+    fn scan(&self, from: &[u8], to: &[u8], limit: usize) -> Result<Vec<(Bytes, Bytes)>, StoreError> {
         self.with(|open| {
             // With an end: an iterator that has none walks over every deleted key behind the last one that is there.
-            let to = keys::after_prefix(prefix).map_or(Bound::Unbounded, Bound::Excluded);
-            let range = (Bound::Included(from.to_vec()), to);
-            let entries = open.database.snapshot().range(&open.map, range).take(limit);
+            let entries = open.database.snapshot().range(&open.map, from..to).take(limit);
             let read = |entry: Guard| entry.into_inner().map(|(key, value)| (key.into(), value.into()));
             entries.map(read).collect::<Result<_, _>>().map_err(fatal)
         })

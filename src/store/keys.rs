@@ -85,6 +85,11 @@ pub(super) fn run_of(id: &InstanceId) -> Vec<u8> {
     join(&[b"r", id.as_str().as_bytes()])
 }
 
+/// What is behind every run that ended in a status before this time.
+pub(super) fn ended_before(status: StatusCode, at: Timestamp) -> Vec<u8> {
+    join(&[&ended_prefix(status), &at.as_micros().to_be_bytes()])
+}
+
 /// The index entries of a head. That of its status says what the others are, for when the head cannot be read.
 pub(super) fn index_entries(id: &InstanceId, index: &HeadIndex) -> impl Iterator<Item = (Vec<u8>, Bytes)> {
     let time = index.due.or(index.ended).map(|at| at.as_micros().to_be_bytes());
@@ -181,14 +186,26 @@ pub(super) fn parse_superseded(key: &[u8]) -> Option<RunId> {
     Some(RunId::from_bytes(key.get(1..17)?.try_into().ok()?))
 }
 
-/// The least key greater than every key with this prefix; none if there is no such key.
-pub(super) fn after_prefix(prefix: &[u8]) -> Option<Vec<u8>> {
+/// The least key behind all keys with this prefix. Ours begin with a letter, so that there is one.
+pub(super) fn behind(prefix: &[u8]) -> Vec<u8> {
     let mut end = prefix.to_vec();
     while let Some(last) = end.pop() {
         if last < u8::MAX {
             end.push(last + 1);
-            return Some(end);
+            break;
         }
     }
-    None
+    end
+}
+
+/// The part of a key that it shares with those which are consumed from their front, in order: an index, as far as one who
+/// reads it names it, or the signals or branches of a run.
+pub(super) fn group(key: &[u8]) -> Option<&[u8]> {
+    match key.first()? {
+        b'b' => key.get(..18).filter(|group| group.ends_with(RowKey::SIGNALS) || group.ends_with(RowKey::FRAMES)),
+        b's' => key.get(..34),
+        b't' | b'x' => key.get(..1),
+        b'z' => key.get(..2),
+        _ => None,
+    }
 }

@@ -33,13 +33,7 @@ impl Default for MemoryStore {
 
 impl Clone for MemoryStore {
     fn clone(&self) -> Self {
-        Self {
-            kv: self.kv.clone(),
-            committing: Arc::clone(&self.committing),
-            quarantines: Arc::clone(&self.quarantines),
-            markers: Arc::clone(&self.markers),
-            raises: Arc::clone(&self.raises),
-        }
+        self.share(self.kv.clone())
     }
 }
 
@@ -55,10 +49,9 @@ impl Kv for Memory {
         Ok(self.map.read().unwrap_or_else(PoisonError::into_inner).get(key).cloned())
     }
 
-    fn scan(&self, prefix: &[u8], from: &[u8], limit: usize) -> Result<Vec<(Bytes, Bytes)>, StoreError> {
+    fn scan(&self, from: &[u8], to: &[u8], limit: usize) -> Result<Vec<(Bytes, Bytes)>, StoreError> {
         let map = self.map.read().unwrap_or_else(PoisonError::into_inner);
-        let behind = map.range(from.to_vec()..);
-        let found = behind.take_while(|(key, _)| key.starts_with(prefix)).take(limit);
+        let found = map.range(from.to_vec()..to.to_vec()).take(limit);
         Ok(found.map(|(key, value)| (key.clone().into(), value.clone())).collect())
     }
 

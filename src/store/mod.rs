@@ -195,6 +195,8 @@ pub trait Store: Send + Sync + 'static {
     /// The instances whose run ended in this status earlier than `before`, by the time of their end and then by id, behind
     /// `after`, at most `limit`. Only those whose head says when it ended ([`HeadIndex::ended`]); no quarantined ones.
     ///
+    /// Asked from the start again and again, while what it lists is deleted: that must not cost what was there before.
+    ///
     /// [`HeadIndex::ended`]: crate::machine::HeadIndex::ended
     fn ended<'a>(
         &'a self,

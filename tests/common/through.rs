@@ -33,9 +33,6 @@ pub(crate) trait Hooks: Send + Sync + 'static {
     /// After heads or rows were read: how many, and their bytes.
     fn read(&self, _records: usize, _bytes: usize) {}
 
-    /// Before the index of ends is read: where that begins.
-    fn ended(&self, _after: Option<&(Timestamp, InstanceId)>) {}
-
     /// After the due index was read: how many entries.
     fn listed(&self, _due: usize) {}
 }
@@ -134,7 +131,6 @@ impl<H: Hooks> Store for Through<H> {
         after: Option<&'a (Timestamp, InstanceId)>,
         limit: usize,
     ) -> BoxFuture<'a, Result<Vec<(Timestamp, InstanceId)>, StoreError>> {
-        self.hooks.ended(after);
         self.checked(self.store.ended(status, before, after, limit))
     }
     fn definitions(&self) -> BoxFuture<'_, Result<Vec<DefinitionHash>, StoreError>> {

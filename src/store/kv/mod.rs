@@ -1,5 +1,7 @@
 //! A store over any ordered map of bytes that can write several keys as one.
 
+mod marks;
+mod sweeping;
 mod unreadable;
 
 use std::collections::BTreeMap;
@@ -9,6 +11,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use bytes::Bytes;
 
 pub(in crate::store) use self::unreadable::Trace;
+use marks::Marks;
+use sweeping::Sweeping;
+
 use super::fold::{Folded, Present, Stored, fold};
 use super::keys::Needs;
 use super::recent::Recent;
@@ -71,6 +76,8 @@ pub struct KvStore<K> {
     pub(super) markers: Arc<AtomicBool>,
     /// Whether the first record written from now on makes the store one that earlier versions must not open.
     pub(super) raises: Arc<AtomicBool>,
+    pub(super) marks: Arc<Marks>,
+    pub(super) sweeping: Arc<Sweeping>,
 }
 
 /// What is stored, read for one batch.
@@ -97,10 +104,31 @@ impl<K: Kv> Stored for Reading<'_, K> {
 
 impl<K: Kv> KvStore<K> {
     pub(super) fn over(kv: K) -> Self {
-        let has_any = |prefix| kv.scan(prefix, prefix, 1).map_or(true, |found| !found.is_empty());
+        let has_any = |prefix: &[u8]| kv.scan(prefix, &keys::behind(prefix), 1).map_or(true, |found| !found.is_empty());
         let quarantines = Arc::new(AtomicBool::new(has_any(keys::QUARANTINES)));
         let markers = Arc::new(AtomicBool::new(has_any(keys::SUPERSEDED)));
-        Self { kv, committing: Arc::default(), quarantines, markers, raises: Arc::default() }
+        let (marks, sweeping) = Default::default();
+        Self { kv, committing: Arc::default(), quarantines, markers, raises: Arc::default(), marks, sweeping }
+    }
+
+    /// The same store over another handle to its map.
+    pub(super) fn share(&self, kv: K) -> Self {
+        let (committing, quarantines) = (Arc::clone(&self.committing), Arc::clone(&self.quarantines));
+        let (marks, sweeping) = (Arc::clone(&self.marks), Arc::clone(&self.sweeping));
+        let (markers, raises) = (Arc::clone(&self.markers), Arc::clone(&self.raises));
+        Self { kv, committing, quarantines, markers, raises, marks, sweeping }
+    }
+
+    /// As [`Kv::scan`], but what was consumed from the front of an index is passed by.
+    fn find(&self, from: &[u8], to: &[u8], limit: usize) -> Result<Vec<(Bytes, Bytes)>, StoreError> {
+        let Some(reading) = self.marks.begin(from) else { return self.kv.scan(from, to, limit) };
+        let found = if reading.from.as_slice() < to { self.kv.scan(&reading.from, to, limit) } else { Ok(Vec::new()) };
+        let first = match &found {
+            Ok(found) => found.first().map_or(to, |(key, _)| key),
+            Err(_) => &[],
+        };
+        self.marks.end(reading, first);
+        found
     }
 
     #[cfg(feature = "file-store")]
@@ -123,7 +151,7 @@ impl<K: Kv> KvStore<K> {
                 None => Err(unreadable("it was written by another version of this crate".into())),
             },
             None if established => Err(unreadable("it has lost what was stored in it".into())),
-            None if self.kv.scan(&[], &[], 1)?.is_empty() => {
+            None if self.kv.scan(&[], &[u8::MAX], 1)?.is_empty() => {
                 self.kv.write(Ops::from([(keys::VERSION.to_vec(), Some(written.marker()))]))
             }
             None => Err(unreadable("it holds something that is not ours".into())),
@@ -154,7 +182,7 @@ impl<K: Kv> KvStore<K> {
             if self.raises.load(Ordering::Acquire) {
                 ops.insert(keys::VERSION.to_vec(), Some(Needs::WRITTEN.marker()));
             }
-            self.kv.write(ops)?;
+            self.write(ops)?;
             self.raises.store(false, Ordering::Release);
         }
         // What has ended is hardly ever written again.
@@ -163,6 +191,20 @@ impl<K: Kv> KvStore<K> {
             recent.put(id.clone(), present);
         }
         Ok(answers)
+    }
+
+    fn write(&self, ops: Ops) -> Result<(), StoreError> {
+        let markers = ops.range(keys::SUPERSEDED.to_vec()..keys::behind(keys::SUPERSEDED));
+        let superseded: Vec<_> =
+            markers.filter(|(_, value)| value.is_some()).filter_map(|(key, _)| keys::parse_superseded(key)).collect();
+        self.marks.begin_write(&ops);
+        let written = self.kv.write(ops);
+        self.marks.end_write();
+        match &written {
+            Ok(()) => self.sweeping.add(superseded.into_iter()),
+            Err(_) => self.sweeping.forget(),
+        }
+        written
     }
 
     fn load_instance(&self, id: &InstanceId) -> Result<Option<Loaded>, StoreError> {
@@ -182,7 +224,7 @@ impl<K: Kv> KvStore<K> {
             Some(id) => [prefix, id.as_str().as_bytes(), &[0]].concat(),
             None => prefix.to_vec(),
         };
-        let found = self.kv.scan(prefix, &from, limit)?;
+        let found = self.find(&from, &keys::behind(prefix), limit)?;
         Ok(found.iter().filter_map(|(key, _)| keys::instance(key, prefix.len())).collect())
     }
 
@@ -195,7 +237,7 @@ impl<K: Kv> KvStore<K> {
         if after.is_some() {
             from.push(0);
         }
-        let found = self.kv.scan(keys::DUES, &from, limit)?;
+        let found = self.find(&from, &keys::behind(keys::DUES), limit)?;
         Ok(found.iter().filter_map(|(key, _)| keys::parse_due(key)).collect())
     }
 
@@ -211,47 +253,21 @@ impl<K: Kv> KvStore<K> {
         if after.is_some() {
             from.push(0);
         }
-        let found = self.kv.scan(&prefix, &from, limit)?;
-        let parsed = found.iter().filter_map(|(key, _)| keys::parse_ended(key));
-        Ok(parsed.take_while(|(at, _)| *at < before).collect())
+        let found = self.find(&from, &keys::ended_before(status, before), limit)?;
+        Ok(found.iter().filter_map(|(key, _)| keys::parse_ended(key)).collect())
     }
 
     /// One seek for each definition, however many instances it has.
     fn listed_definitions(&self) -> Result<Vec<DefinitionHash>, StoreError> {
         let mut definitions = Vec::new();
-        let mut from = keys::STATUSES.to_vec();
-        while let Some((key, _)) = self.kv.scan(keys::STATUSES, &from, 1)?.pop() {
+        let (mut from, to) = (keys::STATUSES.to_vec(), keys::behind(keys::STATUSES));
+        while let Some((key, _)) = self.kv.scan(&from, &to, 1)?.pop() {
             let Some(definition) = keys::parse_definition(&key) else { break };
             definitions.push(definition);
-            let Some(next) = key.get(..33).and_then(keys::after_prefix) else { break };
-            from = next;
+            let Some(of_definition) = key.get(..33) else { break };
+            from = keys::behind(of_definition);
         }
         Ok(definitions)
-    }
-
-    fn sweep_some(&self, limit: usize) -> Result<usize, StoreError> {
-        let mut ops = Ops::new();
-        // No marker comes meanwhile.
-        let committing = self.committing.lock().unwrap_or_else(PoisonError::into_inner);
-        let markers = self.kv.scan(keys::SUPERSEDED, keys::SUPERSEDED, limit)?;
-        self.markers.store(!markers.is_empty(), Ordering::Release);
-        drop(committing);
-        for (marker, _) in markers {
-            let room = limit.saturating_sub(ops.len());
-            let Some(run) = keys::parse_superseded(&marker) else { continue };
-            let rows = keys::rows(run);
-            ops.extend(self.kv.scan(&rows, &rows, room)?.into_iter().map(|(key, _)| (key.to_vec(), None)));
-            if ops.len() >= limit {
-                break;
-            }
-            ops.insert(marker.to_vec(), None);
-        }
-        let swept = ops.len();
-        // An empty write would be synced too.
-        if swept > 0 {
-            self.kv.write(ops)?;
-        }
-        Ok(swept)
     }
 }
 
@@ -272,7 +288,7 @@ impl<K: Kv> Store for KvStore<K> {
         Box::pin(async move {
             let of_run = keys::rows(run);
             let prefix = [&of_run, prefix].concat();
-            let found = self.kv.scan(&prefix, &prefix, usize::MAX)?;
+            let found = self.find(&prefix, &keys::behind(&prefix), usize::MAX)?;
             Ok(found.into_iter().map(|(key, row)| (key.slice(of_run.len()..), row)).collect())
         })
     }
@@ -341,8 +357,13 @@ impl<K: Kv> Store for KvStore<K> {
 
     fn reopen(&self) -> BoxFuture<'_, Result<(), StoreError>> {
         Box::pin(async move {
-            self.committing.lock().unwrap_or_else(PoisonError::into_inner).clear();
-            self.kv.reopen()
+            let mut recent = self.committing.lock().unwrap_or_else(PoisonError::into_inner);
+            recent.clear();
+            let reopened = self.kv.reopen();
+            // What was deleted last may be there again, and what was superseded may not be.
+            self.marks.clear();
+            self.sweeping.forget();
+            reopened
         })
     }
 

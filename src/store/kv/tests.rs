@@ -24,7 +24,7 @@ fn a_rotten_head_leaves_nothing_and_costs_little() {
                 insert.rows.push(RowChange { key: RowKey::Input, value: Some(Bytes::from_static(b"input")) });
                 let inserts: Vec<_> = (0..others).map(|n| Writes::start(&format!("other {n}")).1).collect();
                 store.commit_batch(&inserts).unwrap();
-                let before = store.kv.memory.scan(&[], &[], usize::MAX).unwrap();
+                let before = store.kv.memory.scan(&[], &[u8::MAX], usize::MAX).unwrap();
                 store.commit_batch(&[insert]).unwrap();
                 if state == "ended" {
                     let end = Event::Cancel { reason: "".into(), by: "".into() };
@@ -52,7 +52,7 @@ fn a_rotten_head_leaves_nothing_and_costs_little() {
                 }
                 while store.sweep_some(100).unwrap() > 0 {}
                 assert_eq!(store.kv.get(&keys::row(run, &RowKey::Input)).unwrap(), None, "{what}");
-                assert_eq!(store.kv.memory.scan(&[], &[], usize::MAX).unwrap(), before, "{what}");
+                assert_eq!(store.kv.memory.scan(&[], &[u8::MAX], usize::MAX).unwrap(), before, "{what}");
             }
         }
     }
@@ -68,14 +68,14 @@ fn a_rotten_head_of_an_earlier_version_leaves_no_entry() {
     inserts.push(insert);
     store.commit_batch(&inserts).unwrap();
     let instance = writes.snapshot.instance().clone();
-    let entries = store.kv.scan(keys::STATUSES, keys::STATUSES, usize::MAX).unwrap();
+    let entries = store.kv.scan(keys::STATUSES, &keys::behind(keys::STATUSES), usize::MAX).unwrap();
     store.kv.write(entries.into_iter().map(|(key, _)| (key.to_vec(), Some(Bytes::new()))).collect()).unwrap();
     store.kv.write(Ops::from([(keys::head(&instance), Some(Bytes::from_static(b"rotten")))])).unwrap();
     store.committing.lock().unwrap().clear();
     let seen = store.load_instance(&instance).unwrap().unwrap().version(&instance);
     let delete = Write { change: Change::Delete, condition: Condition::Seen(seen), ..Writes::start("twin").1 };
     assert_eq!(store.commit_batch(&[delete]).unwrap(), [Ok(())]);
-    let left = store.kv.scan(&[], &[], usize::MAX).unwrap();
+    let left = store.kv.scan(&[], &[u8::MAX], usize::MAX).unwrap();
     let names_it = |key: &Bytes| key.ends_with(b"twin");
     assert_eq!(left.iter().filter(|(key, _)| names_it(key)).count(), 0);
     assert_eq!(left.len(), 3 * 2_500);
@@ -98,8 +98,8 @@ impl Kv for Failing {
         self.memory.get(key)
     }
 
-    fn scan(&self, prefix: &[u8], from: &[u8], limit: usize) -> Result<Vec<(Bytes, Bytes)>, StoreError> {
-        let found = self.memory.scan(prefix, from, limit)?;
+    fn scan(&self, from: &[u8], to: &[u8], limit: usize) -> Result<Vec<(Bytes, Bytes)>, StoreError> {
+        let found = self.memory.scan(from, to, limit)?;
         self.looked.fetch_add(u32::try_from(found.len()).unwrap(), Ordering::SeqCst);
         Ok(found)
     }
@@ -156,6 +156,15 @@ impl Writes {
         let condition = Condition::Seen(Version::from(&self.snapshot));
         let now = Timestamp::from_micros(1_000_000);
         let setting = Setting { program: self.workflow.definition().program(), limits: &self.limits, now };
+        machine::apply(&setting, &mut self.snapshot, event).unwrap();
+        self.write(condition)
+    }
+
+    fn end(&mut self) -> Write {
+        let condition = Condition::Seen(Version::from(&self.snapshot));
+        let now = Timestamp::from_micros(1_000_000 + self.snapshot.seq());
+        let setting = Setting { program: self.workflow.definition().program(), limits: &self.limits, now };
+        let event = Event::Cancel { reason: "".into(), by: "".into() };
         machine::apply(&setting, &mut self.snapshot, event).unwrap();
         self.write(condition)
     }
@@ -230,4 +239,142 @@ fn a_store_says_which_formats_it_needs() {
         let error = with(refused).check_layout("here", true).unwrap_err();
         assert!(error.to_string().contains(says), "{refused}: {error}");
     }
+}
+
+/// A map that keeps deleted keys, as a log-structured one does, and counts the keys that scans pass by.
+#[derive(Default)]
+struct Tombs {
+    map: Mutex<BTreeMap<Vec<u8>, Option<Bytes>>>,
+    passed: AtomicU32,
+}
+
+impl Tombs {
+    fn passed(&self) -> u32 {
+        self.passed.swap(0, Ordering::SeqCst)
+    }
+}
+
+impl Kv for Tombs {
+    fn get(&self, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
+        Ok(self.map.lock().unwrap().get(key).cloned().flatten())
+    }
+
+    fn scan(&self, from: &[u8], to: &[u8], limit: usize) -> Result<Vec<(Bytes, Bytes)>, StoreError> {
+        let map = self.map.lock().unwrap();
+        let mut found = Vec::new();
+        let mut entries = map.range(from.to_vec()..to.to_vec());
+        while found.len() < limit
+            && let Some((key, value)) = entries.next()
+        {
+            self.passed.fetch_add(1, Ordering::SeqCst);
+            found.extend(value.clone().map(|value| (key.clone().into(), value)));
+        }
+        Ok(found)
+    }
+
+    fn write(&self, ops: Ops) -> Result<(), StoreError> {
+        self.map.lock().unwrap().extend(ops);
+        Ok(())
+    }
+
+    fn reopen(&self) -> Result<(), StoreError> {
+        Ok(())
+    }
+
+    fn close(&self) {}
+
+    fn durability(&self) -> Durability {
+        Durability::ProcessCrash
+    }
+}
+
+const MANY: u32 = 1_000;
+
+fn name(n: u32) -> String {
+    format!("{n:06}")
+}
+
+/// Method: runs that are parked come and go, in order; their rows are swept. One is left, in front of it only what was
+/// deleted. Whoever reads an index from its front passes by that once at most.
+#[tokio::test]
+async fn what_was_consumed_from_the_front_is_passed_by_once() {
+    let store = KvStore::over(Tombs::default());
+    let mut definition = None;
+    for n in 0..MANY {
+        let (mut writes, insert) = Writes::start(&name(n));
+        assert_eq!(store.commit(&[insert, writes.next()]).await.unwrap(), [Ok(()), Ok(())]);
+        let end = writes.end();
+        definition = Some(writes.workflow.definition().hash());
+        let version = Version::from(&writes.snapshot);
+        assert_eq!(store.commit(&[end]).await.unwrap(), [Ok(())]);
+        let mut delete = writes.write(Condition::Seen(version));
+        (delete.change, delete.superseded) = (Change::Delete, Some(delete.run));
+        assert_eq!(store.commit(&[delete]).await.unwrap(), [Ok(())]);
+        store.sweep(256).await.unwrap();
+    }
+    assert!(store.kv.passed() <= 3 * MANY, "sweeps pass by what they delete");
+    store.commit(&[Writes::start(&name(MANY)).1]).await.unwrap();
+    let definition = definition.unwrap();
+    for look in 0..3 {
+        let most = if look == 0 { 4 * MANY } else { 8 };
+        let end = Timestamp::from_micros(u64::MAX);
+        assert_eq!(store.due(None, 10).await.unwrap().len(), 1);
+        assert_eq!(store.ended(StatusCode::Cancelled, end, None, 10).await.unwrap(), []);
+        assert_eq!(store.instances(&definition, StatusCode::Waiting, None, 10).await.unwrap().len(), 1);
+        assert_eq!(store.instances(&definition, StatusCode::Paused, None, 10).await.unwrap(), []);
+        assert_eq!(store.sweep(256).await.unwrap(), 0);
+        let passed = store.kv.passed();
+        assert!(passed <= most + 8, "look {look}: {passed}");
+    }
+}
+
+/// Method: a run without rows, beside deleted rows of others; and one with so many that it takes several sweeps.
+#[tokio::test]
+async fn a_sweep_passes_by_what_it_deletes_and_nothing_else() {
+    let store = KvStore::over(Tombs::default());
+    let runs: Vec<_> = (0..10).map(|_| RunId::generate(Timestamp::from_micros(1_000_000))).collect();
+    for run in &runs {
+        let rows = (0..MANY).map(|n| (keys::row(*run, &RowKey::Signal(n.into())), Some(Bytes::new())));
+        store.kv.write(rows.chain([(keys::superseded(*run), Some(Bytes::new()))]).collect()).unwrap();
+    }
+    let mut swept = 0;
+    while swept < 10 * (MANY as usize + 1) {
+        let some = store.sweep(64).await.unwrap();
+        assert!(some > 0);
+        swept += some;
+    }
+    assert_eq!(store.sweep(64).await.unwrap(), 0);
+    let passed = store.kv.passed();
+    assert!(passed <= 11 * MANY, "{passed}");
+}
+
+/// Method: signals are taken from the front, one after the other, and who waits for the next reads what is there.
+#[tokio::test]
+async fn signals_that_were_taken_are_not_passed_by_again() {
+    let store = KvStore::over(Tombs::default());
+    let run = RunId::generate(Timestamp::from_micros(1_000_000));
+    let row = |n: u32| keys::row(run, &RowKey::Signal(n.into()));
+    for n in 0..MANY {
+        store.write(Ops::from([(row(n), Some(Bytes::new()))])).unwrap();
+        assert_eq!(store.rows(run, RowKey::SIGNALS).await.unwrap().len(), 1);
+        store.write(Ops::from([(row(n), None)])).unwrap();
+    }
+    let passed = store.kv.passed();
+    assert!(passed <= 2 * MANY, "{passed}");
+}
+
+/// Method: an earlier time is written after the front was read; and everything is deleted by who does not tell, as when a
+/// store that failed comes back with less, or more, than it had.
+#[tokio::test]
+async fn what_is_written_in_front_of_what_was_read_is_found() {
+    let store = KvStore::over(Tombs::default());
+    let due = |at: u64| keys::due(Timestamp::from_micros(at), &InstanceId::new("one").unwrap());
+    let first = async |store: &KvStore<Tombs>| store.due(None, 1).await.unwrap().pop().map(|(at, _)| at.as_micros());
+    store.write(Ops::from([(due(9), Some(Bytes::new()))])).unwrap();
+    assert_eq!(first(&store).await, Some(9));
+    store.write(Ops::from([(due(7), Some(Bytes::new()))])).unwrap();
+    assert_eq!(first(&store).await, Some(7));
+    store.kv.write(Ops::from([(due(3), Some(Bytes::new()))])).unwrap();
+    store.reopen().await.unwrap();
+    assert_eq!(first(&store).await, Some(3));
 }

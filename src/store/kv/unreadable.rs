@@ -61,9 +61,9 @@ impl<K: Kv> KvStore<K> {
     }
 
     fn find_in(&self, prefix: &[u8], id: &InstanceId) -> Result<Option<Vec<u8>>, StoreError> {
-        let mut from = prefix.to_vec();
+        let (mut from, to) = (prefix.to_vec(), keys::behind(prefix));
         loop {
-            let page = self.kv.scan(prefix, &from, PAGE)?;
+            let page = self.kv.scan(&from, &to, PAGE)?;
             if let Some((key, _)) = page.iter().find(|(key, _)| keys::is_at(key, prefix.len(), id)) {
                 return Ok(Some(key.to_vec()));
             }
