@@ -9,19 +9,16 @@
 //! ```
 
 use std::fs::{DirBuilder, File, TryLockError};
-use std::io;
+use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 
 use super::StoreError;
 
 const LOCK: &str = "everstep.lock";
 const MARKER: &str = "everstep";
-/// The database writes this when it is complete; without it, what else it has written is a first open that was killed.
-const DATABASE_COMPLETE: &str = "version";
+/// The database writes this before anything that is not empty.
+const VERSION: &str = "version";
 const DATABASE_VERSION: &[u8] = b"FJL\x03";
-/// What a first open that was killed may leave.
-const UNFINISHED: [&str; 4] = ["lock", "keyspaces", "0.jnl", DATABASE_COMPLETE];
-
 /// A directory that no other process uses while this lives.
 pub(super) struct Directory {
     path: PathBuf,
@@ -37,6 +34,8 @@ impl Directory {
     pub(super) fn claim(path: &Path) -> Result<Self, StoreError> {
         let failed = |error: io::Error| unreadable(path, &error);
         create_private(path).map_err(failed)?;
+        check_files(path)?;
+        warn_if_open_to_all(path);
         let lock = File::options().create(true).append(true).open(path.join(LOCK)).map_err(failed)?;
         match lock.try_lock() {
             Ok(()) => Ok(Self { path: path.to_owned(), _lock: lock }),
@@ -66,35 +65,130 @@ impl Directory {
         }
     }
 
-    /// Whether the database has written what it writes last: not only a part of it, or zeros in its place, beside a journal
-    /// and tables that are still empty.
-    fn is_complete(&self) -> io::Result<bool> {
-        let version = match std::fs::read(self.path.join(DATABASE_COMPLETE)) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
-            version => version?,
-        };
-        let is_part = version.len() < DATABASE_VERSION.len() && DATABASE_VERSION.starts_with(&version);
-        if !is_part && version.iter().any(|byte| *byte != 0) {
-            return Ok(true);
+    /// Removes what a first open left that was killed: nothing was ever acknowledged of it. Only what that leaves, and only
+    /// empty; anything else in its place is not ours to remove, and the directory is refused.
+    pub(super) fn clear_unfinished(&self) -> Result<(), StoreError> {
+        let failed = |error: io::Error| unreadable(&self.path, &error);
+        if let Some(version) = self.version().map_err(failed)? {
+            if version.starts_with(DATABASE_VERSION) {
+                return Ok(());
+            }
+            let why = "it is of another program, or of another version of the database";
+            return Err(unreadable(&self.path.join(VERSION), &why));
         }
-        let tables = self.path.join("keyspaces");
-        let no_tables = !tables.exists() || std::fs::read_dir(tables)?.next().is_none();
-        Ok(!(no_tables && super::journal::is_blank(&self.path.join("0.jnl"))))
-    }
-
-    /// Removes what a first open left that was killed: nothing was ever acknowledged of it.
-    pub(super) fn clear_unfinished(&self) -> io::Result<()> {
-        if self.is_established() || self.is_complete()? {
+        if self.is_established() {
             return Ok(());
         }
-        for name in UNFINISHED {
-            let path = self.path.join(name);
-            let removed = if path.is_dir() { std::fs::remove_dir_all(&path) } else { std::fs::remove_file(&path) };
-            removed.or_else(|error| if error.kind() == io::ErrorKind::NotFound { Ok(()) } else { Err(error) })?;
+        for entry in std::fs::read_dir(&self.path).map_err(failed)? {
+            let path = entry.map_err(failed)?.path();
+            if is_of_database(&path) && !is_unfinished(&path).map_err(failed)? {
+                let why = "it may hold data, but the files that would say whose are not there: nothing was changed; choose \
+                           an empty directory, or finish the copy that this is";
+                return Err(unreadable(&path, &why));
+            }
+        }
+        self.remove_unfinished().map_err(failed)
+    }
+
+    /// The begin of the database's version; none if only a part of it is there, or zeros in its place.
+    fn version(&self) -> io::Result<Option<Vec<u8>>> {
+        let path = self.path.join(VERSION);
+        Ok(if path.try_exists()? { Some(head_of(&path)?).filter(|version| !is_part_of_version(version)) } else { None })
+    }
+
+    /// Directories go only if they are empty.
+    fn remove_unfinished(&self) -> io::Result<()> {
+        for name in ["keyspaces/0", "keyspaces"] {
+            no_matter_if_gone(std::fs::remove_dir(self.path.join(name)))?;
+        }
+        for name in ["lock", "0.jnl", VERSION] {
+            no_matter_if_gone(std::fs::remove_file(self.path.join(name)))?;
         }
         Ok(())
     }
 }
+
+fn no_matter_if_gone(removed: io::Result<()>) -> io::Result<()> {
+    removed.or_else(|error| if error.kind() == io::ErrorKind::NotFound { Ok(()) } else { Err(error) })
+}
+
+/// Whether a file of this name in the directory would be the database's, or a note of ours about it.
+fn is_of_database(path: &Path) -> bool {
+    let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+    let is_note = name.starts_with("everstep.") && name != LOCK;
+    matches!(name, "lock" | "keyspaces" | VERSION) || is_note || path.extension().is_some_and(|end| end == "jnl")
+}
+
+/// Whether this is what a first open leaves that is killed, and empty: then something follows only when the version is there.
+fn is_unfinished(path: &Path) -> io::Result<bool> {
+    let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+    match name {
+        "lock" => Ok(path.metadata()?.len() == 0),
+        "0.jnl" => Ok(super::journal::is_blank(path)),
+        "keyspaces" => {
+            only_in(path, |entry| entry == "0").and_then(|only| Ok(only && only_in(&path.join("0"), |_| false)?))
+        }
+        VERSION => Ok(is_part_of_version(&head_of(path)?)),
+        _ => Ok(false),
+    }
+}
+
+/// The first bytes of a file: another program's may be of any size.
+fn head_of(path: &Path) -> io::Result<Vec<u8>> {
+    let mut head = Vec::new();
+    File::open(path)?.take(64).read_to_end(&mut head)?;
+    Ok(head)
+}
+
+fn is_part_of_version(version: &[u8]) -> bool {
+    let is_part = version.len() < DATABASE_VERSION.len() && DATABASE_VERSION.starts_with(version);
+    is_part || version.iter().all(|byte| *byte == 0)
+}
+
+/// Whether a directory, if it is there, holds such entries only.
+fn only_in(path: &Path, may_hold: impl Fn(&std::ffi::OsStr) -> bool) -> io::Result<bool> {
+    let entries = match std::fs::read_dir(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::NotADirectory => return Ok(false),
+        entries => entries?,
+    };
+    for entry in entries {
+        if !may_hold(&entry?.file_name()) {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+/// Refuses links and other things in place of files that are written here: what they lead to is not ours. The directory
+/// itself may be a link.
+fn check_files(path: &Path) -> Result<(), StoreError> {
+    for entry in std::fs::read_dir(path).map_err(|error| unreadable(path, &error))? {
+        let entry = entry.map_err(|error| unreadable(path, &error))?;
+        let (name, file) = (entry.file_name(), entry.path());
+        let is_ours = name == LOCK || name == MARKER || is_of_database(&file);
+        let kind = entry.file_type().map_err(|error| unreadable(&file, &error))?;
+        if is_ours && name != "keyspaces" && !kind.is_file() {
+            return Err(unreadable(
+                &file,
+                &"it is no regular file, such as a symbolic link, in place of one of the store's",
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// Whoever can write the directory can change every instance. That is no reason not to open: a volume may come so.
+#[cfg(unix)]
+fn warn_if_open_to_all(path: &Path) {
+    use std::os::unix::fs::PermissionsExt as _;
+    if path.metadata().is_ok_and(|metadata| metadata.permissions().mode() & 0o002 != 0) {
+        tracing::warn!(path = %path.display(), "every user of this machine can write the data directory: chmod o-w");
+    }
+}
+
+#[cfg(not(unix))]
+fn warn_if_open_to_all(_path: &Path) {}
 
 /// Whether something was once made durable in this directory, if it is there.
 pub(super) fn is_established(path: &Path) -> bool {
@@ -175,5 +269,77 @@ mod tests {
         std::fs::write(dir.path().join("0.jnl"), "").unwrap();
         let opened = FileStore::open(dir.path()).await;
         assert!(matches!(opened, Err(StoreError::Unreadable { .. })), "{opened:?}");
+    }
+
+    /// Everything in a directory, with what is in files.
+    fn all_in(path: &Path) -> Vec<(PathBuf, Vec<u8>)> {
+        let mut all = Vec::new();
+        for entry in std::fs::read_dir(path).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                all.extend(all_in(&path));
+            } else if path.file_name().unwrap() != LOCK {
+                all.push((path.clone(), std::fs::read(&path).unwrap()));
+            }
+        }
+        all.sort();
+        all
+    }
+
+    /// Method: one thing of another program, or of a copy of ours that is not complete, in place of one of the database's.
+    #[tokio::test]
+    async fn a_directory_that_may_hold_data_is_refused_as_it_is() {
+        let files = ["keyspaces/customers/data.db", "keyspaces/1/tables/7", "keyspaces", "lock", "0.jnl", "7.jnl"];
+        for file in files.into_iter().chain(["everstep.durable", "everstep.torn-1"]) {
+            let dir = tempfile::tempdir().unwrap();
+            let path = dir.path().join(file);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(&path, "years of work").unwrap();
+            std::fs::write(dir.path().join("README"), "of another program").unwrap();
+            let before = all_in(dir.path());
+            let opened = FileStore::open(dir.path()).await.map(drop).unwrap_err();
+            let name = Path::new(file).components().next().unwrap();
+            let named = dir.path().join(name).display().to_string();
+            assert!(matches!(&opened, StoreError::Unreadable { at, .. } if *at == named), "{file}: {opened}");
+            assert_eq!(all_in(dir.path()), before, "{file}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_new_store_may_stand_beside_files_of_others() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::create_dir(dir.path().join("lost+found")).unwrap();
+        std::fs::write(dir.path().join(".keep"), "").unwrap();
+        FileStore::open(dir.path()).await.unwrap();
+    }
+
+    /// Method: a link to what is there, or to what is not, in place of each file that the store writes.
+    #[cfg(unix)]
+    #[tokio::test]
+    async fn a_link_in_place_of_a_file_is_refused() {
+        for name in [LOCK, MARKER, "everstep.durable", "everstep.torn-1", "lock", "0.jnl", VERSION] {
+            for is_there in [true, false] {
+                let (dir, data) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+                let other = dir.path().join("other");
+                if is_there {
+                    std::fs::write(&other, "precious").unwrap();
+                }
+                std::os::unix::fs::symlink(&other, data.path().join(name)).unwrap();
+                let opened = FileStore::open(data.path()).await.map(drop).unwrap_err();
+                assert!(opened.to_string().contains(name), "{name}: {opened}");
+                let left = std::fs::read_to_string(&other).ok();
+                assert_eq!(left.as_deref(), is_there.then_some("precious"), "{name}");
+            }
+        }
+    }
+
+    #[cfg(unix)]
+    #[tokio::test]
+    async fn a_link_to_the_directory_itself_is_followed() {
+        let (dir, data) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let link = dir.path().join("data");
+        std::os::unix::fs::symlink(data.path(), &link).unwrap();
+        FileStore::open(&link).await.unwrap();
+        assert!(data.path().join(MARKER).exists());
     }
 }

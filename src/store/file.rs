@@ -19,6 +19,10 @@ use crate::cause::Cause;
 /// [`Durability::Fsync`], synced before it is acknowledged. The directory is made readable by its owner only; it must be
 /// on a local file system that honours `fdatasync` and file locks.
 ///
+/// A directory that is there keeps its mode and owner, since volumes come as they are; one that every user can write is warned
+/// of. It may hold other files, but nothing in place of the store's: what may be data of another program, a copy that is not
+/// complete, or a symbolic link, is refused and left as it was. The directory itself may be a link.
+///
 /// # After a crash
 /// A power loss may tear the batch that was being written, which nobody was told is durable. The next open cuts it from the
 /// end of the journal, warns with the range of bytes, and keeps them as `everstep.torn-N` in the directory (the newest 8;
@@ -93,7 +97,7 @@ impl FileStore {
 impl Open {
     fn new(path: &Path, torn: Torn) -> Result<Self, StoreError> {
         let directory = Directory::claim(path)?;
-        directory.clear_unfinished().map_err(|error| unreadable(path, &error))?;
+        directory.clear_unfinished()?;
         let reached = journal::mend(path, torn)?;
         let convert = |error: fjall::Error| match error {
             fjall::Error::Locked => StoreError::Locked(path.display().to_string()),
