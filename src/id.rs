@@ -19,6 +19,12 @@ pub enum IdError {
         /// Which name it was to be.
         what: &'static str,
     },
+    /// The text has white space only.
+    #[error("{what} is blank: give it a character that can be seen")]
+    Blank {
+        /// Which name it was to be.
+        what: &'static str,
+    },
     /// The text is too long.
     #[error("{what} has {bytes} bytes: at most {bytes_max} are allowed")]
     TooLong {
@@ -29,7 +35,7 @@ pub enum IdError {
         /// Bytes allowed.
         bytes_max: usize,
     },
-    /// The text has a control character, or for a node id or signal name a `/`.
+    /// The text has a character that cannot be seen, such as a control character, or for a node id or signal name a `/`.
     #[error("{what} has the character {found:?} at byte {at}: it must be printable{}", if *found == '/' { " and without '/'" } else { "" })]
     BadCharacter {
         /// Which name it was to be.
@@ -55,19 +61,45 @@ fn check(what: &'static str, text: &str, bytes_max: usize, slash_allowed: bool) 
     }
 }
 
-/// Checks a node id or a signal name: 1 to 128 bytes of printable UTF-8 without `/`.
+/// As [`check`], and refuses what cannot be seen: two ids that look the same must be the same, and none may turn or break the
+/// line of a log it is in.
+fn check_visible(what: &'static str, text: &str, bytes_max: usize) -> Result<(), IdError> {
+    check(what, text, bytes_max, true)?;
+    if text.trim().is_empty() {
+        return Err(IdError::Blank { what });
+    }
+    match text.char_indices().find(|(_, c)| !c.is_ascii() && is_unseen(*c)) {
+        Some((at, found)) => Err(IdError::BadCharacter { what, found, at }),
+        None => Ok(()),
+    }
+}
+
+/// Whether it is one of the categories Cf (format), Zl and Zp (separators of lines and paragraphs), or no character. The standard
+/// library does not tell; these are those of `DerivedGeneralCategory.txt` of Unicode 16.0.
+fn is_unseen(c: char) -> bool {
+    matches!(
+        u32::from(c),
+        0xad | 0x600..=0x605 | 0x61c | 0x6dd | 0x70f | 0x890..=0x891 | 0x8e2 | 0x180e | 0x200b..=0x200f
+            | 0x2028..=0x202e | 0x2060..=0x2064 | 0x2066..=0x206f | 0xfdd0..=0xfdef | 0xfeff | 0xfff9..=0xfffb
+            | 0x110bd | 0x110cd | 0x13430..=0x1343f | 0x1bca0..=0x1bca3 | 0x1d173..=0x1d17a | 0xe0001
+            | 0xe0020..=0xe007f
+    ) || u32::from(c) & 0xfffe == 0xfffe
+}
+
+/// Checks a node id or a signal name: 1 to 128 bytes of UTF-8 without control characters and `/`. Not more, since definitions
+/// that have run with a name must build for ever.
 pub(crate) fn check_name(what: &'static str, text: &str) -> Result<(), IdError> {
     check(what, text, NAME_BYTES_MAX, false)
 }
 
 /// Checks a signal id: 1 to 128 bytes of printable UTF-8.
 pub(crate) fn check_signal_id(text: &str) -> Result<(), IdError> {
-    check("signal id", text, SIGNAL_ID_BYTES_MAX, true)
+    check_visible("signal id", text, SIGNAL_ID_BYTES_MAX)
 }
 
 /// Checks a traceparent: 1 to 256 bytes of printable UTF-8. What is in it is for whoever reads it.
 pub(crate) fn check_traceparent(text: &str) -> Result<(), IdError> {
-    check("traceparent", text, TRACEPARENT_BYTES_MAX, true)
+    check_visible("traceparent", text, TRACEPARENT_BYTES_MAX)
 }
 
 /// The name of an instance: 1 to 256 bytes of printable UTF-8, chosen by the caller.
@@ -75,11 +107,19 @@ pub(crate) fn check_traceparent(text: &str) -> Result<(), IdError> {
 pub struct InstanceId(Arc<str>);
 
 impl InstanceId {
-    /// Checks and takes the text.
+    /// Checks and takes the text, for an instance to be started.
     ///
     /// # Errors
-    /// [`IdError`] if the text is empty, longer than 256 bytes or not printable.
+    /// [`IdError`] if the text is empty or blank, longer than 256 bytes, or has a character that cannot be seen: control and format
+    /// characters (Unicode's Cc and Cf, invisible ones and those that turn the direction among them), separators of lines and
+    /// paragraphs (Zl, Zp), and what is no character.
     pub fn new(text: &str) -> Result<Self, IdError> {
+        check_visible("instance id", text, INSTANCE_ID_BYTES_MAX)?;
+        Ok(Self(text.into()))
+    }
+
+    /// The same for one that may be stored already, by a version that refused control characters only.
+    pub(crate) fn stored(text: &str) -> Result<Self, IdError> {
         check("instance id", text, INSTANCE_ID_BYTES_MAX, true)?;
         Ok(Self(text.into()))
     }
@@ -287,6 +327,26 @@ mod tests {
         assert_eq!(InstanceId::new(""), Err(IdError::Empty { what: "instance id" }));
         assert!(matches!(InstanceId::new(&"x".repeat(257)), Err(IdError::TooLong { bytes: 257, .. })));
         assert!(matches!(InstanceId::new("a\nb"), Err(IdError::BadCharacter { at: 1, .. })));
+    }
+
+    /// Method: what is invisible, breaks a line or turns its direction; as a stored id it is still read.
+    #[test]
+    fn unseen_characters_are_refused_in_new_ids_only() {
+        for text in [" ", "\u{3000}\u{a0}"] {
+            assert_eq!(InstanceId::new(text), Err(IdError::Blank { what: "instance id" }), "{text:?}");
+            assert!(InstanceId::stored(text).is_ok() && check_signal_id(text).is_err(), "{text:?}");
+        }
+        for unseen in "\u{ad}\u{200b}\u{200d}\u{2028}\u{2029}\u{202e}\u{2060}\u{2066}\u{feff}\u{ffff}\u{e0041}".chars()
+        {
+            let text = format!("é{unseen}b");
+            let refused = InstanceId::new(&text);
+            assert_eq!(refused, Err(IdError::BadCharacter { what: "instance id", found: unseen, at: 2 }));
+            assert!(check_signal_id(&text).is_err() && check_traceparent(&text).is_err(), "{text:?}");
+            assert_eq!(InstanceId::stored(&text).unwrap().as_str(), text);
+        }
+        for text in ["заказ 7", "注文", "مرحبا", "e\u{301}", "\u{1f980}", " padded "] {
+            assert!(InstanceId::new(text).is_ok(), "{text:?}");
+        }
     }
 
     #[test]

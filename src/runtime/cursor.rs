@@ -60,7 +60,7 @@ impl FromStr for Cursor {
                     (Section::Status(definition.parse().ok()?, status), after)
                 }
             };
-            Some(Self { section, after: InstanceId::new(after).ok()? })
+            Some(Self { section, after: InstanceId::stored(after).ok()? })
         };
         parse().ok_or(CursorError)
     }

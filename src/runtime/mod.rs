@@ -101,7 +101,7 @@ impl Runtime {
         workflow: &Workflow<I, O>,
         instance: impl AsRef<str>,
     ) -> Result<InstanceHandle<O>, HandleError> {
-        let instance = InstanceId::new(instance.as_ref())?;
+        let instance = InstanceId::stored(instance.as_ref())?;
         let read = read(self.inner.actors.hub(), &instance).await?;
         let snapshot = &read.stored.snapshot;
         let (expected, found) = (workflow.hash(), snapshot.definition());

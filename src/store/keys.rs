@@ -153,7 +153,7 @@ impl Needs {
 /// The instance id at the end of a key.
 pub(super) fn instance(key: &[u8], prefix_bytes: usize) -> Option<InstanceId> {
     let text = std::str::from_utf8(key.get(prefix_bytes..)?).ok()?;
-    InstanceId::new(text).ok()
+    InstanceId::stored(text).ok()
 }
 
 /// The parts of a due key.
