@@ -317,3 +317,48 @@ async fn instances_take_turns_at_the_slots_within_a_priority() {
     let order = order.lock().unwrap().clone();
     assert!(order.iter().position(|n| *n == 99).is_some_and(|place| place <= 3), "{order:?}");
 }
+
+/// A clock that stands still and counts how often it is looked at.
+#[derive(Clone)]
+struct Looks(ManualClock, Arc<std::sync::atomic::AtomicU32>);
+
+impl everstep::Clock for Looks {
+    fn now(&self) -> everstep::Timestamp {
+        self.1.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        self.0.now()
+    }
+
+    fn sleep(&self, duration: Duration) -> everstep::BoxFuture<'static, ()> {
+        self.0.sleep(duration)
+    }
+}
+
+/// Method: one slot, one thread, a map whose items queue: each is placed with one look at the clock. Another task of that thread
+/// counts the looks between two of its turns.
+#[tokio::test]
+async fn map_of_many_items_leaves_the_thread_to_others_meanwhile() {
+    const ITEMS: u32 = 5_000;
+    let (gate, looks) = (Gate::new(), Looks(still_clock(), Arc::default()));
+    let list = |n: u32| ready(Ok::<_, Infallible>((0..n).collect::<Vec<u32>>()));
+    let map = Workflow::builder("map")
+        .then("list", list)
+        .map("each", everstep::Concurrency::Unlimited, |item| item.then("hold", holding::<u32>(&gate)))
+        .build()
+        .unwrap();
+    let mut limits = everstep::Limits::default();
+    limits.tasks_running_max = 1;
+    let builder = Runtime::builder(MemoryStore::new()).register(&map).limits(limits);
+    let runtime = builder.clock(looks.clone()).start().await.unwrap();
+    let handle = runtime.start(&map, "map", ITEMS).await.unwrap();
+    let (mut last, mut most) = (looks.1.load(std::sync::atomic::Ordering::Relaxed), 0);
+    let all = within(async {
+        while last < ITEMS {
+            tokio::task::yield_now().await;
+            let now = looks.1.load(std::sync::atomic::Ordering::Relaxed);
+            (most, last) = (most.max(now - last), now);
+        }
+    });
+    all.await;
+    assert!(most < ITEMS / 10, "{most}");
+    handle.cancel("x", "y").await.unwrap();
+}

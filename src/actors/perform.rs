@@ -29,6 +29,8 @@ impl Live {
                 Effect::Ended => tracing::debug!(instance = %self.snapshot.instance(), "an instance has ended"),
                 Effect::Quarantine { reason } => self.to_quarantine = Some(reason),
             }
+            // A map hands out up to 100,000 attempts at once, or stops them: other actors need the thread as well.
+            tokio::task::consume_budget().await;
         }
     }
 
