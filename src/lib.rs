@@ -127,7 +127,8 @@ pub use limits::{Bound, Limits, WhenBusy};
 pub use run_once::{RunOnce, RunOnceError};
 pub use runtime::{
     Cursor, CursorError, Health, InstanceFilter, ListError, Listed, Page, Retention, Runtime, RuntimeBuilder,
-    RuntimeError, Stalled, StartOptions, StartReport, Started, Unplaced, Unreadable, Unregistered, WeakRuntime,
+    RuntimeError, StallCause, Stalled, StartOptions, StartReport, Started, Unplaced, Unreadable, Unregistered,
+    WeakRuntime,
 };
 pub use status::{Failure, Status, StatusCode};
 #[cfg(feature = "file-store")]

@@ -14,7 +14,9 @@ use std::task::Poll;
 use std::time::Duration;
 
 use common::{Gate, PATIENCE, inc, reach_code, still_clock, waiting, within};
-use everstep::{BoxFuture, Clock, ManualClock, MemoryStore, Runtime, Stalled, StatusCode, Timestamp, Workflow, task};
+use everstep::{
+    BoxFuture, Clock, ManualClock, MemoryStore, Runtime, StallCause, Stalled, StatusCode, Timestamp, Workflow, task,
+};
 use obstacle::{blocking, obstacle};
 use tokio::sync::Notify;
 
@@ -229,4 +231,39 @@ async fn the_thread_that_watches_ends_with_its_runtime() {
         }
     };
     within(ended).await;
+}
+
+/// Method: two slots, held by tasks that wait for the result of an instance that queues. They are listed until one is cancelled.
+#[tokio::test(flavor = "multi_thread")]
+async fn tasks_that_all_wait_for_instances_are_listed_until_one_ends() {
+    let (told, asked) = tokio::sync::watch::channel(None::<everstep::InstanceHandle<u32>>);
+    let parent = move |_: u32| {
+        let mut asked = asked.clone();
+        async move {
+            let child = asked.wait_for(Option::is_some).await.unwrap().clone().unwrap();
+            child.result().await
+        }
+    };
+    let parent = Workflow::builder("parent").then("wait", parent).build().unwrap();
+    let child = Workflow::builder("child").then("inc", inc).build().unwrap();
+    let mut limits = everstep::Limits::default();
+    limits.tasks_running_max = 2;
+    let builder = Runtime::builder(MemoryStore::new()).register(&parent).register(&child).limits(limits);
+    let runtime = builder.start().await.unwrap();
+    let mut parents = Vec::new();
+    for n in 0..2_u32 {
+        parents.push(runtime.start(&parent, format!("parent {n}"), n).await.unwrap());
+        // Its actor has performed the start: an answer from it says so.
+        parents.last().unwrap().signal("none", &0_u32).await.unwrap_err();
+    }
+    told.send(Some(runtime.start(&child, "child", 1).await.unwrap())).unwrap();
+    let mut listed = stalled(&runtime, |listed| listed.len() == 2).await;
+    listed.sort_by(|one, other| one.instance.cmp(&other.instance));
+    for (n, Stalled { instance, node, cause, .. }) in listed.iter().enumerate() {
+        assert_eq!((instance.to_string(), node.as_str()), (format!("parent {n}"), "wait"));
+        assert_eq!(*cause, StallCause::AwaitsInstance);
+    }
+    parents[0].cancel("let the child go on", "test").await.unwrap();
+    assert_eq!(within(parents[1].result()).await, Ok(2));
+    stalled(&runtime, <[Stalled]>::is_empty).await;
 }

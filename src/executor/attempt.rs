@@ -75,6 +75,7 @@ impl Slot {
                 let mut working = pin!(caught(work));
                 poll_fn(|context| {
                     let _polling = slot.seat.poll(&slot.executor.ticks);
+                    let _polled = slot.seat.polled();
                     working.as_mut().poll(context)
                 })
                 .await

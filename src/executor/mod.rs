@@ -6,6 +6,7 @@ mod attempt;
 mod blocking;
 mod queue;
 mod table;
+mod waits;
 mod watchdog;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -20,9 +21,10 @@ use blocking::Thread;
 pub(crate) use blocking::on_thread;
 use queue::{LineKey, Queue};
 use table::{Attempt, Phase, Table};
-pub use watchdog::Stalled;
+pub(crate) use waits::WaitsForInstance;
 use watchdog::Ticks;
 pub(crate) use watchdog::Watchdog;
+pub use watchdog::{StallCause, Stalled};
 
 use crate::clock::Clock;
 use crate::definition::Names as _;

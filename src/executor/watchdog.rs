@@ -10,23 +10,38 @@
 //! a poll        [began at 7 ................   at 10: for two ticks at least
 //! ```
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use super::Executor;
+use super::waits::Polled;
 use crate::id::{InstanceId, NodePath};
 
 /// Between two ticks.
 const TICK: Duration = Duration::from_millis(250);
 /// Whole ticks after which a poll is reported: within a second, since it may have begun just behind one.
 const STALLED_TICKS: u64 = 2;
+/// Attempts that a warning names.
+const NAMES_MAX: usize = 8;
 /// What a poll that is not going on has for the tick at which it began.
 const NOT_POLLED: u64 = 0;
 
-/// An attempt that blocks its thread, which other tasks and actors need: a task that does so wants
-/// [`blocking`](crate::Task::blocking), or `tokio::task::spawn_blocking` around the part that blocks.
+/// Why an attempt is listed by [`Runtime::stalled`](crate::Runtime::stalled).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum StallCause {
+    /// It blocks its thread, which other tasks and actors need: such a task wants [`blocking`](crate::Task::blocking), or
+    /// `tokio::task::spawn_blocking` around the part that blocks.
+    BlocksThread,
+    /// It waits for the result of another instance, as all attempts do that have a place
+    /// ([`Limits::tasks_running_max`](crate::Limits::tasks_running_max)), while others queue for one. If what they wait for is among those,
+    /// nothing moves until one of them is cancelled.
+    AwaitsInstance,
+}
+
+/// An attempt that keeps others from going on.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Stalled {
@@ -34,20 +49,32 @@ pub struct Stalled {
     pub instance: InstanceId,
     /// The task's place in the workflow.
     pub node: NodePath,
-    /// How long it has not come to an await, at least; up to half a second longer.
+    /// How long it has been so, at least; up to half a second longer.
     pub stalled_for: Duration,
+    /// Why.
+    pub cause: StallCause,
 }
 
 /// The ticks so far, from 1.
-pub(super) struct Ticks(AtomicU64);
+pub(super) struct Ticks {
+    count: AtomicU64,
+    /// The tick since which all slots are held by attempts that wait for instances, while others queue.
+    all_wait_since: AtomicU64,
+}
 
 impl Ticks {
     pub(super) fn new() -> Self {
-        Self(AtomicU64::new(NOT_POLLED + 1))
+        Self { count: AtomicU64::new(NOT_POLLED + 1), all_wait_since: AtomicU64::new(NOT_POLLED) }
     }
 
     fn now(&self) -> u64 {
-        self.0.load(Ordering::Relaxed)
+        self.count.load(Ordering::Relaxed)
+    }
+
+    /// Whole ticks for which all have waited, if they do.
+    fn all_wait_for(&self) -> Option<u64> {
+        let since = self.all_wait_since.load(Ordering::Relaxed);
+        (since != NOT_POLLED).then(|| self.now().saturating_sub(since))
     }
 }
 
@@ -57,6 +84,8 @@ pub(super) struct PollMark {
     began: AtomicU64,
     /// Whether this attempt was reported.
     told: AtomicBool,
+    /// Results of other instances that it waits for.
+    waits: AtomicU32,
 }
 
 /// A poll that is going on, until this is dropped.
@@ -66,6 +95,14 @@ impl PollMark {
     pub(super) fn poll(&self, ticks: &Ticks) -> Polling<'_> {
         self.began.store(ticks.now(), Ordering::Relaxed);
         Polling(self)
+    }
+
+    pub(super) fn wait_begins(&self) {
+        self.waits.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn wait_ends(&self) {
+        self.waits.fetch_sub(1, Ordering::Relaxed);
     }
 
     /// Whole ticks that the present poll has lasted.
@@ -105,6 +142,10 @@ pub(super) struct Seat {
 impl Seat {
     pub(super) fn poll(&self, ticks: &Ticks) -> Polling<'_> {
         self.mark.poll(ticks)
+    }
+
+    pub(super) fn polled(&self) -> Polled {
+        Polled::begin(&self.mark)
     }
 }
 
@@ -152,13 +193,14 @@ impl Watchdog {
 /// False once the executor is gone.
 fn tick(executor: &Weak<Executor>) -> bool {
     let Some(executor) = executor.upgrade() else { return false };
-    executor.ticks.0.fetch_add(1, Ordering::Relaxed);
+    executor.ticks.count.fetch_add(1, Ordering::Relaxed);
+    executor.see_whether_all_wait();
     if executor.longest_poll() >= 1 {
         // The thread that blocks may be the one that looked after tokio's timers and sockets, and another one takes that over
         // only when it goes to sleep anew: so it is woken.
         executor.tokio.spawn(std::future::ready(()));
     }
-    for Stalled { instance, node, stalled_for } in
+    for Stalled { instance, node, stalled_for, .. } in
         executor.find_stalled(|mark| !mark.told.swap(true, Ordering::Relaxed))
     {
         tracing::warn!(%instance, %node, ?stalled_for,
@@ -170,7 +212,38 @@ fn tick(executor: &Weak<Executor>) -> bool {
 impl Executor {
     /// Attempts that block their thread now.
     pub(crate) fn stalled(&self) -> Vec<Stalled> {
-        self.find_stalled(|_| true)
+        let mut stalled = self.find_stalled(|_| true);
+        stalled.extend(self.all_that_wait());
+        stalled
+    }
+
+    /// Notes since when all slots are held by attempts that wait for instances, and warns once when that has lasted.
+    fn see_whether_all_wait(&self) {
+        let (all_wait, since) = (self.table().all_wait(self.slots), &self.ticks.all_wait_since);
+        if !all_wait {
+            since.store(NOT_POLLED, Ordering::Relaxed);
+        } else if since.load(Ordering::Relaxed) == NOT_POLLED {
+            since.store(self.ticks.now(), Ordering::Relaxed);
+        } else if self.ticks.all_wait_for() == Some(STALLED_TICKS) {
+            let waiting = self.all_that_wait();
+            let names: Vec<_> =
+                waiting.iter().take(NAMES_MAX).map(|one| (one.instance.as_str(), one.node.as_str())).collect();
+            tracing::warn!(
+                count = waiting.len(),
+                ?names,
+                "all tasks that run wait for other instances, and others queue: raise Limits::tasks_running_max, or wait in the workflow"
+            );
+        }
+    }
+
+    /// All attempts, if all wait for instances and have done so for some time.
+    fn all_that_wait(&self) -> Vec<Stalled> {
+        let Some(ticks) = self.ticks.all_wait_for().filter(|ticks| *ticks >= STALLED_TICKS) else { return Vec::new() };
+        let table = self.table();
+        let waiting = table.marks.all.iter().filter_map(|(_, whose)| whose.clone());
+        let stalled_for = TICK * u32::try_from(ticks).unwrap_or(u32::MAX);
+        let cause = StallCause::AwaitsInstance;
+        waiting.map(|Whose { instance, node }| Stalled { instance, node, stalled_for, cause }).collect()
     }
 
     /// In whole ticks.
@@ -186,8 +259,17 @@ impl Executor {
         let stalled = lasting.filter(|(mark, ticks, _)| *ticks >= STALLED_TICKS && wanted(mark));
         let stalled = stalled.filter_map(|(_, ticks, whose)| {
             let Whose { instance, node } = whose.clone()?;
-            Some(Stalled { instance, node, stalled_for: TICK * u32::try_from(ticks).unwrap_or(u32::MAX) })
+            let stalled_for = TICK * u32::try_from(ticks).unwrap_or(u32::MAX);
+            Some(Stalled { instance, node, stalled_for, cause: StallCause::BlocksThread })
         });
         stalled.collect()
+    }
+}
+
+impl super::Table {
+    /// Whether all slots are held by attempts that wait for instances, while others queue.
+    fn all_wait(&self, slots: usize) -> bool {
+        let mut held = self.marks.all.iter().filter(|(_, whose)| whose.is_some());
+        self.running >= slots && !self.queue.is_empty() && held.all(|(mark, _)| mark.waits.load(Ordering::Relaxed) > 0)
     }
 }

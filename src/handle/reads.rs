@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::{HandleError, InstanceHandle, ResultError, StatusWatch, read};
 use crate::actors::Read;
 use crate::codec::{Codec, Output};
+use crate::executor::WaitsForInstance;
 use crate::lifecycle::{self, fill_values, has_moved, read_branches};
 use crate::status::Status;
 use crate::store::StoreError;
@@ -27,6 +28,10 @@ impl<O: 'static> InstanceHandle<O> {
 
     /// Waits until the run has ended and gives its output.
     ///
+    /// A task that calls this keeps its place among those that run ([`Limits::tasks_running_max`](crate::Limits::tasks_running_max)) and its
+    /// instance awake ([`Limits::resident_max`](crate::Limits::resident_max)) while it waits. If all places are taken by such tasks, what they
+    /// wait for gets none: [`Runtime::stalled`](crate::Runtime::stalled) lists them.
+    ///
     /// # Errors
     /// [`ResultError`]: a typed failure if it ended otherwise; [`HandleError::NotFound`] if it was deleted before this could
     /// read it.
@@ -42,6 +47,7 @@ impl<O: 'static> InstanceHandle<O> {
 
     async fn await_end(&self) -> Result<O, ResultError> {
         let hub = self.hub();
+        let _waits = WaitsForInstance::begin();
         let mut changes = hub.subscribe(&self.instance);
         // Who listens before it ends is given its end, and reads nothing.
         if !hub.works_on(&self.instance, self.run)

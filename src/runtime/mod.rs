@@ -23,7 +23,7 @@ use crate::store::StoreError;
 use crate::time::Timestamp;
 
 pub use crate::actors::{Health, Retention, Unplaced, Unreadable};
-pub use crate::executor::Stalled;
+pub use crate::executor::{StallCause, Stalled};
 pub use builder::{RuntimeBuilder, RuntimeError};
 pub use cursor::{Cursor, CursorError};
 pub use list::{InstanceFilter, ListError, Listed, Page};
@@ -82,6 +82,9 @@ impl Runtime {
     /// Attempts that block their thread at present: they have not come to an await for half a second or more, and are not
     /// declared [`blocking`](crate::Task::blocking). Each takes one thread from everything else on this tokio runtime; it is
     /// listed within a second, and logged once as a warning. Measured in real time, whatever the runtime's clock.
+    ///
+    /// Also attempts that hold all places ([`Limits::tasks_running_max`](crate::Limits::tasks_running_max)) while each waits for another
+    /// instance's [`result`](crate::InstanceHandle::result): see [`StallCause`](crate::StallCause).
     pub fn stalled(&self) -> Vec<Stalled> {
         self.inner.actors.hub().stalled()
     }
