@@ -386,3 +386,28 @@ async fn a_head_of_a_newer_version_is_left_alone_and_listed() {
         assert_eq!((loaded.head, loaded.quarantine), (newer, None), "{how}");
     }
 }
+
+/// Method: a head rots while its handle is there, and is asked for something again and again. It is set aside once; a look at it
+/// afterwards writes nothing.
+#[cfg(feature = "testing")]
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rotten_head_is_set_aside_once() {
+    let scene = Scene::of(Parked::InAFork).await;
+    let store = everstep::store::FaultyStore::new(scene.store.clone());
+    let commits = std::sync::Arc::new(std::sync::atomic::AtomicU32::new(0));
+    let count = std::sync::Arc::clone(&commits);
+    store.plan(move |_, call| {
+        count.fetch_add(u32::from(call.writes_to(VICTIM)), std::sync::atomic::Ordering::SeqCst);
+        everstep::store::Fault::None
+    });
+    let builder = Runtime::builder(store).register(&victim()).register(&late()).register(&beside());
+    let runtime = within(builder.clock(scene.clock.clone()).start()).await.unwrap();
+    let handle = within(runtime.handle(&victim(), VICTIM)).await.unwrap();
+    scene.force(Change::Head(Bytes::from_static(b"rotten")), Vec::new()).await;
+    let before = commits.load(std::sync::atomic::Ordering::SeqCst);
+    for _ in 0..5 {
+        let sent = within(handle.signal("go", &text('x'))).await.unwrap_err();
+        assert!(matches!(sent, MessageError::Quarantined(_)), "{sent}");
+    }
+    assert_eq!(commits.load(std::sync::atomic::Ordering::SeqCst) - before, 1);
+}
