@@ -6,6 +6,7 @@ mod common;
 use std::convert::Infallible;
 
 use common::{Gate, holding, reach_code, within};
+use everstep::machine::Refusal;
 use everstep::{
     Codec, CodecError, HandleError, Limits, MemoryStore, MessageError, Runtime, SignalError, Status, StatusCode,
     Workflow, machine,
@@ -130,4 +131,44 @@ async fn a_full_buffer_refuses_and_what_is_waited_for_passes() {
         }
         assert!(within(handle.result()).await.unwrap().len() > payload.len());
     }
+}
+
+/// Method: a signal comes while nothing waits, once as usual and once not to be buffered; then a wait begins.
+#[tokio::test(flavor = "multi_thread")]
+async fn signal_that_nothing_waits_for_is_refused_on_request() {
+    let gate = Gate::new();
+    let workflow = Workflow::builder("w").then("hold", holding::<u32>(&gate));
+    let workflow = workflow.wait_for_signal::<u32>("wait", "go").build().unwrap();
+    let runtime = Runtime::builder(MemoryStore::new()).register(&workflow).start().await.unwrap();
+    let handle = runtime.start(&workflow, "id", 1).await.unwrap();
+    gate.entered().await;
+    let refused = Err(MessageError::Refused(Refusal::NotAwaited { name: "go".into() }));
+    assert_eq!(within(handle.signal_if_awaited("go", &2_u32)).await, refused);
+    assert!(handle.buffered_signals().await.unwrap().is_empty());
+    gate.open(1);
+    reach_code(&handle, StatusCode::AwaitingSignal).await;
+    handle.pause("lunch", "ana").await.unwrap();
+    assert_eq!(within(handle.signal_if_awaited("go", &3_u32)).await, Ok(()), "the wait takes it after the pause");
+    assert_eq!(within(handle.signal_if_awaited("go", &4_u32)).await, refused, "the wait takes one");
+    handle.unpause().await.unwrap();
+    assert_eq!(within(handle.result()).await, Ok(3));
+}
+
+/// Method: two signals are acknowledged while the last task runs, and nothing ever waits for them.
+#[tokio::test(flavor = "multi_thread")]
+async fn signals_left_unread_at_the_end_are_counted() {
+    let gate = Gate::new();
+    let workflow = Workflow::builder_for::<u32>("w").wait_for_signal::<u32>("wait", "go");
+    let workflow = workflow.then("hold", holding::<u32>(&gate)).build().unwrap();
+    let runtime = Runtime::builder(MemoryStore::new()).register(&workflow).start().await.unwrap();
+    let handle = runtime.start(&workflow, "id", 1).await.unwrap();
+    for n in 1..=3_u32 {
+        handle.signal("go", &n).await.unwrap();
+    }
+    gate.entered().await;
+    let unread = [("go".into(), 2)].into();
+    assert_eq!(handle.buffered_signals().await.unwrap(), unread);
+    gate.open(1);
+    assert_eq!(within(handle.result()).await, Ok(1));
+    assert_eq!(handle.buffered_signals().await.unwrap(), unread);
 }

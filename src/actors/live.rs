@@ -156,11 +156,14 @@ impl Live {
                 self.ask_to_be_woken();
             }
             Mail::Signal { signal, reply } => {
-                let SignalMail { name, id, payload, codec, payload_type } = *signal;
+                let SignalMail { name, id, payload, codec, payload_type, if_awaited } = *signal;
                 if let Err(error) = self.definition.check_signal(&name, payload_type) {
                     reply.send(Err(MailError::Signal(error)));
                 } else if codec == self.codec.id() {
                     match Box::pin(self.look_up(&id)).await {
+                        Ok(()) if if_awaited => {
+                            self.apply(Event::SignalIfAwaited { name, id, payload }, Some(reply)).await;
+                        }
                         Ok(()) => self.apply(Event::Signal { name, id, payload }, Some(reply)).await,
                         Err(error) => reply.send(Err(error)),
                     }

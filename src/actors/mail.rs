@@ -77,6 +77,8 @@ pub(crate) struct SignalMail {
     pub(crate) codec: u8,
     /// What the definition that runs must agree with.
     pub(crate) payload_type: SignalType,
+    /// Whether it is refused unless something waits for it.
+    pub(crate) if_awaited: bool,
 }
 
 /// A start that terminates what is there. The actor that made the new run durable takes it up.

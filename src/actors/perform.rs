@@ -26,11 +26,21 @@ impl Live {
                 Effect::Withdraw { ticket } => executor.withdraw(&self.key(ticket)),
                 Effect::Stop { ticket } => executor.stop(&self.key(ticket)),
                 Effect::WakeAt(wake) => self.hub.arm(self.snapshot.instance(), wake),
-                Effect::Ended => tracing::debug!(instance = %self.snapshot.instance(), "an instance has ended"),
+                Effect::Ended => self.log_end(),
                 Effect::Quarantine { reason } => self.to_quarantine = Some(reason),
             }
             // A map hands out up to 100,000 attempts at once, or stops them: other actors need the thread as well.
             tokio::task::consume_budget().await;
+        }
+    }
+
+    /// Logs the end of a run, and what it leaves unread: acknowledged signals that no wait will ever take.
+    fn log_end(&self) {
+        let (instance, unread) = (self.snapshot.instance(), self.snapshot.buffered_signals());
+        if unread.is_empty() {
+            tracing::debug!(%instance, "an instance has ended");
+        } else {
+            tracing::warn!(%instance, ?unread, "an instance has ended with signals that nothing has waited for");
         }
     }
 

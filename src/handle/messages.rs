@@ -18,14 +18,26 @@ const REPEATS: u32 = 5;
 
 impl<O: 'static> InstanceHandle<O> {
     /// Sends a signal. Buffered durably if the instance does not wait for it yet; first in, first out per name, in the
-    /// order of commits. Repeated by itself while its outcome is unknown, which a generated id makes harmless.
+    /// order of commits. What is still buffered when the run ends is never consumed: that is logged as a warning, with names
+    /// and counts. Repeated by itself while its outcome is unknown, which a generated id makes harmless.
     ///
     /// `T` is the very type declared at the wait: `&5_u32` for `u32`, `&"ana".to_owned()` for `String`.
     ///
     /// # Errors
     /// [`MessageError`].
     pub async fn signal<T: Serialize + 'static>(&self, name: &str, payload: &T) -> Result<(), MessageError> {
-        self.send_signal(name, payload, generate_signal_id()).await
+        self.send_signal(name, payload, generate_signal_id(), false).await
+    }
+
+    /// Sends a signal that is not to be buffered: it is refused unless something waits for it now, or waits for it in a pause,
+    /// so that what is acknowledged is consumed. A signal that is buffered, as by [`signal`](Self::signal), may stay unread
+    /// when the run ends: see [`buffered_signals`](Self::buffered_signals).
+    ///
+    /// # Errors
+    /// [`MessageError::Refused`] with [`Refusal::NotAwaited`](crate::machine::Refusal::NotAwaited), among others; nothing was
+    /// done then.
+    pub async fn signal_if_awaited<T: Serialize + 'static>(&self, name: &str, payload: &T) -> Result<(), MessageError> {
+        self.send_signal(name, payload, generate_signal_id(), true).await
     }
 
     /// Sends a signal with an id of the caller's: a repeated one is acknowledged and ignored, also after the run has
@@ -40,10 +52,10 @@ impl<O: 'static> InstanceHandle<O> {
         id: &str,
     ) -> Result<(), MessageError> {
         check_signal_id(id)?;
-        self.send_signal(name, payload, id.into()).await
+        self.send_signal(name, payload, id.into(), false).await
     }
 
-    async fn send_signal<T>(&self, name: &str, payload: &T, id: Arc<str>) -> Result<(), MessageError>
+    async fn send_signal<T>(&self, name: &str, payload: &T, id: Arc<str>, if_awaited: bool) -> Result<(), MessageError>
     where
         T: Serialize + 'static,
     {
@@ -60,6 +72,7 @@ impl<O: 'static> InstanceHandle<O> {
                 payload: definition.encode_signal(&name, payload, codec, self.hub().limits.payload_bytes_max)?,
                 codec: codec_id,
                 payload_type: SignalType::of::<T>(),
+                if_awaited,
             });
             let bytes = signal.payload.len();
             match ask(self.hub(), &self.instance, bytes, when_busy, |reply| Mail::Signal { signal, reply }).await {

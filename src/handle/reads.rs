@@ -1,12 +1,13 @@
 //! What an instance can be asked: all of it from the store, where it is durable.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::{HandleError, InstanceHandle, ResultError, StatusWatch, read};
 use crate::actors::Read;
 use crate::codec::{Codec, Output};
 use crate::executor::WaitsForInstance;
-use crate::lifecycle::{self, fill_values, has_moved, read_branches};
+use crate::lifecycle::{self, fill_values, has_moved, read_branches, read_signals};
 use crate::status::Status;
 use crate::store::StoreError;
 
@@ -164,6 +165,27 @@ impl<O: 'static> InstanceHandle<O> {
         }
     }
 
+    /// How many signals of each name were acknowledged and are not consumed: those that are buffered for waits to come, or,
+    /// once the run has ended, those that nothing will read. As of the last commit; empty if there are none.
+    ///
+    /// # Errors
+    /// [`HandleError`].
+    pub async fn buffered_signals(&self) -> Result<BTreeMap<Arc<str>, u32>, HandleError> {
+        for _ in 0..READS_MAX {
+            let mut snapshot = self.read().await?.stored.snapshot;
+            if snapshot.run() != self.run {
+                return Err(HandleError::Superseded);
+            }
+            let read = read_signals(&*self.hub().store, &mut snapshot).await;
+            if has_moved(&*self.hub().store, &snapshot).await? {
+                continue;
+            }
+            read.map_err(HandleError::from)?;
+            return Ok(snapshot.buffered_signals());
+        }
+        Err(moves_on())
+    }
+
     /// Everything the instance waits for now, by branch; empty if it has ended or nothing waits.
     ///
     /// # Errors
@@ -183,13 +205,16 @@ impl<O: 'static> InstanceHandle<O> {
             let names = hub.names(&snapshot.definition()).await?;
             return Ok(snapshot.waits(&*names));
         }
-        {
-            let moved = format!("the instance moved {READS_MAX} times while it was read: ask again");
-            Err(StoreError::Transient(moved.into()).into())
-        }
+        Err(moves_on())
     }
 
     fn codec_of(&self, id: u8) -> Result<&Codec, HandleError> {
         self.hub().codecs.get(&id).ok_or(HandleError::UnknownCodec(id))
     }
+}
+
+/// The instance moved whenever it was read.
+fn moves_on() -> HandleError {
+    let moved = format!("the instance moved {READS_MAX} times while it was read: ask again");
+    StoreError::Transient(moved.into()).into()
 }

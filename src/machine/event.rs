@@ -51,6 +51,15 @@ pub enum Event {
         /// Its payload, in the instance's codec.
         payload: Bytes,
     },
+    /// A signal came that is not to be buffered: it is refused with [`Refusal::NotAwaited`] unless a wait takes it.
+    SignalIfAwaited {
+        /// Its name.
+        name: Arc<str>,
+        /// Its id, as for [`Event::Signal`].
+        id: Arc<str>,
+        /// Its payload, in the instance's codec.
+        payload: Bytes,
+    },
     /// Some time passed: delays, timeouts and backoffs that are due end.
     Wake,
     /// Somebody cancels the instance.
@@ -91,8 +100,9 @@ impl std::fmt::Debug for Event {
             Self::AttemptFinished { ticket, outcome } => {
                 f.debug_struct("AttemptFinished").field("ticket", ticket).field("outcome", outcome).finish()
             }
-            Self::Signal { name, id, payload } => {
-                let mut signal = f.debug_struct("Signal");
+            Self::Signal { name, id, payload } | Self::SignalIfAwaited { name, id, payload } => {
+                let kind = if matches!(self, Self::Signal { .. }) { "Signal" } else { "SignalIfAwaited" };
+                let mut signal = f.debug_struct(kind);
                 signal.field("name", name).field("id", id).field("payload", &Hidden(payload)).finish()
             }
             Self::Wake => f.write_str("Wake"),
@@ -128,6 +138,12 @@ pub enum Refusal {
     /// No node of the instance's definition waits for a signal of this name.
     #[error("no node waits for a signal named `{name}`")]
     UnknownSignal {
+        /// The name.
+        name: Arc<str>,
+    },
+    /// Nothing waits for the signal now, and its sender does not want it buffered.
+    #[error("nothing waits for a signal named `{name}` now: send it later, or let it be buffered")]
+    NotAwaited {
         /// The name.
         name: Arc<str>,
     },

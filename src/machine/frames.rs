@@ -144,6 +144,11 @@ impl Frames {
         self.waiting.get(signal)?.first().map(|(_, id)| *id)
     }
 
+    /// How many frames wait for this signal.
+    pub(super) fn waiting_for(&self, signal: &str) -> usize {
+        self.waiting.get(signal).map_or(0, BTreeSet::len)
+    }
+
     /// Whether a frame that began to wait in this transition would be among the first so many that wait for this signal.
     pub(super) fn would_be_among_first(&self, count: usize, signal: &str, since: (u64, FrameId)) -> bool {
         let before = self.waiting.get(signal).map_or(0, |waiting| waiting.range(..since).take(count).count());

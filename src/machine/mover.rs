@@ -9,6 +9,7 @@ use super::frame::{Frame, FrameId, Lineage, Phase, ROOT};
 use super::frame_record::encode_frame;
 use super::frames::Frames;
 use super::results::KeptResults;
+use super::signal::Unawaited;
 use super::snapshot::Signals;
 use super::{Effect, End, Event, Refusal, RowChange, RowKey, Snapshot, Transition, Wake};
 use crate::codec::{Hidden, Home, Place, Value};
@@ -102,7 +103,8 @@ pub fn apply(setting: &Setting<'_>, snapshot: &mut Snapshot, event: Event) -> Re
         Event::AttemptStarted { ticket, at } => mover.attempt_started(ticket, at),
         Event::AttemptWithdrawn { ticket } => mover.attempt_withdrawn(ticket),
         Event::AttemptFinished { ticket, outcome } => mover.attempt_finished(ticket, outcome),
-        Event::Signal { name, id, payload } => mover.signal(&name, id, payload)?,
+        Event::Signal { name, id, payload } => mover.signal(&name, id, payload, Unawaited::Buffer)?,
+        Event::SignalIfAwaited { name, id, payload } => mover.signal(&name, id, payload, Unawaited::Refuse)?,
         Event::Wake => mover.wake(),
         Event::Cancel { reason, by } => mover.cancel(reason, by)?,
         Event::Pause { reason, by } => mover.pause(reason, by)?,

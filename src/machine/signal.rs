@@ -15,8 +15,21 @@ use crate::codec::{Place, Value};
 use crate::definition::{Op, Program, WaitOp};
 use crate::limits::SIGNAL_IDS_REMEMBERED;
 
+/// What becomes of a signal that nothing waits for.
+#[derive(Clone, Copy, PartialEq)]
+pub(super) enum Unawaited {
+    Buffer,
+    Refuse,
+}
+
 impl<'a> Mover<'a> {
-    pub(super) fn signal(&mut self, name: &str, id: Arc<str>, payload: Bytes) -> Result<(), Refusal> {
+    pub(super) fn signal(
+        &mut self,
+        name: &str,
+        id: Arc<str>,
+        payload: Bytes,
+        unawaited: Unawaited,
+    ) -> Result<(), Refusal> {
         if self.snapshot.signals.numbers.contains_key(&id) {
             return Ok(());
         }
@@ -30,7 +43,11 @@ impl<'a> Mover<'a> {
         // What is due ends before what comes now: a wait whose timeout has passed does not get this signal. That stands
         // even if the signal is then refused.
         self.wake();
-        if let Err(refusal) = self.refuse_if_ended().and_then(|()| self.refuse_if_full(&name, payload.len())) {
+        let refused = self.refuse_if_ended().and_then(|()| match unawaited {
+            Unawaited::Refuse if !self.is_awaited(&name) => Err(Refusal::NotAwaited { name: Arc::clone(&name) }),
+            _ => self.refuse_if_full(&name, payload.len()),
+        });
+        if let Err(refusal) = refused {
             self.refused = Some(refusal);
             return Ok(());
         }
@@ -43,6 +60,11 @@ impl<'a> Mover<'a> {
             None => self.buffer(name, Buffered { number, id, payload, accepted_in: self.seq() }),
         }
         Ok(())
+    }
+
+    /// Whether a wait takes the next signal of this name: now, or at the end of a pause.
+    fn is_awaited(&self, name: &str) -> bool {
+        self.snapshot.frames.waiting_for(name) > self.snapshot.signals.count(name)
     }
 
     /// The limits hold for what must be buffered; a signal that is waited for is not.

@@ -197,6 +197,12 @@ impl Snapshot {
         frame.and_then(|frame| frame.running(ticket.frame)) == Some(ticket)
     }
 
+    /// How many signals of each name are buffered. Known once the signals are read.
+    pub fn buffered_signals(&self) -> BTreeMap<Arc<str>, u32> {
+        let count = |queue: &VecDeque<Buffered>| u32::try_from(queue.len()).unwrap_or(u32::MAX);
+        self.signals.buffered.iter().map(|(name, queue)| (Arc::clone(name), count(queue))).collect()
+    }
+
     /// Branches whose records are not read yet.
     pub fn unread_frames(&self) -> u32 {
         self.unread_frames
