@@ -37,12 +37,12 @@ pub trait Kv: Send + Sync + 'static {
     /// [`StoreError`], as for every call here.
     fn get(&self, key: &[u8]) -> Result<Option<Bytes>, StoreError>;
 
-    /// Up to `limit` entries from `from` on whose keys start with `prefix`, in order. Looks at no key outside of the prefix, not
-    /// even at a deleted one: there may be any number of them.
+    /// Up to `limit` entries from `from` on whose keys are less than `to`, in order. Looks at no key outside of the two, not even
+    /// at a deleted one: there may be any number of them.
     ///
     /// # Errors
     /// [`StoreError`].
-    fn scan(&self, prefix: &[u8], from: &[u8], limit: usize) -> Result<Vec<(Bytes, Bytes)>, StoreError>;
+    fn scan(&self, from: &[u8], to: &[u8], limit: usize) -> Result<Vec<(Bytes, Bytes)>, StoreError>;
 
     /// Writes all keys or none, durably.
     ///

@@ -1,7 +1,10 @@
 //! The embedded store: a directory on a local disk.
 
+mod backup;
+
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError, RwLock, RwLockWriteGuard};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -49,12 +52,19 @@ const TABLES_WAITS_MAX: u32 = 1_000;
 /// Cache for table blocks, in bytes.
 const CACHE_BYTES: u64 = 32 << 20;
 
-/// The map behind a [`FileStore`].
+/// The map behind a [`FileStore`]. Clones share it.
+#[derive(Clone)]
 pub struct Files {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
     path: PathBuf,
     durability: Durability,
     /// None while it is closed.
     open: RwLock<Option<Open>>,
+    /// How often somebody has asked to close or reopen it: a backup under way gives up then.
+    interruptions: AtomicU64,
 }
 
 struct Open {
@@ -84,9 +94,9 @@ impl FileStore {
         let path = path.as_ref().to_owned();
         let opening = tokio::task::spawn_blocking(move || {
             let open = Open::new(&path, Torn::Kept)?;
-            let (at, directory) = (path.display().to_string(), Arc::clone(&open.directory));
-            let store = Self::over(Files { path, durability, open: RwLock::new(Some(open)) });
-            store.check_layout(&at, directory.is_established())?;
+            let directory = Arc::clone(&open.directory);
+            let store = Self::over(Files::new(path.clone(), durability, open));
+            store.check_layout(&path.display().to_string(), directory.is_established())?;
             directory.establish().map_err(fatal)?;
             Ok(store)
         });
@@ -152,10 +162,29 @@ fn fatal(error: impl std::error::Error + Send + Sync + 'static) -> StoreError {
     StoreError::Fatal(Cause::of(error))
 }
 
+/// Clones share everything: so a service keeps one to make a [backup](FileStore::backup) while a runtime uses the other. One
+/// runtime at a time may use them.
+impl Clone for FileStore {
+    fn clone(&self) -> Self {
+        self.share(self.kv.clone())
+    }
+}
+
 impl Files {
+    fn new(path: PathBuf, durability: Durability, open: Open) -> Self {
+        let (open, interruptions) = (RwLock::new(Some(open)), AtomicU64::new(0));
+        Self { shared: Arc::new(Shared { path, durability, open, interruptions }) }
+    }
+
+    /// Takes the store from everyone who uses it, to close or reopen it.
+    fn interrupt(&self) -> RwLockWriteGuard<'_, Option<Open>> {
+        self.shared.interruptions.fetch_add(1, Ordering::AcqRel);
+        self.shared.open.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Uses the store. Whoever closes it waits meanwhile: the directory is to be free then.
     fn with<T>(&self, call: impl FnOnce(&Open) -> Result<T, StoreError>) -> Result<T, StoreError> {
-        let open = self.open.read().unwrap_or_else(PoisonError::into_inner);
+        let open = self.shared.open.read().unwrap_or_else(PoisonError::into_inner);
         call(open.as_ref().ok_or_else(|| StoreError::Fatal("the store is closed".into()))?)
     }
 }
@@ -181,7 +210,7 @@ impl Kv for Files {
         self.with(|open| {
             open.wait_for_tables()?;
             let batch = open.database.batch();
-            let mut batch = match self.durability {
+            let mut batch = match self.shared.durability {
                 Durability::Fsync => batch.durability(Some(PersistMode::SyncData)),
                 // Without a mode the journal record is handed to the operating system.
                 Durability::ProcessCrash => batch,
@@ -197,33 +226,34 @@ impl Kv for Files {
     }
 
     fn reopen(&self) -> Result<(), StoreError> {
-        let mut open = self.open.write().unwrap_or_else(PoisonError::into_inner);
+        let path = &self.shared.path;
+        let mut open = self.interrupt();
         // First let go of the old one: it holds the lock.
         drop(open.take());
-        if !is_established(&self.path) {
-            return Err(unreadable(&self.path, &"it is gone"));
+        if !is_established(path) {
+            return Err(unreadable(path, &"it is gone"));
         }
-        let reopened = Open::new(&self.path, Torn::Dropped)?;
+        let reopened = Open::new(path, Torn::Dropped)?;
         if !reopened.map.contains_key(keys::VERSION).map_err(fatal)? {
-            return Err(unreadable(&self.path, &"it has lost what was stored in it"));
+            return Err(unreadable(path, &"it has lost what was stored in it"));
         }
         *open = Some(reopened);
         Ok(())
     }
 
     fn close(&self) {
-        if let Some(open) = self.open.write().unwrap_or_else(PoisonError::into_inner).take() {
-            open.note_end(&self.path);
+        if let Some(open) = self.interrupt().take() {
+            open.note_end(&self.shared.path);
         }
     }
 
     fn durability(&self) -> Durability {
-        self.durability
+        self.shared.durability
     }
 }
 
 impl std::fmt::Debug for Files {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Files({}, {:?})", self.path.display(), self.durability)
+        write!(f, "Files({}, {:?})", self.shared.path.display(), self.shared.durability)
     }
 }
