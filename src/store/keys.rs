@@ -27,6 +27,7 @@ use crate::time::Timestamp;
 
 pub(super) const VERSION: &[u8] = b"v";
 const LAYOUT: u32 = 1;
+pub(super) const HEADS: &[u8] = b"h";
 pub(super) const QUARANTINES: &[u8] = b"q";
 pub(super) const STATUSES: &[u8] = b"s";
 pub(super) const DUES: &[u8] = b"t";

@@ -42,7 +42,7 @@ pub use faulty::{Call, CrashPoint, Fault, FaultyStore};
 #[cfg(feature = "file-store")]
 pub use file::{FileStore, Files};
 pub(crate) use guarded::Guarded;
-pub use kv::{Kv, KvStore, Ops};
+pub use kv::{Hole, Kv, KvStore, Ops};
 pub use memory::{Memory, MemoryStore};
 pub use version::{HeadVersion, Version};
 

@@ -1,6 +1,7 @@
 //! The embedded store: a directory on a local disk.
 
 mod backup;
+mod damage;
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -8,11 +9,12 @@ use std::sync::{Arc, PoisonError, RwLock, RwLockWriteGuard};
 use std::time::Duration;
 
 use bytes::Bytes;
-use fjall::{Database, Guard, Keyspace, KeyspaceCreateOptions, PersistMode, Readable as _};
+use damage::{Holes, is_damage};
+use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode, Readable as _, Snapshot};
 
 use super::directory::{Directory, is_established, unreadable};
 use super::journal::{self, Position, Torn};
-use super::kv::{Kv, KvStore, Ops};
+use super::kv::{Hole, Kv, KvStore, Ops};
 use super::{Durability, StoreError, keys};
 use crate::cause::Cause;
 
@@ -75,6 +77,7 @@ struct Open {
     directory: Arc<Directory>,
     /// How far the journal reached when it was opened.
     reached: Position,
+    holes: Holes,
 }
 
 impl FileStore {
@@ -121,7 +124,7 @@ impl Open {
         let options = || KeyspaceCreateOptions::default().max_memtable_size(MEMTABLE_BYTES);
         let map = database.keyspace("everstep", options).map_err(convert)?;
         note_durable(path, reached);
-        Ok(Self { database, map, directory: Arc::new(directory), reached })
+        Ok(Self { database, map, directory: Arc::new(directory), reached, holes: Holes::default() })
     }
 
     /// Holds a writer back that is faster than tables are written. The database does so too late: while its threads are
@@ -189,20 +192,50 @@ impl Files {
     }
 }
 
+/// Reads on in a range, as far as that goes.
+fn read(
+    snapshot: &Snapshot,
+    map: &Keyspace,
+    (from, to): (&[u8], &[u8]),
+    limit: usize,
+    found: &mut Vec<(Bytes, Bytes)>,
+) -> Result<(), fjall::Error> {
+    for entry in snapshot.range(map, from..to).take(limit - found.len()) {
+        let (key, value) = entry.into_inner()?;
+        found.push((key.into(), value.into()));
+    }
+    Ok(())
+}
+
 impl Kv for Files {
     fn get(&self, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
         self.with(|open| {
-            let value = open.database.snapshot().get(&open.map, key).map_err(fatal)?;
-            Ok(value.map(Bytes::from))
+            let snapshot = open.database.snapshot();
+            match snapshot.get(&open.map, key) {
+                Ok(value) => Ok(value.map(Bytes::from)),
+                Err(error) if is_damage(&error) => damage::get(&snapshot, &open.map, key, &error),
+                Err(error) => Err(fatal(error)),
+            }
         })
     }
 
     fn scan(&self, from: &[u8], to: &[u8], limit: usize) -> Result<Vec<(Bytes, Bytes)>, StoreError> {
         self.with(|open| {
+            let snapshot = open.database.snapshot();
+            let (mut found, mut from) = (Vec::new(), from.to_vec());
             // With an end: an iterator that has none walks over every deleted key behind the last one that is there.
-            let entries = open.database.snapshot().range(&open.map, from..to).take(limit);
-            let read = |entry: Guard| entry.into_inner().map(|(key, value)| (key.into(), value.into()));
-            entries.map(read).collect::<Result<_, _>>().map_err(fatal)
+            while found.len() < limit && from.as_slice() < to {
+                let Err(error) = read(&snapshot, &open.map, (&from, to), limit, &mut found) else { break };
+                if !is_damage(&error) {
+                    return Err(fatal(error));
+                }
+                if let Some((last, _)) = found.last() {
+                    let behind = [&last[..], &[0]].concat();
+                    from = from.max(behind);
+                }
+                from = open.holes.pass((&open.map, &snapshot), &from, to, &error)?;
+            }
+            Ok(found)
         })
     }
 
@@ -249,6 +282,10 @@ impl Kv for Files {
 
     fn durability(&self) -> Durability {
         self.shared.durability
+    }
+
+    fn holes(&self) -> Vec<Hole> {
+        self.with(|open| Ok(open.holes.all())).unwrap_or_default()
     }
 }
 

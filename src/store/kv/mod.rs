@@ -1,5 +1,6 @@
 //! A store over any ordered map of bytes that can write several keys as one.
 
+mod hidden;
 mod marks;
 mod sweeping;
 mod unreadable;
@@ -10,9 +11,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 
-pub(in crate::store) use self::unreadable::Trace;
+use hidden::Hidden;
+pub use hidden::Hole;
 use marks::Marks;
 use sweeping::Sweeping;
+pub(in crate::store) use unreadable::Trace;
 
 use super::fold::{Folded, Present, Stored, fold};
 use super::keys::Needs;
@@ -61,6 +64,12 @@ pub trait Kv: Send + Sync + 'static {
 
     /// See [`Store::durability`].
     fn durability(&self) -> Durability;
+
+    /// The ranges of keys that scans pass by, because what is there is damaged. What such a key holds is given as empty by
+    /// [`Kv::get`], which no record is. Holes only come, until it is reopened.
+    fn holes(&self) -> Vec<Hole> {
+        Vec::new()
+    }
 }
 
 /// A [`Store`] over a [`Kv`].
@@ -78,6 +87,7 @@ pub struct KvStore<K> {
     pub(super) raises: Arc<AtomicBool>,
     pub(super) marks: Arc<Marks>,
     pub(super) sweeping: Arc<Sweeping>,
+    pub(super) hidden: Arc<Hidden>,
 }
 
 /// What is stored, read for one batch.
@@ -107,8 +117,8 @@ impl<K: Kv> KvStore<K> {
         let has_any = |prefix: &[u8]| kv.scan(prefix, &keys::behind(prefix), 1).map_or(true, |found| !found.is_empty());
         let quarantines = Arc::new(AtomicBool::new(has_any(keys::QUARANTINES)));
         let markers = Arc::new(AtomicBool::new(has_any(keys::SUPERSEDED)));
-        let (marks, sweeping) = Default::default();
-        Self { kv, committing: Arc::default(), quarantines, markers, raises: Arc::default(), marks, sweeping }
+        let (marks, sweeping, hidden) = Default::default();
+        Self { kv, committing: Arc::default(), quarantines, markers, raises: Arc::default(), marks, sweeping, hidden }
     }
 
     /// The same store over another handle to its map.
@@ -116,7 +126,7 @@ impl<K: Kv> KvStore<K> {
         let (committing, quarantines) = (Arc::clone(&self.committing), Arc::clone(&self.quarantines));
         let (marks, sweeping) = (Arc::clone(&self.marks), Arc::clone(&self.sweeping));
         let (markers, raises) = (Arc::clone(&self.markers), Arc::clone(&self.raises));
-        Self { kv, committing, quarantines, markers, raises, marks, sweeping }
+        Self { kv, committing, quarantines, markers, raises, marks, sweeping, hidden: Arc::clone(&self.hidden) }
     }
 
     /// As [`Kv::scan`], but what was consumed from the front of an index is passed by.
@@ -148,6 +158,7 @@ impl<K: Kv> KvStore<K> {
                      version knows up to {FORMAT}",
                     min_reader.max(min_writer)
                 ))),
+                None if marker.is_empty() => Err(unreadable("its marker is damaged".into())),
                 None => Err(unreadable("it was written by another version of this crate".into())),
             },
             None if established => Err(unreadable("it has lost what was stored in it".into())),
@@ -198,11 +209,18 @@ impl<K: Kv> KvStore<K> {
         let superseded: Vec<_> =
             markers.filter(|(_, value)| value.is_some()).filter_map(|(key, _)| keys::parse_superseded(key)).collect();
         self.marks.begin_write(&ops);
+        let hidden = self.hidden.of(&ops);
         let written = self.kv.write(ops);
         self.marks.end_write();
         match &written {
-            Ok(()) => self.sweeping.add(superseded.into_iter()),
-            Err(_) => self.sweeping.forget(),
+            Ok(()) => {
+                self.sweeping.add(superseded.into_iter());
+                self.hidden.written(&hidden);
+            }
+            Err(_) => {
+                self.sweeping.forget();
+                self.hidden.forget();
+            }
         }
         written
     }
@@ -224,7 +242,7 @@ impl<K: Kv> KvStore<K> {
             Some(id) => [prefix, id.as_str().as_bytes(), &[0]].concat(),
             None => prefix.to_vec(),
         };
-        let found = self.find(&from, &keys::behind(prefix), limit)?;
+        let found = self.list(&from, &keys::behind(prefix), limit)?;
         Ok(found.iter().filter_map(|(key, _)| keys::instance(key, prefix.len())).collect())
     }
 
@@ -237,7 +255,7 @@ impl<K: Kv> KvStore<K> {
         if after.is_some() {
             from.push(0);
         }
-        let found = self.find(&from, &keys::behind(keys::DUES), limit)?;
+        let found = self.list(&from, &keys::behind(keys::DUES), limit)?;
         Ok(found.iter().filter_map(|(key, _)| keys::parse_due(key)).collect())
     }
 
@@ -253,7 +271,7 @@ impl<K: Kv> KvStore<K> {
         if after.is_some() {
             from.push(0);
         }
-        let found = self.find(&from, &keys::ended_before(status, before), limit)?;
+        let found = self.list(&from, &keys::ended_before(status, before), limit)?;
         Ok(found.iter().filter_map(|(key, _)| keys::parse_ended(key)).collect())
     }
 
@@ -363,6 +381,7 @@ impl<K: Kv> Store for KvStore<K> {
             // What was deleted last may be there again, and what was superseded may not be.
             self.marks.clear();
             self.sweeping.forget();
+            self.hidden.forget();
             reopened
         })
     }

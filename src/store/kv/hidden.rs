@@ -1,0 +1,153 @@
+//! Index entries that scans cannot see, because they stand within a hole in a table. They are made anew from the heads, which
+//! say the same, and kept in memory as long as the hole is there.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
+
+use bytes::Bytes;
+
+use super::{Kv, KvStore, Ops};
+use crate::machine::HeadIndex;
+use crate::store::{StoreError, keys};
+
+/// Heads read at once.
+const PAGE: usize = 1_000;
+
+/// A range of keys that scans pass by: from the first that could not be read to the first that could again.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Hole {
+    /// Where it begins, inclusive.
+    pub from: Vec<u8>,
+    /// Where it ends, exclusive.
+    pub to: Vec<u8>,
+}
+
+impl Hole {
+    /// Whether a key stands within.
+    pub fn holds(&self, key: &[u8]) -> bool {
+        self.from.as_slice() <= key && key < self.to.as_slice()
+    }
+}
+
+#[derive(Debug, Default)]
+pub(in crate::store) struct Hidden {
+    /// How many holes the entries are made for.
+    holes: AtomicUsize,
+    found: Mutex<Found>,
+}
+
+#[derive(Debug, Default)]
+struct Found {
+    holes: Vec<Hole>,
+    entries: BTreeMap<Vec<u8>, Bytes>,
+}
+
+impl Hidden {
+    fn is_for(&self, holes: usize) -> bool {
+        self.holes.load(Ordering::Acquire) == holes
+    }
+
+    /// Everything is made anew.
+    pub(super) fn forget(&self) {
+        self.holes.store(0, Ordering::Release);
+        *self.found.lock().unwrap_or_else(PoisonError::into_inner) = Found::default();
+    }
+
+    /// Keeps the entries in line with what was written.
+    pub(super) fn written(&self, changes: &[(Vec<u8>, Option<Bytes>)]) {
+        let mut found = self.found.lock().unwrap_or_else(PoisonError::into_inner);
+        for (key, value) in changes {
+            match value {
+                Some(value) => found.entries.insert(key.clone(), value.clone()),
+                None => found.entries.remove(key),
+            };
+        }
+    }
+
+    /// What of a batch stands in a hole; nothing, as long as there is none.
+    pub(super) fn of(&self, ops: &Ops) -> Vec<(Vec<u8>, Option<Bytes>)> {
+        if self.is_for(0) {
+            return Vec::new();
+        }
+        let found = self.found.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_hidden = |key: &[u8]| is_index(key) && found.holes.iter().any(|hole| hole.holds(key));
+        ops.iter().filter(|(key, _)| is_hidden(key)).map(|(key, value)| (key.clone(), value.clone())).collect()
+    }
+
+    /// Adds the hidden entries to those of a scan.
+    fn add_to(&self, from: &[u8], to: &[u8], limit: usize, seen: &mut Vec<(Bytes, Bytes)>) {
+        if self.is_for(0) || from >= to {
+            return;
+        }
+        let found = self.found.lock().unwrap_or_else(PoisonError::into_inner);
+        let hidden = found.entries.range(from.to_vec()..to.to_vec());
+        let hidden: Vec<_> = hidden.map(|(key, value)| (Bytes::from(key.clone()), value.clone())).collect();
+        drop(found);
+        if hidden.is_empty() {
+            return;
+        }
+        // A full page ends at its last entry: what is behind that comes with the next one.
+        let last = if seen.len() >= limit { seen.last().map(|(key, _)| key.clone()) } else { None };
+        seen.extend(hidden.into_iter().filter(|(key, _)| last.as_ref().is_none_or(|last| key < last)));
+        seen.sort_unstable_by(|one, other| one.0.cmp(&other.0));
+        seen.dedup_by(|one, other| one.0 == other.0);
+        seen.truncate(limit);
+    }
+}
+
+fn is_index(key: &[u8]) -> bool {
+    [keys::STATUSES, keys::DUES, keys::ENDS].iter().any(|index| key.starts_with(index))
+}
+
+impl<K: Kv> KvStore<K> {
+    /// A page of an index, also of what stands in a hole.
+    pub(super) fn list(&self, from: &[u8], to: &[u8], limit: usize) -> Result<Vec<(Bytes, Bytes)>, StoreError> {
+        let mut found = self.find(from, to, limit)?;
+        if !self.hidden.is_for(self.kv.holes().len()) {
+            self.make_hidden_entries()?;
+        }
+        self.hidden.add_to(from, to, limit, &mut found);
+        Ok(found)
+    }
+
+    /// Goes through all heads, which may show further holes. Nothing is committed meanwhile.
+    fn make_hidden_entries(&self) -> Result<(), StoreError> {
+        let _committing = self.committing.lock().unwrap_or_else(PoisonError::into_inner);
+        loop {
+            let holes = self.kv.holes();
+            if self.hidden.is_for(holes.len()) {
+                return Ok(());
+            }
+            let mut entries = BTreeMap::new();
+            let (mut from, to) = (keys::HEADS.to_vec(), keys::behind(keys::HEADS));
+            loop {
+                let page = self.kv.scan(&from, &to, PAGE)?;
+                for (key, head) in &page {
+                    entries.extend(self.entries_in(&holes, key, head)?);
+                }
+                match page.last() {
+                    Some((last, _)) if page.len() == PAGE => from = [&last[..], &[0]].concat(),
+                    _ => break,
+                }
+            }
+            let (count, made) = (holes.len(), entries.len());
+            *self.hidden.found.lock().unwrap_or_else(PoisonError::into_inner) = Found { holes, entries };
+            self.hidden.holes.store(count, Ordering::Release);
+            tracing::warn!(
+                holes = count,
+                entries = made,
+                "index entries in damaged parts were made anew from the heads"
+            );
+        }
+    }
+
+    fn entries_in(&self, holes: &[Hole], key: &[u8], head: &Bytes) -> Result<Vec<(Vec<u8>, Bytes)>, StoreError> {
+        let Some(id) = keys::instance(key, keys::HEADS.len()) else { return Ok(Vec::new()) };
+        let Ok(index) = HeadIndex::of_head(&id, head) else { return Ok(Vec::new()) };
+        let is_hidden = |(key, _): &(Vec<u8>, Bytes)| holes.iter().any(|hole| hole.holds(key));
+        let hidden: Vec<_> = keys::index_entries(&id, &index).filter(is_hidden).collect();
+        // What is set aside is in no index.
+        if hidden.is_empty() || self.quarantine(&id)?.is_some() { Ok(Vec::new()) } else { Ok(hidden) }
+    }
+}
