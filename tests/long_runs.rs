@@ -147,12 +147,14 @@ where
     stopped.try_into().ok().unwrap()
 }
 
-/// Taking up reads the same however much has been done, but for the small results that happen to stand in the head.
+/// Taking up reads the same however much has been done, but for the small results that happen to stand in the head, which may be
+/// read more than once.
 #[track_caller]
 fn assert_same(early: Read, late: Read) {
     assert_eq!(early.records, late.records);
     let apart = early.bytes.abs_diff(late.bytes);
-    assert!(apart <= KEPT_RESULTS_BYTES_MAX + early.bytes / 10, "{early:?}, and later {late:?}");
+    let heads = early.records.min(2);
+    assert!(apart <= heads * KEPT_RESULTS_BYTES_MAX + early.bytes / 10, "{early:?}, and later {late:?}");
 }
 
 /// The mean of a part of the writes, in percent of all.

@@ -15,7 +15,8 @@ use std::time::Duration;
 use common::{still_clock, within};
 use everstep::machine::HeadIndex;
 use everstep::{
-    Clock as _, FileStore, InstanceFilter, ManualClock, Runtime, StatusCode, Store as _, StoreError, Workflow,
+    Clock as _, FileStore, InstanceFilter, ManualClock, Runtime, RuntimeError, StatusCode, Store as _, StoreError,
+    Workflow,
 };
 use tokio::task::JoinSet;
 
@@ -34,7 +35,7 @@ fn delayed() -> Workflow<String, String> {
 }
 
 fn bits() -> u64 {
-    std::env::var("EVERSTEP_BITS").ok().and_then(|bits| bits.parse().ok()).unwrap_or(12)
+    std::env::var("EVERSTEP_BITS").ok().and_then(|bits| bits.parse().ok()).unwrap_or(10)
 }
 
 /// A store with a thousand instances in a delay, closed.
@@ -95,8 +96,8 @@ fn places(dir: &Path) -> Vec<(PathBuf, u64)> {
         }
     }
     for (size, path) in sizes.iter().filter(|(_, path)| path.to_string_lossy().contains("tables")) {
-        let tail = TAIL.min(*size);
-        places.extend((0..bits()).map(|sample| (path.clone(), size - tail + (tail / bits()) * sample + 3)));
+        let (tail, samples) = (TAIL.min(*size), 4 * bits());
+        places.extend((0..samples).map(|sample| (path.clone(), size - tail + (tail / samples) * sample + 3)));
     }
     places
 }
@@ -121,7 +122,15 @@ async fn check(dir: &Path, clock: &ManualClock, at: &str, seen: &mut Seen) {
     };
     let again = store.clone();
     let later = ManualClock::new(clock.now().after(2 * HOUR));
-    let runtime = Runtime::builder(store).register(&delayed()).clock(later.clone()).start().await.unwrap();
+    let started = Runtime::builder(store).register(&delayed()).clock(later.clone()).start().await;
+    let runtime = match started {
+        Ok(runtime) => runtime,
+        Err(RuntimeError::Store(StoreError::Unreadable { .. })) => {
+            seen.refused += 1;
+            return;
+        }
+        Err(error) => panic!("{at}: {error:?}"),
+    };
     let mut counts = (0, 0);
     let ended = tokio::time::timeout(PATIENCE, async {
         while counts.0 + counts.1 < INSTANCES {

@@ -152,7 +152,7 @@ mod file {
     async fn refusal(path: &Path) -> String {
         match FileStore::open(path).await {
             Err(StoreError::Unreadable { at, why }) => {
-                assert_eq!(at, path.display().to_string());
+                assert!(at.starts_with(&path.display().to_string()), "{at}");
                 why
             }
             other => panic!("{}: opening gave {other:?}", path.display()),

@@ -165,7 +165,6 @@ impl Drop for Actors {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use crate::definition::Workflow;
     use crate::runtime::Health;
     use crate::{MemoryStore, Runtime};

@@ -284,6 +284,10 @@ impl Kv for Files {
         self.shared.durability
     }
 
+    fn place(&self) -> String {
+        self.shared.path.display().to_string()
+    }
+
     fn holes(&self) -> Vec<Hole> {
         self.with(|open| Ok(open.holes.all())).unwrap_or_default()
     }

@@ -131,6 +131,11 @@ impl<K: Kv> KvStore<K> {
                     _ => break,
                 }
             }
+            let to = keys::behind(keys::HEADS);
+            if holes.iter().any(|hole| hole.holds(keys::HEADS) && hole.to >= to) {
+                let why = "no head can be read, the index of a table is damaged: restore a backup".to_owned();
+                return Err(StoreError::Unreadable { at: self.kv.place(), why });
+            }
             let (count, made) = (holes.len(), entries.len());
             *self.hidden.found.lock().unwrap_or_else(PoisonError::into_inner) = Found { holes, entries };
             self.hidden.holes.store(count, Ordering::Release);

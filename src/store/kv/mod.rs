@@ -70,6 +70,11 @@ pub trait Kv: Send + Sync + 'static {
     fn holes(&self) -> Vec<Hole> {
         Vec::new()
     }
+
+    /// Where it is, for errors.
+    fn place(&self) -> String {
+        "memory".to_owned()
+    }
 }
 
 /// A [`Store`] over a [`Kv`].
@@ -132,7 +137,8 @@ impl<K: Kv> KvStore<K> {
     /// As [`Kv::scan`], but what was consumed from the front of an index is passed by.
     fn find(&self, from: &[u8], to: &[u8], limit: usize) -> Result<Vec<(Bytes, Bytes)>, StoreError> {
         let Some(reading) = self.marks.begin(from) else { return self.kv.scan(from, to, limit) };
-        let found = if reading.from.as_slice() < to { self.kv.scan(&reading.from, to, limit) } else { Ok(Vec::new()) };
+        // Also if nothing is left to be read: it may be closed.
+        let found = self.kv.scan(reading.from.as_slice().min(to), to, limit);
         let first = match &found {
             Ok(found) => found.first().map_or(to, |(key, _)| key),
             Err(_) => &[],
@@ -212,15 +218,12 @@ impl<K: Kv> KvStore<K> {
         let hidden = self.hidden.of(&ops);
         let written = self.kv.write(ops);
         self.marks.end_write();
-        match &written {
-            Ok(()) => {
-                self.sweeping.add(superseded.into_iter());
-                self.hidden.written(&hidden);
-            }
-            Err(_) => {
-                self.sweeping.forget();
-                self.hidden.forget();
-            }
+        if written.is_ok() {
+            self.sweeping.add(superseded.into_iter());
+            self.hidden.written(&hidden);
+        } else {
+            self.sweeping.forget();
+            self.hidden.forget();
         }
         written
     }
@@ -279,7 +282,7 @@ impl<K: Kv> KvStore<K> {
     fn listed_definitions(&self) -> Result<Vec<DefinitionHash>, StoreError> {
         let mut definitions = Vec::new();
         let (mut from, to) = (keys::STATUSES.to_vec(), keys::behind(keys::STATUSES));
-        while let Some((key, _)) = self.kv.scan(&from, &to, 1)?.pop() {
+        while let Some((key, _)) = self.list(&from, &to, 1)?.pop() {
             let Some(definition) = keys::parse_definition(&key) else { break };
             definitions.push(definition);
             let Some(of_definition) = key.get(..33) else { break };
