@@ -29,8 +29,8 @@ impl<O: 'static> InstanceHandle<O> {
         self.send_signal(name, payload, generate_signal_id(), false).await
     }
 
-    /// Sends a signal that is not to be buffered: it is refused unless something waits for it now, or waits for it in a pause,
-    /// so that what is acknowledged is consumed. A signal that is buffered, as by [`signal`](Self::signal), may stay unread
+    /// Sends a signal that is not to be buffered: it is refused unless something waits for it now, and so consumes it, or waits
+    /// for it in a pause, and consumes it then if nothing ends the run before. A signal that is buffered, as by [`signal`](Self::signal), may stay unread
     /// when the run ends: see [`buffered_signals`](Self::buffered_signals).
     ///
     /// # Errors

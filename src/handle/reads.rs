@@ -166,7 +166,7 @@ impl<O: 'static> InstanceHandle<O> {
     }
 
     /// How many signals of each name were acknowledged and are not consumed: those that are buffered for waits to come, or,
-    /// once the run has ended, those that nothing will read. As of the last commit; empty if there are none.
+    /// once the run has ended, those that nothing will read unless a retry lets it go on. As of the last commit; empty if there are none.
     ///
     /// # Errors
     /// [`HandleError`].

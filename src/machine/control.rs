@@ -38,6 +38,11 @@ impl Mover<'_> {
             return Err(Refusal::NotPaused);
         }
         self.changed = true;
+        // Before a signal that waited for this could complete the run.
+        if self.is_overdue() {
+            self.end(End::DeadlineExceeded);
+            return Ok(());
+        }
         self.consume_buffered();
         self.each(self.snapshot.frames.ids(), |mover, id| {
             let phase = mover.snapshot.frames.get(id).map(|frame| &frame.phase);

@@ -253,7 +253,9 @@ impl Model {
             }
             What::Unpause if !over && self.paused => {
                 self.paused = false;
-                if !self.take(&mut answer) && matches!(self.doing, Doing::Task { stage: Stage::Ready, .. }) {
+                if overdue {
+                    self.over = Some(Over::Deadline);
+                } else if !self.take(&mut answer) && matches!(self.doing, Doing::Task { stage: Stage::Ready, .. }) {
                     self.run(&mut answer);
                 }
                 self.wake(&mut answer);

@@ -216,6 +216,10 @@ impl<'p> Model<'p> {
         self.world.answer.refused = self.over.is_some() || !self.world.paused;
         if !self.world.answer.refused {
             self.world.paused = false;
+            if self.world.deadline.is_some_and(|deadline| deadline <= self.world.now) {
+                self.over = Some(Over::Deadline);
+                return;
+            }
             self.serve();
             self.act_all(&Act::Ready);
             self.wake();
