@@ -150,8 +150,19 @@ async fn prune_some(
     // A time that the clock cannot go back by ends at the epoch, where something may have ended.
     ends.retain(|(at, _)| at.after(kept) <= now);
     let mut writes = Vec::with_capacity(ends.len());
+    let mut unread = None;
     for end in &ends {
-        writes.extend(delete_at(hub, status, end).await?);
+        match delete_at(hub, status, end).await {
+            Ok(write) => writes.extend(write),
+            Err(error) => {
+                // It holds up no other one, and is looked at again with the next look.
+                tracing::warn!(instance = %end.1, %error, "an instance that has ended could not be read");
+                unread = Some(error);
+            }
+        }
+    }
+    if let Some(error) = unread.filter(|_| writes.is_empty()) {
+        return Err(error);
     }
     let mut deletes = JoinSet::new();
     for write in writes {

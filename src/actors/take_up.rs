@@ -117,6 +117,7 @@ impl State {
     /// A newer version wrote a record of it, and will go on with it.
     pub(super) fn left_alone(&self, newer: Damaged) -> MailError {
         tracing::warn!(instance = %self.id, error = %newer, "an instance is of a newer version");
+        self.hub.stop_attempts(&self.id);
         let why = newer.to_string();
         self.hub.upgrades.note(Unplaced { instance: self.id.clone(), definition: None, why });
         MailError::Damaged(newer)

@@ -272,9 +272,15 @@ impl Compiler {
     fn check_new_names(&mut self, about: &About) {
         let known: HashSet<&str> = self.nodes.iter().map(|node| node.path.as_str()).collect();
         let renamed = about.takes_over.iter().flat_map(|takeover| &takeover.renamed);
-        let unknown = renamed.filter(|(_, new)| !known.contains(new.as_str()));
-        let errors: Vec<_> =
-            unknown.map(|(old, new)| BuildError::UnknownNewName { renamed: old.clone(), path: new.clone() }).collect();
+        let errors: Vec<_> = renamed
+            .flat_map(|(old, new)| {
+                let (renamed, path) = (old.clone(), new.clone());
+                let unknown = BuildError::UnknownNewName { renamed: renamed.clone(), path: path.clone() };
+                let unknown = (!known.contains(new.as_str())).then_some(unknown);
+                let taken = known.contains(old.as_str()).then_some(BuildError::OldNameTaken { renamed, path });
+                unknown.into_iter().chain(taken)
+            })
+            .collect();
         self.errors.extend(errors);
     }
 

@@ -30,7 +30,8 @@ impl TakeOver {
         Self { from: older, renamed: Vec::new() }
     }
 
-    /// The node at `old` is at `new` now, and with it what is within it. Paths are ids from the root, joined by `/`.
+    /// The node at `old` is at `new` now, and with it what is within it. Paths are ids from the root, joined by `/`. No new node
+    /// may stand at `old`, where instances keep what that node gave so far.
     pub fn renamed(mut self, old: impl Into<String>, new: impl Into<String>) -> Self {
         self.renamed.push((old.into(), new.into()));
         self

@@ -57,9 +57,8 @@ pub(crate) async fn on_thread(
     let started_at = tokio::select! {
         biased;
         () = token.cancelled() => return None,
-        Ok(started_at) = has_begun => started_at,
-        // The pool shuts down, with the process.
-        else => std::future::pending().await,
+        // An error means that it panicked before it began, which its outcome says, or that the pool shuts down.
+        begun = has_begun => begun.unwrap_or(Timestamp::EPOCH),
     };
     let outcome = async move {
         match outcome.await {

@@ -50,6 +50,9 @@ impl Kv for Memory {
     }
 
     fn scan(&self, from: &[u8], to: &[u8], limit: usize) -> Result<Vec<(Bytes, Bytes)>, StoreError> {
+        if from >= to {
+            return Ok(Vec::new());
+        }
         let map = self.map.read().unwrap_or_else(PoisonError::into_inner);
         let found = map.range(from.to_vec()..to.to_vec()).take(limit);
         Ok(found.map(|(key, value)| (key.clone().into(), value.clone())).collect())

@@ -8,9 +8,9 @@ use std::sync::atomic::Ordering;
 use fjall::{PersistMode, Readable as _};
 
 use super::{FileStore, Files, Open, fatal};
-use crate::store::StoreError;
 use crate::store::directory::unreadable;
 use crate::store::journal::Torn;
+use crate::store::{StoreError, keys};
 
 /// Bytes written to the copy in one batch.
 const BATCH_BYTES: usize = 4 << 20;
@@ -56,8 +56,12 @@ impl Files {
         self.with(|open| {
             let copy = Open::new(to, Torn::Kept)?;
             let (mut batch, mut bytes) = (copy.database.batch(), 0);
-            for entry in open.database.snapshot().range::<&[u8], _>(&open.map, ..) {
+            let snapshot = open.database.snapshot();
+            for entry in snapshot.range::<&[u8], _>(&open.map, ..) {
                 let (key, value) = entry.into_inner().map_err(fatal)?;
+                if *key == *keys::VERSION {
+                    continue;
+                }
                 bytes += key.len() + value.len();
                 batch.insert(&copy.map, key, value);
                 if bytes >= BATCH_BYTES {
@@ -71,6 +75,11 @@ impl Files {
                 }
             }
             batch.commit().map_err(fatal)?;
+            copy.database.persist(PersistMode::SyncAll).map_err(fatal)?;
+            // What says that it is a store of ours: a copy that was not finished does not open.
+            if let Some(marker) = snapshot.get(&open.map, keys::VERSION).map_err(fatal)? {
+                copy.map.insert(keys::VERSION, marker).map_err(fatal)?;
+            }
             copy.database.persist(PersistMode::SyncAll).map_err(fatal)?;
             copy.note_end(to);
             // Last: without this it does not open as a store that holds something.

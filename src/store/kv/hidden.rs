@@ -111,6 +111,13 @@ impl<K: Kv> KvStore<K> {
         Ok(found)
     }
 
+    /// The same with what was made anew so far: for those who hold up commits.
+    pub(super) fn list_seen(&self, from: &[u8], to: &[u8], limit: usize) -> Result<Vec<(Bytes, Bytes)>, StoreError> {
+        let mut found = self.find(from, to, limit)?;
+        self.hidden.add_to(from, to, limit, &mut found);
+        Ok(found)
+    }
+
     /// Goes through all heads, which may show further holes. Nothing is committed meanwhile.
     fn make_hidden_entries(&self) -> Result<(), StoreError> {
         let _committing = self.committing.lock().unwrap_or_else(PoisonError::into_inner);

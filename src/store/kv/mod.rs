@@ -110,7 +110,7 @@ impl<K: Kv> Stored for Reading<'_, K> {
         if !self.store.markers.load(Ordering::Acquire) {
             return Ok(None);
         }
-        let marker = self.store.kv.get(&keys::superseded(run))?;
+        let marker = self.store.certain(&keys::superseded(run))?;
         // Those of earlier versions are empty.
         let stamp = |marker: Bytes| marker.first_chunk().map_or(Stamp::NONE, |stamp| Stamp::from_bytes(*stamp));
         Ok(marker.map(stamp))
@@ -136,7 +136,9 @@ impl<K: Kv> KvStore<K> {
 
     /// As [`Kv::scan`], but what was consumed from the front of an index is passed by.
     fn find(&self, from: &[u8], to: &[u8], limit: usize) -> Result<Vec<(Bytes, Bytes)>, StoreError> {
-        let Some(reading) = self.marks.begin(from) else { return self.kv.scan(from, to, limit) };
+        // Nothing found means nothing there only to those who look.
+        let reading = if limit == 0 { None } else { self.marks.begin(from) };
+        let Some(reading) = reading else { return self.kv.scan(from.min(to), to, limit) };
         // Also if nothing is left to be read: it may be closed.
         let found = self.kv.scan(reading.from.as_slice().min(to), to, limit);
         let first = match &found {
@@ -235,7 +237,18 @@ impl<K: Kv> KvStore<K> {
     }
 
     fn quarantine(&self, id: &InstanceId) -> Result<Option<Bytes>, StoreError> {
-        if self.quarantines.load(Ordering::Acquire) { self.kv.get(&keys::quarantine(id)) } else { Ok(None) }
+        if self.quarantines.load(Ordering::Acquire) { self.certain(&keys::quarantine(id)) } else { Ok(None) }
+    }
+
+    /// The value of a key whose absence means something. In a damaged part of a table a key that is not there looks like one
+    /// whose value cannot be read, but no scan finds it.
+    fn certain(&self, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
+        match self.kv.get(key)? {
+            Some(value) if value.is_empty() => {
+                Ok(self.kv.scan(key, &[key, &[0]].concat(), 1)?.pop().map(|(_, value)| value))
+            }
+            value => Ok(value),
+        }
     }
 
     /// Instance ids behind a prefix.
@@ -278,11 +291,13 @@ impl<K: Kv> KvStore<K> {
         Ok(found.iter().filter_map(|(key, _)| keys::parse_ended(key)).collect())
     }
 
-    /// One seek for each definition, however many instances it has.
-    fn listed_definitions(&self) -> Result<Vec<DefinitionHash>, StoreError> {
+    /// One seek for each definition, however many instances it has. `page` reads a page of the index.
+    fn listed_definitions(
+        page: impl Fn(&[u8], &[u8], usize) -> Result<Vec<(Bytes, Bytes)>, StoreError>,
+    ) -> Result<Vec<DefinitionHash>, StoreError> {
         let mut definitions = Vec::new();
         let (mut from, to) = (keys::STATUSES.to_vec(), keys::behind(keys::STATUSES));
-        while let Some((key, _)) = self.list(&from, &to, 1)?.pop() {
+        while let Some((key, _)) = page(&from, &to, 1)?.pop() {
             let Some(definition) = keys::parse_definition(&key) else { break };
             definitions.push(definition);
             let Some(of_definition) = key.get(..33) else { break };
@@ -351,7 +366,7 @@ impl<K: Kv> Store for KvStore<K> {
     }
 
     fn definitions(&self) -> BoxFuture<'_, Result<Vec<DefinitionHash>, StoreError>> {
-        Box::pin(async move { self.listed_definitions() })
+        Box::pin(async move { Self::listed_definitions(|from, to, limit| self.list(from, to, limit)) })
     }
 
     fn save_manifest<'a>(

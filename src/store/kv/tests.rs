@@ -378,3 +378,92 @@ async fn what_is_written_in_front_of_what_was_read_is_found() {
     store.reopen().await.unwrap();
     assert_eq!(first(&store).await, Some(3));
 }
+
+/// Method: read nothing of an index, then read it.
+#[tokio::test]
+async fn a_read_of_nothing_hides_nothing() {
+    let store = KvStore::over(Memory::default());
+    let (at, id) = (Timestamp::from_micros(5), InstanceId::new("one").unwrap());
+    store.kv.write(Ops::from([(keys::due(at, &id), Some(Bytes::new()))])).unwrap();
+    assert_eq!(store.due(None, 0).await.unwrap(), []);
+    assert_eq!(store.due(None, 10).await.unwrap(), [(at, id)]);
+    assert_eq!(store.kv.scan(b"z", b"a", 10).unwrap(), [], "an end before the begin");
+}
+
+/// A map in which a part of the keys cannot be read, as a damaged block leaves it.
+#[derive(Default)]
+struct Holed {
+    memory: Memory,
+    hole: std::sync::Mutex<Option<Hole>>,
+}
+
+impl Holed {
+    fn hides(&self, key: &[u8]) -> bool {
+        self.hole.lock().unwrap().as_ref().is_some_and(|hole| hole.holds(key))
+    }
+}
+
+impl Kv for Holed {
+    fn get(&self, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
+        if self.hides(key) { Ok(Some(Bytes::new())) } else { self.memory.get(key) }
+    }
+
+    fn scan(&self, from: &[u8], to: &[u8], limit: usize) -> Result<Vec<(Bytes, Bytes)>, StoreError> {
+        let all = self.memory.scan(from, to, usize::MAX)?;
+        Ok(all.into_iter().filter(|(key, _)| !self.hides(key)).take(limit).collect())
+    }
+
+    fn write(&self, ops: Ops) -> Result<(), StoreError> {
+        self.memory.write(ops)
+    }
+
+    fn reopen(&self) -> Result<(), StoreError> {
+        Ok(())
+    }
+
+    fn close(&self) {}
+
+    fn durability(&self) -> Durability {
+        Durability::ProcessCrash
+    }
+
+    fn holes(&self) -> Vec<Hole> {
+        self.hole.lock().unwrap().clone().into_iter().collect()
+    }
+}
+
+/// Method: a hole hides one head, and nobody has listed anything since; then the instance is set aside. What the hole hides of
+/// the index of due times is listed all the same, and goes when it is written.
+#[tokio::test]
+async fn a_hole_holds_up_no_commit_and_hides_no_entry() {
+    let store = KvStore::over(Holed::default());
+    let workflow = Workflow::builder_for::<u32>("w").delay("d", std::time::Duration::from_hours(1)).build().unwrap();
+    let program = workflow.definition().program();
+    let (limits, now) = (Limits::default(), Timestamp::from_micros(1_000_000));
+    let setting = Setting { program, limits: &limits, now };
+    for name in ["one", "two"] {
+        let (instance, run) = (InstanceId::new(name).unwrap(), RunId::generate(now));
+        let input = Bytes::from_static(&[1]);
+        let new = NewRun { instance: instance.clone(), run, codec: 1, input, traceparent: None };
+        let (snapshot, _) = machine::start(&setting, new);
+        let (change, stamp) = (Change::Head(machine::encode_head(program, &snapshot)), Stamp::generate());
+        let (condition, rows, superseded) = (Condition::Absent, Vec::new(), None);
+        let insert = Write { instance, stamp, condition, change, rows, run, superseded };
+        assert_eq!(store.commit(&[insert]).await.unwrap(), [Ok(())]);
+    }
+    store.committing.lock().unwrap().clear();
+    let (one, two) = (InstanceId::new("one").unwrap(), InstanceId::new("two").unwrap());
+    *store.kv.hole.lock().unwrap() = Some(Hole { from: keys::head(&one), to: keys::head(&two) });
+    let loaded = store.load(&one).await.unwrap().unwrap();
+    let stamp = Stamp::generate();
+    let change = Change::Quarantine(machine::encode_quarantine(&one, "rotten", stamp));
+    let (condition, rows, run) = (Condition::Seen(loaded.version(&one)), Vec::new(), RunId::generate(now));
+    let aside = Write { instance: one.clone(), stamp, condition, change, rows, run, superseded: None };
+    assert_eq!(store.commit(&[aside]).await.unwrap(), [Ok(())]);
+    assert_eq!(store.quarantined(None, 10).await.unwrap(), [one]);
+    let due = store.due(None, 10).await.unwrap();
+    assert_eq!(due.iter().map(|(_, id)| id.as_str()).collect::<Vec<_>>(), ["two"]);
+    *store.kv.hole.lock().unwrap() = Some(Hole { from: keys::due(now, &two), to: keys::behind(keys::DUES) });
+    store.hidden.forget();
+    assert_eq!(store.due(None, 10).await.unwrap(), due, "made anew from the head");
+}

@@ -28,10 +28,11 @@ impl<K: Kv> KvStore<K> {
             let run = self.kv.get(&keys::run_of(id))?;
             return Ok(Trace { entries: Vec::new(), run: run.as_deref().and_then(keys::parse_run) });
         }
-        for definition in self.listed_definitions()? {
+        // As far as they can be seen without those that are made anew, which waits for commits, and this is one.
+        for definition in Self::listed_definitions(|from, to, limit| self.list_seen(from, to, limit))? {
             for status in StatusCode::ALL {
                 let key = keys::status(&definition, status, id);
-                if let Some(entry) = self.kv.get(&key)? {
+                if let Some(entry) = self.certain(&key)? {
                     return self.trace_from(id, status, key, &entry);
                 }
             }
