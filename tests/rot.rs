@@ -145,11 +145,8 @@ async fn check(dir: &Path, clock: &ManualClock, at: &str, seen: &mut Seen) {
     let ended = ended.await.is_ok();
     let unreadable = runtime.unreadable();
     assert!(ended, "{at}: {counts:?} ended and set aside, {unreadable:?} cannot be read, {:?}", runtime.health());
-    if counts.1 == 0 {
-        seen.untouched += 1
-    } else {
-        seen.damaged += 1
-    }
+    let kind = if counts.1 == 0 { &mut seen.untouched } else { &mut seen.damaged };
+    *kind += 1;
     let aside = runtime.list(&InstanceFilter::new().status(StatusCode::Quarantined), None, INSTANCES).await.unwrap();
     for one in aside.instances {
         let loaded = again.load(&one.instance).await.unwrap().unwrap();

@@ -339,9 +339,9 @@ impl everstep::Clock for Looks {
 async fn map_of_many_items_leaves_the_thread_to_others_meanwhile() {
     const ITEMS: u32 = 5_000;
     let (gate, looks) = (Gate::new(), Looks(still_clock(), Arc::default()));
-    let list = |n: u32| ready(Ok::<_, Infallible>((0..n).collect::<Vec<u32>>()));
+    let numbers = |n: u32| ready(Ok::<_, Infallible>((0..n).collect::<Vec<u32>>()));
     let map = Workflow::builder("map")
-        .then("list", list)
+        .then("list", numbers)
         .map("each", everstep::Concurrency::Unlimited, |item| item.then("hold", holding::<u32>(&gate)))
         .build()
         .unwrap();
@@ -349,7 +349,7 @@ async fn map_of_many_items_leaves_the_thread_to_others_meanwhile() {
     limits.tasks_running_max = 1;
     let builder = Runtime::builder(MemoryStore::new()).register(&map).limits(limits);
     let runtime = builder.clock(looks.clone()).start().await.unwrap();
-    let handle = runtime.start(&map, "map", ITEMS).await.unwrap();
+    let mapped = runtime.start(&map, "map", ITEMS).await.unwrap();
     let (mut last, mut most) = (looks.1.load(std::sync::atomic::Ordering::Relaxed), 0);
     let all = within(async {
         while last < ITEMS {
@@ -360,5 +360,5 @@ async fn map_of_many_items_leaves_the_thread_to_others_meanwhile() {
     });
     all.await;
     assert!(most < ITEMS / 10, "{most}");
-    handle.cancel("x", "y").await.unwrap();
+    mapped.cancel("x", "y").await.unwrap();
 }

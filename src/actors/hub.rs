@@ -26,7 +26,7 @@ use crate::definition::{Definition, Deps, Names};
 use crate::executor::{AttemptKey, Executor, Serial, Sink, Stalled};
 use crate::id::{DefinitionHash, InstanceId, RunId, Starter};
 use crate::lifecycle::{LoadError, Stored, load};
-use crate::limits::{Bound, Limits, WhenBusy};
+use crate::limits::{Bound, INLINE_BYTES_MAX, Limits, WhenBusy};
 use crate::machine::{Effect, Outcome, Snapshot, Wake};
 use crate::status::Status;
 use crate::store::{Store, StoreError, Version};
@@ -318,11 +318,18 @@ impl Hub {
         payload_bytes: usize,
         when_busy: WhenBusy,
     ) -> Result<PayloadShare, Undelivered> {
-        tokio::select! {
-            biased;
-            share = self.payloads.share(payload_bytes, when_busy) => share.map_err(Undelivered::Busy),
-            () = self.closed() => Err(Undelivered::Closing),
+        if payload_bytes <= INLINE_BYTES_MAX {
+            return Ok(PayloadShare::default());
         }
+        // Boxed: it would be a large part of every caller's future, and few have to wait.
+        let share = Box::pin(async {
+            tokio::select! {
+                biased;
+                share = self.payloads.share(payload_bytes, when_busy) => share.map_err(Undelivered::Busy),
+                () = self.closed() => Err(Undelivered::Closing),
+            }
+        });
+        share.await
     }
 
     /// Takes a caller's mail to an instance: with a place in its queue, room to wake it if it is asleep, and a share for its

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::registry::acquire;
-use crate::limits::{Bound, INLINE_BYTES_MAX, WhenBusy};
+use crate::limits::{Bound, WhenBusy};
 
 /// Bytes in one unit. A payload counts whole units.
 const UNIT_BYTES: usize = 1 << 10;
@@ -33,11 +33,8 @@ impl PayloadBytes {
         Self { free: Arc::new(Semaphore::new(units)), units_max: u32::try_from(units).unwrap_or(u32::MAX) }
     }
 
-    /// Waits for the share of a payload, or is refused. A payload larger than all of them takes all of them.
+    /// Waits for the share of a payload that counts, or is refused. A payload larger than all of them takes all of them.
     pub(super) async fn share(&self, payload_bytes: usize, when_busy: WhenBusy) -> Result<PayloadShare, Bound> {
-        if payload_bytes <= INLINE_BYTES_MAX {
-            return Ok(PayloadShare::default());
-        }
         let units = u32::try_from(payload_bytes.div_ceil(UNIT_BYTES)).unwrap_or(u32::MAX).min(self.units_max);
         let taken = acquire(&self.free, units, when_busy).await.ok_or(Bound::PayloadBytes)?;
         Ok(PayloadShare { _units: Some(taken) })

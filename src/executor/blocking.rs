@@ -58,7 +58,7 @@ pub(crate) async fn on_thread(
         biased;
         () = token.cancelled() => return None,
         // An error means that it panicked before it began, which its outcome says, or that the pool shuts down.
-        begun = has_begun => begun.unwrap_or(Timestamp::EPOCH),
+        at = has_begun => at.unwrap_or(Timestamp::EPOCH),
     };
     let outcome = async move {
         match outcome.await {

@@ -80,8 +80,9 @@ impl<O: 'static> InstanceHandle<O> {
         match read.status {
             Status::Completed => {
                 let (definition, store) = (self.workflow.definition(), &*self.hub().store);
-                if let Err(error) = fill_values(store, definition.program(), &mut snapshot).await {
-                    return Err(match self.unless_gone(error.into()).await {
+                if let Err(error) = Box::pin(fill_values(store, definition.program(), &mut snapshot)).await {
+                    // Boxed, as it is rare and large.
+                    return Err(match Box::pin(self.unless_gone(error.into())).await {
                         HandleError::Superseded => ResultError::Superseded,
                         error => error.into(),
                     });

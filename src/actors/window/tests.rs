@@ -75,8 +75,8 @@ impl Model {
         Wake { at: due.map(|(at, _)| *at), stored: due.is_none_or(|(_, stored)| *stored) }
     }
 
-    fn act(&mut self, act: Act) {
-        match act {
+    fn act(&mut self, act: &Act) {
+        match *act {
             Act::Commit { instance, after, stored, is_fresh } => {
                 let (instance, is_known) = (id(instance), self.truth.contains_key(&id(instance)));
                 match after {
@@ -212,15 +212,15 @@ proptest! {
     fn every_due_row_is_in_memory_or_behind_the_horizon(rows_max in 2_usize..7, acts in vec(act(), 0..120)) {
         let mut model = Model::new(rows_max);
         for act in acts {
-            model.act(act);
+            model.act(&act);
             model.check();
         }
         model.now += 1_000;
         for _ in 0..3 {
-            model.act(Act::ArriveAll);
+            model.act(&Act::ArriveAll);
             model.settle();
             while !model.woken.is_empty() {
-                model.act(Act::Handle);
+                model.act(&Act::Handle);
             }
         }
         prop_assert!(model.truth.is_empty(), "still due: {:?}", model.truth);

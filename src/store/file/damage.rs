@@ -135,11 +135,8 @@ mod tests {
             let (mut bad, mut good) = (b"s".to_vec(), b"u".to_vec());
             let mut steps = 0;
             while let Some(middle) = middle(&bad, &good) {
-                if middle.as_slice() >= end {
-                    good = middle
-                } else {
-                    bad = middle
-                }
+                let side = if middle.as_slice() >= end { &mut good } else { &mut bad };
+                *side = middle;
                 steps += 1;
                 assert!(steps < 1_000, "it comes to an end");
             }
