@@ -223,7 +223,6 @@ impl Hub {
 
     /// An instance could not be read or written: it is tried again by itself, with a backoff of its own.
     pub(super) fn recover_instance(&self, instance: &InstanceId, error: &StoreError) {
-        self.has_failed.store(true, Ordering::Release);
         if !self.backlog.failed(instance, error) {
             self.recover_after_failure();
         }

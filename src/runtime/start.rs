@@ -255,6 +255,12 @@ impl Starting {
                 {
                     existing = self.check().await?;
                 }
+                // What is damaged is replaced as well; what a newer version wrote is not.
+                Err(StartError::Damaged(ref damaged))
+                    if !damaged.newer && self.policy == ConflictPolicy::TerminateExisting =>
+                {
+                    existing = self.check().await?;
+                }
                 outcome => return outcome,
             }
         }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-/// A source of random numbers (SplitMix64). Clones share it.
+/// A source of random numbers (`SplitMix64`). Clones share it.
 #[derive(Clone)]
 pub(crate) struct Dice(Arc<AtomicU64>);
 

@@ -22,7 +22,8 @@ pub(crate) struct House {
     pub(crate) store: FaultyStore,
     pub(crate) storm: Storm,
     pub(crate) limits: Limits,
-    _dir: Option<TempDir>,
+    /// Kept until the round is over.
+    dir: Option<TempDir>,
 }
 
 /// Whether the store fails now. Clones share it.
@@ -44,7 +45,7 @@ impl House {
         limits.resident_max = dice.limit(1, 8);
         limits.tasks_running_max = dice.limit(1, 4);
         limits.timer_window_max = dice.limit(2, 64);
-        let (store, dir) = if dice.one_in(2) {
+        let (faulty, dir) = if dice.one_in(2) {
             let dir = tempfile::tempdir().unwrap();
             (FaultyStore::new(FileStore::open(dir.path()).await.unwrap()), Some(dir))
         } else if rots {
@@ -54,15 +55,15 @@ impl House {
             (FaultyStore::new(MemoryStore::new()), None)
         };
         let plan = storm.clone();
-        store.plan(move |_, call| plan.fault(call));
-        Self { store, storm, limits, _dir: dir }
+        faulty.plan(move |_, call| plan.fault(call));
+        Self { store: faulty, storm, limits, dir }
     }
 }
 
 impl std::fmt::Display for House {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let Limits { resident_max, tasks_running_max, timer_window_max, .. } = &self.limits;
-        let store = if self._dir.is_some() { "files" } else { "memory" };
+        let store = if self.dir.is_some() { "files" } else { "memory" };
         let panics = self.storm.panics;
         write!(f, "{store}, room {resident_max}, slots {tasks_running_max}, window {timer_window_max}, panics {panics}")
     }

@@ -49,7 +49,7 @@ impl Ledger {
         if *count > 1 {
             self.note(format!("{at} runs twice at once"));
         }
-        let key = context.idempotency_key().to_string();
+        let key = context.idempotency_key();
         let first = self.keys.lock().unwrap().entry(at.clone()).or_insert_with(|| key.clone()).clone();
         if first != key {
             self.note(format!("{at} has two idempotency keys"));
@@ -256,5 +256,6 @@ pub(crate) async fn round(dice: Dice) {
     ended.collect::<JoinSet<_>>().join_all().await;
     assert_quiet(&caller, &house).await;
     println!("{house}: {} actions, everything ended", caller.actions.load(Ordering::SeqCst));
-    timeout(PATIENCE, caller.runtime.shutdown(Duration::from_secs(1))).await.expect("a shutdown hangs");
+    let shut = timeout(PATIENCE, caller.runtime.shutdown(Duration::from_secs(1))).await;
+    assert!(shut.is_ok(), "{house}: a shutdown hangs");
 }
