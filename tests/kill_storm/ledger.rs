@@ -33,12 +33,16 @@ pub(crate) struct Ledger {
     file: File,
 }
 
+/// How each line begins.
+const START: &str = "{\"life\":";
+
 impl Ledger {
     pub(crate) fn open(path: &Path, life: u32) -> Self {
         Self { life, file: OpenOptions::new().create(true).append(true).open(path).unwrap() }
     }
 
-    /// In one write, which the operating system does whole or not at all when the process is killed.
+    /// In one write, which the operating system does whole or not at all when the process is killed, but where the line crosses
+    /// a page: then the first part may stand alone.
     pub(crate) fn write(&self, mark: Mark, context: &TaskContext, trail: &[u32]) {
         let line = Line {
             life: self.life,
@@ -56,6 +60,10 @@ impl Ledger {
 
     pub(crate) fn read(path: &Path) -> Vec<Line> {
         let text = std::fs::read_to_string(path).unwrap();
-        text.lines().map(|line| serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"))).collect()
+        let text = text.rsplit_once('\n').map_or("", |(whole, _)| whole);
+        // What is left of a line that a kill has torn stands before the next one, and counts as not written.
+        let whole = |line: &'_ str| line.rfind(START).map_or_else(String::new, |start| line[start..].to_owned());
+        let parse = |line: String| serde_json::from_str(&line).unwrap_or_else(|error| panic!("{error}: {line}"));
+        text.lines().map(whole).filter(|line| !line.is_empty()).map(parse).collect()
     }
 }
