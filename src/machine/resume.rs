@@ -1,9 +1,9 @@
 //! An instance is taken up again.
 
-use super::Effect;
 use super::advance::run;
 use super::frame::{FrameId, Phase, Stage, Ticket};
 use super::mover::Mover;
+use super::{Effect, End};
 use crate::definition::{AttemptFailure, FailureKind, Names as _, Program};
 use crate::limits::DEATHS_MAX;
 use crate::time::Timestamp;
@@ -12,6 +12,10 @@ impl Mover<'_> {
     pub(super) fn resume(&mut self, mut alive: Vec<Ticket>, process_died: bool) {
         if self.snapshot.end.is_some() {
             return;
+        }
+        // No code runs for it any more, so not even one that takes its process with it is to be feared.
+        if self.is_overdue() {
+            return self.end(End::DeadlineExceeded);
         }
         // Each frame looks itself up.
         alive.sort_unstable();

@@ -321,6 +321,10 @@ impl Model {
         if self.over.is_some() {
             return;
         }
+        if self.deadline.is_some_and(|deadline| deadline <= self.now) {
+            self.over = Some(Over::Deadline);
+            return;
+        }
         if alive && self.running().is_some() {
             self.started_or_on_its_way(answer);
         } else if let Doing::Task { deaths, stage: Stage::Running { since }, .. } = &mut self.doing {

@@ -87,3 +87,19 @@ fn of_two_waits_that_begin_at_once_a_signal_in_the_buffer_holds_the_first_ones_t
     let specs = [Spec::Task(Options::default()), Spec::Fork(vec![vec![deep], vec![short]])];
     tell(&specs, None, &[signal(0, "b"), Happening::Pause, well(&[], false)]);
 }
+
+#[test]
+fn who_is_taken_up_past_the_deadline_has_ended_before_anything_goes_ahead() {
+    // After a death of the process one branch has started, and the other is announced; then the deadline passes.
+    let fork = Spec::Fork(vec![vec![Spec::Task(Options::default())], vec![Spec::Task(Options::default())]]);
+    let plan = plan(&[fork]);
+    let mut both = Driver::new(&plan, Begin { deadline: Some(5), list_bytes_max: None, input: "a".into() });
+    let died = Happening::Resumed { process_died: true, alive: 0 };
+    let started = Happening::Started(Which::Current(0));
+    for what in [started.clone(), Happening::Restart { fill: false }, died, started] {
+        both.happen(&what);
+    }
+    both.pass(6);
+    both.happen(&Happening::Resumed { process_died: false, alive: u8::MAX });
+    both.bring_to_its_end();
+}

@@ -257,6 +257,10 @@ impl<'p> Model<'p> {
     }
 
     pub(crate) fn resume(&mut self, alive: BTreeSet<u64>, process_died: bool) {
+        if self.over.is_none() && self.world.deadline.is_some_and(|deadline| deadline <= self.world.now) {
+            self.over = Some(Over::Deadline);
+            return;
+        }
         let kills = |(serial, leaf): (&u64, &&Cursor<'p>)| {
             let Doing::Code(Attempt { deaths, stage: Stage::Running { since: Some(_) }, .. }) = leaf.doing else {
                 return false;
