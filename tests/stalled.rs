@@ -267,3 +267,39 @@ async fn tasks_that_all_wait_for_instances_are_listed_until_one_ends() {
     assert_eq!(within(parents[1].result()).await, Ok(2));
     stalled(&runtime, <[Stalled]>::is_empty).await;
 }
+
+/// Method: the one thread for blocking tasks is held by one that waits for the result of another blocking one, which queues, while
+/// there are slots enough and a task holds one of them.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_blocking_task_that_waits_for_another_is_listed() {
+    let (told, asked) = tokio::sync::watch::channel(None::<everstep::InstanceHandle<u32>>);
+    let parent = move |_: u32| {
+        let mut asked = asked.clone();
+        async move {
+            let child = asked.wait_for(Option::is_some).await.unwrap().clone().unwrap();
+            child.result().await
+        }
+    };
+    let gate = Gate::new();
+    let parent = Workflow::builder("parent").then("wait", task(parent).blocking()).build().unwrap();
+    let child = Workflow::builder("child").then("inc", task(inc).blocking()).build().unwrap();
+    let other = Workflow::builder("other").then("hold", common::holding::<u32>(&gate)).build().unwrap();
+    let mut limits = everstep::Limits::default();
+    limits.blocking_tasks_running_max = 1;
+    let builder = Runtime::builder(MemoryStore::new()).register(&parent).register(&child).register(&other);
+    let runtime = builder.limits(limits).start().await.unwrap();
+    runtime.start(&other, "other", 1).await.unwrap();
+    gate.entered().await;
+    let waits = runtime.start(&parent, "parent", 1).await.unwrap();
+    // Its actor has performed the start: an answer from it says so.
+    waits.signal("none", &0_u32).await.unwrap_err();
+    let child = runtime.start(&child, "child", 1).await.unwrap();
+    told.send(Some(child.clone())).unwrap();
+    let listed = stalled(&runtime, |listed| !listed.is_empty()).await;
+    let [Stalled { instance, cause, .. }] = &listed[..] else { panic!("{listed:?}") };
+    assert_eq!((instance.as_str(), *cause), ("parent", StallCause::AwaitsInstance));
+    waits.cancel("let the child go on", "test").await.unwrap();
+    assert_eq!(within(child.result()).await, Ok(2));
+    stalled(&runtime, <[Stalled]>::is_empty).await;
+    gate.open(1);
+}

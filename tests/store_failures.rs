@@ -370,3 +370,96 @@ async fn unreadable_instance_keeps_nobody_busy_and_is_listed() {
     assert_eq!(within(bad.result()).await, Ok(1));
     assert!(within(callers.join_all()).await.into_iter().all(|ended| ended == Ok(1)));
 }
+
+/// Method: at a restart the input of one instance, which has a row of its own, cannot be read, although its head can. It is listed
+/// after a few tries, each of which may write, and goes on once its input can be read.
+#[tokio::test(flavor = "multi_thread")]
+async fn instance_whose_values_cannot_be_read_is_listed() {
+    let (memory, gate) = (MemoryStore::new(), Gate::new());
+    let store = FaultyStore::new(memory);
+    let workflow = Workflow::builder("w").then("hold", holding::<String>(&gate)).build().unwrap();
+    let input = "a".repeat(1_000);
+    let runtime = Runtime::builder(store.clone()).register(&workflow).start().await.unwrap();
+    runtime.start(&workflow, "bad", input.clone()).await.unwrap();
+    gate.entered().await;
+    drop(runtime);
+    let (written, counted) = (Counter::default(), Counter::default());
+    let (writes, reads) = (written.clone(), counted.clone());
+    store.plan(move |_, call| match call {
+        Call::Row(..) => {
+            reads.hit();
+            Fault::FailBefore(StoreError::Fatal("a bad block".into()))
+        }
+        call => {
+            if call.writes_to("bad") {
+                writes.hit();
+            }
+            Fault::None
+        }
+    });
+    let runtime = Runtime::builder(store.clone()).register(&workflow).start().await.unwrap();
+    let listed = async |many: usize| {
+        while runtime.unreadable().len() != many {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    within(listed(1)).await;
+    let [unreadable] = &runtime.unreadable()[..] else { panic!("{:?}", runtime.unreadable()) };
+    assert!(unreadable.failures >= 5 && unreadable.failures <= counted.get(), "{unreadable:?}");
+    assert!(written.get() <= counted.get() + 1, "{} writes in {} tries", written.get(), counted.get());
+    store.heal();
+    gate.entered().await;
+    within(listed(0)).await;
+    gate.open(2);
+    let bad = runtime.handle(&workflow, "bad").await.unwrap();
+    assert_eq!(within(bad.result()).await, Ok(input));
+}
+
+/// Method: two instances whose process died again and again while their tasks ran, so that each task runs alone. The first to have
+/// its turn ends, the commit of that fails, and its head cannot be read any more; the other one ends all the same.
+#[tokio::test(flavor = "multi_thread")]
+async fn outcome_that_cannot_be_written_does_not_keep_its_turn() {
+    let (memory, gate) = (MemoryStore::new(), Gate::new());
+    let store = FaultyStore::new(memory);
+    let workflow = Workflow::builder("w").then("hold", holding::<u32>(&gate)).build().unwrap();
+    let runtime = Runtime::builder(store.clone()).register(&workflow).start().await.unwrap();
+    for id in ["a", "b"] {
+        runtime.start(&workflow, id, 1).await.unwrap();
+        gate.entered().await;
+    }
+    drop(runtime);
+    // With the first one three deaths, from which on each task runs alone.
+    for _ in 0..2 {
+        let runtime = Runtime::builder(store.clone()).register(&workflow).start().await.unwrap();
+        gate.entered().await;
+        gate.entered().await;
+        drop(runtime);
+    }
+    let runtime = Runtime::builder(store.clone()).register(&workflow).start().await.unwrap();
+    gate.entered().await;
+    let mut handles = Vec::new();
+    for id in ["a", "b"] {
+        handles.push(runtime.handle(&workflow, id).await.unwrap());
+    }
+    let mut first = None;
+    store.plan(move |_, call| match (call, &first) {
+        (Call::Commit(batch), None) => {
+            first = Some(batch[0].instance.clone());
+            Fault::FailBefore(StoreError::Fatal("the disk is gone".into()))
+        }
+        (Call::Load(id), Some(first)) if *id == first => Fault::FailBefore(StoreError::Fatal("a bad block".into())),
+        _ => Fault::None,
+    });
+    gate.open(1);
+    gate.entered().await;
+    gate.open(1);
+    let mut ends = Vec::new();
+    for handle in &handles {
+        ends.push(within(handle.result()).await.ok());
+    }
+    assert!(ends == [Some(1), None] || ends == [None, Some(1)], "{ends:?}");
+    store.heal();
+    for handle in &handles {
+        assert_eq!(within(handle.result()).await, Ok(1));
+    }
+}

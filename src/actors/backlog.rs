@@ -119,10 +119,14 @@ impl Backlog {
         true
     }
 
-    /// An instance was read, or found not to be there.
-    pub(super) fn was_read(&self, instance: &InstanceId) {
+    /// An instance was read, so the store can be.
+    pub(super) fn counts_read(&self) {
+        self.lock().reads += 1;
+    }
+
+    /// An instance has all that it needs from the store and has written what it had to, or it is not there.
+    pub(super) fn forget(&self, instance: &InstanceId) {
         let mut state = self.lock();
-        state.reads += 1;
         if !state.failing.is_empty() {
             state.forget(instance);
         }

@@ -47,6 +47,9 @@ pub(super) struct Live {
     pub(super) pending: VecDeque<Pending>,
     /// The last status that listeners were told of, so that they are told of changes only.
     pub(super) told: Status,
+    /// Whether it was read and has not shown yet that it can go on: what it needs besides may be unreadable, or its writes may
+    /// fail.
+    pub(super) is_on_trial: bool,
     /// Set aside as soon as everything is written.
     pub(super) to_quarantine: Option<Arc<str>>,
     /// Left alone as soon as everything is written: a newer version wrote this record.
@@ -83,6 +86,7 @@ impl Live {
             is_reminded: false,
             pending: VecDeque::new(),
             told,
+            is_on_trial: false,
             to_quarantine: None,
             to_leave: None,
             replacement: None,

@@ -77,7 +77,7 @@ impl State {
         hub.stop_attempts(&self.id);
         hub.arm(&self.id, Wake { at: None, stored: true });
         hub.upgrades.forget(&self.id);
-        hub.backlog.was_read(&self.id);
+        hub.backlog.forget(&self.id);
         hub.waiters.tell(&self.id);
         hub.persistence().sweep();
         self.being = Being::Gone(MailError::NotFound);

@@ -31,11 +31,12 @@ impl State {
     ) -> Result<Box<Live>, MailError> {
         let snapshot = self.read().await;
         if !matches!(snapshot, Err(MailError::Store(_))) {
-            self.hub.backlog.was_read(&self.id);
+            self.hub.backlog.counts_read();
         }
         let snapshot = snapshot?;
         let process_died = unknown_died && self.hub.blames_process(snapshot.run());
         let mut live = self.live(myself, snapshot)?;
+        live.is_on_trial = true;
         live.resume(process_died).await;
         Ok(live)
     }

@@ -10,7 +10,8 @@ use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
 use super::blocking::{Thread, on_thread};
-use super::watchdog::Seat;
+use super::waits::{Polled, polled};
+use super::watchdog::{PollMark, Seat};
 use super::{AttemptKey, Executor, Job, Serial};
 use crate::clock::{BoxFuture, Clock};
 use crate::definition::{AttemptFailure, FailureKind};
@@ -67,7 +68,15 @@ impl Slot {
             let call = call(job, self.executor.clock.now(), &token);
             Box::pin(async move { until_cancelled(call, &token).await }) as BoxFuture<'static, _>
         } else {
-            Box::pin(watched(Arc::clone(&self.executor), self.serial, job, token, gate, thread))
+            Box::pin(watched(
+                Arc::clone(&self.executor),
+                self.serial,
+                job,
+                token,
+                gate,
+                thread,
+                Arc::clone(self.seat.mark()),
+            ))
         };
         async move {
             let mut slot = self;
@@ -75,7 +84,7 @@ impl Slot {
                 let mut working = pin!(caught(work));
                 poll_fn(|context| {
                     let _polling = slot.seat.poll(&slot.executor.ticks);
-                    let _polled = slot.seat.polled();
+                    let _polled = Polled::begin(slot.seat.mark());
                     working.as_mut().poll(context)
                 })
                 .await
@@ -122,6 +131,7 @@ async fn watched(
     token: CancellationToken,
     gate: Option<oneshot::Receiver<()>>,
     thread: Option<Thread>,
+    mark: Arc<PollMark>,
 ) -> Option<Outcome> {
     let (clock, key) = (Arc::clone(&executor.clock), job.key.clone());
     if let Some(gate) = gate {
@@ -135,7 +145,11 @@ async fn watched(
     let (call, started_at) = match thread {
         Some(thread) => {
             let (calling, calling_token) = (Arc::clone(&clock), token.clone());
-            let begin = move || begin(job, &*calling, &calling_token);
+            let begin = move || {
+                let _polled = Polled::begin(&mark);
+                let (call, started_at) = begin(job, &*calling, &calling_token);
+                (Box::pin(polled(Arc::clone(&mark), call)) as BoxFuture<'static, _>, started_at)
+            };
             on_thread(begin, Some(thread), token.clone()).await?
         }
         None => begin(job, &*clock, &token),

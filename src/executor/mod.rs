@@ -22,9 +22,9 @@ pub(crate) use blocking::on_thread;
 use queue::{LineKey, Queue};
 use table::{Attempt, Phase, Table};
 pub(crate) use waits::WaitsForInstance;
-use watchdog::Ticks;
 pub(crate) use watchdog::Watchdog;
 pub use watchdog::{StallCause, Stalled};
+use watchdog::{Ticks, Whose};
 
 use crate::clock::Clock;
 use crate::definition::Names as _;
@@ -154,7 +154,8 @@ impl Executor {
         table.running += 1;
         let thread = job.is_blocking().then(|| Thread::take(&executor, table));
         let node = job.caller.definition.program().path(job.run.node).cloned().unwrap_or_else(|| NodePath::new(""));
-        let seat = table.marks.take(job.key.instance.clone(), node);
+        let (instance, is_blocking) = (job.key.instance.clone(), thread.is_some());
+        let seat = table.marks.take(Whose { instance, node, serial, is_blocking });
         table.insert(&job.key, Attempt { serial, phase: Phase::Running { token: token.clone(), go_ahead } });
         let slot = Slot::new(executor, job.key.clone(), serial, seat);
         Some(Ready { slot, job, token, gate, thread })
@@ -193,6 +194,18 @@ impl Executor {
             let is_finished = |attempt: &Attempt| matches!(attempt.phase, Phase::Finished(_));
             let Some(attempt) = table.remove_if(key, is_finished) else { return };
             table.end_turn(self.clock.now(), attempt.serial);
+            self.next(&mut table)
+        };
+        self.spawn(ready);
+    }
+
+    /// Lets the next of those that run alone have its turn, if an attempt of this instance has it whose outcome cannot be recorded
+    /// now.
+    pub(crate) fn yield_turn(&self, instance: &InstanceId) {
+        let ready = {
+            let mut table = self.table();
+            let Some(turn) = table.turn.filter(|turn| table.is_finished(instance, *turn)) else { return };
+            table.end_turn(self.clock.now(), turn);
             self.next(&mut table)
         };
         self.spawn(ready);

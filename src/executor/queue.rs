@@ -89,6 +89,11 @@ impl Queue {
         self.lines.is_empty()
     }
 
+    pub(super) fn has_blocking(&self) -> bool {
+        let [_, blocking] = &self.fronts;
+        !blocking.is_empty()
+    }
+
     /// Adds a job to the end of its line.
     pub(super) fn push(&mut self, now: Timestamp, serial: Serial, job: Job) {
         let key = LineKey::of(&job);

@@ -101,6 +101,12 @@ impl Table {
         attempt
     }
 
+    /// Whether the attempt with this serial is one of the instance, and has ended.
+    pub(super) fn is_finished(&self, instance: &InstanceId, serial: Serial) -> bool {
+        let mut attempts = self.instances.get(instance).into_iter().flat_map(BTreeMap::values);
+        attempts.any(|attempt| attempt.serial == serial && matches!(attempt.phase, Phase::Finished(_)))
+    }
+
     /// Attempts of an instance, of whatever run, but those of this run that are kept.
     pub(super) fn others(&self, instance: &InstanceId, kept: Option<(RunId, &[Ticket])>) -> Vec<AttemptKey> {
         let Some(attempts) = self.instances.get(instance) else { return Vec::new() };

@@ -15,8 +15,7 @@ use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use super::Executor;
-use super::waits::Polled;
+use super::{Executor, Serial};
 use crate::id::{InstanceId, NodePath};
 
 /// Between two ticks.
@@ -36,8 +35,9 @@ pub enum StallCause {
     /// `tokio::task::spawn_blocking` around the part that blocks.
     BlocksThread,
     /// It waits for the result of another instance, as all attempts do that have a place
-    /// ([`Limits::tasks_running_max`](crate::Limits::tasks_running_max)), while others queue for one. If what they wait for is among those,
-    /// nothing moves until one of them is cancelled.
+    /// ([`Limits::tasks_running_max`](crate::Limits::tasks_running_max)), a thread
+    /// ([`Limits::blocking_tasks_running_max`](crate::Limits::blocking_tasks_running_max)) or the turn to run alone, while others queue
+    /// for the same. If what they wait for is among those, nothing moves until one of them is cancelled.
     AwaitsInstance,
 }
 
@@ -58,7 +58,7 @@ pub struct Stalled {
 /// The ticks so far, from 1.
 pub(super) struct Ticks {
     count: AtomicU64,
-    /// The tick since which all slots are held by attempts that wait for instances, while others queue.
+    /// The tick since which attempts that wait for instances hold all there is of something, while others queue for it.
     all_wait_since: AtomicU64,
 }
 
@@ -105,6 +105,10 @@ impl PollMark {
         self.waits.fetch_sub(1, Ordering::Relaxed);
     }
 
+    fn waits(&self) -> bool {
+        self.waits.load(Ordering::Relaxed) > 0
+    }
+
     /// Whole ticks that the present poll has lasted.
     fn lasts(&self, now: u64) -> u64 {
         match self.began.load(Ordering::Relaxed) {
@@ -127,10 +131,14 @@ pub(super) struct PollMarks {
     free: Vec<usize>,
 }
 
+/// The attempt that has a seat.
 #[derive(Clone)]
-struct Whose {
-    instance: InstanceId,
-    node: NodePath,
+pub(super) struct Whose {
+    pub(super) instance: InstanceId,
+    pub(super) node: NodePath,
+    pub(super) serial: Serial,
+    /// Whether it has a thread of the pool for blocking work.
+    pub(super) is_blocking: bool,
 }
 
 /// The mark of an attempt that has its slot.
@@ -144,28 +152,37 @@ impl Seat {
         self.mark.poll(ticks)
     }
 
-    pub(super) fn polled(&self) -> Polled {
-        Polled::begin(&self.mark)
+    pub(super) fn mark(&self) -> &Arc<PollMark> {
+        &self.mark
     }
 }
 
 impl PollMarks {
-    pub(super) fn take(&mut self, instance: InstanceId, node: NodePath) -> Seat {
+    pub(super) fn take(&mut self, of: Whose) -> Seat {
         let place = self.free.pop().unwrap_or_else(|| {
             self.all.push((Arc::default(), None));
             self.all.len() - 1
         });
         let Some((mark, whose)) = self.all.get_mut(place) else { unreachable!("free places are places") };
         mark.told.store(false, Ordering::Relaxed);
-        *whose = Some(Whose { instance, node });
+        *whose = Some(of);
         Seat { place, mark: Arc::clone(mark) }
     }
 
     pub(super) fn give_back(&mut self, seat: &Seat) {
-        if let Some((_, whose)) = self.all.get_mut(seat.place) {
+        if let Some((mark, whose)) = self.all.get_mut(seat.place) {
             *whose = None;
+            if mark.waits() {
+                // The attempt has left its wait to somebody else, who would be taken for the next one here.
+                *mark = Arc::default();
+            }
         }
         self.free.push(seat.place);
+    }
+
+    /// The attempts that wait for other instances.
+    pub(super) fn waiting(&self) -> impl Iterator<Item = &Whose> {
+        self.all.iter().filter(|(mark, _)| mark.waits()).filter_map(|(_, whose)| whose.as_ref())
     }
 
     fn marks(&self) -> impl Iterator<Item = &PollMark> {
@@ -194,7 +211,7 @@ impl Watchdog {
 fn tick(executor: &Weak<Executor>) -> bool {
     let Some(executor) = executor.upgrade() else { return false };
     executor.ticks.count.fetch_add(1, Ordering::Relaxed);
-    executor.see_whether_all_wait();
+    executor.see_whether_waits_hold_up();
     if executor.longest_poll() >= 1 {
         // The thread that blocks may be the one that looked after tokio's timers and sockets, and another one takes that over
         // only when it goes to sleep anew: so it is woken.
@@ -217,10 +234,11 @@ impl Executor {
         stalled
     }
 
-    /// Notes since when all slots are held by attempts that wait for instances, and warns once when that has lasted.
-    fn see_whether_all_wait(&self) {
-        let (all_wait, since) = (self.table().all_wait(self.slots), &self.ticks.all_wait_since);
-        if !all_wait {
+    /// Notes since when attempts that wait for instances hold others up, and warns once when that has lasted.
+    fn see_whether_waits_hold_up(&self) {
+        let hold_up = !self.table().holding_up(self.slots, self.threads).is_empty();
+        let since = &self.ticks.all_wait_since;
+        if !hold_up {
             since.store(NOT_POLLED, Ordering::Relaxed);
         } else if since.load(Ordering::Relaxed) == NOT_POLLED {
             since.store(self.ticks.now(), Ordering::Relaxed);
@@ -231,19 +249,20 @@ impl Executor {
             tracing::warn!(
                 count = waiting.len(),
                 ?names,
-                "all tasks that run wait for other instances, and others queue: raise Limits::tasks_running_max, or wait in the workflow"
+                "tasks that wait for other instances hold every place, and others queue: raise Limits::tasks_running_max \
+                 or blocking_tasks_running_max, or wait in the workflow"
             );
         }
     }
 
-    /// All attempts, if all wait for instances and have done so for some time.
+    /// The attempts that wait for instances and hold others up, if they have done so for some time.
     fn all_that_wait(&self) -> Vec<Stalled> {
         let Some(ticks) = self.ticks.all_wait_for().filter(|ticks| *ticks >= STALLED_TICKS) else { return Vec::new() };
-        let table = self.table();
-        let waiting = table.marks.all.iter().filter_map(|(_, whose)| whose.clone());
+        let waiting = self.table().holding_up(self.slots, self.threads);
         let stalled_for = TICK * u32::try_from(ticks).unwrap_or(u32::MAX);
         let cause = StallCause::AwaitsInstance;
-        waiting.map(|Whose { instance, node }| Stalled { instance, node, stalled_for, cause }).collect()
+        let stalled = waiting.into_iter();
+        stalled.map(|Whose { instance, node, .. }| Stalled { instance, node, stalled_for, cause }).collect()
     }
 
     /// In whole ticks.
@@ -258,18 +277,10 @@ impl Executor {
         let lasting = table.marks.all.iter().map(|(mark, whose)| (mark, mark.lasts(now), whose));
         let stalled = lasting.filter(|(mark, ticks, _)| *ticks >= STALLED_TICKS && wanted(mark));
         let stalled = stalled.filter_map(|(_, ticks, whose)| {
-            let Whose { instance, node } = whose.clone()?;
+            let Whose { instance, node, .. } = whose.clone()?;
             let stalled_for = TICK * u32::try_from(ticks).unwrap_or(u32::MAX);
             Some(Stalled { instance, node, stalled_for, cause: StallCause::BlocksThread })
         });
         stalled.collect()
-    }
-}
-
-impl super::Table {
-    /// Whether all slots are held by attempts that wait for instances, while others queue.
-    fn all_wait(&self, slots: usize) -> bool {
-        let mut held = self.marks.all.iter().filter(|(_, whose)| whose.is_some());
-        self.running >= slots && !self.queue.is_empty() && held.all(|(mark, _)| mark.waits.load(Ordering::Relaxed) > 0)
     }
 }
