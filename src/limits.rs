@@ -115,7 +115,8 @@ pub struct Limits {
     pub blocking_tasks_running_max: usize,
     /// Messages of callers queued at one instance; further callers wait or are refused. Default 64.
     pub instance_messages_max: usize,
-    /// Writes of callers (starts) queued at the store; further callers wait or are refused. Default 4,096.
+    /// Writes of callers (starts) queued at the store; further callers wait or are refused. As many starts more may wait for the
+    /// instances that they replace. Default 4,096.
     pub writes_queued_max: usize,
     /// Payload bytes of starts and signals that are queued or being committed; further callers wait or are refused. Payloads
     /// of at most 128 bytes do not count; a payload larger than this goes alone. Default 256 MiB.

@@ -183,6 +183,31 @@ async fn a_start_in_place_of_an_instance_with_a_full_queue_is_refused_and_the_in
     assert_eq!(within(handle.result()).await, Ok(((0, 1), 2)));
 }
 
+/// Method: the only place for an awake instance is taken, and as many starts wait to replace sleeping ones as starts may be under
+/// way. A start of a free id is not refused on their account.
+#[tokio::test]
+async fn starts_that_wait_for_room_keep_no_other_start_waiting() {
+    let (workflow, gate) = (two_signals(), Gate::new());
+    let holds = Workflow::builder("holds").then("hold", holding::<u32>(&gate)).build().unwrap();
+    let (_, builder) = builder(&workflow);
+    let runtime = builder.register(&holds).start().await.unwrap();
+    for id in ["one", "two"] {
+        within(runtime.start(&workflow, id, 0)).await.unwrap();
+    }
+    runtime.start(&holds, "holds", 0).await.unwrap();
+    gate.entered().await;
+    let replaces = StartOptions::new().policy(ConflictPolicy::TerminateExisting);
+    let [mut one, mut two] = ["one", "two"].map(|id| Box::pin(runtime.start_with(&workflow, id, 1, replaces.clone())));
+    for replacement in [&mut one, &mut two] {
+        assert!(poll(&mut replacement.as_mut()).await.is_none(), "it waits for room");
+    }
+    within(runtime.start_with(&workflow, "three", 0, refusing())).await.unwrap();
+    gate.open(1);
+    for replaced in [within(one).await, within(two).await] {
+        assert!(replaced.unwrap().existing.is_none());
+    }
+}
+
 /// Method: 8 KiB of payloads may be under way. Three starts take 6 KiB; one of 3 KiB is refused or waits, and one without a
 /// payload to speak of goes through, as does one that is larger than all there is, once it is alone.
 #[tokio::test(flavor = "multi_thread")]

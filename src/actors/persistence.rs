@@ -14,11 +14,11 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use ractor::{Actor, ActorCell, ActorProcessingErr, ActorRef};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
+use tokio::sync::oneshot;
 
 use super::hub::{Health, Hub};
 use super::mail::InstanceMessage;
-use super::registry::acquire;
+use super::starts::{StartKind, StartPlace, StartPlaces};
 use super::submissions::{Answering, Queue, ReplyTo, Submission, gone};
 use super::unsure::UnsureStarts;
 use crate::clock::BoxFuture;
@@ -54,15 +54,19 @@ pub(crate) struct PersistenceHandle {
     actor: ActorRef<PersistenceMessage>,
     queue: Arc<Queue>,
     store: Arc<dyn Store>,
-    /// Bounds the starts under way; what instances queue is bounded by their number.
-    places: Arc<Semaphore>,
+    starts: StartPlaces,
     unsure: Arc<UnsureStarts>,
 }
 
 impl PersistenceHandle {
     /// A place for a start, held until it is answered: whatever it writes is not queued otherwise.
-    pub(crate) async fn admit(&self, when_busy: WhenBusy) -> Result<OwnedSemaphorePermit, Bound> {
-        acquire(&self.places, 1, when_busy).await.ok_or(Bound::WritesQueued)
+    pub(crate) async fn admit(&self, kind: StartKind, when_busy: WhenBusy) -> Result<StartPlace, Bound> {
+        self.starts.take(kind, when_busy).await.ok_or(Bound::WritesQueued)
+    }
+
+    /// A start is about to be carried out by an actor that may die with the answer, or to be repeated.
+    pub(crate) fn note_start(&self, run: RunId) {
+        self.unsure.note_run(run);
     }
 
     /// Commits a write of an instance, which is told by a message. It does not wait, so that it can go on meanwhile.
@@ -168,8 +172,8 @@ pub(super) fn spawn(hub: &Arc<Hub>, root: ActorCell) -> std::io::Result<(Persist
         let _ = end.send(());
     })?;
     let actor = started.recv().map_err(std::io::Error::other)??;
-    let places = Arc::new(Semaphore::new(hub.limits.writes_queued_max.max(1)));
-    Ok((PersistenceHandle { actor, queue, store: Arc::clone(&hub.store), places, unsure }, thread))
+    let starts = StartPlaces::new(hub.limits.writes_queued_max.max(1));
+    Ok((PersistenceHandle { actor, queue, store: Arc::clone(&hub.store), starts, unsure }, thread))
 }
 
 /// Resolves when the thread has ended, in whatever way.

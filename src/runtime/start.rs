@@ -4,11 +4,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde::Serialize;
-use tokio::sync::{OwnedSemaphorePermit, oneshot};
+use tokio::sync::oneshot;
 use tokio::task::JoinError;
 
 use super::Runtime;
-use crate::actors::{Hub, Mail, PayloadShare, Replacement, Undelivered};
+use crate::actors::{Hub, Mail, PayloadShare, Replacement, StartKind, StartPlace, Undelivered};
 use crate::cause::Cause;
 use crate::codec::{CodecError, Value};
 use crate::definition::{Definition, Workflow};
@@ -125,10 +125,11 @@ impl Runtime {
         };
         let when_busy = options.when_busy.unwrap_or(hub.when_busy);
         // Before the task below: who gives up while waiting leaves nothing behind.
-        let place = hub.persistence().admit(when_busy).await.map_err(StartError::Busy)?;
-        let share = match existing {
-            Existing::Terminate(_) => None,
-            _ => Some(share_of(hub, &new, when_busy).await?),
+        let kind = kind_of(&existing);
+        let place = hub.persistence().admit(kind, when_busy).await.map_err(StartError::Busy)?;
+        let share = match kind {
+            StartKind::Replacement => None,
+            StartKind::New => Some(share_of(hub, &new, when_busy).await?),
         };
         let starting = Starting {
             hub: Arc::clone(hub),
@@ -136,7 +137,7 @@ impl Runtime {
             new,
             policy: options.policy,
             when_busy,
-            _place: place,
+            place: Some(place),
             share,
         };
         let (run, codec) = (starting.new.run, starting.new.codec);
@@ -205,7 +206,8 @@ struct Starting {
     new: NewRun,
     policy: ConflictPolicy,
     when_busy: WhenBusy,
-    _place: OwnedSemaphorePermit,
+    /// Its place among the starts under way. None only while it changes its kind.
+    place: Option<StartPlace>,
     /// Its share of the payload bytes under way, for the first insert.
     share: Option<PayloadShare>,
 }
@@ -214,6 +216,10 @@ impl Drop for Starting {
     fn drop(&mut self) {
         self.hub.persistence().settle_start(self.new.run);
     }
+}
+
+fn kind_of(existing: &Existing) -> StartKind {
+    if matches!(existing, Existing::Terminate(_)) { StartKind::Replacement } else { StartKind::New }
 }
 
 async fn share_of(hub: &Hub, new: &NewRun, when_busy: WhenBusy) -> Result<PayloadShare, StartError> {
@@ -229,6 +235,7 @@ impl Starting {
                 Err(StartError::OutcomeUnknown(error)) if repeats < REPEATS && !self.hub.is_closing() => {
                     tracing::warn!(instance = %self.new.instance, %error, "a start with an unknown outcome is repeated");
                     repeats += 1;
+                    self.hub.persistence().note_start(self.new.run);
                     // It may have been done: too late to be refused.
                     self.when_busy = WhenBusy::Wait;
                     self.hub.sleep(Duration::from_millis(50) * repeats).await;
@@ -242,6 +249,7 @@ impl Starting {
 
     async fn attempt(&mut self, mut existing: Existing) -> Result<Option<ExistingInstance<Value>>, StartError> {
         loop {
+            self.take_place(kind_of(&existing)).await?;
             if let Existing::Terminate(_) = existing {
                 // It waits for a place, which nobody does who holds a share.
                 self.share = None;
@@ -264,6 +272,16 @@ impl Starting {
                 outcome => return outcome,
             }
         }
+    }
+
+    /// Changes places, if the start turns out to be of another kind. It holds none meanwhile, so that nobody waits in a circle.
+    async fn take_place(&mut self, kind: StartKind) -> Result<(), StartError> {
+        if self.place.as_ref().is_none_or(|place| place.kind != kind) {
+            self.place = None;
+            let place = self.hub.persistence().admit(kind, self.when_busy).await;
+            self.place = Some(place.map_err(StartError::Busy)?);
+        }
+        Ok(())
     }
 
     async fn insert(&mut self, existing: Existing) -> Result<Option<ExistingInstance<Value>>, StartError> {
@@ -290,6 +308,8 @@ impl Starting {
         let (definition, new) = (Arc::clone(&self.definition), self.new.clone());
         let mail = |place| Mail::Replace(Box::new(Replacement { definition, new, reply, _place: place }));
         let bytes = self.new.input.len();
+        // Its actor may die behind the commit.
+        self.hub.persistence().note_start(self.new.run);
         self.hub.deliver(&self.new.instance, bytes, self.when_busy, mail).await?;
         answer.await.unwrap_or_else(|_| {
             let lost = StoreError::Transient("the answer was lost with an actor".into());

@@ -103,12 +103,6 @@ impl Write {
         }
     }
 
-    /// Whether it begins a run, in a free place or that of another.
-    fn starts_a_run(&self) -> bool {
-        let is_head = matches!(self.change, Change::Head(_));
-        is_head && (self.condition == Condition::Absent || self.superseded.is_some())
-    }
-
     /// The version it leaves if it is done.
     fn leaves(&self) -> Option<Version> {
         match &self.change {
@@ -230,7 +224,7 @@ impl Folding {
     }
 
     fn check(&self, write: &Write, stored: &impl Stored) -> Result<Result<(), Conflict>, StoreError> {
-        if write.starts_a_run() && (self.over.contains(&write.run) || stored.superseded_by(write.run)?.is_some()) {
+        if write.starts_run() && (self.over.contains(&write.run) || stored.superseded_by(write.run)?.is_some()) {
             return Ok(Err(Conflict { is_over: true, ..self.conflict() }));
         }
         Ok(if self.meets(write) { Ok(()) } else { Err(self.conflict()) })

@@ -78,6 +78,15 @@ pub struct Write {
 }
 
 impl Write {
+    /// Returns whether it begins its run: where nothing is, or in place of another run or of a head that nobody can read.
+    pub(crate) fn starts_run(&self) -> bool {
+        let is_first = match &self.condition {
+            Condition::Absent => true,
+            Condition::Seen(version) => version.run() != Some(self.run),
+        };
+        is_first && matches!(self.change, Change::Head(_))
+    }
+
     /// Returns how many bytes of heads and rows it writes.
     pub(crate) fn bytes(&self) -> usize {
         let change = match &self.change {
@@ -100,8 +109,8 @@ pub enum Condition {
 /// What a write does to the instance. Its `Debug` shows how many bytes are written.
 #[derive(Clone)]
 pub enum Change {
-    /// Replaces the head, which ends a quarantine. Under [`Condition::Absent`], or where it [supersedes](Write::superseded)
-    /// another, it starts the run: never one that is superseded itself, as long as its rows are not all swept.
+    /// Replaces the head, which ends a quarantine. Under [`Condition::Absent`], or where what was seen is not of
+    /// [`Write::run`], it starts the run: never one that is superseded itself, as long as its rows are not all swept.
     Head(Bytes),
     /// Sets the instance aside: its head stays byte for byte, the indexes no longer list it.
     Quarantine(Bytes),

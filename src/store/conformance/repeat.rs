@@ -3,9 +3,11 @@
 use std::slice;
 use std::sync::Arc;
 
-use super::life::{Image, Life, Plan, commit, commit_all, conflict, sweep_all, unseen};
+use bytes::Bytes;
+
+use super::life::{Image, Life, Plan, commit, commit_all, conflict, sweep_all, unreadable, unseen};
 use crate::machine::RowKey;
-use crate::store::{Conflict, Store, Write};
+use crate::store::{Change, Conflict, Store, Write};
 
 /// A batch of every kind of write on instances that are there and that are not. All its conditions hold.
 pub(super) async fn mixed_batch(store: &Arc<dyn Store>) -> Vec<Write> {
@@ -137,4 +139,16 @@ pub async fn a_start_repeated_after_its_run_is_refused(store: &Arc<dyn Store>) {
     sweep_all(store).await;
     let (_, another) = plan.start("replaced", 4);
     commit_all(store, &[another]).await;
+
+    // In place of a head that nobody can read, where the start names no run that it ends.
+    let (mut old, insert) = plan.start("unreadable", 5);
+    let (head, mut damaged) = (Bytes::from_static(b"not a head"), old.wake());
+    damaged.change = Change::Head(head.clone());
+    commit_all(store, &[insert, damaged]).await;
+    let (mut new, _) = plan.start("unreadable", 6);
+    let mut start = new.replace(unreadable(&head));
+    start.superseded = None;
+    commit_all(store, &[start.clone(), new.cancel(), new.delete()]).await;
+    let over = Conflict { is_over: true, ..conflict(None) };
+    assert_eq!(commit(store, slice::from_ref(&start)).await, [Err(over)]);
 }
