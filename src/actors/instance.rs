@@ -6,7 +6,7 @@
 //!      \──> Gone (not found, quarantined, damaged, definition not registered)
 //! ```
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::pin::pin;
 use std::sync::Arc;
 
@@ -260,7 +260,9 @@ impl State {
                 self.being = Being::New(Activation::Load);
                 Box::pin(self.load(myself)).await;
             }
-            (Being::Gone(_), Mail::Replace(replacement)) => Box::pin(self.replace(myself, *replacement)).await,
+            (Being::Gone(_), Mail::Replace(replacement)) => {
+                Box::pin(self.replace(myself, *replacement)).await;
+            }
             (Being::Gone(_), Mail::Release { reply }) => {
                 let released = Box::pin(self.release(myself)).await;
                 reply.send(released);
@@ -322,8 +324,12 @@ impl State {
         } else if let Some(newer) = live.to_leave.take() {
             self.being = Being::Gone(self.left_alone(newer));
         } else if let Some(replacement) = live.replacement.take() {
+            let unread = if live.is_over() { BTreeMap::new() } else { live.snapshot.buffered_signals() };
             // Settled: what is stored is what is in memory, and nobody else writes to it.
-            Box::pin(self.replace(myself, *replacement)).await;
+            let is_replaced = Box::pin(self.replace(myself, *replacement)).await;
+            if is_replaced && !unread.is_empty() {
+                tracing::warn!(instance = %self.id, ?unread, "a run was replaced with signals that nothing has waited for");
+            }
         } else if let Some(reply) = live.deletion.take() {
             Box::pin(self.delete(reply)).await;
         }

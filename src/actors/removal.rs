@@ -18,8 +18,8 @@ use crate::status::Status;
 use crate::store::{Change, Condition, Version, Write};
 
 impl State {
-    /// Starts the new run in place of what is there, and takes it up.
-    pub(super) async fn replace(&mut self, myself: &ActorRef<InstanceMessage>, replacement: Replacement) {
+    /// Starts the new run in place of what is there, and takes it up. False if that failed, or may have.
+    pub(super) async fn replace(&mut self, myself: &ActorRef<InstanceMessage>, replacement: Replacement) -> bool {
         let Replacement { definition, new, reply, _place } = replacement;
         let started = start_in_place(&self.hub, &definition, new).await;
         let answer = match started {
@@ -42,8 +42,10 @@ impl State {
             }
             Err(error) => Err(error),
         };
+        let is_replaced = answer.is_ok();
         // Whoever asked may have gone; the new run is durable all the same.
         let _ = reply.send(answer);
+        is_replaced
     }
 
     /// Deletes the instance, if it has ended or is set aside, and answers once that is durable.

@@ -4,6 +4,7 @@
 
 use std::future::pending;
 use std::sync::OnceLock;
+use std::sync::mpsc::sync_channel;
 use std::time::Duration;
 
 use tokio::runtime::{Builder, Handle};
@@ -26,10 +27,15 @@ pub(super) async fn sleep(duration: Duration) {
     }
 }
 
+/// The tokio runtime is built on its own thread: one that is dropped within another one panics, and there may be no thread for it.
 fn start() -> Option<Handle> {
-    let runtime = Builder::new_current_thread().enable_time().build().ok()?;
-    let handle = runtime.handle().clone();
-    let drive = move || runtime.block_on(pending::<()>());
+    let (ready, started) = sync_channel(1);
+    let drive = move || {
+        let Ok(runtime) = Builder::new_current_thread().enable_time().build() else { return };
+        if ready.send(runtime.handle().clone()).is_ok() {
+            runtime.block_on(pending::<()>());
+        }
+    };
     std::thread::Builder::new().name("everstep-time".into()).spawn(drive).ok()?;
-    Some(handle)
+    started.recv().ok()
 }
