@@ -3,6 +3,7 @@
 //! ```text
 //! 'b'  run id 16  row key                  a row of a run, see `RowKey`
 //! 'h'  instance id                         head, in its envelope
+//! 'j'                                      milestone of the journals, see `journal`; of a file store only
 //! 'm'  definition 32                       manifest
 //! 'q'  instance id                         quarantine record, in its envelope
 //! 'r'  instance id                         run id of a quarantined instance whose head cannot say it
@@ -28,6 +29,8 @@ use crate::time::Timestamp;
 pub(super) const VERSION: &[u8] = b"v";
 const LAYOUT: u32 = 1;
 pub(super) const HEADS: &[u8] = b"h";
+#[cfg(feature = "file-store")]
+pub(super) const MILESTONE: &[u8] = b"j";
 pub(super) const QUARANTINES: &[u8] = b"q";
 pub(super) const STATUSES: &[u8] = b"s";
 pub(super) const DUES: &[u8] = b"t";

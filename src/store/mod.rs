@@ -25,6 +25,8 @@ mod keys;
 mod kv;
 mod memory;
 mod recent;
+#[cfg(feature = "file-store")]
+mod tables;
 mod version;
 
 use bytes::Bytes;

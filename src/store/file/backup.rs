@@ -31,9 +31,9 @@ impl FileStore {
     /// # }
     /// ```
     ///
-    /// A copy of the files of a store that is open, as `cp -r` makes it, is no backup: it may lack files that others name, and
-    /// tables and journals of two moments may open without a word and lack what came between. Copy the files only while no
-    /// process has the store open.
+    /// A copy of the files of a store that is open, as `cp -r` makes it, is no backup: it may lack files that others name, and its
+    /// tables and journals may be of two moments. Such a copy does not open ([`StoreError::Unreadable`]) where something is
+    /// missing in its middle. Copy the files only while no process has the store open.
     ///
     /// Commits go on meanwhile; the disk is shared with them. What was written so far of a copy that fails does not open.
     ///
@@ -59,7 +59,8 @@ impl Files {
             let snapshot = open.database.snapshot();
             for entry in snapshot.range::<&[u8], _>(&open.map, ..) {
                 let (key, value) = entry.into_inner().map_err(fatal)?;
-                if *key == *keys::VERSION {
+                // The first comes last; the other is about journals that the copy has not got.
+                if *key == *keys::VERSION || *key == *keys::MILESTONE {
                     continue;
                 }
                 bytes += key.len() + value.len();

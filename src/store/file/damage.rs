@@ -9,11 +9,11 @@
 use std::sync::{Mutex, PoisonError};
 
 use bytes::Bytes;
-use fjall::{Keyspace, LsmError, Snapshot};
+use fjall::{Keyspace, Snapshot};
 
 use super::fatal;
-use crate::store::StoreError;
 use crate::store::kv::Hole;
+use crate::store::{StoreError, tables};
 
 /// Holes that are remembered. Beyond them a hole is searched for again by each scan that meets it.
 const HOLES_MAX: usize = 1_024;
@@ -28,7 +28,7 @@ pub(super) struct Holes(Mutex<Vec<Hole>>);
 pub(super) fn is_damage(error: &fjall::Error) -> bool {
     use fjall::Error::{Decompress, InvalidTag, InvalidTrailer, Storage};
     match error {
-        Storage(error) => !matches!(error, LsmError::Io(_) | LsmError::InvalidVersion(_)),
+        Storage(error) => tables::is_damage(error),
         Decompress(_) | InvalidTag(_) | InvalidTrailer => true,
         _ => false,
     }

@@ -2,6 +2,7 @@
 
 mod backup;
 mod damage;
+mod milestones;
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -11,9 +12,10 @@ use std::time::Duration;
 use bytes::Bytes;
 use damage::{Holes, is_damage};
 use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode, Readable as _, Snapshot};
+use milestones::Milestones;
 
 use super::directory::{Directory, is_established, unreadable};
-use super::journal::{self, Position, Torn};
+use super::journal::{self, Milestone, Position, Torn};
 use super::kv::{Hole, Kv, KvStore, Ops};
 use super::{Durability, StoreError, keys};
 use crate::cause::Cause;
@@ -38,6 +40,11 @@ use crate::cause::Cause;
 /// so do batches that a copy of the directory has lost at the end. It is told for all that was there at the last open or
 /// [`close`]: how far that reached is noted in `everstep.durable`, and a journal that ends before it does not open. With
 /// [`Durability::ProcessCrash`] a power loss may take any of what was written since, so that it looks like damage.
+///
+/// # Copies
+/// [`FileStore::backup`] copies a store that is in use. A copy of the files themselves is right while no process has the store
+/// open. Of a store in use it may hold tables and journals of different moments: where the journals go on behind what the
+/// tables hold, or one is missing between others, it does not open. What is told so reaches to the last 16 KiB of each journal.
 ///
 /// [`close`]: super::Store::close
 pub type FileStore = KvStore<Files>;
@@ -77,6 +84,7 @@ struct Open {
     directory: Arc<Directory>,
     /// How far the journal reached when it was opened.
     reached: Position,
+    milestones: Milestones,
     holes: Holes,
 }
 
@@ -123,8 +131,12 @@ impl Open {
         }
         let options = || KeyspaceCreateOptions::default().max_memtable_size(MEMTABLE_BYTES);
         let map = database.keyspace("everstep", options).map_err(convert)?;
-        note_durable(path, reached);
-        Ok(Self { database, map, directory: Arc::new(directory), reached, holes: Holes::default() })
+        note_durable(path, reached.position);
+        // Without it, at worst an older one counts as the last.
+        let last = map.get(keys::MILESTONE).ok().flatten().and_then(|row| Milestone::parse(&row));
+        let milestones = Milestones::new(path.to_owned(), &reached, last.map_or(0, |last| last.number));
+        let (directory, reached, holes) = (Arc::new(directory), reached.position, Holes::default());
+        Ok(Self { database, map, directory, reached, milestones, holes })
     }
 
     /// Holds a writer back that is faster than tables are written. The database does so too late: while its threads are
@@ -248,13 +260,23 @@ impl Kv for Files {
                 // Without a mode the journal record is handed to the operating system.
                 Durability::ProcessCrash => batch,
             };
+            let mut bytes = journal::BATCH_BYTES;
             for (key, value) in ops {
+                bytes += journal::ITEM_BYTES + (key.len() + value.as_ref().map_or(0, Bytes::len)) as u64;
                 match value {
                     Some(value) => batch.insert(&open.map, key, value),
                     None => batch.remove(&open.map, key),
                 }
             }
-            batch.commit().map_err(fatal)
+            let due = open.milestones.pass(bytes);
+            if let Some(due) = &due {
+                batch.insert(&open.map, keys::MILESTONE, due.milestone.to_bytes());
+            }
+            batch.commit().map_err(fatal)?;
+            if let Some(due) = due {
+                due.written();
+            }
+            Ok(())
         })
     }
 
@@ -298,3 +320,6 @@ impl std::fmt::Debug for Files {
         write!(f, "Files({}, {:?})", self.shared.path.display(), self.shared.durability)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -13,6 +13,9 @@ use std::io::{self, Read};
 
 use xxhash_rust::xxh3::Xxh3;
 
+use super::milestone::Milestone;
+use crate::store::keys;
+
 const START: u8 = 1;
 const ITEM: u8 = 2;
 const END: u8 = 3;
@@ -20,6 +23,10 @@ const CLEAR: u8 = 4;
 const TRAILER: [u8; 4] = *b"FJL\x03";
 const START_BYTES: u64 = 13;
 const END_BYTES: u64 = 13;
+/// What a batch takes beside its items.
+pub(in crate::store) const BATCH_BYTES: u64 = START_BYTES + END_BYTES;
+/// What an item takes beside its key and value.
+pub(in crate::store) const ITEM_BYTES: u64 = 21;
 /// Of the database's kinds: a value, two kinds of deletion, a reference.
 const KINDS: [u8; 4] = [0, 1, 2, 4];
 const COMPRESSION_MAX: u8 = 1;
@@ -29,7 +36,7 @@ const CHUNK_BYTES: usize = 64 << 10;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Found {
     /// A batch whose checksum holds.
-    Whole { seqno: u64, bytes: u64 },
+    Whole { seqno: u64, bytes: u64, milestone: Option<Milestone> },
     /// A batch from its start to its trailer, whose checksum does not hold.
     Mangled { bytes: u64 },
     /// Nothing, or the begin of something.
@@ -49,10 +56,13 @@ fn read_batch(reader: &mut impl Read) -> io::Result<Found> {
     let [START] = array(reader)? else { return Ok(Found::Nothing) };
     let items = u32::from_le_bytes(array(reader)?);
     let seqno = u64::from_le_bytes(array(reader)?);
-    let (mut checksum, mut bytes) = (Xxh3::new(), START_BYTES);
+    let (mut checksum, mut bytes, mut milestone) = (Xxh3::new(), START_BYTES, None);
     for _ in 0..items {
-        let Some(item_bytes) = read_item(reader, &mut checksum, &mut chunk)? else { return Ok(Found::Nothing) };
+        let Some((item_bytes, found)) = read_item(reader, &mut checksum, &mut chunk)? else {
+            return Ok(Found::Nothing);
+        };
         bytes += item_bytes;
+        milestone = found.or(milestone);
     }
     let [END] = array(reader)? else { return Ok(Found::Nothing) };
     let expected = u64::from_le_bytes(array(reader)?);
@@ -61,17 +71,21 @@ fn read_batch(reader: &mut impl Read) -> io::Result<Found> {
     }
     bytes += END_BYTES;
     let holds = checksum.digest() == expected;
-    Ok(if holds { Found::Whole { seqno, bytes } } else { Found::Mangled { bytes } })
+    Ok(if holds { Found::Whole { seqno, bytes, milestone } } else { Found::Mangled { bytes } })
 }
 
-/// How long the item is, if it is one.
-fn read_item(reader: &mut impl Read, checksum: &mut Xxh3, chunk: &mut Vec<u8>) -> io::Result<Option<u64>> {
+/// How long the item is, if it is one, and the milestone that it sets.
+fn read_item(
+    reader: &mut impl Read,
+    checksum: &mut Xxh3,
+    chunk: &mut Vec<u8>,
+) -> io::Result<Option<(u64, Option<Milestone>)>> {
     let tag @ [kind_of_entry] = array(reader)?;
     checksum.update(&tag);
     match kind_of_entry {
         CLEAR => {
             checksum.update(&array::<8>(reader)?);
-            Ok(Some(9))
+            Ok(Some((9, None)))
         }
         ITEM => {
             let head: [u8; 20] = array(reader)?;
@@ -89,7 +103,10 @@ fn read_item(reader: &mut impl Read, checksum: &mut Xxh3, chunk: &mut Vec<u8>) -
                 checksum.update(chunk);
                 left -= chunk.len() as u64;
             }
-            Ok(Some(21 + content))
+            let key_bytes = usize::from(u16::from_le_bytes([k0, k1]));
+            let may_be_milestone = kind == 0 && compression == 0 && key_bytes == keys::MILESTONE.len();
+            let milestone = if may_be_milestone { Milestone::of_item(chunk) } else { None };
+            Ok(Some((ITEM_BYTES + content, milestone)))
         }
         _ => Ok(None),
     }

@@ -14,6 +14,7 @@
 //! that is not torn, but lost.
 
 mod framing;
+mod milestone;
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, BufReader, Read as _, Seek as _, SeekFrom, Write as _};
@@ -23,8 +24,10 @@ use std::path::{Path, PathBuf};
 use xxhash_rust::xxh3::xxh3_64;
 
 use self::framing::Found;
+pub(super) use self::framing::{BATCH_BYTES, ITEM_BYTES};
+pub(super) use self::milestone::Milestone;
 use super::StoreError;
-use super::directory::unreadable;
+use super::directory::{is_established, unreadable};
 
 const DURABLE: &str = "everstep.durable";
 const TORN: &str = "everstep.torn-";
@@ -44,8 +47,18 @@ pub(super) enum Torn {
 /// A place in a journal behind a whole batch.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Position {
-    journal: u64,
-    offset: u64,
+    pub(super) journal: u64,
+    pub(super) offset: u64,
+}
+
+/// How far the journals go.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Reached {
+    pub(super) position: Position,
+    /// The last milestone that is known to stand before the newest journal; none if nothing is known.
+    pub(super) behind: Option<u64>,
+    /// Whether the newest journal says what it goes on behind.
+    pub(super) is_joined: bool,
 }
 
 /// One file, from its begin as far as its batches are whole.
@@ -58,6 +71,10 @@ struct Journal {
     last: Option<Range<u64>>,
     /// Behind the last byte that is not zero, if that is behind `end`.
     torn_end: Option<u64>,
+    /// Its first milestone that was meant for it.
+    joint: Option<Milestone>,
+    /// The number of its last milestone, zero without one.
+    last_milestone: u64,
 }
 
 /// The seqnos of the last two batches so far.
@@ -79,7 +96,7 @@ impl Order {
 }
 
 /// Cuts a torn tail, and makes sure that what is left is on the disk.
-pub(super) fn mend(directory: &Path, torn: Torn) -> Result<Position, StoreError> {
+pub(super) fn mend(directory: &Path, torn: Torn) -> Result<Reached, StoreError> {
     let failed = |error: io::Error| unreadable(directory, &error);
     let mut journals = Vec::new();
     let mut order = Order::default();
@@ -87,15 +104,27 @@ pub(super) fn mend(directory: &Path, torn: Torn) -> Result<Position, StoreError>
         let journal = Journal::read(number, path, 0, &mut order).map_err(failed)?;
         journals.push(journal);
     }
+    if journals.is_empty() && is_established(directory) {
+        let why = "its journals (*.jnl) are gone, and what was written last with them: restore a backup, or finish the copy \
+                   that this is";
+        return Err(unreadable(directory, &why));
+    }
     check_nothing_is_behind_damage(&journals, order)?;
     check_durable(directory, &journals)?;
+    milestone::check(directory, &journals)?;
     for journal in journals.iter().filter(|journal| journal.torn_end.is_some()) {
         journal.cut(directory, torn).map_err(failed)?;
     }
     if let Some((journal, last)) = journals.iter().rev().find_map(|journal| Some((journal, journal.last.clone()?))) {
         journal.write_again(last).map_err(failed)?;
     }
-    Ok(journals.last().map(Journal::position).unwrap_or_default())
+    let Some((newest, earlier)) = journals.split_last() else { return Ok(Reached::default()) };
+    let behind = earlier.iter().map(|journal| journal.last_milestone).max();
+    Ok(Reached {
+        position: newest.position(),
+        behind: newest.joint.map(|joint| joint.behind).or(behind),
+        is_joined: newest.joint.is_some(),
+    })
 }
 
 /// How far the newest journal reaches by now; `known` is an earlier answer. It is durable once it is synced.
@@ -109,6 +138,11 @@ pub(super) fn reach(directory: &Path, known: Position) -> io::Result<Option<Posi
 pub(super) fn is_blank(path: &Path) -> bool {
     let end = File::open(path).and_then(|file| end_of_bytes(&mut BufReader::with_capacity(CHUNK_BYTES, file)));
     matches!(end, Ok(None))
+}
+
+/// Where the journal with this number is, or would be.
+pub(super) fn path_of(directory: &Path, number: u64) -> PathBuf {
+    directory.join(format!("{number}.jnl"))
 }
 
 /// The journals, the oldest first.
@@ -133,16 +167,21 @@ impl Journal {
         let mut file = BufReader::with_capacity(CHUNK_BYTES, File::open(&path)?);
         file.seek(SeekFrom::Start(offset))?;
         let (mut end, mut last) = (offset, None);
+        let (mut joint, mut last_milestone) = (None, 0);
         // What is not newer than what stands before it was left there by another file.
-        while let Found::Whole { seqno, bytes } = framing::next(&mut file)?
+        while let Found::Whole { seqno, bytes, milestone } = framing::next(&mut file)?
             && order.goes_on(seqno)
         {
             last = Some(end..end + bytes);
             end += bytes;
+            if let Some(milestone) = milestone {
+                joint = joint.or(Some(milestone).filter(|milestone| milestone.journal == number));
+                last_milestone = last_milestone.max(milestone.number);
+            }
         }
         file.seek(SeekFrom::Start(end))?;
         let torn_end = end_of_bytes(&mut file)?.map(|bytes| end + bytes);
-        Ok(Self { number, path, end, last, torn_end })
+        Ok(Self { number, path, end, last, torn_end, joint, last_milestone })
     }
 
     fn position(&self) -> Position {
@@ -219,8 +258,8 @@ fn check_nothing_is_behind_damage(journals: &[Journal], order: Order) -> Result<
         let (offset, other) = (damaged.end, journal.path.display());
         let why = format!(
             "the journal is damaged at byte {offset}, and whole batches stand behind the damage, from byte {at} of {other} \
-             on: restore the directory from a copy, or, to give up everything from the damage on, cut the file there and \
-             move the journals with greater numbers away"
+             on: restore the directory from a copy, or, to give up everything from the damage on, cut the file there, and \
+             move {DURABLE} and the journals with greater numbers away"
         );
         unreadable(&damaged.path, &why)
     };
@@ -240,6 +279,14 @@ fn check_nothing_is_behind_damage(journals: &[Journal], order: Order) -> Result<
 /// Refuses journals that end before what was known to be durable.
 fn check_durable(directory: &Path, journals: &[Journal]) -> Result<(), StoreError> {
     let Some(durable) = read_durable(directory) else { return Ok(()) };
+    if let Some(newest) = journals.last().filter(|newest| newest.number < durable.journal) {
+        let why = format!(
+            "there was a newer journal, {}.jnl, which is gone, and what was written last with it: restore a backup, or, to \
+             give up what is lost, delete {DURABLE} beside it",
+            durable.journal
+        );
+        return Err(unreadable(&newest.path, &why));
+    }
     let Some(journal) = journals.iter().find(|journal| journal.number == durable.journal) else {
         // Its contents were moved to tables meanwhile, and it was deleted.
         return Ok(());

@@ -41,7 +41,7 @@ async fn a_batch_cut_at_any_byte_is_cut_away_and_kept() {
     let file = dir.path().join("0.jnl");
     for cut in first..=journal.len() {
         std::fs::write(&file, &journal[..cut]).unwrap();
-        let reached = mend(dir.path(), Torn::Kept).unwrap();
+        let reached = mend(dir.path(), Torn::Kept).unwrap().position;
         let whole = if cut == journal.len() { cut } else { first };
         assert_eq!(reached, Position { journal: 0, offset: whole as u64 });
         assert!(std::fs::read(&file).unwrap() == journal[..whole], "cut at {cut}");

@@ -1,0 +1,192 @@
+//! Directories that were copied by others: tables and journals of one moment, or of several.
+
+use super::*;
+use crate::store::journal::path_of;
+
+/// Of one value, of which a batch has one.
+const VALUE_BYTES: usize = 1 << 20;
+/// No test writes more.
+const MIB_MAX: u32 = 1_000;
+
+/// Where no sync takes time.
+fn fast_dir() -> tempfile::TempDir {
+    let memory = Path::new("/dev/shm");
+    if memory.is_dir() { tempfile::TempDir::new_in(memory).unwrap() } else { tempfile::TempDir::new().unwrap() }
+}
+
+fn try_copy(from: &Path, to: &Path, is_copied: &dyn Fn(&str) -> bool) -> std::io::Result<()> {
+    std::fs::create_dir_all(to)?;
+    for entry in std::fs::read_dir(from)? {
+        let entry = entry?;
+        let name = entry.file_name().into_string().unwrap();
+        if entry.path().is_dir() && is_copied(&name) {
+            try_copy(&entry.path(), &to.join(name), &|_| true)?;
+        } else if is_copied(&name) {
+            std::fs::copy(entry.path(), to.join(name))?;
+        }
+    }
+    Ok(())
+}
+
+fn names(directory: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(directory).into_iter().flatten().flatten() {
+        found.extend(names(&entry.path()));
+        found.push(entry.path());
+    }
+    found.sort();
+    found
+}
+
+/// Copies at one moment: while no table comes or goes.
+fn copy(from: &Path, to: &Path, is_copied: &dyn Fn(&str) -> bool) {
+    loop {
+        let before = names(from);
+        let copied = try_copy(from, to, is_copied);
+        if before == names(from) {
+            return copied.unwrap();
+        }
+        std::fs::remove_dir_all(to.join("keyspaces")).ok();
+    }
+}
+
+fn copy_tables(from: &Path, to: &Path) {
+    copy(from, to, &|name| name == "keyspaces");
+}
+
+fn copy_all_but_tables(from: &Path, to: &Path) {
+    copy(from, to, &|name| name != "keyspaces");
+}
+
+fn has_journal(directory: &Path, number: u64) -> bool {
+    path_of(directory, number).exists()
+}
+
+fn has_table(directory: &Path) -> bool {
+    std::fs::read_dir(directory.join("keyspaces/1/tables")).is_ok_and(|tables| tables.count() > 0)
+}
+
+fn key(row: u32) -> Vec<u8> {
+    format!("m{row:04}").into_bytes()
+}
+
+/// Rows of a MiB each, one batch after the other.
+struct Filling {
+    store: FileStore,
+    rows: u32,
+    /// How many are left: those before them are deleted again.
+    kept: u32,
+}
+
+impl Filling {
+    async fn start(directory: &Path) -> Self {
+        Self { store: FileStore::open_with(directory, Durability::ProcessCrash).await.unwrap(), rows: 0, kept: MIB_MAX }
+    }
+
+    fn write(&mut self) {
+        let value = vec![u8::try_from(self.rows % 251).unwrap(); VALUE_BYTES];
+        let mut ops = Ops::from([(key(self.rows), Some(value.into()))]);
+        if let Some(last) = self.rows.checked_sub(self.kept) {
+            ops.insert(key(last), None);
+        }
+        self.store.kv.write(ops).unwrap();
+        self.rows += 1;
+    }
+
+    fn write_until(&mut self, is_enough: impl Fn(&Path) -> bool) {
+        let directory = self.store.kv.shared.path.clone();
+        while !is_enough(&directory) {
+            assert!(self.rows < MIB_MAX, "it takes too long");
+            self.write();
+            self.settle();
+        }
+    }
+
+    /// Waits until the database has nothing left to do by itself.
+    fn settle(&self) {
+        let is_busy = |open: &Open| Ok(open.database.outstanding_flushes() > 0 || open.map.sealed_memtable_count() > 0);
+        while self.store.kv.with(is_busy).unwrap() {
+            std::thread::yield_now();
+        }
+    }
+}
+
+/// Opens a copy, and counts the rows of a filling in it.
+async fn rows_in(directory: &Path) -> Result<usize, StoreError> {
+    let store = FileStore::open_with(directory, Durability::ProcessCrash).await?;
+    Ok(store.kv.scan(b"m", b"n", usize::MAX)?.len())
+}
+
+#[track_caller]
+fn assert_refused<T: std::fmt::Debug>(opened: Result<T, StoreError>, at: &Path) {
+    match opened {
+        Err(StoreError::Unreadable { at: named, why }) => {
+            assert_eq!(named, at.display().to_string());
+            assert!(why.contains("backup"), "{why}");
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+/// Method: copy the tables, write until the first journal has been deleted, copy the rest. Also with the first journal as it was
+/// when the tables were copied, and with the first and the last, but not the one between.
+#[tokio::test]
+async fn copy_that_lacks_rows_in_the_middle_is_refused() {
+    let (dir, copies) = (fast_dir(), fast_dir());
+    let [begun, early, holed, joined] = ["begun", "early", "holed", "joined"].map(|name| copies.path().join(name));
+    let mut filling = Filling::start(dir.path()).await;
+    filling.write_until(has_table);
+    copy_tables(dir.path(), &begun);
+    copy_tables(dir.path(), &early);
+    copy_tables(dir.path(), &holed);
+    copy_all_but_tables(dir.path(), &early);
+    let rows = filling.rows as usize;
+    filling.write_until(|directory| has_journal(directory, 1) && !has_journal(directory, 0));
+    filling.write();
+    copy_all_but_tables(dir.path(), &begun);
+    assert_refused(rows_in(&begun).await, &path_of(&begun, 1));
+    copy_tables(dir.path(), &joined);
+    copy_all_but_tables(dir.path(), &joined);
+    assert_eq!(rows_in(&joined).await, Ok(filling.rows as usize), "one moment, in use");
+    copy_all_but_tables(dir.path(), &holed);
+    std::fs::copy(path_of(&early, 0), path_of(&holed, 0)).unwrap();
+    assert_refused(rows_in(&holed).await, &path_of(&holed, 1));
+    assert_eq!(rows_in(&early).await, Ok(rows), "one moment, in use");
+}
+
+/// Method: write and delete, so that whole tables go again, and image the directory while journals end, as a crash may leave it.
+/// The store itself is opened anew in between.
+#[tokio::test]
+async fn image_of_one_moment_opens_whatever_was_flushed() {
+    const KEPT: u32 = 10;
+    let dir = fast_dir();
+    let mut filling = Filling { kept: KEPT, ..Filling::start(dir.path()).await };
+    filling.write_until(|directory| has_journal(directory, 1));
+    while !(has_journal(dir.path(), 2) && !has_journal(dir.path(), 1)) {
+        (0..13).for_each(|_| filling.write());
+        filling.settle();
+        let copied = fast_dir();
+        copy(dir.path(), copied.path(), &|_| true);
+        assert_eq!(rows_in(copied.path()).await, Ok(KEPT as usize), "{} rows", filling.rows);
+        if filling.rows.is_multiple_of(2) {
+            filling.store.kv.reopen().unwrap();
+        }
+    }
+}
+
+/// Method: take the newest journal away, with an older one in its place, and all of them.
+#[tokio::test]
+async fn store_without_one_of_its_journals_is_refused() {
+    let dir = fast_dir();
+    let mut filling = Filling::start(dir.path()).await;
+    filling.write_until(|directory| has_journal(directory, 1));
+    filling.write();
+    filling.store.kv.reopen().unwrap();
+    drop(filling);
+    let [without_newest, without_any] = [(); 2].map(|()| fast_dir());
+    copy(dir.path(), without_newest.path(), &|name| name != "1.jnl");
+    std::fs::copy(path_of(dir.path(), 1), path_of(without_newest.path(), 0)).unwrap();
+    assert_refused(rows_in(without_newest.path()).await, &path_of(without_newest.path(), 0));
+    copy(dir.path(), without_any.path(), &|name| !name.ends_with(".jnl"));
+    assert_refused(rows_in(without_any.path()).await, without_any.path());
+}
