@@ -160,3 +160,16 @@ proptest! {
         prop_assert_eq!(shown(label), id);
     }
 }
+
+/// Method: looks for the one label that differs.
+#[test]
+fn loop_that_drains_says_what_must_be_gone() {
+    let workflow = Workflow::builder_for::<u32>("w")
+        .repeat_draining("loop", LoopLimit::Unlimited, "add", |body| {
+            body.wait_for_signal::<u32>("w", "add").then("last", done)
+        })
+        .build()
+        .unwrap();
+    let drawing = workflow.to_mermaid();
+    assert!(drawing.contains("e0{\"done, and no add left?\"}"), "{drawing}");
+}

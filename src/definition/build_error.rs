@@ -75,6 +75,14 @@ pub enum BuildError {
         /// The loop's path.
         node: String,
     },
+    /// A loop that drains a signal that its body does not wait for.
+    #[error("loop `{node}` drains signal `{signal}`, which nothing in its body waits for: wait for it there")]
+    NothingDrains {
+        /// The loop's path.
+        node: String,
+        /// The signal's name.
+        signal: String,
+    },
     /// A map none of whose items may run.
     #[error("map `{node}` has a concurrency of zero: allow at least one item")]
     ZeroConcurrency {

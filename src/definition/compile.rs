@@ -92,6 +92,7 @@ impl Compiler {
         let kind = draft.kind.kind();
         let signal = match &draft.kind {
             NodeDraftKind::Wait { signal, .. } => Some(signal.clone()),
+            NodeDraftKind::Loop { drains, .. } => drains.clone(),
             _ => None,
         };
         let (within, branch, branches) = (scope.within, scope.branch.clone(), draft.kind.branches());
@@ -116,14 +117,16 @@ impl Compiler {
             }
             NodeDraftKind::Fork { branches } => self.fork(&scope.inner(node, &draft.id), node, branches),
             NodeDraftKind::Route { .. } => self.route(&scope.inner(node, &draft.id), node, &draft.kind),
-            NodeDraftKind::Loop { body, limit, exits } => {
+            NodeDraftKind::Loop { body, limit, exits, drains } => {
                 let scope = scope.inner(node, &draft.id);
                 if *limit == Some(0) {
                     self.errors.push(BuildError::ZeroIterations { node: self.path(node) });
                 }
                 let start = self.position();
-                self.ops.push(Op::Loop(LoopOp { node, limit: *limit, exits: *exits }));
+                let drained = drains.as_deref().map(Arc::from);
+                self.ops.push(Op::Loop(LoopOp { node, limit: *limit, exits: *exits, drains: drained }));
                 self.body(&scope, body);
+                self.check_drained(start, node, drains.as_deref());
                 self.ops.push(Op::LoopEnd { start, node });
             }
             NodeDraftKind::Map { split, body, concurrency, collects } => {
@@ -192,6 +195,16 @@ impl Compiler {
         let default = default.as_ref().and_then(|_| starts.pop());
         if let Some(Op::Route(RouteOp { arms, otherwise, .. })) = self.ops.get_mut(at) {
             (*arms, *otherwise) = (starts, default.map(|target| target.start));
+        }
+    }
+
+    /// Nothing but the loop's own body can consume what keeps the loop from its end.
+    fn check_drained(&mut self, start: u32, node: u32, signal: Option<&str>) {
+        let Some(signal) = signal else { return };
+        let mut body = self.ops.iter().skip(start as usize);
+        if !body.any(|op| matches!(op, Op::Wait(wait) if &*wait.signal == signal)) {
+            let (node, signal) = (self.path(node), signal.to_owned());
+            self.errors.push(BuildError::NothingDrains { node, signal });
         }
     }
 
@@ -322,6 +335,7 @@ impl NodeDraftKind {
                 (Some(_), true) => "keeping timeout",
             },
             Self::Map { collects: true, .. } => "collecting",
+            Self::Loop { drains: Some(_), .. } => "draining",
             _ => "",
         };
         form.to_owned()

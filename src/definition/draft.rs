@@ -46,6 +46,8 @@ pub(super) enum NodeDraftKind {
         body: Vec<NodeDraft>,
         limit: Option<u64>,
         exits: bool,
+        /// The signal of which none may be left buffered when it ends.
+        drains: Option<String>,
     },
     Map {
         split: ErasedTask,

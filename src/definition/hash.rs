@@ -1,7 +1,7 @@
 //! The definition hash: SHA-256 over a length-prefixed encoding of what an instance depends on.
 //!
 //! In it: workflow name and version; of every op in order its kind, node path, signal name, whether a wait has a timeout
-//! and keeps its input, a task's version, branch ids, route keys, what a loop does at its limit and a map with failures;
+//! and keeps its input, a task's version, branch ids, route keys, what a loop does at its limit and which signal it drains, what a map does with failures;
 //! name and version of each child. Not in it: lengths of timeouts and delays, retry numbers, limits of loops and maps,
 //! priorities, tags, texts: tuning never strands an instance.
 
@@ -76,7 +76,13 @@ pub(super) fn hash<'a>(
             }
             Op::Loop(repeat) => {
                 out.field(b"loop");
-                out.field(&[u8::from(repeat.exits)]);
+                // A draining loop's field is longer than any other's, so that earlier hashes stand.
+                let mut end = vec![u8::from(repeat.exits)];
+                if let Some(signal) = &repeat.drains {
+                    end.push(1);
+                    end.extend_from_slice(signal.as_bytes());
+                }
+                out.field(&end);
             }
             Op::BranchEnd { .. } => out.field(b"branch end"),
             Op::LoopEnd { .. } => out.field(b"loop end"),

@@ -37,7 +37,7 @@ pub struct ManifestNode {
     pub path: NodePath,
     /// Its kind.
     pub kind: NodeKind,
-    /// The signal it waits for.
+    /// The signal it waits for, or that a loop drains.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub signal: Option<String>,
     /// What changes how it is stored: whether a wait keeps what flowed in or has a timeout, or a map collects failures.

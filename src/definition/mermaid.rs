@@ -102,6 +102,8 @@ impl<'a> Drawing<'a> {
 
     /// Draws what stands in the frame of a node with chains.
     fn nested(&mut self, index: usize, node: &'a ManifestNode, shape: &str, depth: usize) -> Vec<End<'a>> {
+        let signal = node.signal.as_deref().map(escaped).unwrap_or_default();
+        let turn = if node.form == "draining" { format!("done, and no {signal} left?") } else { "done?".to_owned() };
         let (open, kind, close) = match node.kind {
             NodeKind::Route => ("{", "route", "}"),
             NodeKind::Loop => ("((", "loop", "))"),
@@ -121,11 +123,11 @@ impl<'a> Drawing<'a> {
             ends.push(End { shape: shape.to_owned(), label: None });
         }
         if node.kind == NodeKind::Loop {
-            let turn = format!("e{index}");
-            self.shape(depth, &turn, "{", "done?", "}");
-            self.arrows(&ends, &turn);
-            self.arrows(&[End { shape: turn.clone(), label: Some("again") }], shape);
-            ends = vec![End { shape: turn, label: Some("done") }];
+            let end = format!("e{index}");
+            self.shape(depth, &end, "{", &turn, "}");
+            self.arrows(&ends, &end);
+            self.arrows(&[End { shape: end.clone(), label: Some("again") }], shape);
+            ends = vec![End { shape: end, label: Some("done") }];
         }
         ends
     }

@@ -160,6 +160,8 @@ pub struct LoopOp {
     pub(crate) limit: Option<u64>,
     /// Whether the last value is the output when the limit is reached; else that is a failure.
     pub(crate) exits: bool,
+    /// The signal of which none may be left buffered when the loop ends.
+    pub(crate) drains: Option<Arc<str>>,
 }
 
 impl Program {

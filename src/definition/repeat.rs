@@ -16,6 +16,15 @@ pub enum LoopLimit {
     AtMost(u64),
 }
 
+impl LoopLimit {
+    fn iterations(self) -> Option<u64> {
+        match self {
+            Self::Unlimited => None,
+            Self::AtMost(iterations) => Some(iterations),
+        }
+    }
+}
+
 /// What the body of a loop may give that a `T` flows into: a [`LoopResult<T, _>`](LoopResult) and nothing else. A trait only
 /// so that the compiler says it in these words.
 #[doc(hidden)]
@@ -67,11 +76,8 @@ impl<I, O: DeserializeOwned + Send + 'static> Builder<I, O> {
         X: EndOfBody<O, Done: DeserializeOwned + Send + 'static>,
     {
         let body = self.body(body);
-        let limit = match limit {
-            LoopLimit::Unlimited => None,
-            LoopLimit::AtMost(iterations) => Some(iterations),
-        };
-        self.add(id, NodeDraftKind::Loop { body, limit, exits: false });
+        let limit = limit.iterations();
+        self.add(id, NodeDraftKind::Loop { body, limit, exits: false, drains: None });
         self.flowing(Decode::payload())
     }
 
@@ -84,7 +90,57 @@ impl<I, O: DeserializeOwned + Send + 'static> Builder<I, O> {
         body: impl FnOnce(Builder<O, O>) -> Builder<O, X>,
     ) -> Self {
         let body = self.body(body);
-        self.add(id, NodeDraftKind::Loop { body, limit: Some(iterations), exits: true });
+        self.add(id, NodeDraftKind::Loop { body, limit: Some(iterations), exits: true, drains: None });
+        self.flowing(Decode::payload())
+    }
+
+    /// Repeats `body` until its last task returns [`LoopResult::Done`] and no signal named `signal` is buffered that no other
+    /// node waits for: what was acknowledged while the body's last task ran is consumed, in a further iteration, and not left
+    /// unread. That is decided in the write that ends the loop. So the body gives a [`LoopResult<O, O>`](LoopResult), and with
+    /// `Done` as with `Again` its value is what a further iteration begins with.
+    ///
+    /// A wait for the signal must stand in the body, or the build fails by [`BuildError::NothingDrains`](crate::BuildError::NothingDrains);
+    /// it must be on every way through the body, or the loop goes round and round. A signal that keeps the loop from its end
+    /// at its last iteration fails the instance by [`FailureKind::LoopLimit`](crate::FailureKind::LoopLimit), and is there after
+    /// a retry. A signal that comes after the end of the loop is not consumed by it: let the loop be the last node, then such a
+    /// signal is refused, as the run has ended.
+    ///
+    /// ```
+    /// # use std::{convert::Infallible, time::Duration};
+    /// use everstep::{LoopLimit, LoopResult, SignalOutcome, Workflow};
+    ///
+    /// type Cart = Vec<String>;
+    ///
+    /// /// Saves the cart when nothing was added for an hour.
+    /// async fn add_or_save((mut cart, item): (Cart, SignalOutcome<String>)) -> Result<LoopResult<Cart, Cart>, Infallible> {
+    ///     match item {
+    ///         SignalOutcome::Received(item) => cart.push(item),
+    ///         SignalOutcome::TimedOut => return Ok(LoopResult::Done(cart)),
+    ///     }
+    ///     Ok(LoopResult::Again(cart))
+    /// }
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let hour = Duration::from_secs(3_600);
+    /// let workflow = Workflow::builder_for::<Cart>("cart")
+    ///     .repeat_draining("items", LoopLimit::Unlimited, "add", |body| {
+    ///         body.wait_for_signal_timeout_keeping::<String>("item", "add", hour).then("add or save", add_or_save)
+    ///     })
+    ///     .build()?;
+    /// # let _ = workflow;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn repeat_draining<X: EndOfBody<O, Done = O>>(
+        mut self,
+        id: impl Into<String>,
+        limit: LoopLimit,
+        signal: impl Into<String>,
+        body: impl FnOnce(Builder<O, O>) -> Builder<O, X>,
+    ) -> Self {
+        let body = self.body(body);
+        let (limit, drains) = (limit.iterations(), Some(signal.into()));
+        self.add(id, NodeDraftKind::Loop { body, limit, exits: false, drains });
         self.flowing(Decode::payload())
     }
 

@@ -32,7 +32,7 @@ impl Mover<'_> {
                     frame.lineage.loops.push(1);
                     frame.position += 1;
                 }
-                Op::LoopEnd { start, node } => match turn(program, &mut frame, *start) {
+                Op::LoopEnd { start, node } => match self.turn(program, &mut frame, *start) {
                     Ok(next) => frame.position = next,
                     Err(limit) => return self.loop_limit(id, frame, *node, limit),
                 },
@@ -74,9 +74,33 @@ impl Mover<'_> {
         Some(Phase::Signal { signal: op.signal.clone(), until, since: self.seq() })
     }
 
+    /// Returns the next position behind a loop's body: its first op again, or the one behind. Else the limit that was reached.
+    fn turn(&self, program: &Program, frame: &mut Frame, start: u32) -> Result<u32, u64> {
+        let Some(Op::Loop(LoopOp { limit, exits, drains, .. })) = program.op(start) else {
+            return Ok(frame.position + 1);
+        };
+        let again = matches!(frame.value.tokens(), [Token::Again, ..])
+            || drains.as_deref().is_some_and(|signal| self.snapshot.has_unclaimed(signal));
+        let iteration = frame.lineage.loops.last().copied().unwrap_or(u64::MAX);
+        let is_last = limit.is_some_and(|limit| iteration >= limit);
+        if again && is_last && !exits {
+            return Err(limit.unwrap_or(iteration));
+        }
+        let carried = std::mem::take(&mut frame.value).into_tokens();
+        frame.value = Value::from_tokens(carried.into_iter().skip(1).collect());
+        if again && !is_last {
+            if let Some(iteration) = frame.lineage.loops.last_mut() {
+                *iteration += 1;
+            }
+            return Ok(start + 1);
+        }
+        frame.lineage.loops.pop();
+        Ok(frame.position + 1)
+    }
+
     fn loop_limit(&mut self, id: FrameId, frame: Box<Frame>, node: u32, limit: u64) {
         self.hold(id, frame, node, Phase::Failed);
-        let message = format!("the loop's body asked for iteration {}: its limit is {limit}", limit.saturating_add(1));
+        let message = format!("the loop was to go on with iteration {}: its limit is {limit}", limit.saturating_add(1));
         self.fail(id, 1, FailureKind::LoopLimit, message);
     }
 
@@ -102,27 +126,6 @@ impl Mover<'_> {
             self.effects.push(Effect::Run(run));
         }
     }
-}
-
-/// The next position behind a loop's body: its first op again, or the one behind. Else the limit that was reached.
-fn turn(program: &Program, frame: &mut Frame, start: u32) -> Result<u32, u64> {
-    let Some(Op::Loop(LoopOp { limit, exits, .. })) = program.op(start) else { return Ok(frame.position + 1) };
-    let again = matches!(frame.value.tokens(), [Token::Again, ..]);
-    let iteration = frame.lineage.loops.last().copied().unwrap_or(u64::MAX);
-    let is_last = limit.is_some_and(|limit| iteration >= limit);
-    if again && is_last && !exits {
-        return Err(limit.unwrap_or(iteration));
-    }
-    let carried = std::mem::take(&mut frame.value).into_tokens();
-    frame.value = Value::from_tokens(carried.into_iter().skip(1).collect());
-    if again && !is_last {
-        if let Some(iteration) = frame.lineage.loops.last_mut() {
-            *iteration += 1;
-        }
-        return Ok(start + 1);
-    }
-    frame.lineage.loops.pop();
-    Ok(frame.position + 1)
 }
 
 /// The attempt to run where a frame is.

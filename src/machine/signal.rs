@@ -168,6 +168,13 @@ impl<'a> Mover<'a> {
     }
 }
 
+impl super::Snapshot {
+    /// Whether a signal of this name is buffered that nobody who waits will take: some may wait while the instance is paused.
+    pub(super) fn has_unclaimed(&self, signal: &str) -> bool {
+        self.signals.count(signal) > self.frames.waiting_for(signal)
+    }
+}
+
 impl super::snapshot::Signals {
     /// Adds a buffered signal behind the others of its name.
     pub(super) fn push(&mut self, name: Arc<str>, signal: Buffered) {

@@ -147,13 +147,16 @@ impl Tuning {
             What::Fork { branches, gives } => Chain::Text(self.fork(builder, id, branches, *gives, rest)),
             What::Route { gives: Shape::Text, .. } => Chain::Text(self.route(builder, node, Self::inner)),
             What::Route { .. } => Chain::Outcome(self.route(builder, node, Self::inner)),
-            What::Loop { limit, exits: true, body } => {
+            What::Loop { limit, exits: true, body, .. } => {
                 O::wrap(
                     builder.repeat_or_exit(id, limit.unwrap() + self.more_iterations, |chain| self.body(chain, body)),
                 )
             }
-            What::Loop { limit, body, .. } => {
+            What::Loop { limit, drains, body, .. } => {
                 let limit = limit.map_or(LoopLimit::Unlimited, |limit| LoopLimit::AtMost(limit + self.more_iterations));
+                if let Some(signal) = drains {
+                    return O::wrap(builder.repeat_draining(id, limit, *signal, |chain| self.body(chain, body)));
+                }
                 Chain::Text(builder.repeat(id, limit, |chain| self.body(chain, body)))
             }
             What::Map { gives: Shape::Text, .. } => self.map::<I, String>(Flow::unwrap(O::wrap(builder)), node, rest),

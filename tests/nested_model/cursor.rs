@@ -163,18 +163,19 @@ impl<'p> Cursor<'p> {
 
     /// The body gave something: once more, or on behind the loop.
     fn turn(&mut self, world: &mut World, mut flow: Flow) -> Flow {
-        let What::Loop { limit, exits, .. } = self.node().what else { unreachable!() };
+        let What::Loop { limit, exits, drains, .. } = self.node().what else { unreachable!() };
         let limit = limit.map(|limit| limit + world.more_iterations);
         loop {
+            let is_left = drains.is_some_and(|signal| world.is_unclaimed(signal));
             let at_limit = |limit: u64| {
                 let next = limit + 1;
-                let message = format!("the loop's body asked for iteration {next}: its limit is {limit}");
+                let message = format!("the loop was to go on with iteration {next}: its limit is {limit}");
                 self.failure(1, FailureKind::LoopLimit, message)
             };
             match (flow?, limit) {
                 (None, _) => return Ok(None),
-                (Some(Val::Done(value)), _) => return Ok(Some(*value)),
-                (Some(Val::Again(value)), limit) => {
+                (Some(Val::Done(value)), _) if !is_left => return Ok(Some(*value)),
+                (Some(Val::Done(value) | Val::Again(value)), limit) => {
                     let failure = limit.map(at_limit);
                     let Doing::Body { iteration, body } = &mut self.doing else { unreachable!() };
                     if limit.is_some_and(|limit| *iteration >= limit) {

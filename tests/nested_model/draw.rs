@@ -44,8 +44,8 @@ pub(crate) fn spec(depth: u32) -> BoxedStrategy<Spec> {
         2 => vec(chain(), 1..4).prop_map(Spec::Fork),
         1 => (any::<bool>(), arms, option::of(vec(inner.clone(), 0..3)))
             .prop_map(|(typed, arms, otherwise)| Spec::Route { typed, arms, otherwise }),
-        2 => (limit, any::<bool>(), vec(inner.clone(), 0..3), end)
-            .prop_map(|(limit, exits, body, end)| Spec::Loop { limit, exits, body, end }),
+        2 => (limit, any::<bool>(), any::<bool>(), vec(inner.clone(), 0..3), end)
+            .prop_map(|(limit, exits, drains, body, end)| Spec::Loop { limit, exits, drains, body, end }),
         2 => (option::of(1_usize..4), any::<bool>(), chain())
             .prop_map(|(concurrency, collects, body)| Spec::Map { concurrency, collects, body }),
         1 => chain().prop_map(Spec::Child),

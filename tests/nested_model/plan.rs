@@ -8,11 +8,30 @@ use std::collections::HashSet;
 pub(crate) enum Spec {
     Task(Options),
     Delay(u64),
-    Wait { signal: &'static str, timeout: Option<u64>, keeps: bool },
+    Wait {
+        signal: &'static str,
+        timeout: Option<u64>,
+        keeps: bool,
+    },
     Fork(Vec<Vec<Spec>>),
-    Route { typed: bool, arms: Vec<Vec<Spec>>, otherwise: Option<Vec<Spec>> },
-    Loop { limit: Option<u64>, exits: bool, body: Vec<Spec>, end: End },
-    Map { concurrency: Option<usize>, collects: bool, body: Vec<Spec> },
+    Route {
+        typed: bool,
+        arms: Vec<Vec<Spec>>,
+        otherwise: Option<Vec<Spec>>,
+    },
+    /// It drains the signal of the first wait directly in its body, if it has one.
+    Loop {
+        limit: Option<u64>,
+        exits: bool,
+        drains: bool,
+        body: Vec<Spec>,
+        end: End,
+    },
+    Map {
+        concurrency: Option<usize>,
+        collects: bool,
+        body: Vec<Spec>,
+    },
     Child(Vec<Spec>),
 }
 
@@ -52,7 +71,7 @@ pub(crate) enum What {
     Wait { signal: &'static str, timeout: Option<u64>, keeps: bool },
     Fork { branches: Vec<(String, Chain)>, gives: Option<Shape> },
     Route { typed: bool, arms: Vec<(String, Chain)>, otherwise: Option<Chain>, gives: Shape },
-    Loop { limit: Option<u64>, exits: bool, body: Chain },
+    Loop { limit: Option<u64>, exits: bool, drains: Option<&'static str>, body: Chain },
     Map { concurrency: Option<usize>, collects: bool, body: Chain, gives: Shape },
     Child { nodes: Chain, converts: bool, gives: Shape },
 }
@@ -198,7 +217,7 @@ impl Maker {
             }
             Spec::Fork(branches) => self.fork(branches),
             Spec::Route { typed, arms, otherwise } => self.route(*typed, arms, otherwise.as_deref()),
-            Spec::Loop { limit, exits, body, end } => self.repeat(*limit, *exits, body, end),
+            Spec::Loop { limit, exits, drains, body, end } => self.repeat(*limit, (*exits, *drains), body, end),
             Spec::Map { concurrency, collects, body } => self.map(*concurrency, *collects, body),
             Spec::Child(specs) => {
                 let mut child = Self::chain(&self.inner(), (self.shape, false), specs);
@@ -243,15 +262,18 @@ impl Maker {
         self.push(What::Route { typed, arms, otherwise, gives }, gives, structural);
     }
 
-    fn repeat(&mut self, limit: Option<u64>, exits: bool, body: &[Spec], end: &End) {
+    fn repeat(&mut self, limit: Option<u64>, (exits, drains): (bool, bool), body: &[Spec], end: &End) {
         self.narrow();
-        let (again, exits) = (self.shape, exits && limit.is_some());
-        let done = if exits { again } else { Shape::Text };
+        let waits =
+            body.iter().find_map(|spec| if let Spec::Wait { signal, .. } = spec { Some(*signal) } else { None });
+        let drains = waits.filter(|_| drains);
+        let (again, exits) = (self.shape, exits && limit.is_some() && drains.is_none());
+        let done = if exits || drains.is_some() { again } else { Shape::Text };
         let mut body = Self::chain(&self.inner(), self.kind(), body);
         let at = body.nodes.len();
         body.end(end, again, done);
         let body = Chain { nodes: body.nodes, end: at };
-        self.push(What::Loop { limit, exits, body }, done, false);
+        self.push(What::Loop { limit, exits, drains, body }, done, false);
     }
 
     fn end(&mut self, end: &End, again: Shape, done: Shape) {

@@ -18,6 +18,11 @@ fn wait() -> Spec {
     Spec::Wait { signal: "a", timeout: None, keeps: false }
 }
 
+/// A loop that may run once.
+fn loops(drains: bool, body: Vec<Spec>) -> Spec {
+    Spec::Loop { limit: Some(1), exits: false, drains, body, end: End::Task(Options::default()) }
+}
+
 fn map(concurrency: Option<usize>, body: Spec) -> Spec {
     Spec::Map { concurrency, collects: false, body: vec![body] }
 }
@@ -39,7 +44,7 @@ fn list(items: &[&str]) -> [Happening; 2] {
 #[test]
 fn a_retry_that_fails_again_asks_for_nothing_more() {
     // Two items; the first one's loop is at its limit, and still is when the run is retried.
-    let once = Spec::Loop { limit: Some(1), exits: false, body: vec![], end: End::Task(Options::default()) };
+    let once = loops(false, vec![]);
     let fails = [well(&["a"], true), Happening::Retry(None)];
     tell(&[map(None, once)], None, &[list(&["a", "a"]), fails].concat());
 }
@@ -102,4 +107,14 @@ fn who_is_taken_up_past_the_deadline_has_ended_before_anything_goes_ahead() {
     both.pass(6);
     both.happen(&Happening::Resumed { process_died: false, alive: u8::MAX });
     both.bring_to_its_end();
+}
+
+#[test]
+fn a_loop_that_drains_goes_on_for_a_signal_that_came_during_its_last_task() {
+    // The second signal comes while the task runs that then says that it is done. At its limit the loop fails instead, and goes
+    // on with the retry, as the deploy before that allows two iterations more.
+    let story = [signal(0, "a"), signal(1, "b"), well(&["c"], false)];
+    for rest in [vec![], vec![Happening::Redeploy, Happening::Retry(None)]] {
+        tell(&[loops(true, vec![wait()])], None, &[&story[..], &rest].concat());
+    }
 }

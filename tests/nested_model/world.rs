@@ -64,6 +64,12 @@ impl World {
         (ahead, self.buffer.iter().filter(|one| one.0 == signal).count())
     }
 
+    /// Whether a signal is buffered that nobody who waits for it will take.
+    pub(crate) fn is_unclaimed(&self, signal: &str) -> bool {
+        let waiting = self.waiting.iter().filter(|one| one.0 == signal).count();
+        self.buffer.iter().filter(|one| one.0 == signal).count() > waiting
+    }
+
     pub(crate) fn take(&mut self, signal: &str) -> String {
         let first = self.buffer.iter().position(|one| one.0 == signal).unwrap();
         let (_, number, payload) = self.buffer.remove(first);

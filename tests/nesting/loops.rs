@@ -2,7 +2,7 @@
 
 use std::future::ready;
 
-use everstep::{FailureKind, LoopLimit, LoopResult, StatusCode, Workflow};
+use everstep::{BuildError, FailureKind, LoopLimit, LoopResult, StatusCode, Workflow};
 
 use crate::common::{Counter, Gate, counting, holding, inc, reach_code, within};
 use crate::{World, again, task_failure};
@@ -100,4 +100,46 @@ async fn of_a_loops_results_the_latest_iterations_are_found() {
         assert_eq!(handle.task_result(path).await, Ok(Some(LoopResult::<u32, u32>::Again(6))), "{path}");
     }
     assert!(handle.task_result::<u32>("outer/again").await.is_err(), "a loop result is not a plain one");
+}
+
+/// Method: a signal comes while the task runs that says that the loop is done, and the runtime is dropped then. The loop goes on for
+/// it, and ends behind it; one that comes later is refused.
+#[tokio::test(flavor = "multi_thread")]
+async fn loop_that_drains_leaves_no_signal_unread() {
+    let gate = Gate::new();
+    let workflow = Workflow::builder_for::<u32>("w")
+        .repeat_draining("loop", LoopLimit::Unlimited, "add", |body| {
+            body.wait_for_signal_keeping::<u32>("wait", "add")
+                .then("hold", holding::<(u32, u32)>(&gate))
+                .then("sum", |(sum, more): (u32, u32)| ready(Ok::<_, String>(LoopResult::Done(sum + more))))
+        })
+        .build()
+        .unwrap();
+    let world = World::new();
+    let runtime = world.runtime(&workflow).await;
+    let handle = runtime.start(&workflow, "id", 1).await.unwrap();
+    handle.signal("add", &10_u32).await.unwrap();
+    gate.entered().await;
+    handle.signal("add", &100_u32).await.unwrap();
+    drop((runtime, handle));
+    let runtime = world.runtime(&workflow).await;
+    for _ in 0..2 {
+        gate.entered().await;
+        gate.open(1);
+    }
+    let handle = runtime.handle(&workflow, "id").await.unwrap();
+    assert_eq!(within(handle.result()).await, Ok(111));
+    assert!(handle.signal("add", &1_000_u32).await.is_err(), "nobody would read it");
+    assert!(handle.buffered_signals().await.unwrap().is_empty());
+}
+
+/// Method: the only wait for the signal stands before the loop.
+#[test]
+fn loop_that_drains_what_its_body_does_not_wait_for_is_not_built() {
+    let built = Workflow::builder_for::<u32>("w")
+        .wait_for_signal::<u32>("before", "add")
+        .repeat_draining("loop", LoopLimit::Unlimited, "add", |body| body.then("again", again))
+        .build();
+    let wanted = BuildError::NothingDrains { node: "loop".into(), signal: "add".into() };
+    assert_eq!(built.unwrap_err().0, [wanted]);
 }
