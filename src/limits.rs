@@ -40,6 +40,10 @@ pub const LIST_ROW_ITEMS_MAX: u32 = 1_024;
 pub const PAYLOAD_DEPTH_MAX: usize = 127;
 /// Signal ids remembered per run, so that a repeated one is ignored.
 pub const SIGNAL_IDS_REMEMBERED: u64 = 10_000;
+/// Most findings that a verification of a store lists; further ones are counted.
+pub const FINDINGS_MAX: usize = 10_000;
+/// Runs that a verification holds in memory, each with its instance's id; of more the heads are gone through again.
+pub const RUNS_VERIFIED_AT_ONCE: usize = 100_000;
 /// Deaths of the process in a row at one position after which the instance is quarantined.
 pub const DEATHS_MAX: u32 = 5;
 /// Deaths in a row from which an attempt runs only while no other such attempt does, so that those who merely ran beside

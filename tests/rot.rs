@@ -111,7 +111,7 @@ struct Seen {
 }
 
 /// Opens the store past all delays, and waits until everything that can be read has ended.
-async fn check(dir: &Path, clock: &ManualClock, at: &str, seen: &mut Seen) {
+async fn check(dir: &Path, clock: &ManualClock, (path, at): (&str, &str), seen: &mut Seen) {
     let store = match FileStore::open(dir).await {
         Ok(store) => store,
         Err(StoreError::Unreadable { .. }) => {
@@ -120,6 +120,8 @@ async fn check(dir: &Path, clock: &ManualClock, at: &str, seen: &mut Seen) {
         }
         Err(error) => panic!("{at}: {error:?}"),
     };
+    let found = store.verify().await.unwrap();
+    assert!(!path.contains("tables") || !found.is_sound(), "{at}: nothing is found");
     let again = store.clone();
     let later = ManualClock::new(clock.now().after(2 * HOUR));
     let started = Runtime::builder(store).register(&delayed()).clock(later.clone()).start().await;
@@ -151,6 +153,7 @@ async fn check(dir: &Path, clock: &ManualClock, at: &str, seen: &mut Seen) {
     for one in aside.instances {
         let loaded = again.load(&one.instance).await.unwrap().unwrap();
         assert!(HeadIndex::of_head(&one.instance, &loaded.head).is_err(), "{at}: {} can be read", one.instance);
+        assert!(found.instances_found().contains(&one.instance), "{at}: {} is not found: {found:?}", one.instance);
     }
     within(runtime.shutdown(Duration::from_secs(1))).await;
 }
@@ -163,6 +166,10 @@ async fn flipped_bit_costs_what_it_damages_and_nothing_else() {
     parked(&template, &clock).await;
     let tables = files(&template).iter().filter(|path| path.to_string_lossy().contains("tables")).count();
     assert!(tables > 0, "there is a table to be damaged: {:?}", files(&template));
+    let store = FileStore::open(&template).await.unwrap();
+    let found = store.verify().await.unwrap();
+    assert!(found.is_sound() && found.instances == INSTANCES as u64 && found.rows == INSTANCES as u64, "{found:?}");
+    store.close().await;
     let mut seen = Seen::default();
     for (number, (path, at)) in places(&template).into_iter().enumerate() {
         let copied = dir.path().join(format!("{number}"));
@@ -172,7 +179,7 @@ async fn flipped_bit_costs_what_it_damages_and_nothing_else() {
         bytes[usize::try_from(at).unwrap()] ^= 1 << (number % 8);
         fs::write(&path, bytes).unwrap();
         let at = format!("bit {} of byte {at} of {}", number % 8, path.display());
-        check(&copied, &clock, &at, &mut seen).await;
+        check(&copied, &clock, (&path.to_string_lossy(), &at), &mut seen).await;
         fs::remove_dir_all(&copied).unwrap();
     }
     println!("{seen:?}");

@@ -71,6 +71,19 @@ impl RowKey {
         }
     }
 
+    /// The kind of record that stands under a key of these bytes; none if no version knows of such rows.
+    pub fn kind_of(key: &[u8]) -> Option<Kind> {
+        match key.first()? {
+            1 => Some(Kind::Input),
+            2 => Some(Kind::Result),
+            3 | 7 | 8 => Some(Kind::Signal),
+            4 => Some(Kind::Frame),
+            5 => Some(Kind::Branch),
+            6 => Some(Kind::List),
+            _ => None,
+        }
+    }
+
     /// The key's bytes, to be prefixed with the run's.
     pub fn to_bytes(&self) -> Vec<u8> {
         match self {

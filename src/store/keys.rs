@@ -32,7 +32,14 @@ pub(super) const HEADS: &[u8] = b"h";
 #[cfg(feature = "file-store")]
 pub(super) const MILESTONE: &[u8] = b"j";
 pub(super) const QUARANTINES: &[u8] = b"q";
+#[cfg(feature = "file-store")]
+pub(super) const RUNS: &[u8] = b"r";
+#[cfg(feature = "file-store")]
+pub(super) const ROWS: &[u8] = b"b";
 pub(super) const STATUSES: &[u8] = b"s";
+/// Of a status entry, before its instance id.
+#[cfg(feature = "file-store")]
+pub(super) const STATUS_PREFIX_BYTES: usize = 34;
 pub(super) const DUES: &[u8] = b"t";
 pub(super) const SUPERSEDED: &[u8] = b"x";
 pub(super) const ENDS: &[u8] = b"z";
@@ -183,6 +190,23 @@ pub(super) fn is_at(key: &[u8], prefix_bytes: usize, id: &InstanceId) -> bool {
 /// The definition in a status key.
 pub(super) fn parse_definition(key: &[u8]) -> Option<DefinitionHash> {
     Some(DefinitionHash(key.get(1..33)?.try_into().ok()?))
+}
+
+/// The run of a row, and its key within.
+#[cfg(feature = "file-store")]
+pub(super) fn parse_row(key: &[u8]) -> Option<(RunId, &[u8])> {
+    let (run, row) = key.strip_prefix(ROWS)?.split_first_chunk()?;
+    Some((RunId::from_bytes(*run), row))
+}
+
+/// The name of the index that an entry is of.
+#[cfg(feature = "file-store")]
+pub(super) fn index_name(entry: &[u8]) -> &'static str {
+    match entry.first() {
+        Some(b's') => "status",
+        Some(b't') => "due",
+        _ => "end",
+    }
 }
 
 /// The run in a superseded key.

@@ -1,40 +1,172 @@
 //! The tables of a store as files, without its journals.
+//!
+//! ```text
+//! keyspaces/N/current   the number of the version that counts, and the checksum of its file
+//! keyspaces/N/vV        the tables of version V, each with its number and the checksum of its file
+//! keyspaces/N/tables/T  table T
+//! ```
+//!
+//! The database reads blocks of a table one by one, each with a checksum of its own. Here whole files are read: whatever is
+//! damaged in one is told, also what no reader has asked for.
 
+use std::fs::File;
+use std::io::{self, Cursor, Read};
 use std::path::{Path, PathBuf};
 
 use lsm_tree::{AbstractTree as _, Error, SeqNo, SequenceNumberCounter};
+use xxhash_rust::xxh3::{Xxh3, xxh3_128};
 
 use super::directory::unreadable;
 use super::journal::Milestone;
 use super::{StoreError, keys};
 
-/// Where the database keeps the tables of our one keyspace.
-const TREE: &str = "keyspaces/1";
-/// Names the version of the tables that counts.
+/// Where the database keeps the tables of its own rows, and of our one keyspace.
+const TREES: [&str; 2] = ["keyspaces/0", OURS];
+const OURS: &str = "keyspaces/1";
 const CURRENT: &str = "current";
+const CHUNK_BYTES: usize = 64 << 10;
+/// How often a version is looked for that a newer one has just replaced.
+const TRIES_MAX: u32 = 100;
+
+/// A file that is not as it was written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct DamagedFile {
+    pub(super) path: PathBuf,
+    pub(super) why: String,
+}
+
+/// A table as its version names it.
+#[derive(Clone, Debug)]
+pub(super) struct Table {
+    pub(super) path: PathBuf,
+    checksum: u128,
+}
 
 /// Whether an error says that bytes are not what was written, as against a disk that fails.
 pub(super) fn is_damage(error: &Error) -> bool {
     !matches!(error, Error::Io(_) | Error::InvalidVersion(_))
 }
 
-fn tree(directory: &Path) -> PathBuf {
-    directory.join(TREE)
-}
-
 /// The number of the last milestone that tables hold; zero if they hold none. None if what they hold there is damaged. The store
 /// must be closed.
 pub(super) fn milestone(directory: &Path) -> Result<Option<u64>, StoreError> {
-    let path = tree(directory);
+    let path = directory.join(OURS);
     if !path.join(CURRENT).exists() {
         return Ok(Some(0));
     }
     let counter = SequenceNumberCounter::default;
-    let failed = |error: Error| unreadable(&path, &error);
+    let failed = |error: Error| explain(directory, &error);
     let tree = lsm_tree::Config::new(&path, counter(), counter()).open().map_err(failed)?;
     match tree.get(keys::MILESTONE, SeqNo::MAX) {
         Ok(row) => Ok(Some(row.and_then(|row| Milestone::parse(&row)).map_or(0, |milestone| milestone.number))),
         Err(error) if is_damage(&error) => Ok(None),
         Err(error) => Err(failed(error)),
+    }
+}
+
+/// Names the file for which a directory does not open. All tables are read for that, if need be.
+pub(super) fn explain(directory: &Path, error: &dyn std::fmt::Display) -> StoreError {
+    let damaged = match list(directory) {
+        Err(damaged) => Some(damaged),
+        Ok(tables) => tables.iter().find_map(Table::check),
+    };
+    let advice = "restore a backup, or finish the copy that this is";
+    match damaged {
+        Some(DamagedFile { path, why }) => unreadable(&path, &format!("{why} ({error}): {advice}")),
+        None => unreadable(directory, error),
+    }
+}
+
+/// The tables that count now.
+pub(super) fn list(directory: &Path) -> Result<Vec<Table>, DamagedFile> {
+    let mut tables = Vec::new();
+    for tree in TREES.map(|tree| directory.join(tree)) {
+        if tree.join(CURRENT).exists() {
+            tables.extend(list_tree(&tree)?);
+        }
+    }
+    Ok(tables)
+}
+
+fn list_tree(tree: &Path) -> Result<Vec<Table>, DamagedFile> {
+    let mut tries = 0;
+    let (path, version) = loop {
+        let current = tree.join(CURRENT);
+        let damaged = |why: String| DamagedFile { path: current.clone(), why };
+        let bytes = std::fs::read(&current).map_err(|error| damaged(error.to_string()))?;
+        let mut fields = bytes.as_slice();
+        let number = u64::from_le_bytes(take(&mut fields).map_err(|error| damaged(error.to_string()))?);
+        let checksum = u128::from_le_bytes(take(&mut fields).map_err(|error| damaged(error.to_string()))?);
+        let path = tree.join(format!("v{number}"));
+        match std::fs::read(&path) {
+            Ok(version) if xxh3_128(&version) == checksum => break (path, version),
+            Ok(_) if tries >= TRIES_MAX => return Err(DamagedFile { path, why: MISMATCH.to_owned() }),
+            Err(error) if tries >= TRIES_MAX => return Err(DamagedFile { path, why: missing(&error) }),
+            // A newer version has taken its place.
+            Ok(_) | Err(_) => tries += 1,
+        }
+    };
+    parse_version(tree, &version).map_err(|error| DamagedFile { path, why: error.to_string() })
+}
+
+const MISMATCH: &str = "it is not as it was written, its checksum does not match";
+
+fn missing(error: &io::Error) -> String {
+    if error.kind() == io::ErrorKind::NotFound { "it is missing".to_owned() } else { error.to_string() }
+}
+
+/// `levels u8 | runs u8 | tables u32 | number u64, kind of checksum u8, checksum u128, seqno u64`, little-endian.
+fn parse_version(tree: &Path, version: &[u8]) -> io::Result<Vec<Table>> {
+    let archive = sfa::Reader::from_reader(&mut Cursor::new(version)).map_err(io::Error::other)?;
+    let section = archive.toc().section(b"tables").and_then(|section| {
+        let from = usize::try_from(section.pos()).ok()?;
+        version.get(from..from.checked_add(usize::try_from(section.len()).ok()?)?)
+    });
+    let mut fields = section.ok_or_else(|| io::Error::other("it does not say which tables there are"))?;
+    let fields = &mut fields;
+    let mut tables = Vec::new();
+    let [levels] = take(fields)?;
+    for _ in 0..levels {
+        let [runs] = take(fields)?;
+        for _ in 0..runs {
+            for _ in 0..u32::from_le_bytes(take(fields)?) {
+                let number = u64::from_le_bytes(take(fields)?);
+                let [_kind] = take(fields)?;
+                let checksum = u128::from_le_bytes(take(fields)?);
+                let _seqno: [u8; 8] = take(fields)?;
+                tables.push(Table { path: tree.join("tables").join(number.to_string()), checksum });
+            }
+        }
+    }
+    Ok(tables)
+}
+
+fn take<const N: usize>(fields: &mut &[u8]) -> io::Result<[u8; N]> {
+    let mut field = [0; N];
+    fields.read_exact(&mut field)?;
+    Ok(field)
+}
+
+impl Table {
+    /// Reads the whole file: what is wrong with it, if anything is.
+    pub(super) fn check(&self) -> Option<DamagedFile> {
+        let damaged = |why: String| Some(DamagedFile { path: self.path.clone(), why });
+        match self.read() {
+            Ok(checksum) if checksum == self.checksum => None,
+            Ok(_) => damaged(MISMATCH.to_owned()),
+            Err(error) => damaged(missing(&error)),
+        }
+    }
+
+    fn read(&self) -> io::Result<u128> {
+        let mut file = File::open(&self.path)?;
+        let (mut checksum, mut chunk) = (Xxh3::new(), vec![0; CHUNK_BYTES]);
+        loop {
+            let read = file.read(&mut chunk)?;
+            if read == 0 {
+                return Ok(checksum.digest128());
+            }
+            checksum.update(chunk.get(..read).unwrap_or_default());
+        }
     }
 }

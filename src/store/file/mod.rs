@@ -3,7 +3,11 @@
 mod backup;
 mod damage;
 mod milestones;
+mod verification;
+mod verify;
+mod walk;
 
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock, RwLockWriteGuard};
@@ -11,13 +15,15 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use damage::{Holes, is_damage};
-use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode, Readable as _, Snapshot};
+use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode, Readable as _};
 use milestones::Milestones;
+pub use verification::{Finding, Verification};
+use walk::Step;
 
 use super::directory::{Directory, is_established, unreadable};
 use super::journal::{self, Milestone, Position, Torn};
 use super::kv::{Hole, Kv, KvStore, Ops};
-use super::{Durability, StoreError, keys};
+use super::{Durability, StoreError, keys, tables};
 use crate::cause::Cause;
 
 /// An embedded store in a directory, on the log-structured store `fjall`; the default choice.
@@ -122,7 +128,7 @@ impl Open {
         let reached = journal::mend(path, torn)?;
         let convert = |error: fjall::Error| match error {
             fjall::Error::Locked => StoreError::Locked(path.display().to_string()),
-            other => unreadable(path, &other),
+            other => tables::explain(path, &other),
         };
         let builder = Database::builder(path).max_journaling_size(JOURNAL_BYTES_MAX).cache_size(CACHE_BYTES);
         let database = builder.worker_threads(1).open().map_err(convert)?;
@@ -204,21 +210,6 @@ impl Files {
     }
 }
 
-/// Reads on in a range, as far as that goes.
-fn read(
-    snapshot: &Snapshot,
-    map: &Keyspace,
-    (from, to): (&[u8], &[u8]),
-    limit: usize,
-    found: &mut Vec<(Bytes, Bytes)>,
-) -> Result<(), fjall::Error> {
-    for entry in snapshot.range(map, from..to).take(limit - found.len()) {
-        let (key, value) = entry.into_inner()?;
-        found.push((key.into(), value.into()));
-    }
-    Ok(())
-}
-
 impl Kv for Files {
     fn get(&self, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
         self.with(|open| {
@@ -234,18 +225,14 @@ impl Kv for Files {
     fn scan(&self, from: &[u8], to: &[u8], limit: usize) -> Result<Vec<(Bytes, Bytes)>, StoreError> {
         self.with(|open| {
             let snapshot = open.database.snapshot();
-            let (mut found, mut from) = (Vec::new(), from.to_vec());
-            // With an end: an iterator that has none walks over every deleted key behind the last one that is there.
-            while found.len() < limit && from.as_slice() < to {
-                let Err(error) = read(&snapshot, &open.map, (&from, to), limit, &mut found) else { break };
-                if !is_damage(&error) {
-                    return Err(fatal(error));
-                }
-                if let Some((last, _)) = found.last() {
-                    let behind = [&last[..], &[0]].concat();
-                    from = from.max(behind);
-                }
-                from = open.holes.pass((&open.map, &snapshot), &from, to, &error)?;
+            let mut found = Vec::new();
+            if limit > 0 {
+                open.walk(&snapshot, (from, to), |step| {
+                    if let Step::Entry(key, value) = step {
+                        found.push((key, value));
+                    }
+                    Ok(if found.len() < limit { ControlFlow::Continue(()) } else { ControlFlow::Break(()) })
+                })?;
             }
             Ok(found)
         })

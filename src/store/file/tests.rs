@@ -1,7 +1,12 @@
-//! Directories that were copied by others: tables and journals of one moment, or of several.
+//! Directories that were copied by others: tables and journals of one moment, or of several. And records that do not go together.
+
+use std::time::Duration;
 
 use super::*;
+use crate::definition::Workflow;
+use crate::machine::HeadIndex;
 use crate::store::journal::path_of;
+use crate::{InstanceId, Runtime};
 
 /// Of one value, of which a batch has one.
 const VALUE_BYTES: usize = 1 << 20;
@@ -189,4 +194,47 @@ async fn store_without_one_of_its_journals_is_refused() {
     assert_refused(rows_in(without_newest.path()).await, &path_of(without_newest.path(), 0));
     copy(dir.path(), without_any.path(), &|name| Path::new(name).extension().is_none_or(|end| end != "jnl"));
     assert_refused(rows_in(without_any.path()).await, without_any.path());
+}
+
+/// Method: take away the head of one instance, an entry of another, of a third all but its rows; put a row of a fourth elsewhere.
+#[tokio::test(flavor = "multi_thread")]
+async fn verify_finds_what_does_not_go_together() {
+    let dir = fast_dir();
+    let store = FileStore::open(dir.path()).await.unwrap();
+    let workflow = Workflow::builder_for::<String>("w").delay("d", Duration::from_hours(1)).build().unwrap();
+    let runtime = Runtime::builder(store.clone()).register(&workflow).start().await.unwrap();
+    let names = ["headless", "unlisted", "forgotten", "mixed", "right"];
+    for name in names {
+        runtime.start(&workflow, name, "x".repeat(1_000)).await.unwrap();
+    }
+    runtime.shutdown(Duration::from_secs(1)).await;
+    drop(runtime);
+    let store = FileStore::open(dir.path()).await.unwrap();
+    let sound = store.verify().await.unwrap();
+    assert!(sound.is_sound() && sound.instances == 5 && sound.rows == 5 && sound.entries == 10, "{sound:?}");
+
+    let [headless, unlisted, forgotten, mixed, right] = names.map(|name| InstanceId::new(name).unwrap());
+    let index = |id: &InstanceId| {
+        let head = store.kv.get(&keys::head(id)).unwrap().unwrap();
+        HeadIndex::of_head(id, &head).unwrap()
+    };
+    let row = |id: &InstanceId| store.kv.scan(&keys::rows(index(id).run), b"c", 1).unwrap().pop().unwrap();
+    let orphan = index(&forgotten).run;
+    let mut ops = Ops::from([(keys::head(&headless), None), (keys::head(&forgotten), None)]);
+    ops.extend(keys::index_entries(&forgotten, &index(&forgotten)).map(|(key, _)| (key, None)));
+    ops.insert(keys::due(index(&unlisted).due.unwrap(), &unlisted), None);
+    ops.insert(row(&mixed).0.to_vec(), Some(row(&right).1));
+    store.kv.write(ops).unwrap();
+    let found = store.verify().await.unwrap();
+    let lacks = |index| Finding::EntryWithoutHead { instance: headless.clone(), index };
+    let expected =
+        [lacks("status"), lacks("due"), Finding::HeadWithoutEntry { instance: unlisted.clone(), index: "due" }];
+    for finding in expected.into_iter().chain([Finding::OrphanRows { run: orphan, rows: 1 }]) {
+        assert!(found.findings.contains(&finding), "{finding}: {found:?}");
+    }
+    assert!(
+        found.findings.iter().any(|finding| matches!(finding, Finding::Record { instance, .. } if *instance == mixed))
+    );
+    assert_eq!(found.findings.len(), 5, "{found:?}");
+    assert!(!found.instances_found().contains(&right));
 }

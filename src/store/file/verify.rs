@@ -1,0 +1,345 @@
+//! Reads everything that is stored, and holds it against each other.
+
+use std::collections::BTreeMap;
+use std::ops::ControlFlow;
+use std::sync::PoisonError;
+use std::sync::atomic::Ordering;
+
+use bytes::Bytes;
+use fjall::{Readable as _, Snapshot};
+
+use super::damage::{self, is_damage};
+use super::verification::{Finding, Verification};
+use super::walk::Step;
+use super::{FileStore, Open, Shared, fatal};
+use crate::id::{InstanceId, RunId};
+use crate::limits::RUNS_VERIFIED_AT_ONCE;
+use crate::machine::{Damaged, Envelope, HeadIndex, Kind, RowKey, decode_head};
+use crate::store::kv::Hole;
+use crate::store::tables::{self, DamagedFile};
+use crate::store::{StoreError, journal, keys};
+
+impl FileStore {
+    /// Reads everything that is stored, while a runtime uses the store or before one does, and says what is damaged or does not
+    /// go together: every byte of the tables and journals, every head, row and index entry. It changes nothing; what it finds
+    /// it lists, at most 10,000 of it.
+    ///
+    /// ```no_run
+    /// # async fn verify() -> Result<(), everstep::StoreError> {
+    /// let store = everstep::FileStore::open("./backups/2026-11-28").await?;
+    /// let found = store.verify().await?;
+    /// for finding in &found.findings {
+    ///     println!("{finding}");
+    /// }
+    /// assert!(found.is_sound());
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// It reads the store as of the moment it begins, files as they are meanwhile. Its memory is bounded: the runs of 100,000
+    /// instances at a time, of more it goes through the heads once for each further 100,000. The disk and the cache of blocks
+    /// are shared with commits and loads.
+    ///
+    /// # Errors
+    /// [`StoreError::Transient`] if the store was closed or reopened meanwhile; [`StoreError::Fatal`] if the disk fails. What is
+    /// damaged is no error.
+    pub async fn verify(&self) -> Result<Verification, StoreError> {
+        let store = self.clone();
+        let verifying = tokio::task::spawn_blocking(move || store.verify_now());
+        verifying.await.unwrap_or_else(|error| Err(fatal(error)))
+    }
+
+    fn verify_now(&self) -> Result<Verification, StoreError> {
+        let shared = &self.kv.shared;
+        let begun = shared.interruptions.load(Ordering::Acquire);
+        self.kv.with(|open| {
+            let snapshot = {
+                // The database may show a batch half applied, but not while none is under way.
+                let _committing = self.committing.lock().unwrap_or_else(PoisonError::into_inner);
+                open.database.snapshot()
+            };
+            let mut look = Look { open, shared, snapshot, begun, found: Verification::default() };
+            look.at_files()?;
+            look.at_heads_and_entries()?;
+            look.at_rows()?;
+            Ok(look.found)
+        })
+    }
+}
+
+/// A look at a store, under way.
+struct Look<'a> {
+    open: &'a Open,
+    shared: &'a Shared,
+    snapshot: Snapshot,
+    /// How often the store had been interrupted when it began.
+    begun: u64,
+    found: Verification,
+}
+
+/// Rows of one run, one after the other.
+#[derive(Default)]
+struct RunOfRows {
+    run: Option<RunId>,
+    /// How many of them no head names.
+    orphans: u64,
+    instance: Option<InstanceId>,
+}
+
+/// What runs belong to instances, from one run on.
+type Runs = BTreeMap<[u8; 16], InstanceId>;
+
+impl Look<'_> {
+    fn go_on(&self) -> Result<(), StoreError> {
+        // Whoever wants to close the store waits for this.
+        if self.shared.interruptions.load(Ordering::Acquire) == self.begun {
+            return Ok(());
+        }
+        Err(StoreError::Transient("the store was closed or reopened: verify it again".into()))
+    }
+
+    fn walk(
+        &mut self,
+        from: &[u8],
+        to: &[u8],
+        mut each: impl FnMut(&mut Self, Step) -> Result<(), StoreError>,
+    ) -> Result<(), StoreError> {
+        let (open, snapshot) = (self.open, self.snapshot.clone());
+        open.walk(&snapshot, (from, to), |step| {
+            self.go_on()?;
+            each(self, step)?;
+            Ok(ControlFlow::Continue(()))
+        })
+    }
+
+    /// The value of a key; empty if it cannot be read.
+    fn get(&self, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
+        match self.snapshot.get(&self.open.map, key) {
+            Ok(value) => Ok(value.map(Bytes::from)),
+            Err(error) if is_damage(&error) => damage::get(&self.snapshot, &self.open.map, key, &error),
+            Err(error) => Err(fatal(error)),
+        }
+    }
+
+    fn at_files(&mut self) -> Result<(), StoreError> {
+        let file = |DamagedFile { path, why }| Finding::File { path, why };
+        let directory = &self.shared.path;
+        let listed = match tables::list(directory) {
+            Ok(listed) => listed,
+            Err(damaged) => {
+                self.found.find(file(damaged));
+                Vec::new()
+            }
+        };
+        for table in listed {
+            self.go_on()?;
+            self.found.files += 1;
+            // One that was merged with others meanwhile is gone by right.
+            let still_counts =
+                || tables::list(directory).is_ok_and(|now| now.iter().any(|other| other.path == table.path));
+            if let Some(damaged) = table.check().filter(|_| still_counts()) {
+                self.found.find(file(damaged));
+            }
+        }
+        let (journals, damaged) = journal::look(directory).map_err(fatal)?;
+        self.found.files += journals;
+        for damaged in damaged {
+            self.found.find(file(damaged));
+        }
+        Ok(())
+    }
+
+    /// Everything but the rows of runs.
+    fn at_heads_and_entries(&mut self) -> Result<(), StoreError> {
+        let behind_all = [u8::MAX];
+        self.walk(&keys::behind(keys::ROWS), &behind_all, |look, step| match step {
+            Step::Hole(hole) => {
+                look.found.find(Finding::Range(hole));
+                Ok(())
+            }
+            Step::Entry(key, value) => match key.first() {
+                Some(b'h') => look.at_head(&key, &value),
+                Some(b'q') => look.at_quarantine(&key, &value),
+                Some(b's') => look.at_entry(&key, "status", keys::instance(&key, keys::STATUS_PREFIX_BYTES)),
+                Some(b't') => look.at_entry(&key, "due", keys::parse_due(&key).map(|(_, id)| id)),
+                Some(b'z') => look.at_entry(&key, "end", keys::parse_ended(&key).map(|(_, id)| id)),
+                _ => Ok(()),
+            },
+        })
+    }
+
+    fn damaged(&mut self, instance: &InstanceId, why: Damaged) {
+        // What a newer version wrote is whole.
+        if !why.newer {
+            self.found.find(Finding::Record { instance: instance.clone(), why });
+        }
+    }
+
+    fn is_quarantined(&self, id: &InstanceId) -> Result<bool, StoreError> {
+        Ok(self.get(&keys::quarantine(id))?.is_some_and(|record| !record.is_empty()))
+    }
+
+    fn at_head(&mut self, key: &[u8], head: &Bytes) -> Result<(), StoreError> {
+        let Some(id) = keys::instance(key, keys::HEADS.len()) else { return Ok(()) };
+        self.found.instances += 1;
+        let index = match HeadIndex::of_head(&id, head).and_then(|index| decode_head(&id, head).map(|_| index)) {
+            Ok(index) => index,
+            Err(damaged) => {
+                self.damaged(&id, damaged);
+                return Ok(());
+            }
+        };
+        if self.is_quarantined(&id)? {
+            return Ok(());
+        }
+        for (entry, _) in keys::index_entries(&id, &index) {
+            if self.get(&entry)?.is_none() {
+                let index = keys::index_name(&entry);
+                self.found.find(Finding::HeadWithoutEntry { instance: id.clone(), index });
+            }
+        }
+        Ok(())
+    }
+
+    fn at_quarantine(&mut self, key: &[u8], record: &Bytes) -> Result<(), StoreError> {
+        let Some(instance) = keys::instance(key, keys::QUARANTINES.len()) else { return Ok(()) };
+        if let Err(damaged) = Envelope::open(&instance, Kind::Quarantine, &[], record) {
+            self.damaged(&instance, damaged);
+        }
+        if self.get(&keys::head(&instance))?.is_none() {
+            self.found.find(Finding::EntryWithoutHead { instance, index: "quarantine" });
+        }
+        Ok(())
+    }
+
+    fn at_entry(&mut self, key: &[u8], index: &'static str, id: Option<InstanceId>) -> Result<(), StoreError> {
+        self.found.entries += 1;
+        let Some(instance) = id else { return Ok(()) };
+        let says = match self.get(&keys::head(&instance))? {
+            None => None,
+            Some(head) if head.is_empty() => {
+                // Found once, by the index that lists every instance.
+                if index == "status" {
+                    self.damaged(&instance, Damaged::new(&instance, "head", "it stands where nothing can be read"));
+                }
+                return Ok(());
+            }
+            Some(head) => match HeadIndex::of_head(&instance, &head) {
+                Ok(says) => Some(says),
+                // Found by its key.
+                Err(_) => return Ok(()),
+            },
+        };
+        let is_right =
+            says.is_some_and(|says| keys::index_entries(&instance, &says).any(|(entry, _)| entry.as_slice() == key));
+        if !is_right || self.is_quarantined(&instance)? {
+            self.found.find(Finding::EntryWithoutHead { instance, index });
+        }
+        Ok(())
+    }
+
+    fn at_rows(&mut self) -> Result<(), StoreError> {
+        let mut from = keys::ROWS.to_vec();
+        loop {
+            let runs = self.runs_from(&from)?;
+            let is_full = runs.len() >= RUNS_VERIFIED_AT_ONCE;
+            let last = runs.last_key_value().map(|(run, _)| RunId::from_bytes(*run)).filter(|_| is_full);
+            let to = keys::behind(&last.map_or_else(|| keys::ROWS.to_vec(), keys::rows));
+            let mut of_run = RunOfRows::default();
+            self.walk(&from, &to, |look, step| match step {
+                Step::Entry(key, row) => look.at_row(&key, &row, &runs, &mut of_run),
+                Step::Hole(hole) => {
+                    look.at_hole_in_rows(hole, &runs);
+                    Ok(())
+                }
+            })?;
+            self.end_run(&mut of_run);
+            if last.is_none() {
+                return Ok(());
+            }
+            from = to;
+        }
+    }
+
+    /// The first runs from this key on that heads name, or what is kept of instances whose head cannot be read.
+    fn runs_from(&mut self, from: &[u8]) -> Result<Runs, StoreError> {
+        let mut runs = Runs::new();
+        let mut add = |run: RunId, id: Option<InstanceId>| {
+            if let Some(id) = id
+                && keys::rows(run).as_slice() >= from
+            {
+                runs.insert(run.to_bytes(), id);
+                if runs.len() > RUNS_VERIFIED_AT_ONCE {
+                    runs.pop_last();
+                }
+            }
+        };
+        for prefix in [keys::HEADS, keys::RUNS, keys::STATUSES] {
+            self.walk(prefix, &keys::behind(prefix), |_, step| {
+                let Step::Entry(key, value) = step else { return Ok(()) };
+                let (run, id) = match key.first() {
+                    Some(b'h') => {
+                        let id = keys::instance(&key, keys::HEADS.len());
+                        (id.as_ref().and_then(|id| Some(HeadIndex::of_head(id, &value).ok()?.run)), id)
+                    }
+                    Some(b'r') => (keys::parse_run(&value), keys::instance(&key, keys::RUNS.len())),
+                    _ => {
+                        let run = keys::parse_status_entry(&value).map(|(run, _)| run);
+                        (run, keys::instance(&key, keys::STATUS_PREFIX_BYTES))
+                    }
+                };
+                if let Some(run) = run {
+                    add(run, id);
+                }
+                Ok(())
+            })?;
+        }
+        Ok(runs)
+    }
+
+    fn at_row(&mut self, key: &[u8], row: &Bytes, runs: &Runs, of_run: &mut RunOfRows) -> Result<(), StoreError> {
+        let Some((run, row_key)) = keys::parse_row(key) else { return Ok(()) };
+        self.found.rows += 1;
+        if of_run.run != Some(run) {
+            self.end_run(of_run);
+            let instance = runs.get(&run.to_bytes()).cloned();
+            *of_run = RunOfRows { run: Some(run), orphans: 0, instance };
+            // What is to be swept belongs to nobody by right.
+            if of_run.instance.is_none() && self.get(&keys::superseded(run))?.is_some() {
+                of_run.run = None;
+            }
+        }
+        let Some(instance) = &of_run.instance else {
+            of_run.orphans += 1;
+            return Ok(());
+        };
+        let Some(kind) = RowKey::kind_of(row_key) else { return Ok(()) };
+        match Envelope::open(instance, kind, row_key, row) {
+            Ok((envelope, _)) if envelope.run == run => {}
+            Ok(_) => self.damaged(instance, Damaged::new(instance, kind.name(), "it belongs to another run")),
+            Err(damaged) => self.damaged(instance, damaged),
+        }
+        Ok(())
+    }
+
+    fn end_run(&mut self, of_run: &mut RunOfRows) {
+        let RunOfRows { run, orphans, .. } = std::mem::take(of_run);
+        if let Some(run) = run
+            && orphans > 0
+        {
+            self.found.find(Finding::OrphanRows { run, rows: orphans });
+        }
+    }
+
+    fn at_hole_in_rows(&mut self, hole: Hole, runs: &Runs) {
+        let first = keys::parse_row(&hole.from).map_or([0; 16], |(run, _)| run.to_bytes());
+        for (run, instance) in runs.range(first..) {
+            let rows = keys::rows(RunId::from_bytes(*run));
+            if rows >= hole.to {
+                break;
+            }
+            self.found.find(Finding::Rows { instance: instance.clone() });
+        }
+        self.found.find(Finding::Range(hole));
+    }
+}
