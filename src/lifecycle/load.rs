@@ -11,7 +11,7 @@ use crate::id::{InstanceId, NodePath};
 use crate::limits::NESTING_MAX;
 use crate::machine::{Damaged, RowKey, Run, Snapshot, decode_head, decode_quarantine};
 use crate::status::Status;
-use crate::store::{Store, StoreError, Version};
+use crate::store::{Loaded, Store, StoreError, Version};
 
 /// Why an instance could not be read.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -65,10 +65,16 @@ pub async fn load(store: &dyn Store, instance: &InstanceId) -> Result<Option<Sto
 
 /// Looks for an instance. One whose head cannot be read is there all the same, and may be quarantined already.
 pub(crate) async fn find(store: &dyn Store, instance: &InstanceId) -> Result<Option<Found>, StoreError> {
-    let Some(loaded) = store.load(instance).await? else { return Ok(None) };
-    let (version, snapshot) = (loaded.version(instance), decode_head(instance, &loaded.head));
-    let quarantine = loaded.quarantine.map(|record| decode_quarantine(instance, &record));
-    Ok(Some(Found { version, quarantine, snapshot }))
+    Ok(store.load(instance).await?.map(|loaded| Found::of(instance, loaded)))
+}
+
+impl Found {
+    /// What a head and a quarantine record say.
+    pub(crate) fn of(instance: &InstanceId, loaded: Loaded) -> Self {
+        let (version, snapshot) = (loaded.version(instance), decode_head(instance, &loaded.head));
+        let quarantine = loaded.quarantine.map(|record| decode_quarantine(instance, &record));
+        Self { version, quarantine, snapshot }
+    }
 }
 
 /// Reads the branches and signals of a snapshot and the items of lists that they carry, and checks that it stands where its

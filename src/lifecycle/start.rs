@@ -4,11 +4,11 @@ use crate::codec::Value;
 use crate::definition::{Definition, Manifest, Names};
 use crate::id::{DefinitionHash, IdError, InstanceId, RunId, Stamp};
 use crate::lifecycle::step::write;
-use crate::lifecycle::{CommitError, Found, LoadError, Port, Stored, fill_values, find, has_moved};
+use crate::lifecycle::{CommitError, Found, LoadError, Port, Stored, fill_values, has_moved};
 use crate::limits::Bound;
 use crate::machine::{Damaged, Effect, NewRun, Setting, Snapshot, Transition, start};
 use crate::status::Status;
-use crate::store::{Condition, Conflict, Store, StoreError, Version, Write};
+use crate::store::{Condition, Conflict, Loaded, Store, StoreError, Version, Write};
 
 /// What a start does when the instance id is taken.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -149,30 +149,44 @@ pub async fn check_existing_instance(
     policy: ConflictPolicy,
 ) -> Result<Existing, StartError> {
     loop {
-        let Some(found) = find(port.store(), instance).await.map_err(LoadError::from)? else {
+        let Some(loaded) = port.store().load(instance).await.map_err(LoadError::from)? else {
             return Ok(Existing::Free);
         };
-        let Found { version, quarantine, snapshot } = found;
-        let is_newer = snapshot.as_ref().is_err_and(|unreadable| unreadable.newer);
-        if policy == ConflictPolicy::TerminateExisting && !is_newer {
-            return Ok(Existing::Terminate(version));
+        // Large as a future, and most ids are free.
+        if let Some(existing) = Box::pin(apply_policy(port, definition, instance, policy, loaded)).await? {
+            return Ok(existing);
         }
-        let stored = Stored { snapshot: snapshot?, quarantine, version };
-        let (expected, found) = (definition.hash(), stored.snapshot.definition());
-        if !definition.accepts(found) {
-            return Err(StartError::DefinitionMismatch { instance: instance.clone(), expected, found });
-        }
-        if policy == ConflictPolicy::Fail {
-            let older = older_manifest(port.store(), definition, found).await?;
-            let status = stored.status(names(definition, older.as_ref()));
-            return Err(StartError::InstanceAlreadyExists { instance: instance.clone(), status });
-        }
-        let read = stored.snapshot.clone();
-        match existing_instance(port, definition, stored).await {
-            // Head and rows are read one by one: it was deleted or replaced in between.
-            Err(StartError::Damaged(_)) if matches!(has_moved(port.store(), &read).await, Ok(true)) => {}
-            existing => return Ok(Existing::Use(existing?)),
-        }
+    }
+}
+
+/// Applies the policy to an instance that is there. None if it was deleted or replaced while it was read.
+async fn apply_policy(
+    port: &dyn Port,
+    definition: &Definition,
+    instance: &InstanceId,
+    policy: ConflictPolicy,
+    loaded: Loaded,
+) -> Result<Option<Existing>, StartError> {
+    let Found { version, quarantine, snapshot } = Found::of(instance, loaded);
+    let is_newer = snapshot.as_ref().is_err_and(|unreadable| unreadable.newer);
+    if policy == ConflictPolicy::TerminateExisting && !is_newer {
+        return Ok(Some(Existing::Terminate(version)));
+    }
+    let stored = Stored { snapshot: snapshot?, quarantine, version };
+    let (expected, found) = (definition.hash(), stored.snapshot.definition());
+    if !definition.accepts(found) {
+        return Err(StartError::DefinitionMismatch { instance: instance.clone(), expected, found });
+    }
+    if policy == ConflictPolicy::Fail {
+        let older = older_manifest(port.store(), definition, found).await?;
+        let status = stored.status(names(definition, older.as_ref()));
+        return Err(StartError::InstanceAlreadyExists { instance: instance.clone(), status });
+    }
+    let read = stored.snapshot.clone();
+    match existing_instance(port, definition, stored).await {
+        // Head and rows are read one by one.
+        Err(StartError::Damaged(_)) if matches!(has_moved(port.store(), &read).await, Ok(true)) => Ok(None),
+        existing => Ok(Some(Existing::Use(existing?))),
     }
 }
 
