@@ -14,8 +14,8 @@ use std::time::Duration;
 use common::{Counter, Gate, counting, holding, inc, still_clock, when_clock_is_at, within};
 use everstep::testing::{Call, Fault, FaultyStore};
 use everstep::{
-    Clock as _, ConflictPolicy, Dep, Health, MemoryStore, MessageError, Runtime, StartOptions, StoreError, TaskContext,
-    Workflow,
+    Clock as _, ConflictPolicy, Dep, Health, MemoryStore, MessageError, Runtime, StartError, StartOptions, StoreError,
+    TaskContext, Workflow,
 };
 use faulty::{FAILURES, Fate, Faulty, settle};
 use tokio::task::JoinSet;
@@ -462,4 +462,28 @@ async fn outcome_that_cannot_be_written_does_not_keep_its_turn() {
     for handle in &handles {
         assert_eq!(within(handle.result()).await, Ok(1));
     }
+}
+
+/// Method: no head can be read: a start says that nothing was started. Then its write is done, its answer lost, and nothing can be
+/// read from then on: the start says that its outcome is unknown.
+#[tokio::test(flavor = "multi_thread")]
+async fn start_says_whether_it_may_have_been_done() {
+    let store = FaultyStore::new(MemoryStore::new());
+    let workflow = Workflow::builder("w").then("inc", inc).build().unwrap();
+    let runtime = Runtime::builder(store.clone()).register(&workflow).start().await.unwrap();
+    let unreadable = || Fault::FailBefore(StoreError::Transient("not now".into()));
+    store.plan(move |_, call| if matches!(call, Call::Load(_)) { unreadable() } else { Fault::None });
+    let started = within(runtime.start(&workflow, "id", 1)).await;
+    assert!(matches!(started, Err(StartError::Unreadable(_))), "{started:?}");
+    let mut is_written = false;
+    store.plan(move |_, call| match call {
+        call if call.writes_to("id") => {
+            is_written = true;
+            Fault::FailAfter(StoreError::Fatal("the disk is gone".into()))
+        }
+        Call::Load(_) if is_written => unreadable(),
+        _ => Fault::None,
+    });
+    let started = within(runtime.start(&workflow, "id", 1)).await;
+    assert!(matches!(started, Err(StartError::OutcomeUnknown(_))), "{started:?}");
 }

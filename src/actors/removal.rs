@@ -36,11 +36,12 @@ impl State {
                 self.hub.persistence().sweep();
                 Ok(())
             }
-            Err(StartError::OutcomeUnknown(error)) => {
-                self.being = Being::Gone(MailError::Store(error.clone()));
-                Err(StartError::OutcomeUnknown(error))
+            Err(error) => {
+                if let StartError::OutcomeUnknown(store) | StartError::Unreadable(store) = &error {
+                    self.being = Being::Gone(MailError::Store(store.clone()));
+                }
+                Err(error)
             }
-            Err(error) => Err(error),
         };
         let is_replaced = answer.is_ok();
         // Whoever asked may have gone; the new run is durable all the same.

@@ -84,6 +84,9 @@ pub enum StartError {
     /// The instance that is there cannot be read. One of a newer version is not replaced either.
     #[error(transparent)]
     Damaged(#[from] Damaged),
+    /// The store could not be read, so nothing was started.
+    #[error("nothing was started, since the store could not be read: {0}")]
+    Unreadable(StoreError),
     /// The store failed; whether the instance was started is unknown. Start it again: a second start of the same run does
     /// no harm with [`ConflictPolicy::UseExisting`].
     #[error("whether the instance was started is unknown: {0}")]
@@ -94,7 +97,7 @@ impl From<LoadError> for StartError {
     fn from(error: LoadError) -> Self {
         match error {
             LoadError::Damaged(damaged) => Self::Damaged(damaged),
-            LoadError::Store(store) => Self::OutcomeUnknown(store),
+            LoadError::Store(store) => Self::Unreadable(store),
         }
     }
 }

@@ -229,11 +229,15 @@ async fn share_of(hub: &Hub, new: &NewRun, when_busy: WhenBusy) -> Result<Payloa
 impl Starting {
     /// Starts the run, repeating it while its outcome is unknown; gives what was there instead, if that is to be used.
     async fn run(mut self, mut existing: Existing) -> Result<Option<ExistingInstance<Value>>, StartError> {
-        let mut repeats = 0;
+        let (mut repeats, mut is_unknown) = (0, false);
         loop {
-            match self.attempt(existing).await {
-                Err(StartError::OutcomeUnknown(error)) if repeats < REPEATS && !self.hub.is_closing() => {
-                    tracing::warn!(instance = %self.new.instance, %error, "a start with an unknown outcome is repeated");
+            let outcome = self.attempt(existing).await;
+            is_unknown |= matches!(outcome, Err(StartError::OutcomeUnknown(_)));
+            match outcome {
+                Err(StartError::OutcomeUnknown(error) | StartError::Unreadable(error))
+                    if repeats < REPEATS && !self.hub.is_closing() =>
+                {
+                    tracing::warn!(instance = %self.new.instance, %error, is_unknown, "a start that has failed is repeated");
                     repeats += 1;
                     self.hub.persistence().note_start(self.new.run);
                     // It may have been done: too late to be refused.
@@ -242,6 +246,8 @@ impl Starting {
                     // If it was done, the insert finds its run, or that it has been and is gone.
                     existing = Existing::Free;
                 }
+                // It was this try that could not read. An earlier one may have written.
+                Err(StartError::Unreadable(error)) if is_unknown => return Err(StartError::OutcomeUnknown(error)),
                 outcome => return outcome,
             }
         }
