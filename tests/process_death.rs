@@ -132,3 +132,45 @@ async fn a_task_that_kills_the_process_is_quarantined_and_the_rest_goes_on() {
     assert!(reason.contains("`die`"), "{reason}");
     assert_eq!(runtime.handle(&healthy, "good").await.unwrap().result().await.unwrap(), "fine");
 }
+
+/// Method: a child runs fifty tasks that sleep for less than their timeout, beside a delay. It is stopped for longer than the timeout
+/// and goes on, as a machine that was suspended: what was done in the sleep is not timed out, and the delay ends.
+#[tokio::test(flavor = "multi_thread")]
+async fn process_that_was_stopped_times_out_nothing_that_is_done() {
+    const TIMEOUT: Duration = Duration::from_secs(1);
+    if role().is_some() {
+        let (begun, mut all_begun) = tokio::sync::watch::channel(0_u32);
+        let nap = move |n: u32| {
+            begun.send_modify(|begun| *begun += 1);
+            async move {
+                tokio::time::sleep(TIMEOUT / 2).await;
+                Ok::<_, Infallible>(n)
+            }
+        };
+        let naps = Workflow::builder("naps").then("nap", everstep::task(nap).timeout(TIMEOUT)).build().unwrap();
+        let delays = Workflow::builder_for::<u32>("delays").delay("a while", TIMEOUT).build().unwrap();
+        let builder = Runtime::builder(everstep::MemoryStore::new()).register(&naps).register(&delays);
+        let runtime = builder.start().await.unwrap();
+        let mut handles = vec![runtime.start(&delays, "delay", 0).await.unwrap()];
+        for n in 1..=50 {
+            handles.push(runtime.start(&naps, format!("{n}"), n).await.unwrap());
+        }
+        all_begun.wait_for(|begun| *begun == 50).await.unwrap();
+        println!("ACKNOWLEDGED");
+        let mut failed = 0;
+        for (n, handle) in (0..).zip(&handles) {
+            failed += i32::from(handle.result().await != Ok(n));
+        }
+        std::process::exit(failed);
+    }
+    let mut child = child("process_that_was_stopped_times_out_nothing_that_is_done", Path::new("-"));
+    acknowledged(&mut child).await;
+    let pid = child.id().unwrap();
+    for (signal, rest) in [("STOP", 2 * TIMEOUT), ("CONT", Duration::ZERO)] {
+        // Every shell has a `kill` of its own.
+        let kill = format!("kill -{signal} {pid}");
+        assert!(Command::new("sh").args(["-c", &kill]).status().await.unwrap().success());
+        tokio::time::sleep(rest).await;
+    }
+    assert_eq!(child.wait().await.unwrap().code(), Some(0), "so many did not give what they should");
+}
