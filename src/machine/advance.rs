@@ -61,13 +61,15 @@ impl Mover<'_> {
         frame.node = op.node;
         // At the end of a pause there may be others who have waited for longer: then this one is served in its turn.
         if !self.snapshot.is_paused()
-            && self.snapshot.frames.would_be_among_first(1, &op.signal, (self.seq(), id))
+            && self.snapshot.frames.would_be_first(&op.signal, (self.seq(), id))
             && let Some(payload) = self.take_buffered(op, frame.place())
         {
             frame.value = received(op, std::mem::take(&mut frame.value), payload);
             return None;
         }
-        if until.is_some_and(|until| until <= self.now) && !self.will_be_held_back(id, op) {
+        if until.is_some_and(|until| until <= self.now)
+            && !self.snapshot.frames.would_be_held(&op.signal, (self.seq(), id))
+        {
             frame.value = timed_out(op, std::mem::take(&mut frame.value));
             return None;
         }

@@ -2,10 +2,11 @@
 //!
 //! A frame is taken out, changed and put back; that keeps the indexes right, and notes whose record must be written.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::frame::{Frame, FrameId, Phase, ROOT, Ticket};
+use super::waits::Waits;
 use crate::time::Timestamp;
 
 /// Which frame tells where the instance stands: the least. A task at work comes first, then the wait with the nearest
@@ -14,15 +15,13 @@ type Rank = (u8, Timestamp, u32, FrameId);
 
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Frames {
-    /// The main chain's. Most instances have no other, so it is looked at where it is, and stands in no index but `waiting`.
+    /// The main chain's. Most instances have no other, so it is looked at where it is, and stands in no index but `waits`.
     root: Option<Box<Frame>>,
     /// All others.
     by_id: BTreeMap<FrameId, Box<Frame>>,
     ranks: BTreeSet<Rank>,
-    /// By when time moves them.
-    wakes: BTreeSet<(Timestamp, FrameId)>,
-    /// Those that wait for a signal, the main chain's among them, by its name, in the order in which they began to.
-    waiting: HashMap<Arc<str>, BTreeSet<(u64, FrameId)>>,
+    /// By what they wait for, and by when time moves them.
+    waits: Waits,
     /// Branches by the frame they came from, in order.
     branches: BTreeSet<(FrameId, u32, FrameId)>,
     /// How many of the others have an attempt with the executor.
@@ -33,6 +32,8 @@ pub(crate) struct Frames {
 
 impl Frames {
     pub(crate) fn get(&self, id: FrameId) -> Option<&Frame> {
+        #[cfg(test)]
+        looks::count();
         if id == ROOT { self.root.as_deref() } else { self.by_id.get(&id).map(|frame| &**frame) }
     }
 
@@ -122,42 +123,56 @@ impl Frames {
         self.iter().filter_map(|(id, frame)| frame.running(id))
     }
 
-    /// When time moves the first frame that `counts`.
-    pub(super) fn next_wake(&self, counts: impl Fn(FrameId, &Frame) -> bool) -> Option<Timestamp> {
-        let root = self.root.as_ref().and_then(|root| root.wake_at().filter(|_| counts(ROOT, root)));
-        let mut wakes = self.wakes.iter();
-        let branch = wakes.find(|(_, id)| self.get(*id).is_some_and(|frame| counts(*id, frame))).map(|(at, _)| *at);
-        root.into_iter().chain(branch).min()
+    /// When time moves the first frame. While paused, a signal that came in time waits for the end of the pause, and so does
+    /// the wait.
+    pub(super) fn next_wake(&self, paused: bool) -> Option<Timestamp> {
+        self.root_wake(paused).into_iter().chain(self.waits.next_wake(paused)).min()
     }
 
-    /// The frames that are due.
-    pub(super) fn due(&self, now: Timestamp) -> Vec<FrameId> {
-        let is_root_due = self.root.as_ref().and_then(|root| root.wake_at()).is_some_and(|at| at <= now);
-        let branches = self.wakes.range(..=(now, FrameId::MAX)).map(|(_, id)| *id);
-        let mut due: Vec<_> = is_root_due.then_some(ROOT).into_iter().chain(branches).collect();
+    /// The frames that are due, but those held back in a pause.
+    pub(super) fn due(&self, now: Timestamp, paused: bool) -> Vec<FrameId> {
+        let is_root_due = self.root_wake(paused).is_some_and(|at| at <= now);
+        let mut due: Vec<_> = is_root_due.then_some(ROOT).into_iter().chain(self.waits.due(now, paused)).collect();
         due.sort_unstable();
         due
     }
 
+    fn root_wake(&self, paused: bool) -> Option<Timestamp> {
+        let at = self.root.as_ref()?.wake_at();
+        at.filter(|_| !paused || !self.is_held(ROOT))
+    }
+
+    /// Takes notice of how many signals of this name are buffered.
+    pub(super) fn set_buffered(&mut self, signal: &Arc<str>, count: usize) {
+        self.waits.set_buffered(signal, count);
+    }
+
     /// The frame that has waited longest for this signal.
     pub(super) fn first_waiting(&self, signal: &str) -> Option<FrameId> {
-        self.waiting.get(signal)?.first().map(|(_, id)| *id)
+        self.waits.first(signal).map(|(_, id)| id)
     }
 
     /// How many frames wait for this signal.
     pub(super) fn waiting_for(&self, signal: &str) -> usize {
-        self.waiting.get(signal).map_or(0, BTreeSet::len)
+        self.waits.count(signal)
     }
 
-    /// Whether a frame that began to wait in this transition would be among the first so many that wait for this signal.
-    pub(super) fn would_be_among_first(&self, count: usize, signal: &str, since: (u64, FrameId)) -> bool {
-        let before = self.waiting.get(signal).map_or(0, |waiting| waiting.range(..since).take(count).count());
-        before < count
+    /// Whether a frame that began to wait in this transition would be the first that waits for this signal.
+    pub(super) fn would_be_first(&self, signal: &str, since: (u64, FrameId)) -> bool {
+        self.waits.first(signal).is_none_or(|first| since < first)
     }
 
-    /// Whether a frame is among the first so many that wait for this signal.
-    pub(super) fn is_among_first(&self, count: usize, signal: &str, id: FrameId) -> bool {
-        self.waiting.get(signal).is_some_and(|waiting| waiting.iter().take(count).any(|(_, waits)| *waits == id))
+    /// Whether a signal would be buffered for a frame that began to wait in this transition.
+    pub(super) fn would_be_held(&self, signal: &str, since: (u64, FrameId)) -> bool {
+        self.waits.would_be_held(signal, since)
+    }
+
+    /// Whether a frame waits for a signal, and one is buffered for it: for those that have waited longest.
+    pub(super) fn is_held(&self, id: FrameId) -> bool {
+        match self.get(id).map(|frame| &frame.phase) {
+            Some(Phase::Signal { signal, since, .. }) => self.waits.is_held(signal, (*since, id)),
+            _ => false,
+        }
     }
 
     /// The branches of a frame that have not ended.
@@ -166,14 +181,11 @@ impl Frames {
     }
 
     fn index(&mut self, id: FrameId, frame: &Frame) {
-        if let Phase::Signal { signal, since, .. } = &frame.phase {
-            self.waiting.entry(Arc::clone(signal)).or_default().insert((*since, id));
-        }
+        self.waits.add(id, frame);
         if id == ROOT {
             return;
         }
         self.ranks.insert(rank(id, frame));
-        self.wakes.extend(frame.wake_at().map(|at| (at, id)));
         if let Some(origin) = frame.lineage.origin {
             self.branches.insert((origin.parent, origin.index, id));
         }
@@ -181,21 +193,11 @@ impl Frames {
     }
 
     fn unindex(&mut self, id: FrameId, frame: &Frame) {
-        if let Phase::Signal { signal, since, .. } = &frame.phase
-            && let Some(waiting) = self.waiting.get_mut(signal)
-        {
-            waiting.remove(&(*since, id));
-            if waiting.is_empty() {
-                self.waiting.remove(signal);
-            }
-        }
+        self.waits.remove(id, frame);
         if id == ROOT {
             return;
         }
         self.ranks.remove(&rank(id, frame));
-        if let Some(at) = frame.wake_at() {
-            self.wakes.remove(&(at, id));
-        }
         if let Some(origin) = frame.lineage.origin {
             self.branches.remove(&(origin.parent, origin.index, id));
         }
@@ -212,3 +214,6 @@ fn rank(id: FrameId, frame: &Frame) -> Rank {
     };
     (class, at, frame.node, id)
 }
+
+#[cfg(test)]
+mod looks;

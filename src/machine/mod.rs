@@ -1,7 +1,7 @@
 //! HOW an instance moves: one pure function, [`apply`], from a snapshot and an event to the next snapshot, what must be
 //! written, and what the runtime must then do.
 //!
-//! * `snapshot`: the whole durable state of an instance, in memory, its `frames` found by what they wait for; `record` and
+//! * `snapshot`: the whole durable state of an instance, in memory, its `frames` found by what they wait for (`waits`); `record` and
 //!   `envelope`: the same as bytes; `results`: those that stand in the head.
 //! * `event`: what can happen to it; `effect`: what a transition writes and asks for.
 //! * `mover` dispatches; `attempt`, `signal`, `wake`, `control`, `resume` and `retry` each handle a kind of event; `advance`
@@ -34,6 +34,7 @@ mod snapshot;
 mod status;
 mod takeover;
 mod value_record;
+mod waits;
 mod wake;
 
 pub use effect::{Effect, RowChange, Run, Transition, Wake};

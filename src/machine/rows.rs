@@ -144,7 +144,7 @@ impl Snapshot {
         self.signals.know(number, &id);
         match (record.name, record.payload) {
             (Some(name), Some(payload)) => {
-                self.signals.push(name.into(), Buffered { number, id, payload, accepted_in: 0 });
+                self.push_signal(&name.into(), Buffered { number, id, payload, accepted_in: 0 });
             }
             _ => drop(self.signals.bare.insert(number)),
         }

@@ -10,7 +10,7 @@ use super::frame::FrameId;
 use super::mover::Mover;
 use super::rows::{encode_signal, encode_signal_number};
 use super::snapshot::Buffered;
-use super::{Refusal, RowKey};
+use super::{Refusal, RowKey, Snapshot};
 use crate::codec::{Place, Value};
 use crate::definition::{Op, Program, WaitOp};
 use crate::limits::SIGNAL_IDS_REMEMBERED;
@@ -57,7 +57,7 @@ impl<'a> Mover<'a> {
                 self.put_remembered(number, &id);
                 self.deliver(frame, op, payload);
             }
-            None => self.buffer(name, Buffered { number, id, payload, accepted_in: self.seq() }),
+            None => self.buffer(&name, Buffered { number, id, payload, accepted_in: self.seq() }),
         }
         Ok(())
     }
@@ -127,16 +127,15 @@ impl<'a> Mover<'a> {
         self.pass(id, |flowed_in| received(op, flowed_in, payload));
     }
 
-    fn buffer(&mut self, name: Arc<str>, signal: Buffered) {
-        let body = encode_signal(&signal.id, Some((&name, &signal.payload)));
+    fn buffer(&mut self, name: &Arc<str>, signal: Buffered) {
+        let body = encode_signal(&signal.id, Some((name, &signal.payload)));
         self.put(RowKey::Signal(signal.number), &body);
-        self.snapshot.signals.push(name, signal);
+        self.snapshot.push_signal(name, signal);
     }
 
     /// Takes the first buffered signal of a wait. It came in time: whatever is due ends before a signal is buffered.
     pub(super) fn take_buffered(&mut self, op: &WaitOp, place: Place) -> Option<Value> {
-        let signals = &mut self.snapshot.signals;
-        let signal = signals.pop(&op.signal)?;
+        let signal = self.snapshot.pop_signal(&op.signal)?;
         self.builds_on = self.builds_on.max(signal.accepted_in);
         self.delete(RowKey::Signal(signal.number));
         if self.snapshot.signals.remembered.contains_key(&signal.number) {
@@ -144,13 +143,6 @@ impl<'a> Mover<'a> {
         }
         self.changed = true;
         Some(self.payload_value(place, signal.payload))
-    }
-
-    /// Whether a wait that begins now is to be held at its timeout, for a buffered signal that a pause, or those who have
-    /// waited for longer, keep from it.
-    pub(super) fn will_be_held_back(&self, id: FrameId, op: &WaitOp) -> bool {
-        let buffered = self.snapshot.signals.count(&op.signal);
-        self.snapshot.frames.would_be_among_first(buffered, &op.signal, (self.seq(), id))
     }
 
     /// After a pause, or a failure at its end: those that wait take what came meanwhile, those first that have waited longest.
@@ -168,16 +160,27 @@ impl<'a> Mover<'a> {
     }
 }
 
-impl super::Snapshot {
+impl Snapshot {
     /// Whether a signal of this name is buffered that nobody who waits will take: some may wait while the instance is paused.
     pub(super) fn has_unclaimed(&self, signal: &str) -> bool {
         self.signals.count(signal) > self.frames.waiting_for(signal)
     }
+
+    /// Adds a buffered signal behind the others of its name.
+    pub(super) fn push_signal(&mut self, name: &Arc<str>, signal: Buffered) {
+        self.signals.push(Arc::clone(name), signal);
+        self.frames.set_buffered(name, self.signals.count(name));
+    }
+
+    fn pop_signal(&mut self, name: &Arc<str>) -> Option<Buffered> {
+        let signal = self.signals.pop(name)?;
+        self.frames.set_buffered(name, self.signals.count(name));
+        Some(signal)
+    }
 }
 
 impl super::snapshot::Signals {
-    /// Adds a buffered signal behind the others of its name.
-    pub(super) fn push(&mut self, name: Arc<str>, signal: Buffered) {
+    fn push(&mut self, name: Arc<str>, signal: Buffered) {
         self.buffered_count += 1;
         self.buffered_bytes += signal.payload.len() as u64;
         self.buffered.entry(name).or_default().push_back(signal);

@@ -67,8 +67,8 @@ impl Snapshot {
 
     /// Whether a signal that came in time is kept from the frame that waits for it, because of a pause. It is for those
     /// that have waited longest, as it would be without the pause.
-    pub(super) fn holds_back(&self, signal: &str, id: FrameId) -> bool {
-        self.is_paused() && self.frames.is_among_first(self.signals.count(signal), signal, id)
+    pub(super) fn holds_back(&self, id: FrameId) -> bool {
+        self.is_paused() && self.frames.is_held(id)
     }
 }
 

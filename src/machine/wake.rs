@@ -17,7 +17,7 @@ impl Mover<'_> {
         if self.is_overdue() {
             return self.end(End::DeadlineExceeded);
         }
-        self.each(self.snapshot.frames.due(self.now), Self::wake_frame);
+        self.each(self.snapshot.frames.due(self.now, self.snapshot.is_paused()), Self::wake_frame);
     }
 
     /// Returns whether the run's deadline has passed.
@@ -34,7 +34,7 @@ impl Mover<'_> {
         }
         match (&frame.phase, program.op(frame.position)) {
             (Phase::Delay { .. }, _) => self.pass(id, |value| value),
-            (Phase::Signal { signal, .. }, Some(Op::Wait(op))) if !self.snapshot.holds_back(signal, id) => {
+            (Phase::Signal { .. }, Some(Op::Wait(op))) if !self.snapshot.holds_back(id) => {
                 self.pass(id, |value| timed_out(op, value));
             }
             (Phase::Task { .. }, _) => self.start_attempt(id),
@@ -56,9 +56,7 @@ impl Snapshot {
         if self.end.is_some() {
             return None;
         }
-        // While paused, a signal that came in time waits for the end of the pause, and so does the wait.
-        let held = |id, phase: &Phase| matches!(phase, Phase::Signal { signal, .. } if self.holds_back(signal, id));
-        let next = self.frames.next_wake(|id, frame| !held(id, &frame.phase));
+        let next = self.frames.next_wake(self.is_paused());
         next.into_iter().chain(self.deadline).min()
     }
 }

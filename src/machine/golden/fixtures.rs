@@ -249,7 +249,7 @@ fn waiting_with_signals(mut snapshot: Snapshot) -> Fixture {
         snapshot.signals.numbers.insert(Arc::clone(&id), number);
         snapshot.signals.remembered.insert(number, Arc::clone(&id));
         match payload {
-            Some(payload) => snapshot.signals.push("approve".into(), Buffered { number, id, payload, accepted_in: 0 }),
+            Some(payload) => snapshot.push_signal(&"approve".into(), Buffered { number, id, payload, accepted_in: 0 }),
             None => drop(snapshot.signals.bare.insert(number)),
         }
     }
