@@ -44,6 +44,9 @@ pub const SIGNAL_IDS_REMEMBERED: u64 = 10_000;
 pub const FINDINGS_MAX: usize = 10_000;
 /// Runs that a verification holds in memory, each with its instance's id; of more the heads are gone through again.
 pub const RUNS_VERIFIED_AT_ONCE: usize = 100_000;
+/// Rows of consumed signals, or of branches that have ended, that a read of an instance passes by: it begins behind them once
+/// there are more.
+pub const ROWS_PASSED_BY_MAX: u64 = 64;
 /// Deaths of the process in a row at one position after which the instance is quarantined.
 pub const DEATHS_MAX: u32 = 5;
 /// Deaths in a row from which an attempt runs only while no other such attempt does, so that those who merely ran beside

@@ -45,7 +45,7 @@ async fn is_swept(store: &MemoryStore, run: RunId, rows: &[RowKey]) {
                 tokio::task::yield_now().await;
             }
         }
-        while !store.rows(run, RowKey::SIGNALS).await.unwrap().is_empty() {
+        while !store.rows(run, RowKey::SIGNALS, None).await.unwrap().is_empty() {
             tokio::task::yield_now().await;
         }
     };

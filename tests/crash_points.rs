@@ -110,7 +110,7 @@ async fn check_store(world: &World<'_>, run: RunId) -> BTreeSet<Bytes> {
         let wanted = if status == StatusCode::Completed { vec![InstanceId::new("id").unwrap()] } else { vec![] };
         assert_eq!(store.instances(&hash, status, None, 9).await.unwrap(), wanted);
     }
-    let rows = store.rows(run, &[]).await.unwrap();
+    let rows = store.rows(run, &[], None).await.unwrap();
     rows.into_iter().map(|(key, _)| key).collect()
 }
 

@@ -161,7 +161,7 @@ impl Scene {
     }
 
     async fn rows(&self) -> Vec<(RowKey, Bytes)> {
-        let rows = self.store.rows(self.run, &[]).await.unwrap();
+        let rows = self.store.rows(self.run, &[], None).await.unwrap();
         rows.iter().map(|(bytes, row)| (key(bytes), row.clone())).collect()
     }
 

@@ -99,7 +99,7 @@ impl<I: serde::Serialize + Clone + Sync, O: std::fmt::Debug + PartialEq + 'stati
     }
 
     async fn rows(&self, run: RunId) -> usize {
-        self.store.rows(run, &[]).await.unwrap().len()
+        self.store.rows(run, &[], None).await.unwrap().len()
     }
 }
 

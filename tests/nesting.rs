@@ -68,7 +68,7 @@ impl World {
 
     /// How many branches of the run have a record.
     async fn branches<O: 'static>(&self, handle: &InstanceHandle<O>) -> usize {
-        self.store.rows(handle.run_id(), RowKey::FRAMES).await.unwrap().len()
+        self.store.rows(handle.run_id(), RowKey::FRAMES, None).await.unwrap().len()
     }
 }
 

@@ -73,7 +73,7 @@ mod file {
     async fn has_everything(store: &FileStore) {
         let Write { change: Change::Head(head), run, instance, .. } = insert("kept") else { unreachable!() };
         assert_eq!(store.load(&instance).await.unwrap(), Some(Loaded { head, quarantine: None }));
-        let signals = store.rows(run, RowKey::SIGNALS).await.unwrap();
+        let signals = store.rows(run, RowKey::SIGNALS, None).await.unwrap();
         assert_eq!(signals, [(RowKey::Signal(3).to_bytes().into(), Bytes::from_static(b"signal"))]);
         let definition = store.definitions().await.unwrap().pop().unwrap();
         let listed = store.instances(&definition, StatusCode::AwaitingSignal, None, 1).await.unwrap();

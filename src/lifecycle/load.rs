@@ -106,7 +106,8 @@ async fn read_items(store: &dyn Store, program: &Program, snapshot: &mut Snapsho
 /// [`LoadError`].
 pub async fn read_signals(store: &dyn Store, snapshot: &mut Snapshot) -> Result<(), LoadError> {
     if snapshot.has_signals() {
-        for (number, row) in numbered(store.rows(snapshot.run(), RowKey::SIGNALS).await?) {
+        let from = snapshot.first_signal_row();
+        for (number, row) in numbered(store.rows(snapshot.run(), RowKey::SIGNALS, Some(&from)).await?) {
             snapshot.take_signal_row(number, &row)?;
         }
     }
@@ -132,7 +133,8 @@ pub async fn read_signal_id(store: &dyn Store, snapshot: &mut Snapshot, id: &Arc
 /// [`LoadError`].
 pub async fn read_branches(store: &dyn Store, snapshot: &mut Snapshot) -> Result<(), LoadError> {
     if snapshot.unread_frames() > 0 {
-        let rows = store.rows(snapshot.run(), RowKey::FRAMES).await?;
+        let from = snapshot.first_frame_row();
+        let rows = store.rows(snapshot.run(), RowKey::FRAMES, Some(&from)).await?;
         snapshot.take_frame_rows(numbered(rows))?;
     }
     Ok(())
@@ -316,7 +318,7 @@ impl<'a> Rows<'a> {
     /// A whole list in one scan. Behind its rows may be those of a longer one, of an earlier iteration.
     async fn read_list(&mut self, snapshot: &Snapshot, place: &Place, count: u32) -> Result<(), LoadError> {
         let path = self.path(snapshot, place)?;
-        let rows = self.store.rows(snapshot.run(), &RowKey::lists(&path, &place.indices)).await?;
+        let rows = self.store.rows(snapshot.run(), &RowKey::lists(&path, &place.indices), None).await?;
         let mut tokens = vec![Token::List(count)];
         for ((_, row), number) in rows.into_iter().zip(0..) {
             if tokens.len() > count as usize {
@@ -335,7 +337,7 @@ impl<'a> Rows<'a> {
     /// All branches in one scan.
     async fn read_branches(&mut self, snapshot: &Snapshot, place: &Place, count: u32) -> Result<(), LoadError> {
         let path = self.path(snapshot, place)?;
-        let rows = self.store.rows(snapshot.run(), &RowKey::branches(&path, &place.indices)).await?;
+        let rows = self.store.rows(snapshot.run(), &RowKey::branches(&path, &place.indices), None).await?;
         if rows.len() < count as usize {
             return Err(Damaged::new(snapshot.instance(), "branch", "it is missing").into());
         }

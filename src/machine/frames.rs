@@ -46,6 +46,11 @@ impl Frames {
         root.into_iter().chain(self.by_id.iter().map(|(id, frame)| (*id, &**frame)))
     }
 
+    /// The lowest number of a branch; none is before it.
+    pub(super) fn first_branch(&self) -> FrameId {
+        self.by_id.first_key_value().map_or(ROOT, |(id, _)| *id)
+    }
+
     /// Their ids as of now; a transition may add or remove some.
     pub(super) fn ids(&self) -> Vec<FrameId> {
         self.iter().map(|(id, _)| id).collect()

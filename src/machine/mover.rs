@@ -68,6 +68,7 @@ pub fn start(setting: &Setting<'_>, new: NewRun) -> (Snapshot, Transition) {
         frames: Frames::default(),
         next_frame: ROOT + 1,
         unread_frames: 0,
+        unread_from: ROOT,
         shown: None,
         results: KeptResults::default(),
         signals: Signals::default(),

@@ -16,6 +16,7 @@ use super::value_record::{TokenRecord, into_value, token_records};
 pub(super) use crate::codec::decode_record as decode;
 use crate::definition::{FailureKind, Program};
 use crate::id::InstanceId;
+use crate::limits::ROWS_PASSED_BY_MAX;
 use crate::time::Timestamp;
 
 /// What a record is told by that decodes to nothing although its checksum holds.
@@ -39,6 +40,9 @@ struct HeadRecord<'a> {
     /// Branches that have not ended: their records are read only if there are any.
     #[serde(default, skip_serializing_if = "is_zero_u32")]
     branches: u32,
+    /// The lowest number of these, once it is worth its bytes: a scan from the start would pass by all deleted ones.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    first: FrameId,
     /// The number of the next branch, if there ever was one.
     #[serde(default, skip_serializing_if = "is_zero")]
     next: FrameId,
@@ -47,6 +51,9 @@ struct HeadRecord<'a> {
     /// How many signals were accepted: their rows are read only if there are any.
     #[serde(default, skip_serializing_if = "is_zero")]
     signals: u64,
+    /// From which number on there are such rows, once it is worth its bytes.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    oldest: u64,
     /// Results that have no rows.
     #[serde(default, skip_serializing_if = "<[_]>::is_empty")]
     results: Cow<'a, [Kept]>,
@@ -107,9 +114,11 @@ pub fn encode_head(program: &Program, snapshot: &Snapshot) -> Bytes {
         trace: snapshot.traceparent.clone(),
         root: snapshot.frames.get(ROOT).map(|frame| frame_record(program, frame)),
         branches: branches(snapshot),
+        first: first_branch(snapshot),
         next: if snapshot.next_frame > ROOT + 1 { snapshot.next_frame } else { 0 },
         shown: shown(snapshot),
         signals: snapshot.signals.accepted,
+        oldest: snapshot.signals.from,
         results: snapshot.results.record(),
         pause: snapshot
             .pause
@@ -128,6 +137,12 @@ fn branches(snapshot: &Snapshot) -> u32 {
     }
     let roots = usize::from(snapshot.frames.get(ROOT).is_some());
     u32::try_from(snapshot.frames.len() - roots).unwrap_or(u32::MAX)
+}
+
+/// A few deleted rows are passed by sooner than a number is written and read.
+fn first_branch(snapshot: &Snapshot) -> FrameId {
+    let first = if snapshot.unread_frames > 0 { snapshot.unread_from } else { snapshot.frames.first_branch() };
+    if first < ROWS_PASSED_BY_MAX { 0 } else { first }
 }
 
 fn shown(snapshot: &Snapshot) -> Option<ShownRecord> {
@@ -181,9 +196,10 @@ pub fn decode_head(instance: &InstanceId, head: &Bytes) -> Result<Snapshot, Dama
         frames,
         next_frame: record.next.max(ROOT + 1),
         unread_frames: record.branches,
+        unread_from: record.first,
         shown,
         results,
-        signals: Signals { accepted: record.signals, ..Signals::default() },
+        signals: Signals { accepted: record.signals, from: record.oldest, ..Signals::default() },
         pause: record.pause.map(|pause| Request { reason: pause.reason, by: pause.by }),
         end: record.end.map(EndRecord::into_end),
         ended_at: index.ended,

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::RowKey;
 use super::envelope::{Damaged, Envelope, Kind, Shape};
-use super::frame::{Frame, FrameId, Lineage, Phase};
+use super::frame::{Frame, FrameId, Lineage, Phase, ROOT};
 use super::frame_record::decode_frame;
 use super::record::{UNKNOWN, decode, encode};
 use super::snapshot::{Buffered, End, Snapshot};
@@ -98,7 +98,7 @@ impl Snapshot {
             frame.lineage = Lineage { loops: std::mem::take(&mut frame.lineage.loops), ..lineage };
             self.frames.restore(id, frame);
         }
-        (self.unread_frames, self.shown) = (0, None);
+        (self.unread_frames, self.unread_from, self.shown) = (0, ROOT, None);
         Ok(())
     }
 
@@ -146,7 +146,7 @@ impl Snapshot {
             (Some(name), Some(payload)) => {
                 self.push_signal(&name.into(), Buffered { number, id, payload, accepted_in: 0 });
             }
-            _ => drop(self.signals.bare.insert(number)),
+            _ => self.signals.add_bare(number),
         }
         Ok(())
     }

@@ -13,7 +13,7 @@ use super::snapshot::Buffered;
 use super::{Refusal, RowKey, Snapshot};
 use crate::codec::{Place, Value};
 use crate::definition::{Op, Program, WaitOp};
-use crate::limits::SIGNAL_IDS_REMEMBERED;
+use crate::limits::{ROWS_PASSED_BY_MAX, SIGNAL_IDS_REMEMBERED};
 
 /// What becomes of a signal that nothing waits for.
 #[derive(Clone, Copy, PartialEq)]
@@ -92,11 +92,10 @@ impl<'a> Mover<'a> {
             && let Some(id) = signals.remembered.remove(&forgotten)
         {
             signals.numbers.remove(&id);
-            let is_buffered =
-                |queue: &VecDeque<Buffered>| queue.binary_search_by_key(&forgotten, |one| one.number).is_ok();
             if signals.bare.remove(&forgotten) {
+                signals.rows.remove(&forgotten);
                 self.delete(RowKey::Signal(forgotten));
-            } else if !signals.buffered.values().any(is_buffered) {
+            } else if !signals.rows.contains(&forgotten) {
                 self.delete(RowKey::SignalId(forgotten));
                 self.delete(RowKey::SignalNumber(id));
             }
@@ -183,6 +182,7 @@ impl super::snapshot::Signals {
     fn push(&mut self, name: Arc<str>, signal: Buffered) {
         self.buffered_count += 1;
         self.buffered_bytes += signal.payload.len() as u64;
+        self.rows.insert(signal.number);
         self.buffered.entry(name).or_default().push_back(signal);
     }
 
@@ -194,7 +194,19 @@ impl super::snapshot::Signals {
         }
         self.buffered_count -= 1;
         self.buffered_bytes -= signal.payload.len() as u64;
+        self.rows.remove(&signal.number);
+        let first = self.rows.first().map_or(self.accepted, |first| *first);
+        // A few deleted rows are passed by sooner than a number is written and read.
+        if first >= self.from.saturating_add(ROWS_PASSED_BY_MAX) {
+            self.from = first;
+        }
         Some(signal)
+    }
+
+    /// Takes notice of one that is remembered by a row as a buffered one's.
+    pub(super) fn add_bare(&mut self, number: u64) {
+        self.bare.insert(number);
+        self.rows.insert(number);
     }
 
     /// The number of the oldest signal that is remembered.

@@ -8,6 +8,7 @@ use bytes::Bytes;
 use super::frame::{FrameId, Phase, Ticket};
 use super::frames::Frames;
 use super::results::KeptResults;
+use super::row::RowKey;
 use crate::codec::{Hidden, Value};
 use crate::definition::FailureKind;
 use crate::id::{DefinitionHash, InstanceId, RunId, Stamp};
@@ -31,6 +32,8 @@ pub struct Snapshot {
     pub(crate) next_frame: FrameId,
     /// Branches whose records are not read yet, and what they wait for.
     pub(crate) unread_frames: u32,
+    /// No branch that is not read has a lower number.
+    pub(crate) unread_from: FrameId,
     pub(crate) shown: Option<Shown>,
     pub(crate) results: KeptResults,
     pub(crate) signals: Signals,
@@ -108,6 +111,10 @@ impl std::fmt::Debug for Buffered {
 pub(crate) struct Signals {
     /// How many were accepted so far; a signal's number is this before it.
     pub(crate) accepted: u64,
+    /// No signal below this number has a row of those that are buffered. Moves on now and then.
+    pub(crate) from: u64,
+    /// The numbers of those that have such a row: those buffered, and `bare`.
+    pub(crate) rows: BTreeSet<u64>,
     pub(crate) buffered: HashMap<Arc<str>, VecDeque<Buffered>>,
     pub(crate) buffered_count: u32,
     pub(crate) buffered_bytes: u64,
@@ -206,6 +213,16 @@ impl Snapshot {
     /// Branches whose records are not read yet.
     pub fn unread_frames(&self) -> u32 {
         self.unread_frames
+    }
+
+    /// Returns where the rows of its branches begin: those before have been deleted.
+    pub fn first_frame_row(&self) -> RowKey {
+        RowKey::Frame(self.unread_from)
+    }
+
+    /// Returns where the rows of its buffered signals begin: those before have been deleted, all but a few.
+    pub fn first_signal_row(&self) -> RowKey {
+        RowKey::Signal(self.signals.from)
     }
 
     /// The traceparent given at the start.

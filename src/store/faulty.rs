@@ -291,8 +291,13 @@ impl Store for FaultyStore {
         self.through(Call::Row(run, key), self.shared.store.row(run, key))
     }
 
-    fn rows<'a>(&'a self, run: RunId, prefix: &'a [u8]) -> BoxFuture<'a, Result<Vec<(Bytes, Bytes)>, StoreError>> {
-        self.through(Call::Rows(run), self.shared.store.rows(run, prefix))
+    fn rows<'a>(
+        &'a self,
+        run: RunId,
+        prefix: &'a [u8],
+        from: Option<&'a RowKey>,
+    ) -> BoxFuture<'a, Result<Vec<(Bytes, Bytes)>, StoreError>> {
+        self.through(Call::Rows(run), self.shared.store.rows(run, prefix, from))
     }
 
     fn due<'a>(

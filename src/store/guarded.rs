@@ -49,8 +49,13 @@ impl Store for Guarded {
         Box::pin(self.call("row", move |store| store.row(run, key)))
     }
 
-    fn rows<'a>(&'a self, run: RunId, prefix: &'a [u8]) -> BoxFuture<'a, Result<Vec<(Bytes, Bytes)>, StoreError>> {
-        Box::pin(self.call("rows", move |store| store.rows(run, prefix)))
+    fn rows<'a>(
+        &'a self,
+        run: RunId,
+        prefix: &'a [u8],
+        from: Option<&'a RowKey>,
+    ) -> BoxFuture<'a, Result<Vec<(Bytes, Bytes)>, StoreError>> {
+        Box::pin(self.call("rows", move |store| store.rows(run, prefix, from)))
     }
 
     fn due<'a>(

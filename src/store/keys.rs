@@ -227,10 +227,9 @@ pub(super) fn behind(prefix: &[u8]) -> Vec<u8> {
 }
 
 /// The part of a key that it shares with those which are consumed from their front, in order: an index, as far as one who
-/// reads it names it, or the signals or branches of a run.
+/// reads it names it. What a run consumes is passed by otherwise: its head says where its rows begin.
 pub(super) fn group(key: &[u8]) -> Option<&[u8]> {
     match key.first()? {
-        b'b' => key.get(..18).filter(|group| group.ends_with(RowKey::SIGNALS) || group.ends_with(RowKey::FRAMES)),
         b's' => key.get(..34),
         b't' | b'x' => key.get(..1),
         b'z' => key.get(..2),

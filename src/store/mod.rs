@@ -176,8 +176,15 @@ pub trait Store: Send + Sync + 'static {
     /// One row of a run.
     fn row<'a>(&'a self, run: RunId, key: &'a RowKey) -> BoxFuture<'a, Result<Option<Bytes>, StoreError>>;
 
-    /// The rows of a run whose keys start with `prefix`, in order: each key as [`RowKey::to_bytes`] gives it, and its row.
-    fn rows<'a>(&'a self, run: RunId, prefix: &'a [u8]) -> BoxFuture<'a, Result<Vec<(Bytes, Bytes)>, StoreError>>;
+    /// Returns the rows of a run whose keys start with `prefix`, in order, from the key `from` on: each key as
+    /// [`RowKey::to_bytes`] gives it, and its row. What lies before `from` must not cost anything, deleted rows neither: of a run
+    /// that lives long there may be any number.
+    fn rows<'a>(
+        &'a self,
+        run: RunId,
+        prefix: &'a [u8],
+        from: Option<&'a RowKey>,
+    ) -> BoxFuture<'a, Result<Vec<(Bytes, Bytes)>, StoreError>>;
 
     /// The instances due next behind `after`, in order, at most `limit`.
     fn due<'a>(

@@ -94,8 +94,13 @@ impl<H: Hooks> Store for Through<H> {
     fn row<'a>(&'a self, run: RunId, key: &'a RowKey) -> BoxFuture<'a, Result<Option<Bytes>, StoreError>> {
         self.counted(self.store.row(run, key), |row| row.as_ref().map_or((0, 0), |row| (1, row.len())))
     }
-    fn rows<'a>(&'a self, run: RunId, prefix: &'a [u8]) -> BoxFuture<'a, Result<Vec<(Bytes, Bytes)>, StoreError>> {
-        self.counted(self.store.rows(run, prefix), |rows| size_of_rows(rows))
+    fn rows<'a>(
+        &'a self,
+        run: RunId,
+        prefix: &'a [u8],
+        from: Option<&'a RowKey>,
+    ) -> BoxFuture<'a, Result<Vec<(Bytes, Bytes)>, StoreError>> {
+        self.counted(self.store.rows(run, prefix, from), |rows| size_of_rows(rows))
     }
     fn due<'a>(
         &'a self,

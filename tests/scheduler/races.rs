@@ -270,7 +270,7 @@ async fn a_driver_that_made_an_equal_head_is_refused() {
     let on_top = step(&bench.setting(), &mut snapshot, pause).unwrap().write.unwrap();
     assert_eq!(Port::commit(&bench.store, on_top).await, Err(conflict.into()));
     let stored = bench.stored().await.snapshot;
-    assert_eq!(bench.store.rows(stored.run(), RowKey::SIGNALS).await.unwrap().len(), 1);
+    assert_eq!(bench.store.rows(stored.run(), RowKey::SIGNALS, None).await.unwrap().len(), 1);
 }
 
 /// Method: a quarantined instance is loaded; before it is released, deleted or replaced, somebody else starts a new run in

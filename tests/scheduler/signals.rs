@@ -67,7 +67,7 @@ async fn ids_of_consumed_signals_are_looked_up_one_by_one_and_the_oldest_is_forg
     }
     let run = bench.stored().await.snapshot.run();
     for (prefix, rows) in [([3], 0), ([7], 10_000), ([8], 10_000)] {
-        assert_eq!(bench.store.rows(run, &prefix).await.unwrap().len(), rows, "rows of {prefix:?}");
+        assert_eq!(bench.store.rows(run, &prefix, None).await.unwrap().len(), rows, "rows of {prefix:?}");
     }
     for (id, is_remembered) in [("s10001", true), ("s2", true), ("s1", false), ("s0", false), ("new", false)] {
         let signal = || Event::Signal { name: "go".into(), id: id.into(), payload: encoded(&0_u64) };

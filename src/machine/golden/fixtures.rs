@@ -127,6 +127,7 @@ pub(super) fn snapshot(seq: u64) -> Snapshot {
         frames: Frames::default(),
         next_frame: ROOT + 1,
         unread_frames: 0,
+        unread_from: ROOT,
         shown: None,
         results: KeptResults::default(),
         signals: Signals::default(),
@@ -153,6 +154,13 @@ fn alone(name: &'static str, snapshot: Snapshot) -> Fixture {
 }
 
 pub(super) fn fixtures() -> Vec<Fixture> {
+    let mut fixtures = fixtures_of_format_1();
+    fixtures.push(behind_many(at(5_000, APPROVAL, small(b"\x02"), Phase::Fork { live: 3 })));
+    fixtures
+}
+
+/// Those that were written when format 1 of the envelope was.
+pub(super) fn fixtures_of_format_1() -> Vec<Fixture> {
     let request = || Some(Request { reason: "lunch".into(), by: "ana".into() });
     let (large_input, input_row) = large(Home::Input);
     let (large_output, output_row) = large(result_of(SHIP));
@@ -250,11 +258,22 @@ fn waiting_with_signals(mut snapshot: Snapshot) -> Fixture {
         snapshot.signals.remembered.insert(number, Arc::clone(&id));
         match payload {
             Some(payload) => snapshot.push_signal(&"approve".into(), Buffered { number, id, payload, accepted_in: 0 }),
-            None => drop(snapshot.signals.bare.insert(number)),
+            None => snapshot.signals.add_bare(number),
         }
     }
     snapshot.pause = Some(Request { reason: "".into(), by: "✓".into() });
     Fixture { name: "waiting_with_signals", snapshot, rows }
+}
+
+/// Many signals were consumed and many branches have ended; the head says where the rows of those left begin.
+fn behind_many(mut snapshot: Snapshot) -> Fixture {
+    (snapshot.unread_frames, snapshot.unread_from, snapshot.next_frame) = (3, 70_000, 70_100);
+    let (id, payload): (Arc<str>, _) = ("signal-900".into(), Bytes::from_static(b"\x0b"));
+    let body = encode_signal(&id, Some(("approve", &payload)));
+    (snapshot.signals.accepted, snapshot.signals.from) = (901, 890);
+    snapshot.signals.know(900, &id);
+    snapshot.push_signal(&"approve".into(), Buffered { number: 900, id, payload, accepted_in: 0 });
+    Fixture { name: "behind_many", snapshot, rows: vec![Row { key: RowKey::Signal(900), body }] }
 }
 
 /// A signal that was consumed, and looked up.

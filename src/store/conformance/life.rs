@@ -306,7 +306,7 @@ pub(super) struct Image {
 /// A run's signal rows by number.
 pub(super) async fn signal_rows(store: &Arc<dyn Store>, run: RunId) -> Vec<(u64, Bytes)> {
     let number = |key: &Bytes| key.get(1..).and_then(|number| Some(u64::from_be_bytes(number.try_into().ok()?)));
-    let rows = done(store.rows(run, RowKey::SIGNALS).await);
+    let rows = done(store.rows(run, RowKey::SIGNALS, None).await);
     rows.into_iter().filter_map(|(key, row)| Some((number(&key)?, row))).collect()
 }
 

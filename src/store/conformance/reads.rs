@@ -98,9 +98,19 @@ pub async fn rows_come_by_prefix_in_the_order_of_their_keys(store: &Arc<dyn Stor
     for (prefix, keys) in [(RowKey::FRAMES.to_vec(), &frames), (RowKey::branches(&path, &[7]), &branches)] {
         let row = |key: &RowKey| (Bytes::from(key.to_bytes()), Bytes::from(format!("run 2, {key:?}")));
         let expected: Vec<_> = keys.iter().map(row).collect();
-        assert_eq!(done(store.rows(run(2), &prefix).await), expected, "the rows behind {prefix:?}");
+        assert_eq!(done(store.rows(run(2), &prefix, None).await), expected, "the rows behind {prefix:?}");
     }
-    assert_eq!(done(store.rows(run(9), RowKey::FRAMES).await), [], "a run without branches");
+    for (from, left) in [(0, 5), (9, 4), (10, 3), (256, 2), (1 << 40, 1), ((1 << 40) + 1, 0)] {
+        let rows = done(store.rows(run(2), RowKey::FRAMES, Some(&RowKey::Frame(from))).await);
+        let numbers = rows.iter().map(|(key, _)| key.clone());
+        let expected = frames.iter().skip(5 - left).map(|key| Bytes::from(key.to_bytes()));
+        assert!(numbers.eq(expected), "the branches from {from} on");
+    }
+    let before = done(store.rows(run(2), RowKey::FRAMES, Some(&RowKey::Signal(1))).await);
+    assert_eq!(before.len(), 5, "from before the first key with the prefix");
+    let behind = done(store.rows(run(2), RowKey::SIGNALS, Some(&RowKey::Frame(1))).await);
+    assert_eq!(behind, [], "from behind the last key with the prefix");
+    assert_eq!(done(store.rows(run(9), RowKey::FRAMES, None).await), [], "a run without branches");
 }
 
 /// A definition's manifest is kept as it was last saved, each for itself.

@@ -7,7 +7,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use super::Ops;
 use crate::store::keys;
 
-/// Groups of keys that a mark is kept for. One more takes the place of the first: rows of the oldest run.
+/// Groups of keys that a mark is kept for. One more takes the place of the first.
 const MARKS_MAX: usize = 4_096;
 
 /// A mark for each group of keys that was read from its front: no key of it below the mark is there.
@@ -178,7 +178,7 @@ mod tests {
     fn marks_are_a_bounded_number() {
         let marks = Marks::default();
         for run in 0..10_000_u128 {
-            let group = [&b"b"[..], &run.to_be_bytes(), &[3]].concat();
+            let group = [&b"s"[..], &run.to_be_bytes(), &[0; 17]].concat();
             marks.end(marks.begin(&group).unwrap(), &[&group[..], &[1]].concat());
         }
         assert_eq!(marks.groups().marks.len(), MARKS_MAX);

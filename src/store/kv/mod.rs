@@ -320,11 +320,17 @@ impl<K: Kv> Store for KvStore<K> {
         Box::pin(async move { self.kv.get(&keys::row(run, key)) })
     }
 
-    fn rows<'a>(&'a self, run: RunId, prefix: &'a [u8]) -> BoxFuture<'a, Result<Vec<(Bytes, Bytes)>, StoreError>> {
+    fn rows<'a>(
+        &'a self,
+        run: RunId,
+        prefix: &'a [u8],
+        from: Option<&'a RowKey>,
+    ) -> BoxFuture<'a, Result<Vec<(Bytes, Bytes)>, StoreError>> {
         Box::pin(async move {
             let of_run = keys::rows(run);
             let prefix = [&of_run, prefix].concat();
-            let found = self.find(&prefix, &keys::behind(&prefix), usize::MAX)?;
+            let from = from.map(|key| keys::row(run, key)).filter(|from| *from > prefix);
+            let found = self.find(from.as_ref().unwrap_or(&prefix), &keys::behind(&prefix), usize::MAX)?;
             Ok(found.into_iter().map(|(key, row)| (key.slice(of_run.len()..), row)).collect())
         })
     }
