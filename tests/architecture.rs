@@ -79,3 +79,46 @@ fn arrows_between_places_point_one_way() {
         assert_never_names(place, &names.iter().map(String::as_str).collect::<Vec<_>>());
     }
 }
+
+/// Openings that make a sentence hard to read fast: its noun comes late, or stands in the sentence before.
+const OPENINGS: [&str; 8] = ["What ", "Who ", "Whether ", "That ", "Those ", "Nobody ", "It ", "The same "];
+
+/// The sentences of the documentation in a file, without examples and drawings.
+fn doc_sentences(text: &str) -> Vec<String> {
+    let (mut paragraphs, mut is_code) = (vec![String::new()], false);
+    for line in text.lines().map(str::trim) {
+        let doc = line.strip_prefix("///").or_else(|| line.strip_prefix("//!")).map(str::trim);
+        let is_fence = doc.is_some_and(|doc| doc.starts_with("```"));
+        is_code ^= is_fence;
+        match doc {
+            Some(doc) if !doc.is_empty() && !is_fence && !is_code => {
+                let item = doc.strip_prefix("* ").or_else(|| doc.strip_prefix("- "));
+                if item.is_some() {
+                    paragraphs.push(String::new());
+                }
+                let paragraph = paragraphs.last_mut().unwrap();
+                paragraph.push_str(item.unwrap_or(doc));
+                paragraph.push(' ');
+            }
+            _ => paragraphs.push(String::new()),
+        }
+    }
+    let sentences = paragraphs.iter().flat_map(|paragraph| paragraph.split(". ")).map(str::trim);
+    sentences.filter(|sentence| !sentence.is_empty() && !sentence.starts_with('#')).map(str::to_owned).collect()
+}
+
+/// Method: count the sentences of all documentation under `src` that open with a word that stands for a noun.
+#[test]
+fn docs_open_with_a_verb_or_a_noun() {
+    let (mut all, mut hard) = (0, Vec::new());
+    for file in rust_files(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src")) {
+        for sentence in doc_sentences(&std::fs::read_to_string(&file).unwrap()) {
+            all += 1;
+            if OPENINGS.iter().any(|opening| sentence.starts_with(opening)) {
+                hard.push(format!("{}: {sentence}", file.display()));
+            }
+        }
+    }
+    let (share, bar) = (100 * hard.len() / all, 14);
+    assert!(share <= bar, "{} of {all} sentences, more than {bar} %:\n{}", hard.len(), hard.join("\n"));
+}
