@@ -50,7 +50,7 @@ impl Clock for Treacherous {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_ran_behind_a_result_that_was_not_durable_runs_again_after_a_panic() {
+async fn task_after_an_undurable_result_reruns_after_a_panic() {
     // The actor dies while it is told what the second task gave; the store does not know yet that the first one has ended, whose
     // outcome is still there.
     let (clock, gate, count) = (Treacherous::new(), Gate::new(), Counter::default());
@@ -70,7 +70,7 @@ async fn what_ran_behind_a_result_that_was_not_durable_runs_again_after_a_panic(
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_actor_that_panics_once_is_reloaded_and_the_instance_finishes() {
+async fn one_actor_panic_reloads_and_finishes_the_instance() {
     // A panic while a result, a wake-up, a signal and a pause are handled; finished tasks stay finished.
     let (clock, gate, count) = (Treacherous::new(), Gate::new(), Counter::default());
     let workflow = long(&count, &gate);
@@ -98,7 +98,7 @@ async fn an_actor_that_panics_once_is_reloaded_and_the_instance_finishes() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_actor_that_panics_again_and_again_is_quarantined_for_all_to_see() {
+async fn repeated_actor_panics_quarantine_the_instance() {
     // The clock panics until the instance is set aside; others go on, and it stays set aside until it is replaced.
     let (clock, store) = (Treacherous::new(), MemoryStore::new());
     let workflow = Workflow::builder_for::<u32>("w").wait_for_signal::<u32>("wait", "go").build().unwrap();
@@ -219,7 +219,7 @@ fn resident_bytes() -> u64 {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_thousand_panics_lose_no_acknowledged_message_stop_nobody_else_and_leave_nothing_in_memory() {
+async fn thousand_actor_panics_lose_no_acknowledged_message() {
     // Twenty instances take turns in getting a message that their actors die of, up to three times; now and then another
     // instance runs beside. More than a minute passes each time, so that none is set aside.
     let panics_max = std::env::var("EVERSTEP_PANICS").ok().and_then(|panics| panics.parse().ok()).unwrap_or(1_000);
@@ -274,7 +274,7 @@ async fn a_thousand_panics_lose_no_acknowledged_message_stop_nobody_else_and_lea
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn panics_that_are_far_apart_are_survived_and_the_fifth_in_a_minute_sets_the_instance_aside() {
+async fn fifth_actor_panic_in_a_minute_quarantines() {
     // Two at once, time and again, with more than a minute between; then three more within the minute. A shard may hear of a
     // panic a little later, when the clock has moved on: with two at once it still counts less than five.
     let (clock, workflow) = (Treacherous::new(), listening());

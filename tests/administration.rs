@@ -73,7 +73,7 @@ async fn fail_for_13(n: u32) -> Result<u32, &'static str> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_instance_that_has_ended_is_deleted_with_its_rows_and_its_id_is_free() {
+async fn deleting_an_ended_instance_frees_rows_and_id() {
     // One instance is brought to each end and deleted; the store is looked through, and the id runs again.
     let store = MemoryStore::new();
     let workflow = Workflow::builder("w")
@@ -196,7 +196,7 @@ async fn an_instance_whose_head_is_damaged_is_deleted_by_its_id() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_instance_of_an_unregistered_workflow_is_deleted_once_it_has_ended() {
+async fn ended_instance_of_unregistered_workflow_is_deletable() {
     // Two instances are left behind by a runtime that knew their workflow; the next one does not.
     let (store, unknown, known) = (MemoryStore::new(), waiting("unknown"), waiting("known"));
     let runtime = Runtime::builder(store.clone()).register(&unknown).start().await.unwrap();
@@ -214,7 +214,7 @@ async fn an_instance_of_an_unregistered_workflow_is_deleted_once_it_has_ended() 
 }
 
 #[tokio::test]
-async fn a_delete_whose_commit_fails_is_an_unknown_outcome_and_may_be_tried_again() {
+async fn delete_with_failed_commit_is_unknown_and_repeatable() {
     // The commit fails before it is written, behind it, and comes again by itself.
     for fate in [Fate::FailsBefore, Fate::FailsAfter, Fate::StuttersAfter] {
         let (store, workflow) = (Faulty::new(), waiting("w"));

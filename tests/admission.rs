@@ -109,7 +109,7 @@ fn refusing() -> StartOptions {
 /// Method: two signals are under way to an instance whose queue takes two. A third is refused, and a fourth waits; what the
 /// instance then gets are those that were acknowledged, in their order.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_message_to_a_full_queue_is_refused_or_waits_as_its_caller_chose() {
+async fn message_to_a_full_queue_waits_or_is_refused() {
     let (held, _runtime, _, waiting) = started().await;
     let refusing = waiting.clone().when_busy(WhenBusy::Refuse);
     held.hold();
@@ -130,7 +130,7 @@ async fn a_message_to_a_full_queue_is_refused_or_waits_as_its_caller_chose() {
 /// Method: the one instance that may be awake is kept so by a signal under way. Another one is asleep: a message to it is
 /// refused, or waits until there is room.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_message_that_would_wake_one_instance_too_many_is_refused_or_waits() {
+async fn message_activating_one_too_many_waits_or_is_refused() {
     let (held, runtime, workflow, one) = started().await;
     let two = runtime.start(&workflow, "two", 0).await.unwrap();
     held.hold();
@@ -149,7 +149,7 @@ async fn a_message_that_would_wake_one_instance_too_many_is_refused_or_waits() {
 
 /// Method: two starts are under way, as many as may be. A third is refused, and there is no such instance; a fourth waits.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_start_beside_too_many_others_is_refused_or_waits_and_what_was_refused_is_not_there() {
+async fn start_beside_too_many_waits_or_leaves_nothing() {
     let (held, runtime, workflow, _) = started().await;
     held.hold();
     let mut under_way = [2, 3].map(|n| Box::pin(runtime.start_with(&workflow, format!("{n}"), n, refusing())));
@@ -171,7 +171,7 @@ async fn a_start_beside_too_many_others_is_refused_or_waits_and_what_was_refused
 
 /// Method: a start that would terminate an instance meets its full queue. The instance goes on as if nothing had been.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_start_in_place_of_an_instance_with_a_full_queue_is_refused_and_the_instance_goes_on() {
+async fn replacement_of_a_busy_instance_is_refused_unharmed() {
     let (held, runtime, workflow, handle) = started().await;
     held.hold();
     let (mut first, mut second) = (pin!(handle.signal("go", &1_u32)), pin!(handle.signal("go", &2_u32)));
@@ -337,7 +337,7 @@ async fn calls_that_are_dropped_give_their_places_back() {
 /// one. When the twelve leave, that one stays where it is loaded until every caller has had room: until eleven more instances
 /// find it free. However many callers had room at a time, no commit then has more messages than the queue takes.
 #[tokio::test(flavor = "multi_thread")]
-async fn callers_who_wait_for_a_sleeping_instance_do_not_overfill_its_queue() {
+async fn callers_of_a_parked_instance_do_not_overfill_its_queue() {
     const AWAKE: usize = 12;
     let first = Workflow::builder_for::<u32>("buffering").wait_for_signal::<u32>("first", "first");
     let workflow = first.wait_for_signal::<u32>("second", "go").build().unwrap();
@@ -390,7 +390,7 @@ async fn callers_who_wait_for_a_sleeping_instance_do_not_overfill_its_queue() {
 
 /// Method: one instance may be awake, and callers never stop to wait for that one place. A delay ends all the same.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_delay_ends_although_there_is_always_a_caller_who_waits_for_room() {
+async fn delay_ends_while_callers_always_wait_for_room() {
     let clock = still_clock();
     let minute = Duration::from_mins(1);
     let delayed = Workflow::builder_for::<u32>("delayed").delay("delay", minute).then("inc", inc).build().unwrap();

@@ -122,3 +122,17 @@ fn docs_open_with_a_verb_or_a_noun() {
     let (share, bar) = (100 * hard.len() / all, 14);
     assert!(share <= bar, "{} of {all} sentences, more than {bar} %:\n{}", hard.len(), hard.join("\n"));
 }
+
+/// Method: read the names of all functions that are tests.
+#[test]
+fn test_names_have_at_most_sixty_characters() {
+    for folder in ["src", "tests"] {
+        for file in rust_files(&Path::new(env!("CARGO_MANIFEST_DIR")).join(folder)) {
+            let text = std::fs::read_to_string(&file).unwrap();
+            for name in text.lines().filter_map(|line| line.split_once("fn ")?.1.split_once('(').map(|(name, _)| name))
+            {
+                assert!(name.len() <= 60, "{}: {name}", file.display());
+            }
+        }
+    }
+}

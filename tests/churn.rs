@@ -111,16 +111,16 @@ async fn take_turns(resident_max: usize) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn no_signal_is_lost_doubled_or_out_of_turn_with_room_for_one_instance() {
+async fn signals_keep_count_and_order_with_room_for_1() {
     take_turns(1).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn no_signal_is_lost_doubled_or_out_of_turn_with_room_for_three_instances() {
+async fn signals_keep_count_and_order_with_room_for_3() {
     take_turns(3).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn no_signal_is_lost_doubled_or_out_of_turn_with_room_for_a_hundred_instances() {
+async fn signals_keep_count_and_order_with_room_for_100() {
     take_turns(100).await;
 }

@@ -26,7 +26,7 @@ const MOMENT: Duration = Duration::from_micros(1);
 const LOOK: Duration = SECOND;
 
 #[tokio::test(flavor = "multi_thread")]
-async fn set_back_by_an_hour_everything_waits_for_its_point_of_the_wall_clock() {
+async fn clock_set_back_makes_timers_wait_for_wall_time() {
     // An hour elapses while the wall clock shows one less; a delay that is due a minute before that shows that the timers have
     // looked. At their point all end.
     let world = World::new(&[HOUR, HOUR.saturating_sub(MINUTE)]).await;
@@ -53,7 +53,7 @@ async fn set_back_by_an_hour_everything_waits_for_its_point_of_the_wall_clock() 
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_moment_before_its_point_nothing_ends_however_the_clock_came_there() {
+async fn nothing_ends_a_moment_before_its_time() {
     // From behind, from before and from far off; another delay that is due earlier shows that the timers have looked.
     let world = World::new(&[HOUR, HOUR.saturating_sub(SECOND)]).await;
     let mut waiting = Vec::new();
@@ -79,7 +79,7 @@ async fn a_moment_before_its_point_nothing_ends_however_the_clock_came_there() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn after_a_suspend_all_that_is_due_ends_as_soon_as_the_timers_look_again() {
+async fn overdue_timers_fire_at_the_first_tick_after_suspend() {
     // A machine that sleeps: the wall clock goes on for nine hours, and no time elapses. Then one second does, no more.
     let (world, waiting) = an_hour().await;
     world.clock.set_wall(world.clock.now().after(9 * HOUR));
@@ -155,7 +155,7 @@ impl Clock for Flickering {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_wake_up_that_meets_a_clock_set_back_meanwhile_is_asked_for_again() {
+async fn wake_up_at_a_clock_set_back_is_rearmed() {
     // The timers see the point of an instance's deadline, and the instance, whose task runs, sees an hour before that: whoever
     // is the n-th to look. When the clock shows the point again, it counts.
     let (clock, gate) = (Flickering::new(), Gate::new());
@@ -222,7 +222,7 @@ async fn the_timeout_of_a_running_task_goes_by_elapsed_time() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn tasks_queued_before_the_clock_is_set_back_start_before_those_queued_after() {
+async fn queue_order_survives_a_clock_set_back() {
     // One slot, which is taken; each of the others is queued at a wall clock an hour behind that of the one before.
     let (clock, gate, order) = (still_clock(), Gate::new(), Arc::<Mutex<Vec<u32>>>::default());
     let noting = {

@@ -91,7 +91,7 @@ impl CustomCodec for Other {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_instance_whose_codec_is_missing_is_left_alone_until_it_is_there() {
+async fn instance_with_missing_codec_waits_for_it() {
     // One instance is running, one completed; without the codec nothing is read wrongly and others are not slowed.
     let (store, gate) = (MemoryStore::new(), Gate::new());
     let workflow = Workflow::builder("w").then("hold", holding::<u32>(&gate)).build().unwrap();
@@ -125,7 +125,7 @@ async fn an_instance_whose_codec_is_missing_is_left_alone_until_it_is_there() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn payloads_around_and_far_over_the_inline_size_survive_every_kind_of_stop() {
+async fn payloads_around_inline_size_survive_every_stop() {
     // Input, task output and two signals of one size; the runtime is dropped in the delay, at the wait with a signal
     // buffered behind it, and at the second wait.
     for size in [126, 127, 128, 129, 100_000] {

@@ -60,7 +60,7 @@ async fn a_result_whose_commit_fails_is_not_lost() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_store_that_fails_often_is_not_a_task_that_kills_the_process() {
+async fn store_failures_are_not_counted_as_crashes() {
     // Six times in a row the commit of a task's result fails and the store is reopened: the process never died.
     let (store, trap) = trapped();
     let failures = AtomicU32::new(6);

@@ -51,7 +51,7 @@ fn what_is_right_compiles() {
 
 /// Method: two tasks in a row, and a join whose parts stand in another order than its branches.
 #[test]
-fn a_task_that_takes_another_type_than_flows_in_is_told_which_does() {
+fn mismatched_task_input_names_the_flowing_type() {
     let phrases = |flows: &str| {
         let (flows, expected) = (format!("where `{flows}` flows in"), format!("an async function from `{flows}`"));
         [flows, expected, "a task is an `async fn(I) -> Result<O, E>`".to_owned()]

@@ -299,7 +299,7 @@ async fn a_damaged_head_is_told_of_and_hurts_no_other_instance() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_instance_whose_quarantine_record_is_damaged_stays_set_aside() {
+async fn damaged_quarantine_record_keeps_the_quarantine() {
     // Why is lost; that it is set aside is not.
     for (how, damage) in DAMAGES {
         let scene = Scene::of(Parked::InAFork).await;
@@ -325,7 +325,7 @@ fn part(kind: &str, number: u32) -> Vec<u8> {
 /// Method: the row of an ended branch is written with the right checksum, and says that its part is itself, or its parts are, or that
 /// it has four thousand million parts. Read as they say, they would never end, or fill any memory.
 #[tokio::test(flavor = "multi_thread")]
-async fn rows_that_contain_themselves_or_more_than_there_is_set_their_instance_aside() {
+async fn self_referring_or_oversized_rows_quarantine() {
     let itself = [&b"\x91"[..], &part("branch", 0)].concat();
     let itself_twice = [&b"\x92"[..], &part("branch", 0), &part("branch", 0)].concat();
     let endless = [&b"\x91"[..], &part("branches", u32::MAX)].concat();

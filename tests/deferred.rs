@@ -119,7 +119,7 @@ fn two(checkpoint: Checkpoint, gate: &Gate) -> Workflow<u32, u32> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_behind_a_deferred_task_starts_while_no_commit_gets_through() {
+async fn task_after_deferred_starts_without_any_commit() {
     let (slow, gate) = (Slow::behind(1), Gate::new());
     let workflow = two(Checkpoint::Deferred, &gate);
     let runtime = slow.runtime(&workflow, &still_clock()).await;
@@ -133,7 +133,7 @@ async fn what_is_behind_a_deferred_task_starts_while_no_commit_gets_through() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn by_default_nothing_starts_before_the_result_in_front_of_it_is_durable() {
+async fn by_default_next_task_waits_for_durable_result() {
     let (slow, gate) = (Slow::behind(1), Gate::new());
     let workflow = two(Checkpoint::default(), &gate);
     let runtime = slow.runtime(&workflow, &still_clock()).await;
@@ -149,7 +149,7 @@ async fn by_default_nothing_starts_before_the_result_in_front_of_it_is_durable()
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_chain_of_deferred_tasks_is_written_with_its_end_and_each_result_is_recorded() {
+async fn deferred_chain_commits_all_results_with_its_end() {
     // Two commits in all: the start, and everything behind it.
     let slow = Slow::behind(u64::MAX);
     let chain = Workflow::builder_for::<u32>("chain");
@@ -214,7 +214,7 @@ async fn an_instance_that_parks_has_written_its_deferred_results() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_deferred_result_is_written_after_fifty_milliseconds_though_nothing_else_is() {
+async fn deferred_result_commits_after_fifty_milliseconds() {
     let (slow, gate, clock) = (Slow::behind(u64::MAX), Gate::new(), still_clock());
     let workflow = two(Checkpoint::Deferred, &gate);
     let runtime = slow.runtime(&workflow, &clock).await;
@@ -263,7 +263,7 @@ async fn no_more_than_sixty_four_results_are_not_durable() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn after_a_crash_a_deferred_task_runs_again_and_what_was_acknowledged_is_there() {
+async fn crash_reruns_deferred_task_and_keeps_acknowledged() {
     // The process ends behind the start; then behind the commit that the 64 results before it ride with.
     for (commit, left) in [(1, 1), (2, 66)] {
         let (memory, turns) = (MemoryStore::new(), Counter::default());
@@ -283,7 +283,7 @@ async fn after_a_crash_a_deferred_task_runs_again_and_what_was_acknowledged_is_t
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn behind_a_death_of_the_process_a_result_is_durable_before_the_next_task_starts() {
+async fn after_a_crash_deferred_results_commit_immediately() {
     // Else the task that had finished would be blamed for what the next one does to the process.
     let (memory, gate, clock) = (MemoryStore::new(), Gate::new(), still_clock());
     let first = Gate::new();
@@ -305,7 +305,7 @@ async fn behind_a_death_of_the_process_a_result_is_durable_before_the_next_task_
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_store_that_fails_takes_back_what_was_ahead_of_it_and_that_runs_again() {
+async fn failed_commit_reruns_tasks_ahead_of_it() {
     // The write of the results is refused; the instance is read again. What the first task gave is still there; who had started
     // behind it is nobody's any more.
     let (first, second, gate) = (Counter::default(), Counter::default(), Gate::new());
@@ -325,7 +325,7 @@ async fn a_store_that_fails_takes_back_what_was_ahead_of_it_and_that_runs_again(
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_started_before_the_store_failed_is_never_taken_for_what_starts_after() {
+async fn attempts_before_store_failure_are_never_mistaken() {
     // Two results are ahead of the store and a third task runs, when the write of the other branch fails. Read again, the branches
     // go on in another order: the third task's outcome must not become the second one's.
     let (left, right) = (Gate::new(), Gate::new());
@@ -422,7 +422,7 @@ fn everywhere() -> Workflow<u32, u32> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn wherever_it_crashes_a_workflow_of_deferred_tasks_comes_to_the_same_end() {
+async fn deferred_workflow_ends_alike_at_every_crash_point() {
     let report = crash_everywhere(
         || (),
         |(), builder| builder.register(&everywhere()),

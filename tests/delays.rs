@@ -122,7 +122,7 @@ async fn more_instances_than_the_timer_window_holds_all_end() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_deadline_behind_the_timer_window_holds_for_a_task_that_runs_meanwhile() {
+async fn deadline_past_the_timer_window_holds_for_running_task() {
     // The window has room for 2 and is full of nearer delays, so the deadline is only in the store's index; then the
     // instance gets its signal, and its task runs past the deadline.
     let (clock, gate) = (still_clock(), Gate::new());

@@ -31,7 +31,7 @@ fn holds(directory: &Path, text: &str) -> usize {
 }
 
 #[test]
-fn payloads_at_rest_are_not_readable_and_are_read_with_their_key_alone() {
+fn encrypted_payloads_are_readable_only_with_their_key() {
     // Run, looked at, run again with the same key, with another one, and with a newer one beside the first.
     let root = tempfile::tempdir().unwrap();
     let path = |name: &str| root.path().join(name);

@@ -120,7 +120,7 @@ fn contents(number: u32) -> Vec<u8> {
 /// again, and compares with the ledger of what really ran. When a job ends before it is killed, its report must be the one of
 /// a job that was left in peace, and a new one begins in an empty directory.
 #[tokio::test]
-async fn no_recorded_task_runs_again_and_the_report_is_the_same_however_often_the_job_is_killed() {
+async fn killed_fan_out_reruns_no_recorded_task() {
     let root = tempfile::tempdir().unwrap();
     std::fs::create_dir(root.path().join("input")).unwrap();
     for number in 0..FILES {

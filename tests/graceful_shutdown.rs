@@ -66,7 +66,7 @@ impl Service {
 /// Method: a child is given a line that takes a second and one that takes longer than its grace, and asked to end while it works
 /// on the second; by SIGTERM and by ctrl-c. The next child works on that again, by itself, and on nothing else.
 #[tokio::test]
-async fn a_service_that_is_asked_to_end_leaves_what_is_not_done_to_the_next() {
+async fn sigterm_leaves_unfinished_work_to_the_next_process() {
     let root = tempfile::tempdir().unwrap();
     for signal in ["-TERM", "-INT"] {
         let data = root.path().join(signal);

@@ -43,7 +43,7 @@ async fn a_handle_of_a_held_instance_reads_it_without_holding_it_up() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_watch_begins_with_the_present_status_and_ends_with_the_run_or_the_runtime() {
+async fn watch_starts_at_present_status_and_ends_with_the_run() {
     // One instance is followed from its first wait to its end; a second one's watch ends with the runtime.
     let clock = still_clock();
     let workflow =

@@ -76,7 +76,7 @@ async fn hostile() -> Hostile {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_future_that_panics_when_a_timeout_drops_it_costs_its_own_attempt_only() {
+async fn future_panicking_in_timeout_drop_fails_one_attempt() {
     // The attempt times out; what it holds panics when it is dropped.
     let Hostile { clock, runtime, good, handle, .. } = hostile().await;
     let result = when_clock_is_at(&clock, clock.now().after(MINUTE), handle.result()).await;
@@ -86,7 +86,7 @@ async fn a_future_that_panics_when_a_timeout_drops_it_costs_its_own_attempt_only
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_future_that_panics_when_a_cancel_drops_it_gives_its_slot_back() {
+async fn future_panicking_in_cancel_drop_frees_its_slot() {
     // The instance is cancelled while its task runs; what that holds panics when it is dropped.
     let Hostile { runtime, good, handle, .. } = hostile().await;
     handle.cancel("why", "who").await.unwrap();
@@ -104,14 +104,14 @@ async fn a_future_that_panics_at_its_end_is_a_failed_attempt() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_future_that_panics_when_a_shutdown_drops_it_does_not_hold_the_shutdown_up() {
+async fn future_panicking_in_shutdown_drop_does_not_block_it() {
     // The task is cancelled at the end of a grace that is over at once.
     let Hostile { clock, runtime, .. } = hostile().await;
     moving(&clock, Duration::from_millis(1), runtime.shutdown(Duration::from_millis(1))).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_panic_whose_payload_panics_when_it_is_dropped_is_a_failed_attempt() {
+async fn panic_payload_panicking_in_drop_is_a_failed_attempt() {
     // It is thrown by a task; in the only slot, another one runs afterwards.
     let throws = async |_: u32| -> Result<u32, Infallible> { std::panic::panic_any(Spiteful) };
     let bad = Workflow::builder("bad").then("throws", throws).build().unwrap();
@@ -153,7 +153,7 @@ fn a_tokio_runtime_that_is_dropped_first_does_not_hang() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_task_that_is_running_at_every_graceful_restart_is_not_blamed_for_it() {
+async fn graceful_restarts_are_not_counted_as_crashes() {
     // More restarts than the deaths of a process that set an instance aside, the task running each time.
     let (store, gate, clock) = (MemoryStore::new(), Gate::new(), still_clock());
     let workflow = Workflow::builder("w").then("hold", holding::<u32>(&gate)).build().unwrap();
@@ -211,7 +211,7 @@ async fn orphaned() -> Orphaned {
 }
 
 #[tokio::test]
-async fn a_task_that_ended_while_the_store_was_away_is_recorded_and_never_runs_again() {
+async fn task_ended_during_store_outage_never_reruns() {
     // Its result is recorded once the store is back, and the instance goes on from there.
     let Orphaned { clock, handle, ends, gate, .. } = orphaned().await;
     let Status::Waiting { wake_at, .. } = reach_code(&handle, StatusCode::Waiting).await else { panic!() };
@@ -221,7 +221,7 @@ async fn a_task_that_ended_while_the_store_was_away_is_recorded_and_never_runs_a
 }
 
 #[tokio::test]
-async fn a_task_that_ended_while_the_store_was_away_gives_its_slot_back() {
+async fn task_ended_during_store_outage_frees_its_slot() {
     // There is one slot: another instance's task needs it.
     let Orphaned { runtime, gate, handle, .. } = orphaned().await;
     reach_code(&handle, StatusCode::Waiting).await;

@@ -84,7 +84,7 @@ fn name(number: usize) -> String {
 /// starts it again, and compares with the ledger of what was really read. When a job ends before it is killed, a new one
 /// begins in an empty directory.
 #[tokio::test]
-async fn no_recorded_file_is_read_again_however_often_the_job_is_killed() {
+async fn killed_ingest_rereads_no_recorded_file() {
     let root = tempfile::tempdir().unwrap();
     std::fs::create_dir(root.path().join("input")).unwrap();
     for number in 0..FILES {

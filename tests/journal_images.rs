@@ -147,7 +147,7 @@ async fn a_torn_end_is_told_in_several_journals() {
 
 /// Method: each byte of a batch in the middle is another; then each page of large ones is zeros.
 #[tokio::test]
-async fn damage_before_a_whole_batch_is_refused_and_nothing_is_touched() {
+async fn damage_before_a_whole_batch_is_refused_untouched() {
     let small = written(&[SMALL; 3], 0).await;
     for at in small.start_of(1)..small.ends[1] {
         let mut journal = small.journal.clone();

@@ -41,7 +41,7 @@ const KILLS_AT_ONCE: usize = 25;
 /// in a ledger of their own when they begin and end. The parent kills it at random moments, starts it again, and goes on
 /// asking; in the end everything must have ended as it should, and the ledger must agree with what was acknowledged.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn nothing_acknowledged_is_lost_and_nothing_recorded_done_again_however_often_the_process_is_killed() {
+async fn kills_lose_nothing_acknowledged_and_redo_nothing() {
     if let Some(data) = std::env::var_os(DATA).map(PathBuf::from) {
         let life = std::env::var(LIFE).unwrap().parse().unwrap();
         return child::run(&data, life).await;
@@ -50,7 +50,7 @@ async fn nothing_acknowledged_is_lost_and_nothing_recorded_done_again_however_of
     let mut random = Random::seeded();
     for first in (0..kills).step_by(KILLS_AT_ONCE) {
         let dir = tempfile::tempdir().unwrap();
-        let test = "nothing_acknowledged_is_lost_and_nothing_recorded_done_again_however_often_the_process_is_killed";
+        let test = "kills_lose_nothing_acknowledged_and_redo_nothing";
         let mut storm = Storm::new(test, dir.path(), &mut random);
         for _ in first..kills.min(first + KILLS_AT_ONCE) {
             storm.life().await;

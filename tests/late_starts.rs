@@ -71,7 +71,7 @@ type StartFuture<'a, O> = Pin<Box<dyn Future<Output = Result<InstanceHandle<O>, 
 type Committed<'a, O> = (InstanceHandle<O>, StartFuture<'a, O>);
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_start_that_comes_back_late_does_not_run_finished_tasks_again() {
+async fn late_start_answer_reruns_no_finished_task() {
     // The start's future is not polled between its commit and the instance's end, which somebody else's message brings
     // about; when it is, nothing may run a second time.
     let runs = Counter::default();

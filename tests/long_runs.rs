@@ -189,9 +189,9 @@ fn a_chain_of_ten_thousand_tasks_costs_the_same_at_each() {
 }
 
 #[test]
-fn a_loop_of_ten_thousand_iterations_costs_the_same_in_each_and_keeps_the_rows_of_one() {
+fn loop_of_10_000_iterations_has_constant_cost() {
     // The carried value, and the latest result of the one task: both in the head.
-    let name = "a_loop_of_ten_thousand_iterations_costs_the_same_in_each_and_keeps_the_rows_of_one";
+    let name = "loop_of_10_000_iterations_has_constant_cost";
     on_small_stacks(name, async || {
         let bounds = Bounds { rows: 0, records_to_go_on: 10, bytes_to_go_on: 4_096 };
         let [early, late] = measure("loop", bounds, looping, text(0, 40)).await;
@@ -201,10 +201,10 @@ fn a_loop_of_ten_thousand_iterations_costs_the_same_in_each_and_keeps_the_rows_o
 }
 
 #[test]
-fn a_map_of_ten_thousand_items_at_once_costs_the_same_for_each_and_is_taken_up_by_what_is_left() {
+fn map_of_10_000_at_once_has_constant_cost_per_item() {
     // All items start with the map: what is read to take it up is a record for each that has not ended, and the rows
     // of the list in which their items stand, each once.
-    let name = "a_map_of_ten_thousand_items_at_once_costs_the_same_for_each_and_is_taken_up_by_what_is_left";
+    let name = "map_of_10_000_at_once_has_constant_cost_per_item";
     on_small_stacks(name, async || {
         let workflow = || mapping(Concurrency::Unlimited);
         for (stopped, left) in measure("map", map_bounds(), workflow, items()).await.into_iter().zip([9, 1]) {
@@ -215,9 +215,9 @@ fn a_map_of_ten_thousand_items_at_once_costs_the_same_for_each_and_is_taken_up_b
 }
 
 #[test]
-fn a_map_of_sixteen_items_at_once_costs_the_same_for_each_and_is_taken_up_the_same_wherever_it_is() {
+fn map_of_16_at_once_has_constant_cost_per_item() {
     // Sixteen records, and the rows of the list in which their items stand, each once.
-    let name = "a_map_of_sixteen_items_at_once_costs_the_same_for_each_and_is_taken_up_the_same_wherever_it_is";
+    let name = "map_of_16_at_once_has_constant_cost_per_item";
     on_small_stacks(name, async || {
         let workflow = || mapping(Concurrency::AtMost(16));
         let [early, late] = measure("map of 16", map_bounds(), workflow, items()).await;

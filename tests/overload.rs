@@ -135,7 +135,7 @@ async fn watched(time: Duration) -> u64 {
 /// What has ended is deleted, so that the store in memory does not grow. The most memory of the last three quarters of the time
 /// is compared with the most of the first one.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn under_ten_times_the_load_memory_is_flat_callers_see_busy_and_all_acknowledged_ends() {
+async fn tenfold_load_keeps_memory_flat_and_ends_all_accepted() {
     let (seen, workflow) = (Arc::new(Seen::default()), workflow());
     let mut limits = Limits::default();
     (limits.resident_max, limits.tasks_running_max) = (64, 4);

@@ -145,7 +145,7 @@ impl Hooks for Reads {
 /// read, and of the due index no more than the window of wake-ups takes. That a delay ends shows that the timers are done with
 /// their start.
 #[tokio::test(flavor = "multi_thread")]
-async fn opening_reads_no_parked_instance_and_one_window_of_the_due_index() {
+async fn opening_reads_one_due_window_and_no_parked_instance() {
     const MANY: u32 = 30_000;
     let (store, clock, workflow) = (MemoryStore::new(), still_clock(), waiting());
     let minute = Duration::from_mins(1);

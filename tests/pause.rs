@@ -28,7 +28,7 @@ async fn others_have_run(runtime: &Runtime, other: &Workflow<u32, u32>) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn pause_holds_an_instance_in_every_state_and_unpause_lets_it_go_on() {
+async fn pause_holds_every_state_and_unpause_resumes() {
     // Brought to a state, paused twice, unpaused; whatever was under way meanwhile, the instance then comes to its end.
     for state in STATES {
         let stage = stage(state).await;
@@ -95,7 +95,7 @@ async fn a_queued_task_does_not_start_while_paused() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_task_that_runs_at_the_pause_is_recorded_and_the_next_does_not_start() {
+async fn task_running_at_pause_is_recorded_next_is_not_started() {
     // Paused while the first task runs: its result appears while the second has not run; it does after the unpause.
     let (gate, next) = (Gate::new(), Counter::default());
     let workflow = Workflow::builder("w")
@@ -143,7 +143,7 @@ async fn a_delay_runs_on_while_paused() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn over_a_pause_a_signal_in_time_beats_the_timeout_and_a_late_one_does_not() {
+async fn signal_in_time_beats_timeout_over_a_pause() {
     // Both are paused at a wait that ends in a minute. One gets its signal before that, the other after; both are unpaused
     // long after.
     let show = async |outcome| Ok::<_, Infallible>(if let SignalOutcome::Received(n) = outcome { n } else { 0_u32 });
@@ -180,7 +180,7 @@ async fn over_a_pause_a_signal_in_time_beats_the_timeout_and_a_late_one_does_not
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_last_result_a_final_failure_and_the_deadline_end_a_paused_instance() {
+async fn paused_instance_ends_by_result_failure_or_deadline() {
     // The last task is held; the instance is paused, and then the task ends well, ends badly, or never.
     for ending in ["well", "badly", "never"] {
         let (gate, clock) = (Gate::new(), still_clock());

@@ -119,7 +119,7 @@ fn payloads_that_claim_more_than_is_there_are_refused() {
 }
 
 #[test]
-fn what_is_as_deep_as_is_allowed_reads_back_and_what_is_deeper_is_not_written() {
+fn payload_depth_limit_is_exact() {
     // The same limit in both formats: what is written can be read.
     for codec in [Codec::MessagePack, Codec::Json] {
         let nested =

@@ -191,13 +191,13 @@ mod deadly {
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-    async fn healthy_instances_beside_a_task_that_kills_the_process_finish_and_are_never_blamed() {
+    async fn healthy_instances_beside_a_crashing_task_finish() {
         // A child runs two hundred of them beside the deadly one, and is started again until it lives to see all of them end.
         if let Some(data) = std::env::var_os(DATA).map(PathBuf::from) {
             return child(data).await;
         }
         let dir = tempfile::tempdir().unwrap();
-        let test = "deadly::healthy_instances_beside_a_task_that_kills_the_process_finish_and_are_never_blamed";
+        let test = "deadly::healthy_instances_beside_a_crashing_task_finish";
         let mut deaths = 0;
         loop {
             let mut command = Command::new(std::env::current_exe().unwrap());

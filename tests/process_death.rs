@@ -94,7 +94,7 @@ fn healthy() -> Workflow<String, String> {
 /// Method: a child whose instance aborts the process in its task is started again until it lives. The instance is then
 /// quarantined, visible as such, and another one has completed.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_task_that_kills_the_process_is_quarantined_and_the_rest_goes_on() {
+async fn crashing_task_is_quarantined_and_others_continue() {
     if let Some(data) = role() {
         let (deadly, healthy) = (deadly(), healthy());
         let store = FileStore::open(data).await.unwrap();
@@ -112,7 +112,7 @@ async fn a_task_that_kills_the_process_is_quarantined_and_the_rest_goes_on() {
     let data = dir.path().join("data");
     let mut deaths = 0;
     loop {
-        let child = child("a_task_that_kills_the_process_is_quarantined_and_the_rest_goes_on", &data);
+        let child = child("crashing_task_is_quarantined_and_others_continue", &data);
         let ended = child.wait_with_output().await.unwrap();
         if ended.status.success() {
             break;

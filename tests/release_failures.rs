@@ -11,7 +11,7 @@ use everstep::{MemoryStore, MessageError, Runtime, StatusCode, Workflow};
 use faulty::{FAILURES, Fate, Faulty};
 
 #[tokio::test]
-async fn a_release_of_unknown_outcome_goes_on_by_itself_if_it_was_durable() {
+async fn durable_release_of_unknown_outcome_resumes_by_itself() {
     // An instance is set aside while its task is at work, and released; the commit of that fails, before or after it was
     // written. Written, the instance goes on although nobody asks again; else it is released a second time.
     for fate in FAILURES {

@@ -83,7 +83,7 @@ async fn a_new_run_takes_the_place_of_an_old_one_in_every_state() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_task_of_a_replaced_run_is_cancelled_and_its_late_result_ignored() {
+async fn replacement_cancels_the_old_task_and_its_result() {
     // A blocking task does not look at its token and ends after the new run has begun: the token must say that it was
     // cancelled, and its output must appear nowhere.
     let (entered, mut tokens) = tokio::sync::mpsc::unbounded_channel();
@@ -167,7 +167,7 @@ async fn of_many_replacements_at_once_one_run_remains_and_it_runs() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_signal_by_an_old_handle_must_fit_the_definition_that_runs_now() {
+async fn signal_by_an_old_handle_must_fit_present_definition() {
     // The id now runs a workflow whose signal of the same name carries another type: nothing of the wrong type may reach it.
     let old_workflow = waiting("old");
     let new_workflow = Workflow::builder_for::<u32>("new").wait_for_signal::<String>("wait", "go").build().unwrap();

@@ -76,7 +76,7 @@ async fn with_room_for_one_actor_fifty_instances_all_finish() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_start_for_which_there_is_no_room_is_not_held_to_have_killed_a_process() {
+async fn queued_start_is_not_counted_as_a_crash() {
     // The second start waits in the store until the first instance has left. Its task is handed out by a commit of its own
     // then, but not announced by another one, as the tasks are that were running when a process died.
     let (store, gate) = (MemoryStore::new(), Gate::new());

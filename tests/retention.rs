@@ -290,7 +290,7 @@ mod disk {
     }
 
     #[tokio::test(flavor = "multi_thread")]
-    async fn the_disk_does_not_fill_up_with_instances_that_are_kept_for_no_time() {
+    async fn zero_retention_keeps_the_directory_small() {
         // 1,500 instances in 12 rounds, each with an input and two results of 32 KiB, 140 MiB of payload in all; each round
         // is pruned before the next, and the directory measured after it.
         let (directory, clock) = (tempfile::tempdir().unwrap(), still_clock());

@@ -34,7 +34,7 @@ impl Fickle {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_retry_goes_on_from_the_failed_task_with_fresh_attempts_and_the_same_key() {
+async fn retry_resumes_at_the_failed_task_with_the_same_key() {
     // The second of three tasks fails for good, is retried in vain, and then with success; the first runs once in all.
     let (fickle, count) = (Fickle::default(), Counter::default());
     let workflow = Workflow::builder("w")

@@ -46,7 +46,7 @@ async fn two_workflows_that_instances_cannot_tell_apart_are_refused() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn run_once_goes_through_delays_retries_and_timeouts_and_needs_no_signal() {
+async fn run_once_passes_delays_retries_and_timeouts() {
     // One workflow with all of that on a clock that is moved; one that fails for good; one that waits for a signal.
     let (clock, (told, _attempts)) = (still_clock(), unbounded_channel());
     let workflow = Workflow::builder("w")
@@ -86,7 +86,7 @@ async fn sum((taken, given): (u32, u32)) -> Result<u32, Infallible> {
 
 /// Method: a task waits for what another one gives that begins beside it only after a delay, and then a third runs alone.
 #[tokio::test(flavor = "multi_thread")]
-async fn an_attempt_that_began_alone_goes_on_beside_those_that_begin_later() {
+async fn first_attempt_continues_beside_later_ones() {
     let clock = still_clock();
     let workflow = Workflow::builder_for::<u32>("w")
         .fork("both", |fork| {

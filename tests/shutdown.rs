@@ -54,7 +54,7 @@ async fn whatever_is_asked_after_a_shutdown_says_so() {
 }
 
 #[test]
-fn a_shutdown_ends_although_nobody_drives_the_tokio_runtime_it_was_started_on() {
+fn shutdown_ends_on_an_undriven_tokio_runtime() {
     // Started on one of a single thread, whose owner is busy with something else when another one shuts everything down. No
     // instance is awake.
     let current = || tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();

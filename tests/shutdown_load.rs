@@ -80,7 +80,7 @@ async fn a_shutdown_at_any_moment_loses_nothing_that_was_acknowledged() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_runtime_dropped_while_it_is_called_loses_nothing_that_was_acknowledged() {
+async fn runtime_dropped_under_load_loses_nothing_acknowledged() {
     // As above, but its callers are dropped in the middle of their calls, and with them the runtime.
     for answers in [0, 1, 3, 8, 17, 34, 89] {
         let directory = tempfile::tempdir().unwrap();
@@ -98,7 +98,7 @@ async fn a_runtime_dropped_while_it_is_called_loses_nothing_that_was_acknowledge
 }
 
 #[test]
-fn a_tokio_runtime_dropped_under_it_loses_nothing_that_was_acknowledged() {
+fn dropped_tokio_runtime_loses_nothing_acknowledged() {
     // Everything ends at whatever point it has reached, callers and actors alike; another tokio runtime opens the directory.
     let new = || tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     for answers in [0, 1, 3, 8, 17, 34, 89] {
@@ -169,7 +169,7 @@ async fn while_a_shutdown_waits_for_a_task_all_that_is_new_is_refused() {
 const DEPLOYS: usize = everstep::limits::DEATHS_MAX as usize + 2;
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_task_cut_off_at_the_end_of_the_grace_runs_again_as_the_same_attempt() {
+async fn task_cut_off_by_grace_reruns_as_the_same_attempt() {
     // It notes each run, and whether its token was cancelled; deploy upon deploy cuts it off, and is neither a failed attempt nor
     // a death of the process.
     type Run = (u32, String);
@@ -257,7 +257,7 @@ async fn a_shutdown_does_not_wait_for_a_thread_that_ignores_its_token() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn shutdowns_at_once_and_one_after_the_other_all_return_when_the_store_is_closed() {
+async fn concurrent_shutdowns_return_once_store_is_closed() {
     // Eight at once while two tasks run, with all kinds of grace: the shortest counts. Behind each the directory is free.
     let (directory, gate) = (tempfile::tempdir().unwrap(), Gate::new());
     let workflow = Workflow::builder("w").then("hold", holding::<u32>(&gate)).build().unwrap();
@@ -298,7 +298,7 @@ async fn a_shutdown_that_its_caller_gives_up_can_be_asked_for_again() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_shutdown_with_a_poisoned_store_returns_and_loses_nothing_that_was_acknowledged() {
+async fn shutdown_with_poisoned_store_loses_nothing() {
     // The store fails for good after the n-th commit and cannot be reopened, for many n; callers are in the middle of it.
     for commits in [0, 1, 2, 5, 13, 40] {
         let memory = MemoryStore::new();
@@ -404,7 +404,7 @@ async fn a_handle_outlives_the_runtime_and_says_so() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn a_directory_is_free_as_soon_as_its_store_is_closed_whoever_reads_it() {
+async fn closed_store_frees_its_directory_despite_readers() {
     // Readers go on until they are told that it is closed; whoever closes it opens the directory right behind that.
     let directory = tempfile::tempdir().unwrap();
     for round in 0..100 {

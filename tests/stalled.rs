@@ -50,7 +50,7 @@ async fn stalled(runtime: &Runtime, wanted: impl Fn(&[Stalled]) -> bool) -> Vec<
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_task_that_blocks_its_thread_is_listed_while_it_does_and_logged_once() {
+async fn blocking_task_is_listed_and_logged_once() {
     // Beside it, one that blocks a thread of the pool as it has declared, and one that awaits; neither is listed.
     let log = Log::default();
     let written = log.clone();
@@ -118,7 +118,7 @@ async fn one_task_that_blocks_costs_the_others_one_thread_at_most() {
 }
 
 #[test]
-fn delays_end_although_the_thread_that_blocks_was_the_one_that_looked_after_them() {
+fn delays_end_although_the_timer_thread_is_blocked() {
     // All is quiet when the task's own timer wakes a thread, which it then blocks. The delay of another instance ends later,
     // and the other thread sleeps.
     let (removed, obstacle) = obstacle();
@@ -175,7 +175,7 @@ impl Clock for WhoSleeps {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_actor_that_an_attempt_has_woken_does_not_wait_for_it_to_block() {
+async fn blocking_attempt_does_not_delay_its_own_actor() {
     // An attempt with a timeout tells its instance's actor after 50 ms that it runs, and blocks when it is polled next: the
     // third time, since it is polled at first, and before those 50 ms are looked at.
     let ((_removed, obstacle), clock) = (obstacle(), WhoSleeps::default());

@@ -14,7 +14,7 @@ const USE: ConflictPolicy = ConflictPolicy::UseExisting;
 const TERMINATE: ConflictPolicy = ConflictPolicy::TerminateExisting;
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_hundred_starts_of_one_id_run_once_and_99_are_refused_by_fail() {
+async fn hundred_starts_with_fail_run_once_and_refuse_99() {
     // A hundred tasks start the same id at once; the one task counts.
     let runs = Counter::default();
     let workflow = Workflow::builder("one").then("count", counting::<u32>(&runs)).build().unwrap();
@@ -36,7 +36,7 @@ async fn a_hundred_starts_of_one_id_run_once_and_99_are_refused_by_fail() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_hundred_starts_of_one_id_run_once_and_share_it_by_use_existing() {
+async fn hundred_starts_with_use_existing_share_one_run() {
     // As above; every starter must be led to the same run and the same output.
     let runs = Counter::default();
     let workflow = Workflow::builder("one").then("count", counting::<u32>(&runs)).build().unwrap();
@@ -71,7 +71,7 @@ async fn fail_refuses_whatever_is_there() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn another_definition_under_the_id_is_refused_unless_it_is_to_be_replaced() {
+async fn other_definition_under_the_id_needs_terminate_existing() {
     // An instance of one workflow, then every policy and a handle with another.
     let (one, other) = (waiting("one"), waiting("other"));
     let runtime = Runtime::builder(MemoryStore::new()).register(&one).register(&other).start().await.unwrap();
@@ -103,7 +103,7 @@ impl serde::Serialize for Bomb {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn use_existing_gives_what_is_there_and_does_not_touch_the_input() {
+async fn use_existing_returns_the_run_and_ignores_the_input() {
     // The second and third start bring an input whose encoding panics: once while it waits, once completed.
     let runs = Counter::default();
     let workflow = Workflow::builder("w")

@@ -43,7 +43,7 @@ async fn started(starting: Starting) -> InstanceHandle<u32> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn of_a_hundred_starts_at_once_the_one_that_won_goes_on_to_its_end() {
+async fn winner_of_a_hundred_starts_runs_to_its_end() {
     // A task, a delay and a task, so that there are writes of its own among the ninety-nine that are refused.
     let count = Counter::default();
     let workflow = Workflow::builder("w")
@@ -69,7 +69,7 @@ async fn of_a_hundred_starts_at_once_the_one_that_won_goes_on_to_its_end() {
 }
 
 #[tokio::test]
-async fn a_refused_start_in_the_same_batch_does_not_swallow_that_a_transition_was_committed() {
+async fn refused_start_hides_no_commit_of_its_batch() {
     // Late starts have found the id free and are held there. While a commit is held, the instance's first transition is
     // queued, and behind it the late starts: one batch. It is committed, they are refused, and the instance goes on.
     let (store, gate, clock) = (Faulty::new(), Gate::new(), still_clock());
@@ -117,7 +117,7 @@ async fn a_refused_start_in_the_same_batch_does_not_swallow_that_a_transition_wa
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn of_replacing_starts_of_a_free_id_all_are_answered_and_the_last_one_runs() {
+async fn replacing_starts_of_a_free_id_are_all_answered() {
     // Four starts that replace whatever is there begin at once, where nothing is: each of their runs is replaced, or ends
     // by itself.
     let workflow = Workflow::builder("w").then("inc", inc).then("again", inc).build().unwrap();
@@ -148,7 +148,7 @@ async fn of_replacing_starts_of_a_free_id_all_are_answered_and_the_last_one_runs
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_replacement_that_races_with_the_end_of_the_old_run_strands_no_run() {
+async fn replacement_racing_with_the_old_end_strands_no_run() {
     // A short run is replaced again and again, about when it ends; every tenth is waited for.
     let workflow = Workflow::builder("w").then("inc", inc).build().unwrap();
     let runtime = Runtime::builder(MemoryStore::new()).register(&workflow).start().await.unwrap();
@@ -194,7 +194,7 @@ async fn a_start_that_is_given_up_before_its_commit_goes_on_by_itself() {
 }
 
 #[test]
-fn an_instance_does_not_live_on_the_tokio_runtime_of_whoever_started_it() {
+fn instance_outlives_its_starters_tokio_runtime() {
     // The start is called on another tokio runtime, of one thread, which is never driven again and then dropped.
     let workflow = Workflow::builder("w").then("inc", inc).delay("d", Duration::from_millis(1)).build().unwrap();
     let tokio = tokio::runtime::Runtime::new().unwrap();
@@ -283,7 +283,7 @@ async fn a_replacement_comes_through_however_many_signals_are_sent() {
 }
 
 #[tokio::test]
-async fn a_start_whose_commit_failed_is_repeated_and_does_not_disturb_what_recovery_took_up() {
+async fn repeated_start_does_not_disturb_recovery() {
     // The first write fails. If it is durable, recovery takes the run up and parks it in its delay; the repeated start
     // then finds it there. Nothing runs twice, and its wake-up stays.
     for fate in FAILURES {
@@ -305,7 +305,7 @@ async fn a_start_whose_commit_failed_is_repeated_and_does_not_disturb_what_recov
 }
 
 #[tokio::test]
-async fn of_starts_in_a_batch_that_is_committed_twice_one_wins_and_runs() {
+async fn one_start_wins_in_a_batch_committed_twice() {
     // Three starts of one id are queued behind a held commit; their batch is written, and asked for again.
     let (store, count) = (Faulty::new(), Counter::default());
     let workflow = Workflow::builder("w").then("count", counting::<u32>(&count)).build().unwrap();

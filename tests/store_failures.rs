@@ -68,7 +68,7 @@ async fn a_wake_up_whose_commit_failed_comes_again() {
 }
 
 #[tokio::test]
-async fn an_attempt_after_a_crash_starts_although_the_commit_of_its_start_failed() {
+async fn attempt_after_crash_starts_despite_failed_commit() {
     // After a crash an attempt's start is recorded before it begins: the second commit of the new process, which fails.
     for fate in FAILURES {
         let (store, gate) = (Faulty::new(), Gate::new());
@@ -89,7 +89,7 @@ async fn an_attempt_after_a_crash_starts_although_the_commit_of_its_start_failed
 }
 
 #[tokio::test]
-async fn an_instance_that_could_not_be_read_at_the_restart_is_taken_up_later() {
+async fn instance_unreadable_at_restart_is_activated_later() {
     // The loads of the first rounds of recovery fail; then nothing is sent, and the task must be entered again.
     let (store, gate) = (Faulty::new(), Gate::new());
     let workflow = Workflow::builder("w").then("hold", holding::<u32>(&gate)).build().unwrap();
@@ -107,7 +107,7 @@ async fn an_instance_that_could_not_be_read_at_the_restart_is_taken_up_later() {
 }
 
 #[tokio::test]
-async fn what_was_queued_behind_a_failed_commit_does_not_strand_its_instance() {
+async fn message_queued_after_failed_commit_strands_nothing() {
     // While the commit of a signal is held, a second signal is applied on top of it and queued behind; both senders give
     // up. The commit fails, what was behind it is settled too, and the running task is neither lost nor run again.
     for fate in FAILURES {
@@ -263,19 +263,19 @@ async fn whichever_commit_fails(fate: Fate) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn whichever_commit_fails_before_it_is_written_everything_ends_well() {
+async fn any_commit_failing_before_the_write_ends_well() {
     // The n-th commit of a mixed workload fails, for every n.
     whichever_commit_fails(Fate::FailsBefore).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn whichever_commit_fails_after_it_is_written_everything_ends_well() {
+async fn any_commit_failing_after_the_write_ends_well() {
     // The n-th commit of a mixed workload is durable and reported as failed, for every n.
     whichever_commit_fails(Fate::FailsAfter).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn after_whichever_commit_the_runtime_is_dropped_the_next_one_goes_on() {
+async fn next_runtime_continues_after_a_drop_at_any_commit() {
     // The store takes n commits of a mixed workload and no more, for every n; then the runtime is dropped, and another
     // one started on what was written.
     let mut worlds = JoinSet::new();

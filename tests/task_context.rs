@@ -59,7 +59,7 @@ async fn services_and_context_come_in_any_order_also_as_trait_objects() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_context_tells_the_attempt_it_is_in_and_its_key_is_the_positions() {
+async fn task_context_names_attempt_and_key_of_its_position() {
     // Two tasks in two instances, the first with two attempts: all contexts are collected, and their keys are equal where
     // only the attempt differs and nowhere else.
     let (told, mut contexts) = unbounded_channel::<TaskContext>();

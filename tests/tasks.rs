@@ -31,7 +31,7 @@ fn failed(error: ResultError) -> TaskFailure {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn attempts_are_numbered_and_come_no_earlier_than_the_policy_says() {
+async fn attempts_are_numbered_and_respect_the_policy() {
     // Fixed and capped exponential waits on a clock the test moves: each attempt notes its time, which must not be before
     // the sum of the waits; at that time it must come by itself.
     let seconds = Duration::from_secs;
@@ -59,7 +59,7 @@ async fn attempts_are_numbered_and_come_no_earlier_than_the_policy_says() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn after_the_last_retry_the_failure_names_task_attempt_and_message_and_keeps_results() {
+async fn final_failure_names_task_attempt_and_message() {
     // One retry too few; the task before it keeps its result, and no retry policy at all means one attempt.
     for (retries, attempt) in [(0, 1), (2, 3)] {
         let (clock, (told, mut attempts)) = (still_clock(), unbounded_channel());
@@ -107,7 +107,7 @@ async fn what_is_left_of_a_backoff_is_honoured_after_a_restart() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn permanent_errors_are_not_retried_and_retry_after_replaces_the_wait() {
+async fn permanent_is_not_retried_and_retry_after_sets_the_wait() {
     // Three kinds of boxed error from one task under a policy of a minute.
     let clock = still_clock();
     let (told, mut attempts) = unbounded_channel();

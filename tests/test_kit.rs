@@ -238,7 +238,7 @@ async fn a_caller_that_is_not_careful_shows() {
 }
 
 #[tokio::test]
-async fn a_scenario_that_gives_something_else_each_time_is_told_from_a_crash_that_shows() {
+async fn nondeterministic_scenario_is_reported_as_such() {
     let workflow = Workflow::builder("w").then("inc", inc).build().unwrap();
     let failure = crash_everywhere(
         || (),
@@ -254,7 +254,7 @@ async fn a_scenario_that_gives_something_else_each_time_is_told_from_a_crash_tha
 }
 
 #[tokio::test]
-async fn a_stub_that_is_not_registered_is_refused_and_never_the_real_task_run() {
+async fn unregistered_stub_is_refused_without_running_the_task() {
     let workflow = Workflow::builder("w").then("inc", inc).build().unwrap();
     let stubbed = workflow.with_stub("inc", Stub::new(|n: u32| n)).unwrap();
     for (registered, given) in [(&workflow, &stubbed), (&stubbed, &workflow)] {
@@ -265,7 +265,7 @@ async fn a_stub_that_is_not_registered_is_refused_and_never_the_real_task_run() 
 }
 
 #[tokio::test]
-async fn a_second_runtime_on_a_bed_is_refused_while_the_first_one_runs() {
+async fn second_runtime_on_a_test_bed_is_refused() {
     let workflow = Workflow::builder_for::<u32>("w").wait_for_signal::<u32>("wait", "go").build().unwrap();
     let bed = TestBed::new();
     let start = async || bed.start(|builder| builder.register(&workflow)).await;

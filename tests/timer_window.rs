@@ -52,7 +52,7 @@ async fn all_end_well(clock: &ManualClock, handles: &[InstanceHandle<u32>]) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn deadlines_of_running_tasks_do_not_keep_the_window_from_being_refilled() {
+async fn deadlines_of_running_tasks_do_not_block_window_refill() {
     // As many tasks run, each with a deadline in an hour, as would half fill the window; then more delays than it holds.
     let (clock, gate) = (still_clock(), Gate::new());
     let running = Workflow::builder("running").deadline(HOUR).then("hold", holding::<u32>(&gate)).build().unwrap();
@@ -125,7 +125,7 @@ async fn a_clock_that_moves_while_a_wake_up_is_armed_wakes() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn far_deadlines_of_parked_instances_do_not_crowd_out_near_delays() {
+async fn far_deadlines_do_not_crowd_out_near_delays() {
     // A hundred parked instances, each with a deadline in an hour, and then a dozen delays of a minute.
     let clock = still_clock();
     let parked = Workflow::builder("parked")

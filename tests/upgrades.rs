@@ -56,7 +56,7 @@ fn forked(
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_parked_instance_goes_on_with_the_newer_definition_and_keeps_what_it_has() {
+async fn parked_instance_continues_on_the_newer_definition() {
     // The wait is renamed, a task behind it added, the one before it renamed; what that gave is too large for the head.
     let old = Workflow::builder("w").then("grow", grow).wait_for_signal_keeping::<String>("wait", "go");
     let old = old.build().unwrap();
@@ -76,7 +76,7 @@ async fn a_parked_instance_goes_on_with_the_newer_definition_and_keeps_what_it_h
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_instance_within_a_fork_goes_on_with_what_its_ended_branches_gave() {
+async fn upgrade_within_a_fork_keeps_ended_branches() {
     // One branch has ended with a large result, one waits; in the newer definition nodes are renamed and added in both.
     let old = forked(Workflow::builder_for("w"), "fork", ["a", "b"], "go");
     let store = parked(&old, "ab").await;

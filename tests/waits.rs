@@ -23,7 +23,7 @@ fn shown(outcome: SignalOutcome<String>) -> Option<String> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_signal_timeout_fires_on_the_real_clock_with_no_other_traffic() {
+async fn signal_timeout_fires_on_the_real_clock_when_idle() {
     // Nothing is done but waiting for the result; the wait must end by itself and not before its time.
     let workflow = Workflow::builder_for::<u32>("w")
         .wait_for_signal_keeping_timeout::<String>("wait", "go", Duration::from_millis(80))
@@ -69,7 +69,7 @@ async fn what_a_wait_gives_says_whether_the_signal_came() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_signal_that_comes_after_the_deadline_loses_and_stays_for_the_next_wait() {
+async fn signal_after_the_timeout_stays_for_the_next_wait() {
     // The wall clock passes the deadline without a timer noticing; the signal is then the first thing to reach the actor.
     let workflow = Workflow::builder_for::<u32>("w")
         .wait_for_signal_timeout::<u32>("first", "go", MINUTE)

@@ -132,7 +132,7 @@ mod tests {
 
     /// Each value whole, and cut at every length: the decoder that is used for payloads is the judge.
     #[test]
-    fn one_whole_value_is_told_from_anything_else_as_the_decoder_does() {
+    fn nesting_check_accepts_what_the_decoder_accepts() {
         for value in every_marker() {
             assert_eq!(of_message_pack(&value), Nesting::Fits, "{:x?}", value.get(..5));
             assert!(rmp_serde::from_slice::<serde::de::IgnoredAny>(&value).is_ok(), "{:x?}", value.get(..5));

@@ -234,7 +234,7 @@ mod tests {
     /// Method: far more nodes within each other than a definition may have, each a fork with a branch. Were all of that
     /// believed, the recursion would overflow the stack, and the indentation alone take gigabytes.
     #[test]
-    fn a_manifest_that_claims_to_be_deep_is_drawn_flat_past_the_limit() {
+    fn manifest_nested_past_the_limit_is_drawn_flat() {
         let nodes = (0..100_000_u32).map(|n| node("x", NodeKind::Fork, n.checked_sub(1)));
         let drawing = manifest(nodes.collect()).to_mermaid();
         let deepest = drawing.lines().map(|line| line.len() - line.trim_start().len()).max();

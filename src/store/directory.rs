@@ -232,7 +232,7 @@ mod tests {
 
     /// Method: what the database writes last is there in part, or as zeros; another program's version is left alone.
     #[tokio::test]
-    async fn a_first_open_that_was_killed_at_its_last_file_does_not_spoil_the_directory() {
+    async fn first_open_killed_at_its_last_file_can_be_repeated() {
         for version in [&b""[..], b"FJL", &[0; 4]] {
             let dir = tempfile::tempdir().unwrap();
             std::fs::create_dir_all(dir.path().join("keyspaces")).unwrap();

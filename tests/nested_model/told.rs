@@ -63,28 +63,28 @@ fn items_start_in_their_order_also_when_one_ends_at_once() {
 }
 
 #[test]
-fn who_begins_to_wait_at_the_end_of_a_pause_is_served_behind_those_who_have_waited_for_longer() {
+fn unpause_serves_longest_waiter_first() {
     // One branch waits twice, the other once, and two signals come in a pause: one for each branch.
     let fork = Spec::Fork(vec![vec![wait(), wait()], vec![wait()]]);
     tell(&[fork], None, &[Happening::Pause, signal(0, "a"), signal(1, "b"), Happening::Unpause]);
 }
 
 #[test]
-fn branches_about_to_start_when_the_run_fails_start_with_the_retry() {
+fn retry_starts_branches_that_a_failure_held_back() {
     // The first item ends at once with more than the list of results may have, before the second one starts.
     let story = [&[signal(0, &"a".repeat(150))][..], &list(&["a", "a"])].concat();
     tell(&[map(None, wait())], Some(20), &story);
 }
 
 #[test]
-fn what_a_failure_at_the_end_of_a_pause_left_in_the_buffer_is_served_with_the_retry() {
+fn retry_serves_signals_left_by_failed_unpause() {
     // Two items wait, and two signals come in a pause; at its end the first one is too large for the list of results.
     let paused = [Happening::Pause, signal(0, &"a".repeat(150)), signal(1, "b"), Happening::Unpause];
     tell(&[map(None, wait())], Some(20), &[&list(&["a", "a"])[..], &paused].concat());
 }
 
 #[test]
-fn of_two_waits_that_begin_at_once_a_signal_in_the_buffer_holds_the_first_ones_timeout() {
+fn buffered_signal_holds_timeout_of_first_of_two_waits() {
     // In a pause two branches begin to wait in one transition: first, as it goes, the one deeper down, which comes later in
     // the order of frames. The other one does not wait for long, but the signal that is there is for that one.
     let deep = Spec::Fork(vec![vec![Spec::Fork(vec![vec![wait()]])]]);
@@ -94,7 +94,7 @@ fn of_two_waits_that_begin_at_once_a_signal_in_the_buffer_holds_the_first_ones_t
 }
 
 #[test]
-fn who_is_taken_up_past_the_deadline_has_ended_before_anything_goes_ahead() {
+fn overdue_instance_ends_before_any_attempt_proceeds() {
     // After a death of the process one branch has started, and the other is announced; then the deadline passes.
     let fork = Spec::Fork(vec![vec![Spec::Task(Options::default())], vec![Spec::Task(Options::default())]]);
     let plan = plan(&[fork]);
@@ -110,7 +110,7 @@ fn who_is_taken_up_past_the_deadline_has_ended_before_anything_goes_ahead() {
 }
 
 #[test]
-fn a_loop_that_drains_goes_on_for_a_signal_that_came_during_its_last_task() {
+fn draining_loop_continues_for_a_signal_in_its_last_task() {
     // The second signal comes while the task runs that then says that it is done. At its limit the loop fails instead, and goes
     // on with the retry, as the deploy before that allows two iterations more.
     let story = [signal(0, "a"), signal(1, "b"), well(&["c"], false)];

@@ -11,7 +11,7 @@ use crate::common::{Counter, Gate, counting, holding, inc, reach_code, within};
 use crate::{Dropped, World, both, task_failure, until, waiting_in};
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_failing_branch_cancels_its_siblings_and_fails_the_instance_by_its_error() {
+async fn failed_branch_cancels_siblings_and_fails_instance() {
     // One branch stays in its second task, one waits for a signal, one fails when it is let: the future is dropped and its
     // token cancelled, nothing waits any more, and what was done is kept, the branches' records too.
     let (gate, doomed, dropped, joined) = (Gate::new(), Gate::new(), Counter::default(), Counter::default());
@@ -70,7 +70,7 @@ async fn a_failing_branch_cancels_its_siblings_and_fails_the_instance_by_its_err
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_branch_that_fails_and_is_tried_again_leaves_its_siblings_alone() {
+async fn retried_branch_leaves_its_siblings_alone() {
     // One branch fails once and backs off, the other stays in its task all the while: nothing of it is cancelled.
     let (gate, tries) = (Gate::new(), Counter::default());
     let flaky = {
@@ -120,7 +120,7 @@ async fn a_branch_that_waits_leaves_its_siblings_running() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn of_branches_that_fail_at_once_one_is_told_and_the_instance_fails_once() {
+async fn simultaneous_branch_failures_report_one() {
     // Both wait at a gate and are let go together, a hundred times. Each time has a gate of its own: the branch that is
     // stopped gives its place at the gate back, at any moment.
     let gates: Vec<_> = (0..100).map(|_| Gate::new()).collect();

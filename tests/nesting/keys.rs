@@ -42,7 +42,7 @@ fn by_value(told: &mut UnboundedReceiver<Told>) -> BTreeMap<u32, (String, Vec<u3
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_key_is_different_for_each_iteration_and_item_and_the_same_in_every_attempt() {
+async fn idempotency_key_varies_by_position_not_by_attempt() {
     // Two iterations over two items over two iterations, where each value is another; each task fails once, and the runtime
     // is dropped when the first attempts run.
     let (gate, (tell, mut told)) = (Gate::new(), unbounded_channel());

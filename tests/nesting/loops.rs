@@ -135,7 +135,7 @@ async fn loop_that_drains_leaves_no_signal_unread() {
 
 /// Method: the only wait for the signal stands before the loop.
 #[test]
-fn loop_that_drains_what_its_body_does_not_wait_for_is_not_built() {
+fn draining_loop_without_a_wait_fails_to_build() {
     let built = Workflow::builder_for::<u32>("w")
         .wait_for_signal::<u32>("before", "add")
         .repeat_draining("loop", LoopLimit::Unlimited, "add", |body| body.then("again", again))

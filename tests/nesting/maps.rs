@@ -70,7 +70,7 @@ async fn results_are_in_the_items_order_whatever_order_they_end_in() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_limit_counts_an_item_from_start_to_end_also_while_it_is_parked() {
+async fn concurrency_limit_counts_parked_items() {
     // Five items of a task and a wait, two at a time: two run and park, and no third begins before one has ended, also after
     // a restart. Frames are made as items start.
     let started = Counter::default();
@@ -130,7 +130,7 @@ async fn a_failing_item_cancels_the_others_and_fails_the_instance() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_map_that_collects_gives_failures_in_their_places_and_stops_nothing() {
+async fn collecting_map_returns_failures_in_place() {
     // Items of a fork, of which one branch waits: where the other fails, only that item's branches go. Over a restart, which
     // the failure survives.
     let item = |item: Builder<u32, u32>| {
@@ -195,7 +195,7 @@ async fn lists_over_their_limits_fail_with_a_typed_failure() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_task_before_a_map_may_give_a_list_that_is_larger_than_a_payload() {
+async fn list_before_a_map_may_exceed_the_payload_limit() {
     // Thirty items of ten bytes where a payload has a hundred: right before the map that is fine, elsewhere it is not.
     let list = |n: u32| ready(Ok::<_, Infallible>(vec!["x".repeat(9); n as usize]));
     let count = |list: Vec<String>| ready(Ok::<_, Infallible>(u32::try_from(list.len()).unwrap()));
@@ -234,7 +234,7 @@ async fn len(text: String) -> Result<u32, std::num::TryFromIntError> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn results_of_tasks_within_branches_and_maps_are_found_and_wrong_questions_are_told() {
+async fn nested_task_results_are_found_or_explained() {
     // A map within a map within a branch: each item's result by both indices, and each kind of wrong path or index.
     let list = |n: u32| ready(Ok::<_, Infallible>((0..n).collect::<Vec<_>>()));
     let sum = |list: Vec<u32>| ready(Ok::<_, Infallible>(list.iter().sum::<u32>()));

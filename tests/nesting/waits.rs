@@ -12,7 +12,7 @@ const MINUTE: Duration = Duration::from_mins(1);
 const SECOND: Duration = Duration::from_secs(1);
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_instance_that_waits_in_several_branches_tells_the_nearest_wake_up_and_wakes_for_each() {
+async fn instance_wakes_for_each_waiting_branch() {
     // Delays of 3, 1 and 2 minutes beside a wait with and one without a timeout, over a restart each time it has woken:
     // all are listed, the nearest is the status, and each ends at its own time.
     let workflow = Workflow::builder_for::<u32>("w")
@@ -62,7 +62,7 @@ async fn an_instance_that_waits_in_several_branches_tells_the_nearest_wake_up_an
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn branches_that_wait_for_one_signal_are_served_in_the_order_in_which_they_began_to_wait() {
+async fn branches_waiting_for_one_signal_are_served_in_order() {
     // The first branch is held in a task until the second waits; then both do, also over a restart, and the second gets
     // the first signal.
     let gate = Gate::new();
@@ -141,7 +141,7 @@ fn two_waits() -> Workflow<u32, u32> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_instance_that_moves_while_its_waits_are_read_is_not_taken_for_a_damaged_one() {
+async fn instance_moved_while_waits_are_read_is_not_damaged() {
     // Who asks stays behind the read of the head until one of two branches has ended, so that a branch is missing.
     let (workflow, store) = (two_waits(), Faulty::new());
     let runtime = Runtime::builder(store.store()).register(&workflow).start().await.unwrap();
@@ -161,7 +161,7 @@ async fn an_instance_that_moves_while_its_waits_are_read_is_not_taken_for_a_dama
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_instance_that_an_earlier_owner_moves_while_it_is_taken_up_is_not_set_aside() {
+async fn instance_moved_during_activation_is_not_quarantined() {
     // Two runtimes on one store, as for a moment after a runtime was dropped: while the second one takes the instance up and
     // has read its head, the first one ends a branch.
     let (workflow, store) = (two_waits(), MemoryStore::new());

@@ -134,7 +134,7 @@ async fn a_start_that_loses_a_race_applies_its_policy_again() {
 }
 
 #[tokio::test]
-async fn a_start_that_loses_a_race_to_another_definition_is_a_mismatch() {
+async fn start_losing_to_another_definition_is_a_mismatch() {
     // As above, but the rival's workflow has another node.
     let (mine, theirs) = (Bench::new(workflow()), Workflow::builder("race").then("other", double).build().unwrap());
     let rival = rival_start(&Bench::new(theirs.clone())).await;
@@ -205,7 +205,7 @@ async fn a_start_with_unknown_outcome_is_repeated_and_is_fresh() {
 }
 
 #[tokio::test]
-async fn a_repeated_start_says_by_no_effects_that_the_instance_is_to_be_taken_up() {
+async fn repeated_start_has_no_effects_and_asks_to_load() {
     // As above, a second later: the instance may have moved on, so nothing is to be done but to resume it as after a crash,
     // which runs the first task that nobody has been told of yet.
     let mut bench = Bench::new(workflow());

@@ -46,7 +46,7 @@ async fn resuming_what_is_not_there_finds_nothing() {
 }
 
 #[tokio::test]
-async fn resuming_with_another_definition_is_refused_and_leaves_the_instance_as_it_is() {
+async fn resume_with_other_definition_is_refused_untouched() {
     // The same workflow with one node less is asked to resume; the stored bytes are compared.
     let bench = Bench::new(workflow());
     bench.start(3).await;
@@ -59,7 +59,7 @@ async fn resuming_with_another_definition_is_refused_and_leaves_the_instance_as_
 }
 
 #[tokio::test]
-async fn resuming_goes_on_with_the_input_then_the_last_result_then_the_payload() {
+async fn resume_continues_with_input_result_then_payload() {
     // At each place of the chain the instance is read back from the store, as after a crash.
     let mut bench = Bench::new(workflow());
     bench.start(3).await;
@@ -106,7 +106,7 @@ async fn resuming_an_ended_run_tells_how_it_ended() {
 }
 
 #[tokio::test]
-async fn resuming_a_paused_instance_tells_who_paused_it_and_goes_on_after_the_pause() {
+async fn resume_of_paused_names_the_pauser_and_continues_later() {
     // Paused while its task was with the executor, whose process then died.
     let bench = Bench::new(workflow());
     bench.start(3).await;
@@ -130,7 +130,7 @@ async fn resuming_a_quarantined_instance_tells_why() {
 }
 
 #[tokio::test]
-async fn there_is_no_input_to_go_on_with_when_paused_or_ended_or_not_read() {
+async fn resume_has_no_input_when_paused_ended_or_unread() {
     // The same instance, its input in a row of its own: read without its rows, paused, ended.
     let long = Workflow::builder("long").then("first", async |s: String| Ok::<_, Infallible>(s)).build().unwrap();
     let bench = Bench::new(long);
@@ -180,7 +180,7 @@ async fn finalizing_an_ended_run_does_nothing() {
 }
 
 #[tokio::test]
-async fn finalizing_is_one_commit_and_tells_where_it_leaves_the_instance() {
+async fn finalizing_commits_once_and_returns_the_status() {
     // Each ending on a fresh instance: the status it gives is the stored one, the transition number grows by one.
     let codes =
         [StatusCode::Waiting, StatusCode::Failed, StatusCode::Cancelled, StatusCode::Paused, StatusCode::InProgress];
@@ -198,7 +198,7 @@ async fn finalizing_is_one_commit_and_tells_where_it_leaves_the_instance() {
 }
 
 #[tokio::test]
-async fn a_task_error_after_the_last_retry_fails_and_keeps_every_finished_result() {
+async fn failure_after_last_retry_keeps_finished_results() {
     // The second task fails for good; the first one's result is still there.
     let bench = Bench::new(Workflow::builder("two").then("one", double).then("two", double).build().unwrap());
     bench.start(3).await;

@@ -24,7 +24,7 @@ async fn output(bench: &Polling) -> Option<SignalOutcome<u64>> {
 }
 
 #[tokio::test]
-async fn the_last_ten_thousand_signal_ids_are_remembered_also_after_a_restart() {
+async fn last_10_000_signal_ids_survive_a_restart() {
     // 10,000 signals are buffered; repeats of the first and the last are ignored, read back from the store or not. One more
     // makes the first forgotten, so that its id is new.
     let workflow = Workflow::builder_for::<u64>("many").wait_for_signal::<u64>("a", "first");
@@ -54,7 +54,7 @@ async fn the_last_ten_thousand_signal_ids_are_remembered_also_after_a_restart() 
 }
 
 #[tokio::test]
-async fn ids_of_consumed_signals_are_looked_up_one_by_one_and_the_oldest_is_forgotten() {
+async fn consumed_signal_ids_are_looked_up_singly() {
     // 10,002 signals are consumed as they come, and the instance is read back for each, which then knows no id by itself.
     let mut chain = Workflow::builder_for::<u64>("many").wait_for_signal::<u64>("first", "go");
     for n in 0..10_003 {
@@ -84,7 +84,7 @@ async fn ids_of_consumed_signals_are_looked_up_one_by_one_and_the_oldest_is_forg
 }
 
 #[tokio::test]
-async fn a_wait_of_no_time_takes_what_is_buffered_and_else_times_out_at_once() {
+async fn zero_timeout_wait_takes_buffered_or_times_out() {
     // The signal comes while the task runs, a second before its end; then the same without the signal.
     for (sent, expected) in [(true, SignalOutcome::Received(5)), (false, SignalOutcome::TimedOut)] {
         let mut bench = polling(Duration::ZERO);
@@ -99,7 +99,7 @@ async fn a_wait_of_no_time_takes_what_is_buffered_and_else_times_out_at_once() {
 }
 
 #[tokio::test]
-async fn a_signal_that_came_in_time_wins_at_unpause_also_for_a_wait_of_no_time() {
+async fn signal_in_time_wins_at_unpause_for_zero_timeout() {
     // As above, but the task ends in a pause: the wait is entered paused, where no signal is consumed. A signal that came
     // before the wait's deadline must win over its timeout at unpause.
     for timeout in [Duration::from_secs(1), Duration::ZERO] {
@@ -118,7 +118,7 @@ async fn a_signal_that_came_in_time_wins_at_unpause_also_for_a_wait_of_no_time()
 }
 
 #[tokio::test]
-async fn a_buffered_signal_is_taken_although_the_wall_clock_was_set_back() {
+async fn buffered_signal_is_consumed_after_clock_set_back() {
     // The signal is buffered, then the clock goes back a minute, then a wait of ten seconds begins: the signal is there
     // before the wait is, whatever the clock says, and one that is sent now must not overtake it.
     let mut bench = polling(Duration::from_secs(10));

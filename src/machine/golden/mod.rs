@@ -185,7 +185,7 @@ fn no_golden_file_is_forgotten() {
 }
 
 #[test]
-fn every_stored_snapshot_reads_to_what_it_was_and_is_written_the_same_again() {
+fn golden_snapshots_read_and_write_unchanged() {
     for (format, fixture) in
         FORMATS.into_iter().flat_map(|format| fixtures_of(format).into_iter().map(move |one| (format, one)))
     {

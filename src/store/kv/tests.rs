@@ -194,7 +194,7 @@ fn an_instance_that_is_written_again_is_not_read_again() {
 
 /// Method: a write fails before or after it was done, and the instance is then written by who knows which it was.
 #[test]
-fn after_a_failed_write_conditions_are_held_against_what_is_stored() {
+fn failed_write_leaves_conditions_to_stored_state() {
     for fails in [1, 2] {
         let store = KvStore::over(Failing::default());
         let (mut writes, insert) = Writes::start("one");
