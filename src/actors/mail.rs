@@ -1,4 +1,4 @@
-//! What is sent to instances, and what they answer.
+//! The messages to instances, and the errors they answer with.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,27 +18,27 @@ use crate::status::Status;
 use crate::store::StoreError;
 use crate::time::Timestamp;
 
-/// Everything an instance actor handles.
+/// A message to an instance actor.
 pub(super) enum InstanceMessage {
-    /// The first message: take up the instance.
+    /// The first message to a new actor: activate the instance.
     Load,
-    /// The same, to an actor whose last instance has left.
+    /// `Load` for an idle actor, whose last instance has left.
     Adopt(Box<State>),
-    /// Sent through the registry, which counts it.
+    /// Mail, sent through the registry, which counts it.
     Mail(Mail),
     /// Every write of this run up to this transition is durable.
     Committed { run: RunId, seq: u64 },
-    /// Results that wait for a later commit have waited long enough.
+    /// The oldest deferred result has waited long enough.
     WriteDeferred,
-    /// A write was not committed, or may not have been: nothing in memory is to be trusted.
+    /// A write was not committed, or may not have been: the state in memory is not to be trusted.
     NotCommitted { run: RunId, error: CommitError },
 }
 
-/// What the registry takes to an instance, awake or not.
+/// Mail that the registry sends to an instance, active or parked.
 pub(crate) enum Mail {
-    /// Be awake; if there was nothing to talk to before, look again.
+    /// Activate the instance; if the actor had nothing to load before, load again.
     TakeUp,
-    /// Some time is up. Its place among the wake-ups under way is given back when this is handled.
+    /// A timer is due. Dropping the permit frees one of the 256 wake-ups in flight.
     Wake { _place: OwnedSemaphorePermit },
     /// A signal.
     Signal { signal: Box<SignalMail>, reply: Reply },
@@ -48,23 +48,23 @@ pub(crate) enum Mail {
     Pause { reason: Arc<str>, by: Arc<str>, reply: Reply },
     /// End the pause.
     Unpause { reply: Reply },
-    /// Let a failed instance go on.
+    /// Continue a failed instance.
     Retry { deadline: Option<Duration>, reply: Reply },
-    /// Let a quarantined instance go on.
+    /// Continue a quarantined instance.
     Release { reply: Reply },
-    /// Delete the instance, which must have ended or be set aside.
+    /// Delete the instance, which must have ended or be quarantined.
     Delete { reply: Reply },
-    /// Start a new run in place of what is there.
+    /// Start a new run in place of the present one.
     Replace(Box<Replacement>),
     /// An attempt got its slot.
     Started { run: RunId, ticket: Ticket, serial: Serial, at: Timestamp },
-    /// An attempt was taken back.
+    /// An attempt was withdrawn before it started.
     Withdrawn { run: RunId, ticket: Ticket },
     /// An attempt ended.
     Finished { run: RunId, ticket: Ticket, serial: Serial, outcome: Outcome },
-    /// The actor of this run died too often: set the instance aside, if it still has that run.
+    /// The actor of this run panicked too often: quarantine the instance, if it still has that run.
     SetAside { run: Option<RunId>, reason: Arc<str> },
-    /// The runtime shuts down: finish what is being written, and go.
+    /// The runtime shuts down: finish the writes in flight, and leave.
     Stop,
 }
 
@@ -73,15 +73,15 @@ pub(crate) struct SignalMail {
     pub(crate) name: Arc<str>,
     pub(crate) id: Arc<str>,
     pub(crate) payload: Bytes,
-    /// The id of the codec the payload is in.
+    /// The id of the payload's codec.
     pub(crate) codec: u8,
-    /// What the definition that runs must agree with.
+    /// The signal type of the caller, which the instance's definition must match.
     pub(crate) payload_type: SignalType,
-    /// Whether it is refused unless something waits for it.
+    /// True if the signal is refused unless a wait accepts it now.
     pub(crate) if_awaited: bool,
 }
 
-/// A start that terminates what is there. The actor that made the new run durable takes it up.
+/// A start that terminates the present run. The actor that commits the new run activates it.
 pub(crate) struct Replacement {
     pub(crate) definition: Arc<Definition>,
     pub(crate) new: NewRun,
@@ -89,7 +89,7 @@ pub(crate) struct Replacement {
     pub(crate) _place: Place,
 }
 
-/// A caller's place in an instance's bounded queue, and its share of the bytes that may be under way.
+/// A caller's place in an instance's bounded queue, and its share of the payload bytes in flight.
 pub(crate) struct Place {
     _queue: OwnedSemaphorePermit,
     _payload: PayloadShare,
@@ -101,7 +101,7 @@ impl Place {
     }
 }
 
-/// Where an answer goes, and the caller's place in the instance's bounded queue until then.
+/// The receiver of an answer, and the caller's place in the instance's bounded queue until then.
 pub(crate) struct Reply {
     pub(crate) sender: oneshot::Sender<Result<(), MailError>>,
     pub(crate) _place: Place,
@@ -109,17 +109,17 @@ pub(crate) struct Reply {
 
 impl Reply {
     pub(super) fn send(self, answer: Result<(), MailError>) {
-        // Whoever asked may have gone; the answer is durable all the same.
+        // The caller may have gone; the answer is durable all the same.
         let _ = self.sender.send(answer);
     }
 }
 
-/// Why an instance did not do what it was asked.
+/// The reason why an instance did not do what was requested.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum MailError {
-    /// It was not sent.
+    /// The mail was not sent: this limit is reached.
     Busy(Bound),
-    /// The runtime is shutting down, and it was not sent.
+    /// The mail was not sent: the runtime is shutting down.
     Closing,
     NotFound,
     Refused {
@@ -129,24 +129,24 @@ pub(crate) enum MailError {
     Quarantined(Status),
     NotQuarantined(Status),
     Damaged(Damaged),
-    /// It has not ended.
+    /// The instance has not ended.
     NotTerminal(Status),
     NotRegistered(DefinitionHash),
-    /// The newer definition has no place for it.
+    /// The newer definition has no place for the instance, for this reason.
     Unplaced(String),
     UnknownCodec(u8),
     /// The payload must be in the codec with this id.
     OtherCodec(u8),
-    /// The definition has no such signal, or another type for it.
+    /// The definition has no such signal, or declares another type for it.
     Signal(SignalError),
-    /// Whether it was done is unknown.
+    /// The store failed: the outcome is unknown.
     Store(StoreError),
-    /// Something else wrote to the instance: nothing was done, and it may be asked again.
+    /// Another writer changed the instance: nothing was done, and the request may be repeated.
     Fenced,
 }
 
 impl MailError {
-    /// Whether what is in the store is not known.
+    /// Returns true if the state in the store is not known.
     pub(super) fn is_unsettled(&self) -> bool {
         matches!(self, Self::Store(_) | Self::Fenced)
     }

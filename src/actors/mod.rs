@@ -1,20 +1,22 @@
-//! The only code that names ractor: every awake instance is a supervised actor.
+//! The only code that names ractor: every active instance is a supervised actor.
 //!
 //! ```text
-//! root                 supervises the three below; a child that ends is noticed, never ignored
+//! root                 supervises the three below; never ignores the end of a child
 //!  +- persistence  1   batches writes, commits them on a thread of its own, answers
 //!  +- timers       1   a window of the nearest wake-ups over the store's due index; wakes, never decides
 //!  +- shard        16  parents only: spawn instances, count their panics
-//!      +- instance     one per awake instance: its snapshot, and what waits for its commits
+//!      +- instance     one per active instance: its snapshot, and what waits for its commits
 //! ```
 //!
-//! Beside them, not actors: [`registry`] (who is awake), [`submissions`] (writes on their way to persistence, and the answers on
-//! theirs back), [`payloads`] (how many bytes of callers are under way), [`waiters`] (who waits for a result or watches),
-//! [`recovery`] (takes up what is in progress) and its [`backlog`] (what is known by id), [`pruner`] (deletes what has ended), [`upgrades`] (what goes on with a newer
-//! definition), [`hub`] (what they all share).
+//! Beside them, not actors: [`registry`] (the active instances), [`submissions`] (writes on their
+//! way to persistence, and the results on their way back), [`payloads`] (payload bytes of callers
+//! in flight), [`waiters`] (callers that wait for a result or watch a status), [`recovery`]
+//! (activates what is in progress) and its [`backlog`] (instances known by id), [`pruner`] (deletes
+//! ended instances), [`upgrades`] (upgrades to newer definitions), [`hub`] (the state that all of
+//! them share).
 //!
-//! Calls point down only (instance to persistence); everything sideways or up is a cast. User code never runs in a
-//! handler.
+//! Calls point down only (instance to persistence); everything sideways or up is a cast. User code
+//! never runs in a handler.
 
 mod backlog;
 mod hub;

@@ -1,4 +1,4 @@
-//! What an awake instance asks for once it is durable: tasks that run or stop, a wake-up.
+//! The effects of an active instance, once they are durable: tasks to start or stop, a wake-up.
 
 use std::sync::Arc;
 
@@ -10,7 +10,7 @@ use crate::limits::PayloadLimits;
 use crate::machine::{Effect, Run, Ticket};
 
 impl Live {
-    /// The outcome of an attempt need not be kept any more.
+    /// Lets the executor drop the result of an attempt.
     pub(super) fn forget(&self, run: RunId, ticket: Ticket) {
         self.hub.running().executor.forget(&AttemptKey { run, ..self.key(ticket) });
     }
@@ -29,25 +29,29 @@ impl Live {
                 Effect::Ended => self.log_end(),
                 Effect::Quarantine { reason } => self.to_quarantine = Some(reason),
             }
-            // A map hands out up to 100,000 attempts at once, or stops them: other actors need the thread as well.
+            // A map starts or stops up to 100,000 attempts at once: yield to other actors on this
+            // thread.
             tokio::task::consume_budget().await;
         }
     }
 
-    /// Logs the end of a run, and what it leaves unread: acknowledged signals that no wait will ever take.
+    /// Logs the end of a run, with the signals that it leaves unread: acknowledged, but no wait
+    /// took them.
     fn log_end(&self) {
         let (instance, unread) = (self.snapshot.instance(), self.snapshot.buffered_signals());
         if unread.is_empty() {
             tracing::debug!(%instance, "an instance has ended");
         } else {
-            tracing::warn!(%instance, ?unread, "an instance has ended with signals that nothing has waited for");
+            tracing::warn!(%instance, ?unread, "an instance has ended with signals that no wait has taken");
         }
     }
 
-    /// Hands an attempt to the executor, with what it is still to be given from the store.
+    /// Submits an attempt to the executor, after reading the parts of its input that are only in
+    /// the store.
     async fn submit(&mut self, mut run: Run) {
         let (store, names) = (self.hub.persistence().store(), self.definition.program());
-        // Rare, and large as a future: only what was taken up from the store has anything to read.
+        // Boxed, since the future is large and rarely needed: only a loaded instance has parts to
+        // be read.
         let filled = if run.value.unread().is_empty() {
             Ok(())
         } else {

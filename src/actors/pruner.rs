@@ -1,8 +1,9 @@
-//! Deletes what has ended long enough ago. Without a retention to keep there is none.
+//! Deletes instances whose retention is over. Runs only if a retention is set.
 //!
-//! It looks into the index of ends once a second, and deletes in small batches through the persistence actor, like any other
-//! caller: whoever else wants to write is in the same commit. Past the instances' actors, since each delete names the
-//! transition it is of: a new run, a retry or a quarantine that came first wins, and the delete is refused.
+//! Reads the index of ended runs once a second, and deletes in small batches through the
+//! persistence actor, like any other caller: other writes share the commit. Bypasses the instances'
+//! actors, since each delete names the version that it deletes: a new run, a retry or a quarantine
+//! that comes first wins, and the delete is refused.
 
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -19,21 +20,25 @@ use crate::status::StatusCode;
 use crate::store::{StoreError, Write};
 use crate::time::Timestamp;
 
-/// Instances deleted in one commit. Enough to keep up with instances that do nothing but start and end.
+/// Instances deleted in one commit. Enough to keep up with instances that only start and end.
 const BATCH: usize = 512;
-/// Time between two looks when nothing was left to delete.
+/// The time between two reads of the index when nothing is left to delete.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
-/// The first and the longest wait after the store has failed.
+/// The first and the longest delay after the store has failed.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
 
-/// How long instances are kept after their run has ended, with their results: for ever, unless it says otherwise.
+/// The time for which instances are kept after their run has ended, with their results: for ever,
+/// unless set.
 ///
-/// They are deleted within about a second after their time, in the background, in small batches; a backlog takes longer. Ids of
-/// deleted instances are free again. With a short time a result may be gone before whoever waits for it has read it, and a start with [`ConflictPolicy::UseExisting`](crate::ConflictPolicy::UseExisting) finds nothing to use: keep
-/// instances for longer than anybody asks for them. Time is the wall clock's, as for delays.
+/// An instance is deleted within about a second after that time, in the background, in small
+/// batches; a backlog takes longer. Its id is free again. With a short time a result may be deleted
+/// before a waiting caller has read it, and a start with
+/// [`ConflictPolicy::UseExisting`](crate::ConflictPolicy::UseExisting) finds nothing to use: keep
+/// instances for longer than any caller asks for them. Times are of the wall clock, as for delays.
 ///
-/// Quarantined instances are never deleted by this, nor are runs that ended before their end was recorded with its time:
-/// see [`Runtime::list`](crate::Runtime::list) and [`Runtime::delete`](crate::Runtime::delete).
+/// Never deletes quarantined instances, nor runs that ended before the time of their end was
+/// recorded: see [`Runtime::list`](crate::Runtime::list) and
+/// [`Runtime::delete`](crate::Runtime::delete).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Retention {
     completed: Option<Duration>,
@@ -42,30 +47,30 @@ pub struct Retention {
 }
 
 impl Retention {
-    /// Everything is kept for ever.
+    /// Returns a retention that keeps everything for ever.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// How long completed instances are kept; zero is allowed.
+    /// Sets the time for which completed instances are kept; zero is allowed.
     pub fn completed(mut self, kept: Duration) -> Self {
         self.completed = Some(kept);
         self
     }
 
-    /// How long failed instances are kept; zero is allowed.
+    /// Sets the time for which failed instances are kept; zero is allowed.
     pub fn failed(mut self, kept: Duration) -> Self {
         self.failed = Some(kept);
         self
     }
 
-    /// How long cancelled instances are kept; zero is allowed.
+    /// Sets the time for which cancelled instances are kept; zero is allowed.
     pub fn cancelled(mut self, kept: Duration) -> Self {
         self.cancelled = Some(kept);
         self
     }
 
-    /// Whether anything is ever deleted.
+    /// Returns true if anything is ever deleted.
     pub(super) fn is_limited(&self) -> bool {
         self.limits().next().is_some()
     }
@@ -110,7 +115,7 @@ pub(super) async fn run(hub: Weak<Hub>, retention: Retention) {
     }
 }
 
-/// Deletes everything that is due now, batch by batch.
+/// Deletes everything that is due now, in batches.
 async fn prune(hub: &Arc<Hub>, retention: &Retention) -> Result<(), StoreError> {
     for (status, kept) in retention.limits() {
         let mut after = None;
@@ -127,15 +132,15 @@ async fn prune(hub: &Arc<Hub>, retention: &Retention) -> Result<(), StoreError> 
 
 type End = (Timestamp, InstanceId);
 
-/// What was due of one page of the index.
+/// The result of deleting one page of the index.
 struct Batch {
-    /// The last end that was deleted; none if nothing was due.
+    /// The last end that was due; `None` if nothing was due.
     last: Option<End>,
-    /// Whether there may be more.
+    /// True if there may be more.
     more: bool,
 }
 
-/// Deletes one batch of what is due behind `after`.
+/// Deletes one batch of the due instances after `after`.
 async fn prune_some(
     hub: &Arc<Hub>,
     status: StatusCode,
@@ -143,11 +148,11 @@ async fn prune_some(
     after: Option<&End>,
 ) -> Result<Batch, StoreError> {
     let now = hub.clock.now();
-    // What ended in this very moment is due if it is kept for no time at all.
+    // With a retention of zero, an instance that ended in this very microsecond is due.
     let before = now.before(kept).after(Duration::from_micros(1));
     let mut ends = hub.store.ended(status, before, after, BATCH).await?;
     let more = ends.len() == BATCH;
-    // A time that the clock cannot go back by ends at the epoch, where something may have ended.
+    // `before` saturates at the epoch, where runs may have ended that are not due yet.
     ends.retain(|(at, _)| at.after(kept) <= now);
     let mut writes = Vec::with_capacity(ends.len());
     let mut unread = None;
@@ -155,7 +160,7 @@ async fn prune_some(
         match delete_at(hub, status, end).await {
             Ok(write) => writes.extend(write),
             Err(error) => {
-                // It holds up no other one, and is looked at again with the next look.
+                // Does not hold up other instances, and is tried again in the next round.
                 tracing::warn!(instance = %end.1, %error, "an instance that has ended could not be read");
                 unread = Some(error);
             }
@@ -174,7 +179,7 @@ async fn prune_some(
         outcome = outcome.and(done.unwrap_or_else(|error| Err(StoreError::Transient(Cause::of(error)))));
     }
     if !ends.is_empty() {
-        // Also after a failure: some may be gone.
+        // Also after a failure: some may be deleted.
         hub.persistence().sweep();
     }
     outcome?;
@@ -182,7 +187,7 @@ async fn prune_some(
     Ok(Batch { more: more && last.is_some(), last })
 }
 
-/// The write that deletes an instance; none if it does not stand any more where it was listed.
+/// Returns the write that deletes an instance; `None` if it has changed since it was listed.
 async fn delete_at(hub: &Hub, status: StatusCode, (at, instance): &End) -> Result<Option<Write>, StoreError> {
     let Some(loaded) = hub.store.load(instance).await? else { return Ok(None) };
     let index = HeadIndex::of_head(instance, &loaded.head).ok();
@@ -198,7 +203,7 @@ async fn delete(hub: &Hub, write: Write) -> Result<(), StoreError> {
             hub.waiters.tell(&instance);
             Ok(())
         }
-        // It has moved on meanwhile.
+        // The instance has changed meanwhile.
         Err(CommitError::Conflict(_)) => Ok(()),
         Err(CommitError::Store(error)) => Err(error),
     }

@@ -1,12 +1,14 @@
-//! Takes up what is in progress and not awake. Instances are durable rows until there is room for them.
+//! Activates instances in progress that are parked. Until there is room for them
+//! they are only durable rows.
 //!
 //! ```text
-//! start, failure of the store ──> list everything in progress ──┐
-//! no room, moved, not readable ──> the backlog, by id ──────────┴─> in line for room ──> awake
+//! start, failure of the store ──────> list everything in progress ──┐
+//! no room, conflict, read failure ──> the backlog, by id ───────────┴─> in line for room ──> active
 //! ```
 //!
-//! Only a start and a failure that the persistence actor saw concern everyone: then all instances in progress are listed, wake-ups
-//! read again and listeners told. An instance that cannot be read is its own affair.
+//! Only a start, and a failure that the persistence actor saw, concern all instances: then all
+//! those in progress are listed, all wake-ups read again and all subscribers notified. An instance
+//! that cannot be read concerns no other.
 
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -24,12 +26,12 @@ use crate::store::StoreError;
 
 /// Instances read from the status index at once.
 const PAGE: usize = 1_000;
-/// Instances that stand in line for room at once, of those listed and of those in the backlog.
+/// The most instances in line for room: of those listed, and again of those in the backlog.
 const IN_LINE_MAX: usize = 64;
-/// The shortest time between two rounds, and the longest while the store fails again and again.
+/// The shortest time between two rounds, and the longest while the store keeps failing.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
 
-/// Starts what runs until the runtime is gone.
+/// Starts the tasks of recovery, which run until the runtime is gone.
 pub(super) fn spawn(hub: &Arc<Hub>) {
     hub.list.notify_one();
     tokio::spawn(heed_failures(Arc::downgrade(hub)));
@@ -37,7 +39,8 @@ pub(super) fn spawn(hub: &Arc<Hub>) {
     tokio::spawn(work_off(Arc::downgrade(hub)));
 }
 
-/// After a failure of the store: wake-ups that were on their way may be lost, and listeners not told. Waits for no room.
+/// Handles failures of the store: wake-ups in flight and notifications may be lost. Never waits for
+/// room.
 async fn heed_failures(hub: Weak<Hub>) {
     let mut pause = PAUSE.0;
     loop {
@@ -60,7 +63,7 @@ async fn heed_failures(hub: Weak<Hub>) {
     }
 }
 
-/// Takes up everything in progress, each time that is asked for.
+/// Activates everything in progress, each time that is requested.
 async fn list(hub: Weak<Hub>) {
     let line = Arc::new(Semaphore::new(IN_LINE_MAX));
     let mut pause = PAUSE.0;
@@ -83,7 +86,7 @@ async fn list(hub: Weak<Hub>) {
     }
 }
 
-/// Takes up what is in the backlog, as it comes.
+/// Activates the instances in the backlog, as they arrive.
 async fn work_off(hub: Weak<Hub>) {
     let line = Arc::new(Semaphore::new(IN_LINE_MAX));
     loop {
@@ -110,7 +113,7 @@ async fn sleep_until(until: Option<tokio::time::Instant>) {
     }
 }
 
-/// Takes up an instance, or lets it stand in line for room.
+/// Activates an instance, or puts it in line for room.
 async fn take_up(hub: &Arc<Hub>, line: &Arc<Semaphore>, instance: &InstanceId) {
     let in_line = tokio::select! {
         // Never closed.
@@ -156,8 +159,9 @@ async fn take_up_those_of(
     }
 }
 
-/// Whether an instance in progress has nothing to do before its next attempt is due: then the due index has it, and the timers
-/// wake it. What cannot be read is taken up, so that its actor sees to that.
+/// Returns true if an instance in progress has nothing to do before its next attempt is due: then
+/// it is in the due index, and the timers wake it. False if it cannot be read, so that its actor
+/// handles the error.
 async fn waits_for_its_time(hub: &Hub, instance: &InstanceId) -> bool {
     let Ok(Some(loaded)) = hub.store.load(instance).await else { return false };
     HeadIndex::of_head(instance, &loaded.head).is_ok_and(|index| index.due.is_some())

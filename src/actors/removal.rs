@@ -1,4 +1,4 @@
-//! How a run loses its place: it is replaced by a new one, deleted, or set aside.
+//! The ends of a stored run other than its own: replacement, deletion, quarantine.
 
 use std::sync::Arc;
 
@@ -18,13 +18,14 @@ use crate::status::Status;
 use crate::store::{Change, Condition, Version, Write};
 
 impl State {
-    /// Starts the new run in place of what is there, and takes it up. False if that failed, or may have.
+    /// Starts the new run in place of the present one, and activates it. Returns false if that
+    /// failed, or may have.
     pub(super) async fn replace(&mut self, myself: &ActorRef<InstanceMessage>, replacement: Replacement) -> bool {
         let Replacement { definition, new, reply, _place } = replacement;
         let started = start_in_place(&self.hub, &definition, new).await;
         let answer = match started {
             Ok((snapshot, effects)) => {
-                // Without effects, an earlier try had gone through.
+                // Without effects, an earlier try of the same start was committed.
                 let activation = if effects.is_empty() {
                     Activation::Load
                 } else {
@@ -44,12 +45,13 @@ impl State {
             }
         };
         let is_replaced = answer.is_ok();
-        // Whoever asked may have gone; the new run is durable all the same.
+        // The caller may have gone; the new run is durable all the same.
         let _ = reply.send(answer);
         is_replaced
     }
 
-    /// Deletes the instance, if it has ended or is set aside, and answers once that is durable.
+    /// Deletes the instance if it has ended or is quarantined, and answers once the delete is
+    /// durable.
     pub(super) async fn delete(&mut self, reply: Reply) {
         let answer = match delete_instance(self.hub.persistence(), &self.id).await {
             Ok(_) => {
@@ -73,10 +75,11 @@ impl State {
         reply.send(answer);
     }
 
-    /// Lets go of what is in memory of a deleted instance. A start of its id that comes meanwhile waits in the mailbox.
+    /// Drops all that memory holds of a deleted instance. A start of its id that arrives meanwhile
+    /// waits in the mailbox.
     fn deleted(&mut self) {
         let hub = &self.hub;
-        // One that was set aside has left a wake-up behind, which a new run would inherit.
+        // A quarantined instance has left a wake-up, which a new run would inherit.
         hub.stop_attempts(&self.id);
         hub.arm(&self.id, Wake { at: None, stored: true });
         hub.upgrades.forget(&self.id);
@@ -88,9 +91,10 @@ impl State {
 }
 
 impl State {
-    /// Sets the instance aside, whose actor of this run died too often. False if there is nothing to be set aside.
+    /// Quarantines the instance, whose actor of this run panicked too often. Returns false if there
+    /// is nothing to quarantine.
     pub(super) async fn set_aside(&mut self, run: Option<RunId>, reason: &str) -> bool {
-        // The actor that died may have died before it told.
+        // The actor may have panicked before it notified.
         self.hub.waiters.tell(&self.id);
         let gone = match quarantine_run(&self.hub, &self.id, run, reason).await {
             Ok(false) => return false,
@@ -122,8 +126,9 @@ async fn start_in_place(
     }
 }
 
-/// Sets an instance aside whose actor died, once everything that it submitted is settled: where it stands then. `run` is
-/// that of the actor, if it had one; another run has done nothing wrong. False if there was nothing to be set aside.
+/// Quarantines an instance whose actor panicked, at the version that is stored after all its writes
+/// are settled. `run` is the run of that actor, if it had loaded one; another run is not at fault.
+/// Returns false if there is nothing to quarantine.
 async fn quarantine_run(
     hub: &Arc<Hub>,
     id: &InstanceId,
@@ -138,14 +143,14 @@ async fn quarantine_run(
             return Ok(false);
         }
         match quarantine(hub, id, reason, seen).await {
-            // Another writer has moved it meanwhile.
+            // Another writer has changed the instance meanwhile.
             Err(CommitError::Conflict(_)) => {}
             done => return done.map(|()| true),
         }
     }
 }
 
-/// Writes the quarantine record beside the head, if the instance is still what was seen.
+/// Writes the quarantine record beside the head, if the instance is still at version `seen`.
 pub(super) async fn quarantine(
     hub: &Arc<Hub>,
     id: &InstanceId,

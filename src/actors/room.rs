@@ -1,15 +1,15 @@
-//! Room for actors: so many places, and two lines for them.
+//! Room for actors: a fixed number of places, and two lines that wait for them.
 //!
-//! Callers stand in one line, the runtime in the other: wake-ups, instances that are taken up, acknowledged starts. A place that
-//! is given back goes to the two in turn, so that neither keeps the other waiting, however many stand in it. Within a line it is
-//! first come, first served. A semaphore has one line only.
+//! Callers stand in one line, the runtime in the other: wake-ups, activations, acknowledged starts.
+//! Places that come free go to the two lines in turn, so that neither starves the other, however
+//! long it is. Within a line, first come is first served. A semaphore has one line only.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::oneshot;
 
-/// Which line to stand in.
+/// A line that waits for room.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Line {
     Callers,
@@ -19,9 +19,9 @@ pub(super) enum Line {
 #[derive(Clone)]
 pub(super) struct Room(Arc<Mutex<Places>>);
 
-/// A place for one actor; given back when it is dropped.
+/// A place for one actor. Comes free when it is dropped.
 pub(super) struct Resident {
-    /// None once it has been handed on.
+    /// `None` after the place was handed on.
     room: Option<Room>,
 }
 
@@ -29,22 +29,22 @@ struct Places {
     free: usize,
     callers: Waiting,
     runtime: Waiting,
-    /// The line that gets the next place, if anybody stands in it.
+    /// The line that gets the next place, if it is not empty.
     turn: Line,
 }
 
 #[derive(Default)]
 struct Waiting {
     senders: VecDeque<oneshot::Sender<Resident>>,
-    /// How many there may be before those that have given up are cleared away.
+    /// The length at which senders that have given up are removed.
     clear_at: usize,
 }
 
-/// The fewest that are cleared away.
+/// The least length at which senders that have given up are removed.
 const CLEAR_MIN: usize = 64;
 
 impl Waiting {
-    /// Those that have given up are at most as many as those that wait, but for a few.
+    /// Adds a sender. Keeps at most as many senders that have given up as waiting ones, plus a few.
     fn push(&mut self, sender: oneshot::Sender<Resident>) {
         if self.senders.len() >= self.clear_at.max(CLEAR_MIN) {
             self.senders.retain(|sender| !sender.is_closed());
@@ -62,7 +62,7 @@ impl Places {
         }
     }
 
-    /// Takes whoever gets the next place.
+    /// Takes the sender that gets the next place.
     fn next(&mut self) -> Option<oneshot::Sender<Resident>> {
         let turn = self.turn;
         let other = turn.other();
@@ -93,14 +93,14 @@ impl Room {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A place, if one is free: then nobody waits for it.
+    /// Takes a place if one is free, in which case both lines are empty.
     pub(super) fn try_take(&self) -> Option<Resident> {
         let mut places = self.lock();
         places.free = places.free.checked_sub(1)?;
         Some(Resident { room: Some(self.clone()) })
     }
 
-    /// A place, as soon as there is one. Whoever drops this while it waits has left the line.
+    /// Takes a place, as soon as there is one. A caller that drops this future leaves the line.
     pub(super) async fn take(&self, line: Line) -> Option<Resident> {
         let receiver = {
             let mut places = self.lock();
@@ -112,11 +112,11 @@ impl Room {
             places.line(line).push(sender);
             receiver
         };
-        // Its sender is dropped with the room only.
+        // The sender is dropped only with the room.
         receiver.await.ok()
     }
 
-    /// Hands a place on to whoever is next.
+    /// Hands a place on to the next sender.
     fn give_back(&self) {
         let mut resident = Resident { room: Some(self.clone()) };
         loop {
@@ -131,7 +131,7 @@ impl Room {
             let Some(next) = next else { break };
             match next.send(resident) {
                 Ok(()) => return,
-                // It has given up.
+                // The receiver has given up.
                 Err(again) => resident = again,
             }
         }
@@ -153,7 +153,8 @@ mod tests {
 
     use super::*;
 
-    /// Method: one place, and two lines of callers of which some give up; the order in which the place comes round.
+    /// Method: one place and two lines; one caller gives up; checks the order in which the
+    /// place goes round.
     #[test]
     fn room_goes_to_the_two_lines_in_turn() {
         let room = Room::new(1);
@@ -164,7 +165,7 @@ mod tests {
             .enumerate()
             .collect();
         assert!(waiting.iter_mut().all(|(_, take)| take.as_mut().now_or_never().is_none()));
-        // The second of the callers.
+        // The second caller.
         drop(waiting.remove(1));
         let mut order = Vec::new();
         while !waiting.is_empty() {
@@ -184,7 +185,7 @@ mod tests {
         assert!(room.try_take().is_some());
     }
 
-    /// Method: callers stand in line and give up, ten thousand times.
+    /// Method: ten thousand callers stand in line and give up.
     #[test]
     fn callers_that_give_up_leave_nothing_in_line() {
         let room = Room::new(1);

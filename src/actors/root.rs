@@ -14,7 +14,8 @@ use crate::cause::Cause;
 use crate::executor::{Executor, Watchdog};
 use crate::lifecycle::Port as _;
 
-/// Parents of instances. Linking takes a lock of the parent, so there are several.
+/// The number of shards, the parents of instances. Linking a child locks its parent, so there are
+/// several.
 const SHARDS: usize = 16;
 
 struct Root;
@@ -28,8 +29,8 @@ impl Actor for Root {
         Ok(hub)
     }
 
-    /// Persistence, timers and shards are not expected to end before the root; without one of them the runtime cannot go
-    /// on, and says so.
+    /// Reports the end of a child. Persistence, timers and shards do not end before the root:
+    /// without one of them the runtime cannot continue.
     async fn handle_supervisor_evt(
         &self,
         _: ActorRef<()>,
@@ -61,7 +62,7 @@ pub(crate) struct Actors {
 }
 
 impl Actors {
-    /// Starts everything; recovery goes on in the background.
+    /// Starts all actors; recovery continues in the background.
     pub(crate) async fn start(parts: HubParts, retention: Retention) -> Result<Self, Cause> {
         let hub = Hub::new(parts);
         let (root, _) = Actor::spawn(None, Root, Arc::downgrade(&hub)).await.map_err(Cause::of)?;
@@ -77,7 +78,7 @@ impl Actors {
         let timers = timers::spawn(&hub, root.get_cell()).await.map_err(Cause::of)?;
         handle.sweep();
         let running = Running { executor, persistence: handle, timers };
-        // Set here only, and before anything is sent that looks at it.
+        // Set only here, before any message is sent whose handler reads it.
         let first_tick = running.timers.clone();
         let _ = hub.parts.set(running);
         first_tick.cast(TimerMessage::Tick).map_err(Cause::of)?;
@@ -94,8 +95,8 @@ impl Actors {
         &self.hub
     }
 
-    /// Stops in the order that loses nothing: tasks end or are cancelled, instances write what they have, then the store
-    /// is closed.
+    /// Stops everything in an order that loses nothing: attempts end or are cancelled, instances
+    /// write their transitions, then the store is closed.
     pub(crate) async fn shutdown(&self, grace: Duration) {
         self.hub.set_closing();
         self.hub.running().executor.close(grace).await;
@@ -104,21 +105,22 @@ impl Actors {
         self.stop_actors();
         let thread = self.persistence.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(thread) = thread {
-            // A panic of the thread was reported to the root already.
+            // A panic of the thread was already reported to the root.
             let _ = thread.await;
         }
         self.hub.persistence().store().close().await;
         drop(self.watchdog.lock().unwrap_or_else(PoisonError::into_inner).take());
     }
 
-    /// Stops everything where it is, as a crash does: what was acknowledged is durable.
+    /// Stops everything at once, as a crash does: what was acknowledged is durable.
     fn abort(&self) {
         self.hub.set_closing();
         self.hub.running().executor.stop_all();
         self.stop_actors();
     }
 
-    /// The same, whoever holds a handle; when this returns, no user code runs any more.
+    /// Stops everything as a crash does, whatever handles are held; on return no user code runs any
+    /// more.
     #[cfg(feature = "testing")]
     pub(crate) async fn crash(&self) {
         self.abort();
@@ -132,7 +134,8 @@ impl Actors {
     }
 }
 
-/// Stops what was started if the start fails or is given up half way: the thread and the store's lock would stay.
+/// Stops the started actors if the start fails or is cancelled: otherwise the thread and the
+/// store's lock would stay.
 struct Unfinished(Option<ActorRef<()>>);
 
 impl Unfinished {
@@ -150,8 +153,8 @@ impl Drop for Unfinished {
     }
 }
 
-/// Waits for the end. If the tokio runtime ends first, it drops this and so closes: nothing would ever answer callers that are
-/// on another one.
+/// Waits for the shutdown. If the tokio runtime ends first, it drops this future and so closes
+/// Everstep's: otherwise callers on another tokio runtime would wait for ever.
 async fn close_with_tokio(guard: DropGuard, closing: CancellationToken) {
     closing.cancelled().await;
     drop(guard);
@@ -169,7 +172,7 @@ mod tests {
     use crate::runtime::Health;
     use crate::{MemoryStore, Runtime};
 
-    /// Method: the timers are killed; a start is committed after that, which shows the store to be healthy.
+    /// Method: kills the timers, then commits a start, which shows that the store works.
     #[tokio::test]
     async fn loss_of_an_actor_stays_in_health_after_commits() {
         let workflow = Workflow::builder_for::<u32>("w").wait_for_signal::<u32>("wait", "go").build().unwrap();

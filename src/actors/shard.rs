@@ -1,5 +1,5 @@
-//! A parent of instances: spawns nothing itself, but notices when one of its children dies, and lets a successor reload,
-//! or sets the instance aside when that happens too often.
+//! A parent of instances. Spawns nothing itself; when a child panics, it starts a successor that
+//! loads the instance again, or quarantines the instance if its actors panic too often.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Weak};
@@ -16,7 +16,7 @@ struct Shard;
 
 struct State {
     hub: Weak<Hub>,
-    /// When actors of an instance died, within the window.
+    /// The times of the panics of each instance's actors, within the window.
     panics: HashMap<InstanceId, VecDeque<Timestamp>>,
 }
 
@@ -34,7 +34,7 @@ impl Actor for Shard {
         Ok(state)
     }
 
-    /// The default would stop the shard, and with it all its children.
+    /// Handles the end of a child. The default would stop the shard, and with it all its children.
     async fn handle_supervisor_evt(
         &self,
         _: ActorRef<Self::Msg>,
@@ -45,10 +45,10 @@ impl Actor for Shard {
             && let Some(ActorPanicked { instance, run, panic }) = error.downcast_ref()
             && let Some(hub) = state.hub.upgrade()
         {
-            tracing::error!(%instance, panic, "the actor of an instance died");
+            tracing::error!(%instance, panic, "the actor of an instance failed");
             if state.too_often(&hub, instance) {
-                let panics = hub.limits.panics_max.max(1);
-                let reason = format!("its actor died {panics} times in a short while: {panic}");
+                let (panics, seconds) = (hub.limits.panics_max.max(1), hub.limits.panic_window_seconds);
+                let reason = format!("its actor failed {panics} times within {seconds} s: {panic}");
                 hub.registry.set_aside(&hub, instance, dead.get_id(), *run, reason.into());
             } else {
                 hub.registry.succeed(&hub, instance, dead.get_id());
@@ -70,7 +70,7 @@ impl State {
         }
         let too_often = panics.len() >= hub.limits.panics_max as usize;
         if too_often {
-            // Set aside, and counted anew if somebody releases it.
+            // Quarantined now; counting begins anew after a release.
             self.panics.remove(instance);
         }
         too_often

@@ -1,5 +1,5 @@
-//! Actors whose instance has left, kept for the next one: that spares making an actor and telling its shard of its end, which
-//! costs as much as several messages.
+//! Idle actors: their instance has left, and they are kept for the next one. Reuse saves making an
+//! actor and reporting its end to the shard, which costs as much as several messages.
 
 use std::sync::{Mutex, PoisonError};
 
@@ -8,10 +8,12 @@ use ractor::{ActorCell, ActorRef, MessagingErr};
 use super::instance::State;
 use super::mail::InstanceMessage;
 
-/// Spare actors of a shard. One takes some six kilobytes: those of all shards are as many as tasks run at once by default.
+/// The most idle actors of a shard. One takes some six kilobytes; all shards together have as many
+/// as tasks run at once by default.
 const SPARES_MAX: usize = 64;
 
-/// A shard, as the registry sees it, with its spare actors: an instance stays with its shard, which counts its panics.
+/// A shard and its idle actors, as the registry sees it. An instance stays with its shard, which
+/// counts its panics.
 pub(super) struct Spares {
     pub(super) shard: ActorCell,
     actors: Mutex<Vec<ActorRef<InstanceMessage>>>,
@@ -22,7 +24,7 @@ impl Spares {
         Self { shard, actors: Mutex::default() }
     }
 
-    /// Keeps an actor that has let go of its instance; false if there are enough.
+    /// Keeps an actor whose instance has left; false if there are enough.
     pub(super) fn keep(&self, actor: &ActorRef<InstanceMessage>) -> bool {
         let mut actors = self.actors.lock().unwrap_or_else(PoisonError::into_inner);
         let has_room = actors.len() < SPARES_MAX;
@@ -32,14 +34,14 @@ impl Spares {
         has_room
     }
 
-    /// Gives an instance to a spare actor, if there is one.
+    /// Assigns an instance to an idle actor; returns the state if there is none.
     pub(super) fn adopt(&self, mut state: Box<State>) -> Result<ActorRef<InstanceMessage>, Box<State>> {
         loop {
             let spare = self.actors.lock().unwrap_or_else(PoisonError::into_inner).pop();
             let Some(actor) = spare else { return Err(state) };
             match actor.cast(InstanceMessage::Adopt(state)) {
                 Ok(()) => return Ok(actor),
-                // The runtime goes down.
+                // The runtime shuts down.
                 Err(MessagingErr::SendErr(InstanceMessage::Adopt(refused))) => state = refused,
                 Err(error) => unreachable!("a local actor gives back what it does not take: {error}"),
             }

@@ -1,4 +1,5 @@
-//! Places for starts under way: what they have written is bounded by their number, as what instances queue is by theirs.
+//! Places for starts in flight. Their number bounds what starts have queued to be written, as the
+//! number of messages does for instances.
 
 use std::sync::Arc;
 
@@ -7,23 +8,24 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use super::registry::acquire;
 use crate::limits::WhenBusy;
 
-/// What a start has to wait for.
+/// The resources that a start waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum StartKind {
-    /// The store alone.
+    /// Only the store.
     New,
-    /// Room for the actor of the run that is replaced, too.
+    /// The store, and room for the actor of the run that is replaced.
     Replacement,
 }
 
-/// The places of each kind, so that no start waits for the room that replacements wait for. Clones share them.
+/// The places for each kind, so that new starts never wait for the room that replacements wait for.
+/// Clones share them.
 #[derive(Clone)]
 pub(super) struct StartPlaces {
     new: Arc<Semaphore>,
     replacements: Arc<Semaphore>,
 }
 
-/// A place among the starts of its kind; given back when it is dropped.
+/// A place among the starts of its kind. Comes free when it is dropped.
 pub(crate) struct StartPlace {
     pub(crate) kind: StartKind,
     _permit: OwnedSemaphorePermit,
@@ -34,7 +36,7 @@ impl StartPlaces {
         Self { new: Arc::new(Semaphore::new(each)), replacements: Arc::new(Semaphore::new(each)) }
     }
 
-    /// A place of this kind; none if it is not to be waited for.
+    /// Takes a place of this kind; `None` if there is none and `when_busy` says not to wait.
     pub(super) async fn take(&self, kind: StartKind, when_busy: WhenBusy) -> Option<StartPlace> {
         let places = match kind {
             StartKind::New => &self.new,

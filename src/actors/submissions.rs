@@ -1,5 +1,5 @@
-//! Writes on their way to the persistence actor, and what became of them on the way back: neither is a message each, since
-//! its thread is what everything waits for.
+//! Writes on their way to the persistence thread, and the results of their commits on the way back.
+//! Neither is one message each: that thread is the one that all instances wait for.
 //!
 //! ```text
 //! actors, callers ──submit──> Queue ──take all──> persistence thread ──a batch──> Answering ──> actors, callers
@@ -18,21 +18,22 @@ use crate::id::RunId;
 use crate::lifecycle::CommitError;
 use crate::store::{Answers, StoreError, Write};
 
+/// A write, and the receiver of its result.
 pub(super) struct Submission {
     pub(super) write: Write,
     pub(super) reply: ReplyTo,
 }
 
-/// Who is told what became of a write.
+/// The receiver of a write's result.
 pub(super) enum ReplyTo {
-    /// An instance's actor: only of the last of its writes in a batch.
+    /// An instance's actor, which gets only the result of its last write in a batch.
     Instance { actor: ActorRef<InstanceMessage>, run: RunId, seq: u64 },
-    /// Whoever waits for it.
+    /// A caller that waits.
     Caller(oneshot::Sender<Result<(), CommitError>>),
 }
 
-/// What was submitted and not taken yet, in order. Bounded by those who submit: a start has a place, and an instance that is
-/// awake writes no more than its callers' places and its attempts make it.
+/// The writes that were submitted and not taken yet, in order. Bounded by its users: a start holds
+/// a place, and an active instance writes no more than its callers' places and its attempts cause.
 #[derive(Default)]
 pub(super) struct Queue(Mutex<Queued>);
 
@@ -47,7 +48,8 @@ impl Queue {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether this is the first since all were taken, so that whoever takes them must be told.
+    /// Adds a write. Returns true if it is the first since the last `take`, so that the persistence
+    /// actor must be notified.
     pub(super) fn push(&self, submission: Submission) -> bool {
         let mut queued = self.lock();
         if queued.is_closed {
@@ -67,7 +69,7 @@ impl Queue {
         self.lock().submissions.is_empty()
     }
 
-    /// Nobody takes anything any more: who submits is told so, and who has.
+    /// Closes the queue: queued and future submissions fail with "the runtime has shut down".
     pub(super) fn close(&self) {
         let mut queued = self.lock();
         queued.is_closed = true;
@@ -79,24 +81,24 @@ impl Queue {
     }
 }
 
-/// The runtime goes down.
+/// Returns the error of a write that the runtime did not commit because it has shut down.
 pub(super) fn gone() -> CommitError {
     CommitError::Store(StoreError::Fatal("the runtime has shut down".into()))
 }
 
-/// What became of batches, in the order of their commits.
+/// The results of batches, in the order of their commits.
 pub(super) struct Answering {
     settled: Mutex<VecDeque<Settled>>,
-    /// Held by who gives answers, so that they are given in order.
+    /// Held while notifying, so that notifications keep commit order.
     turn: Mutex<()>,
-    /// Where the actors run.
+    /// The tokio runtime of the actors.
     tokio: tokio::runtime::Handle,
 }
 
 enum Settled {
-    /// A batch was committed: each write's answer.
+    /// A committed batch: the result of each write.
     Committed(Vec<ReplyTo>, Answers),
-    /// What became of these is unknown.
+    /// A failed batch: the outcome of its writes is unknown.
     Failed(Vec<ReplyTo>, CommitError),
 }
 
@@ -113,15 +115,16 @@ impl Answering {
         self.settle(Settled::Failed(replies, error));
     }
 
-    /// Answers from a task of the actors' runtime: they are woken from within then, by one wake-up from outside. A task for each
-    /// batch, since one that is there already might stand in the queue of a thread that user code blocks.
+    /// Notifies from a task of the actors' runtime, so that one wake-up crosses from the
+    /// persistence thread and the actors are woken from within. One task for each batch: an
+    /// existing task might be queued on a thread that user code blocks.
     fn settle(self: &Arc<Self>, settled: Settled) {
         self.settled.lock().unwrap_or_else(PoisonError::into_inner).push_back(settled);
         let giving = Giving(Arc::clone(self));
         self.tokio.spawn(async move { drop(giving) });
     }
 
-    /// Gives all answers there are; when this returns, they are in the mailboxes.
+    /// Sends all results that are ready; on return they are in the mailboxes.
     pub(super) fn give(&self) {
         let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
         let next = || self.settled.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
@@ -138,7 +141,8 @@ impl Answering {
     }
 }
 
-/// Gives answers when it is dropped: by the task it was made for, or with that if its runtime is gone.
+/// A guard that sends the results when it is dropped: at the end of its task, or with the task if
+/// its runtime has ended.
 struct Giving(Arc<Answering>);
 
 impl Drop for Giving {
@@ -147,8 +151,8 @@ impl Drop for Giving {
     }
 }
 
-/// Tells everyone what became of their write; an instance's actor of the last one that was committed, and of each that
-/// was not.
+/// Sends each write's result: to an instance's actor, only its last committed write and each that
+/// failed.
 fn answer(replies: Vec<ReplyTo>, answers: Answers) {
     let mut committed: HashMap<ActorId, ReplyTo, RandomState> = HashMap::default();
     for (reply, answer) in replies.into_iter().zip(answers) {
@@ -167,7 +171,7 @@ fn answer(replies: Vec<ReplyTo>, answers: Answers) {
 impl ReplyTo {
     pub(super) fn send(self, answer: Result<(), CommitError>) {
         match self {
-            // An actor or a caller that is gone meanwhile needs no answer: what is durable stays so.
+            // An actor or a caller that has gone needs no answer: a durable write stays durable.
             Self::Caller(sender) => drop(sender.send(answer)),
             Self::Instance { actor, run, seq } => {
                 let message = match answer {

@@ -1,16 +1,18 @@
-//! Wakes instances when they are due. Wakes only: what is due is decided by the machine, by the clock.
+//! Wakes instances when they are due. Only wakes: the machine decides by the clock what is due.
 //!
-//! In memory is a [`Window`] of the nearest wake-ups; those behind it are in the store's due index and read when it runs low. So a
-//! hundred thousand parked instances cost no memory here, and nothing is lost with the process.
+//! A [`Window`] holds the nearest wake-ups in memory; later ones are in the store's due index and
+//! are read when the window runs low. So a hundred thousand parked instances cost no memory here,
+//! and no wake-up is lost in a crash.
 //!
 //! ```text
-//!                awake ──────────────────────────> woken at once
+//!                active ─────────────────────────> woken at once
 //! window ── due ┤
-//!                asleep ── room? ── yes ─────────> woken at once
+//!                parked ── room? ── yes ─────────> woken at once
 //!                            └───── no ── a line ─ woken when there is room
 //! ```
 //!
-//! Instances that are awake never wait behind those for which there is no room: their deadlines may be what makes room.
+//! Active instances never wait for parked ones that find no room: their deadlines may be what makes
+//! room.
 
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -28,26 +30,29 @@ use crate::machine::Wake;
 use crate::panic::caught;
 use crate::time::Timestamp;
 
-/// The longest sleep: the wall clock may be set meanwhile.
+/// The longest sleep before the clock is read again: the wall clock may be set meanwhile.
 const SLEEP_MAX: Duration = Duration::from_secs(1);
-/// Wake-ups that were sent and are not handled: more would only be actors that wait for a thread, where those that have left
-/// can be used again.
+/// The most wake-ups that were sent and are not handled yet. More would only be actors that wait
+/// for a thread, instead of idle actors that are used again.
 const UNDER_WAY_MAX: u32 = 256;
-/// Those among them that wait for room. Further ones stay in the window.
+/// The most wake-ups in flight that wait for room. Further ones stay in the window.
 const IN_LINE_MAX: usize = 64;
-/// How long to wait when the store could not be read.
+/// The delay after the store could not be read.
 const RETRY_AFTER: Duration = Duration::from_millis(20);
 
 pub(super) enum TimerMessage {
-    /// Wake an instance at this time instead of the one before.
+    /// Wake an instance at this time, which replaces the previous one.
     Arm { instance: InstanceId, wake: Wake },
-    /// Wake an instance that was just started, if it has not asked for something newer: see [`Window::arm_fresh`].
+    /// Wake an instance that was just started, unless it has an earlier wake-up: see
+    /// [`Window::arm_fresh`].
     ArmFresh { instance: InstanceId, wake: Wake },
-    /// Something may be due, or the window be low. The first comes from the root, when everything is there.
+    /// Wake-ups may be due, or the window may be low. The root sends the first one, after it has
+    /// started everything.
     Tick,
-    /// The same, when a pause is over.
+    /// `Tick` at the end of a pause.
     Rested,
-    /// The store has failed: wake-ups on their way may be lost, so the due index is read from the start again.
+    /// The store has failed: wake-ups in flight may be lost, so the due index is read again from
+    /// its start.
     Reset,
 }
 
@@ -57,13 +62,13 @@ pub(super) struct State {
     hub: Weak<Hub>,
     clock: Arc<dyn Clock>,
     window: Window,
-    /// Places for wake-ups under way.
+    /// Permits for wake-ups in flight.
     places: Arc<Semaphore>,
-    /// Places for those among them that wait for room.
+    /// Permits for wake-ups in flight that wait for room.
     line: Arc<Semaphore>,
-    /// Whether `Rested` is on its way, because the last tick could not do all it should.
+    /// True while `Rested` is scheduled, because the last tick could not do all its work.
     resting: bool,
-    /// When to tick next, for the sleeper.
+    /// The time of the next tick, for the sleeper.
     alarm: watch::Sender<Option<Timestamp>>,
 }
 
@@ -81,7 +86,7 @@ pub(super) async fn spawn(hub: &Arc<Hub>, root: ActorCell) -> Result<ActorRef<Ti
     Ok(Actor::spawn_linked(None, Timers, state, root).await?.0)
 }
 
-/// Sleeps until the alarm and ticks; ends with the actor.
+/// Sends `Tick` at each alarm; ends with the actor.
 async fn sleeper(clock: Arc<dyn Clock>, mut alarm: watch::Receiver<Option<Timestamp>>, timers: ActorRef<TimerMessage>) {
     loop {
         let next = *alarm.borrow_and_update();
@@ -113,7 +118,7 @@ impl Actor for Timers {
         let (clock, alarm) = (Arc::clone(&state.clock), state.alarm.subscribe());
         tokio::spawn(async move {
             while let Err(panic) = caught(sleeper(Arc::clone(&clock), alarm.clone(), myself.clone())).await {
-                tracing::error!(panic, "the clock of the timers failed; trying again");
+                tracing::error!(panic, "the sleeper of the timers failed; trying again");
                 tokio::time::sleep(RETRY_AFTER).await;
             }
         });
@@ -128,7 +133,7 @@ impl Actor for Timers {
     ) -> Result<(), ActorProcessingErr> {
         let ticked = matches!(message, TimerMessage::Tick);
         if let Err(panic) = caught(state.handle(message, &myself)).await {
-            // Whatever it was about to wake is in the store.
+            // The wake-ups that were being sent are in the store.
             tracing::error!(panic, "the timers failed; reading all wake-ups again");
             state.window.reset();
             state.rest(&myself, Fired::All);
@@ -137,7 +142,8 @@ impl Actor for Timers {
         state.alarm.send_if_modified(|set| {
             let changed = *set != alarm;
             *set = alarm;
-            // After a tick the sleeper waits for this, even if it is the same.
+            // After a tick the sleeper waits for a change, so it is notified even if the alarm is
+            // equal.
             changed || ticked
         });
         Ok(())
@@ -147,7 +153,7 @@ impl Actor for Timers {
 enum Fired {
     All,
     Some,
-    /// As many are under way as may be.
+    /// The limit of wake-ups in flight is reached.
     Enough,
 }
 
@@ -165,7 +171,8 @@ impl State {
         }
     }
 
-    /// When to tick next: at once if the window is low, or nothing would ever tick for what is behind the horizon.
+    /// Returns the time of the next tick: at once if the window is low, since otherwise no tick
+    /// would ever come for wake-ups beyond the horizon.
     fn next_alarm(&self) -> Option<Timestamp> {
         if self.resting {
             return None;
@@ -176,8 +183,9 @@ impl State {
         self.lanes().filter_map(|source| self.window.next(source)).min()
     }
 
-    /// Where wake-ups may be taken from, in this order. Rows are of instances that sleep, but for paused ones that run: those
-    /// that find no room are set apart, so that each is looked at once, until more of them may stand in line.
+    /// Returns the sources that wake-ups may be taken from, in this order. `Stored` rows are of
+    /// parked instances, or of paused ones with running attempts. Rows that find no room move to
+    /// `Waiting`, so that each is tried once, and are taken again when the line is free.
     fn lanes(&self) -> impl Iterator<Item = Source> + use<> {
         let (is_line_free, is_crowded) = (self.line.available_permits() > 0, self.window.is_crowded());
         let may_take = move |source: &Source| match source {
@@ -188,7 +196,7 @@ impl State {
         [Source::Resident, Source::Waiting, Source::Stored].into_iter().filter(may_take)
     }
 
-    /// Reads what is missing, and wakes what is due.
+    /// Fills the window and wakes instances that are due.
     async fn tick(&mut self, myself: &ActorRef<TimerMessage>) {
         let Some(hub) = self.hub.upgrade() else { return };
         let read = self.resting || self.refill(&hub).await;
@@ -201,22 +209,24 @@ impl State {
         }
     }
 
-    /// Ticks again later: when half of those under way are handled, or after a pause.
+    /// Schedules another tick: when half of the wake-ups in flight are handled, or after a delay.
     fn rest(&mut self, myself: &ActorRef<TimerMessage>, fired: Fired) {
         self.resting = true;
         let (places, myself) = (Arc::clone(&self.places), myself.clone());
         tokio::spawn(async move {
             match fired {
-                // Not one by one: each tick costs more than a wake-up. Never closed.
+                // Not one by one: each tick costs more than a wake-up. The semaphore is never
+                // closed.
                 Fired::Enough => drop(places.acquire_many(UNDER_WAY_MAX / 2).await),
                 Fired::All | Fired::Some => tokio::time::sleep(RETRY_AFTER).await,
             }
-            // Refused only while the runtime goes down.
+            // Refused only while the runtime shuts down.
             let _ = myself.cast(TimerMessage::Rested);
         });
     }
 
-    /// Reads on in the due index when the window is low; false if that failed and must be tried again.
+    /// Reads the next rows of the due index while the window is low; false if a read failed and
+    /// must be tried again.
     async fn refill(&mut self, hub: &Hub) -> bool {
         while self.window.is_low() {
             match hub.store.due(self.window.read_to(), self.window.page_rows()).await {
@@ -242,7 +252,7 @@ impl State {
                         tokio::spawn(async move {
                             hub.send(&due.1, wake).await;
                             drop(in_line);
-                            // Refused only while the runtime goes down.
+                            // Refused only while the runtime shuts down.
                             let _ = myself.cast(TimerMessage::Tick);
                         });
                     }

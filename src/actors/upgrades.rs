@@ -1,4 +1,5 @@
-//! Instances of older definitions that registered ones take over, and those that found no place.
+//! The upgrades from older definitions to registered ones, and the instances that could not be
+//! upgraded.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -6,10 +7,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use crate::definition::{Definition, TakeOver};
 use crate::id::{DefinitionHash, InstanceId};
 
-/// Instances listed; there may be more.
+/// The most instances that are listed; there may be more.
 const UNPLACED_MAX: usize = 1_000;
 
-/// By the older definition's hash, which is not registered: what takes its instances over.
+/// The upgrades, by the hash of the older definition, which is not registered.
 pub(crate) type TakeOvers = HashMap<DefinitionHash, (Arc<Definition>, TakeOver)>;
 
 pub(crate) struct Upgrades {
@@ -17,16 +18,17 @@ pub(crate) struct Upgrades {
     unplaced: Mutex<BTreeMap<InstanceId, Unplaced>>,
 }
 
-/// An instance that is left as it is: of an older definition, and the newer one has no place for it; or with a record that a newer
-/// version of this crate wrote.
+/// An instance that is left as it is: one of an older definition for which the newer one has no
+/// place, or one with a record that a newer version of this crate wrote.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Unplaced {
     /// The instance.
     pub instance: InstanceId,
-    /// The older definition it stays on; none if it is of a newer version of this crate.
+    /// The older definition that the instance stays on; `None` if a newer version of this crate
+    /// wrote it.
     pub definition: Option<DefinitionHash>,
-    /// Why it is left.
+    /// The reason.
     pub why: String,
 }
 
@@ -50,12 +52,12 @@ impl Upgrades {
         }
     }
 
-    /// Forgets an instance that was placed, deleted or replaced meanwhile.
+    /// Removes an instance that was upgraded, deleted or replaced meanwhile.
     pub(super) fn forget(&self, instance: &InstanceId) {
         self.unplaced.lock().unwrap_or_else(PoisonError::into_inner).remove(instance);
     }
 
-    /// Those that were found so far, at most 1,000.
+    /// Returns the instances found so far, at most 1,000.
     pub(crate) fn unplaced(&self) -> Vec<Unplaced> {
         self.unplaced.lock().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
     }

@@ -1,7 +1,9 @@
-//! Who waits for a result or watches a status. They live beside the registry and keep nobody awake.
+//! The callers that wait for a result or watch a status, kept beside the registry. They keep no
+//! instance active.
 //!
-//! They are told that something may have changed, not what: what is so, they read from the store, where it is durable. But
-//! the end of a run is given to them as it was committed, so that nobody reads back what was just written.
+//! Subscribers are notified that something may have changed, and read from the store what is
+//! durable. Only the end of a run is sent to them as it was committed, so that it is not read back at
+//! once.
 
 use std::sync::Arc;
 
@@ -12,7 +14,7 @@ use tokio::sync::watch;
 use crate::id::{InstanceId, RunId};
 use crate::machine::Snapshot;
 
-/// The durable end of a run, if that is known.
+/// The durable end of a run, if that is the news.
 type News = Option<Arc<Snapshot>>;
 
 type Channels = DashMap<InstanceId, watch::Sender<News>, RandomState>;
@@ -22,10 +24,10 @@ pub(super) struct Waiters {
     channels: Arc<Channels>,
 }
 
-/// One listener; the channel goes with the last.
+/// One subscriber of an instance. The last one to be dropped removes the channel.
 pub(crate) struct Subscription {
     instance: InstanceId,
-    /// Taken when it is dropped.
+    /// `None` only during the drop.
     receiver: Option<watch::Receiver<News>>,
     channels: Arc<Channels>,
 }
@@ -38,28 +40,30 @@ impl Waiters {
         Subscription { instance: instance.clone(), receiver, channels: Arc::clone(&self.channels) }
     }
 
-    /// Tells the listeners of an instance, if there are any, that they must look.
+    /// Notifies the subscribers of an instance that its state may have changed.
     pub(super) fn tell(&self, instance: &InstanceId) {
         if let Some(channel) = self.channels.get(instance) {
             channel.send_replace(None);
         }
     }
 
-    /// Tells the listeners of an instance, if there are any, that its run has ended, durably.
+    /// Sends the durable end of a run to the subscribers of its instance.
     pub(super) fn tell_end(&self, snapshot: &Snapshot) {
         if let Some(channel) = self.channels.get(snapshot.instance()) {
             channel.send_replace(Some(Arc::new(snapshot.clone())));
         }
     }
 
-    /// Tells those who count on an actor to tell them more that it has left: behind the end of the run, or not.
+    /// Notifies the subscribers of an instance that its actor has left. Keeps the end of the run as
+    /// the news if the run is over.
     pub(super) fn tell_left(&self, instance: &InstanceId, is_over: bool) {
         if let Some(channel) = self.channels.get(instance) {
             channel.send_modify(|news| drop(news.take_if(|_| !is_over)));
         }
     }
 
-    /// Tells everyone: after a failure of the store nobody knows who would have been told.
+    /// Notifies all subscribers: after a failure of the store, any of them may have missed a
+    /// change.
     pub(super) fn tell_all(&self) {
         for channel in self.channels.iter() {
             channel.send_replace(None);
@@ -68,19 +72,19 @@ impl Waiters {
 }
 
 impl Subscription {
-    /// Waits until something may have changed since this was last called; coalesces.
+    /// Waits until something may have changed since the last call; several changes count as one.
     pub(crate) async fn changed(&mut self) {
         let changed = match self.receiver.as_mut() {
             Some(receiver) => receiver.changed().await,
             None => return,
         };
         if changed.is_err() {
-            // The channel lives as long as its listeners: this is not reached.
+            // Never reached: the channel lives as long as its subscribers.
             std::future::pending::<()>().await;
         }
     }
 
-    /// The end of this run, if that is what was told last.
+    /// Returns the end of this run, if it is the latest news.
     pub(crate) fn end_of(&self, run: RunId) -> Option<Arc<Snapshot>> {
         let news = self.receiver.as_ref()?.borrow().clone();
         news.filter(|snapshot| snapshot.run() == run)

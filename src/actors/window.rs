@@ -1,15 +1,17 @@
-//! The wake-ups in memory: the nearest rows of the due index, and those of instances whose tasks run, which have no row.
+//! The wake-ups in memory: the nearest rows of the due index, and those of instances with running
+//! attempts, which have no row.
 //!
-//! Pure: it names no store, no clock and no actor. The timers read and wake; this says what to read and whom to wake.
+//! Pure: it names no store, no clock and no actor. The timers read the store and wake instances;
+//! the window says which rows and which instances.
 //!
 //! ```text
 //!        now            read to
 //!   ------|---in memory----|---in the store only------->
 //! ```
 //!
-//! Every row of the due index is in memory or behind `read_to`, except for wake-ups that were taken and are on their way. After
-//! a failure of the store neither is known, so [`Window::reset`] forgets all rows: a window that kept them would be too full
-//! to read those that it has lost.
+//! Every row of the due index is in memory or after `read_to`, except for wake-ups that were taken
+//! and are in flight. After a failure of the store neither is certain, so [`Window::reset`] forgets
+//! all rows: a window that kept them would be too full to read those that it has lost.
 
 use std::collections::{BTreeSet, HashMap};
 
@@ -17,17 +19,17 @@ use crate::id::InstanceId;
 use crate::machine::Wake;
 use crate::time::Timestamp;
 
-/// When an instance is to be woken, as the due index orders them.
+/// A wake-up time and its instance, as the due index orders them.
 pub(super) type Due = (Timestamp, InstanceId);
 
-/// Where a wake-up comes from.
+/// The origin of a wake-up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Source {
-    /// A row of the due index: the instance sleeps, or is about to.
+    /// A row of the due index: the instance is parked, or about to be.
     Stored,
-    /// An instance whose tasks run, which has no row.
+    /// An instance with running attempts, which has no row.
     Resident,
-    /// A row that was due while there was no room for its instance.
+    /// A row that was due when there was no room for its instance.
     Waiting,
 }
 
@@ -35,20 +37,20 @@ pub(super) struct Window {
     rows_max: usize,
     /// The nearest rows of the due index, at most twice `rows_max`.
     stored: BTreeSet<Due>,
-    /// Wake-ups of instances whose tasks run. Bounded by how many may be awake.
+    /// Wake-ups of instances with running attempts. Bounded by the limit of active instances.
     resident: BTreeSet<Due>,
-    /// Rows that were due, for whose instances there was no room. At most `rows_max`, and those that were resident.
+    /// Due rows whose instances found no room. At most `rows_max`, plus those that were `Resident`.
     waiting: BTreeSet<Due>,
-    /// All of them by instance.
+    /// All wake-ups by instance.
     times: HashMap<InstanceId, (Timestamp, Source)>,
-    /// Rows of the due index up to here were read; `None` is before the first.
+    /// The last row of the due index that was read; `None` before the first.
     read_to: Option<Due>,
-    /// Whether there may be rows behind that.
+    /// True if there may be rows after `read_to`.
     more: bool,
 }
 
 impl Window {
-    /// Returns an empty window that knows nothing of the due index.
+    /// Returns an empty window that has read no rows.
     pub(super) fn new(rows_max: usize) -> Self {
         Self {
             rows_max,
@@ -61,7 +63,7 @@ impl Window {
         }
     }
 
-    /// Forgets every row of the due index, so that it is read from the start again.
+    /// Forgets every row of the due index, so that it is read again from its start.
     pub(super) fn reset(&mut self) {
         self.stored.clear();
         self.waiting.clear();
@@ -69,7 +71,7 @@ impl Window {
         (self.read_to, self.more) = (None, true);
     }
 
-    /// Wakes an instance at this time instead of the one before.
+    /// Sets the wake-up of an instance, which replaces the previous one.
     pub(super) fn arm(&mut self, instance: InstanceId, Wake { at, stored }: Wake) {
         self.disarm(&instance);
         let Some(at) = at else { return };
@@ -81,37 +83,40 @@ impl Window {
         self.shrink();
     }
 
-    /// Wakes an instance that was just started. An earlier time that is known stays, a later one does not: it may be of a run
-    /// that was deleted.
+    /// Sets the wake-up of an instance that was just started. Keeps an earlier time that is known;
+    /// replaces a later one, since it may belong to a run that was deleted.
     pub(super) fn arm_fresh(&mut self, instance: InstanceId, wake: Wake) {
         if wake.at.is_some_and(|at| self.is_news(&instance, at)) {
             self.arm(instance, wake);
         }
     }
 
-    /// Whether the due index should be read on, from [`read_to`](Self::read_to).
+    /// Returns true if more of the due index should be read, from [`read_to`](Self::read_to).
     pub(super) fn is_low(&self) -> bool {
         self.more && self.stored.len() + self.waiting.len() < self.rows_max / 2
     }
 
-    /// The last row of the due index that was read; `None` if it is to be read from the start.
+    /// Returns the last row of the due index that was read; `None` if it is to be read from its
+    /// start.
     pub(super) fn read_to(&self) -> Option<&Due> {
         self.read_to.as_ref()
     }
 
-    /// How many rows to read at once.
+    /// Returns the number of rows to read at once.
     pub(super) fn page_rows(&self) -> usize {
         self.rows_max
     }
 
-    /// Takes in the rows that follow [`read_to`](Self::read_to), [`page_rows`](Self::page_rows) of them, or all there are.
+    /// Adds the rows that follow [`read_to`](Self::read_to): [`page_rows`](Self::page_rows) of
+    /// them, or all that are left.
     pub(super) fn fill(&mut self, page: Vec<Due>) {
         self.more = page.len() == self.rows_max;
         if let Some(last) = page.last() {
             self.read_to = Some(last.clone());
         }
         for due in page {
-            // Of two times the earlier one counts: either may be out of date, and waking too early does no harm.
+            // The earlier of two times counts: either may be out of date, and waking too early does
+            // no harm.
             if self.is_news(&due.1, due.0) {
                 self.disarm(&due.1);
                 self.insert(due, Source::Stored);
@@ -119,24 +124,24 @@ impl Window {
         }
     }
 
-    /// When the next wake-up from there is due.
+    /// Returns the time of the next wake-up from this source.
     pub(super) fn next(&self, source: Source) -> Option<Timestamp> {
         self.of(source).first().map(|(at, _)| *at)
     }
 
-    /// Takes the next wake-up from there that is due.
+    /// Takes the next wake-up from this source, if it is due.
     pub(super) fn take(&mut self, source: Source, now: Timestamp) -> Option<Due> {
         let due = self.of(source).first().filter(|(at, _)| *at <= now).cloned()?;
         self.disarm(&due.1);
         Some(due)
     }
 
-    /// Puts back a wake-up of an instance that is asleep, for which there was no room.
+    /// Puts back the wake-up of a parked instance that found no room.
     pub(super) fn put_back(&mut self, due: Due) {
         self.insert(due, Source::Waiting);
     }
 
-    /// Whether so many rows wait for room that no more may be taken.
+    /// Returns true if so many rows wait for room that no more may be taken.
     pub(super) fn is_crowded(&self) -> bool {
         self.waiting.len() >= self.rows_max
     }
@@ -176,7 +181,7 @@ impl Window {
         }
     }
 
-    /// Forgets the farthest rows when there are too many, and draws the horizon in before them.
+    /// Forgets the latest rows when there are too many, and moves the horizon before them.
     fn shrink(&mut self) {
         if self.stored.len() <= 2 * self.rows_max {
             return;
@@ -186,7 +191,7 @@ impl Window {
             self.times.remove(&instance);
         }
         let kept_to = self.stored.last().cloned();
-        // Never forward: rows between the two were not read.
+        // Never forward: rows between the two times were not read.
         self.read_to = if self.more { kept_to.min(self.read_to.take()) } else { kept_to };
         self.more = true;
     }

@@ -1,4 +1,5 @@
-//! What of an awake instance is not durable yet, and what waits for that.
+//! The transitions of an active instance that are not durable yet, and the effects and answers that
+//! wait for them.
 //!
 //! ```text
 //! transition ──may be deferred──> unwritten ──the next one that may not, or some time──┐
@@ -13,20 +14,21 @@ use crate::limits::{DEFERRED_FOR, DEFERRED_RESULTS_MAX};
 use crate::machine::{Effect, Event, Refusal, Ticket};
 use crate::status::Status;
 
-/// Transitions that are being written, all in one write.
+/// Transitions in one write that is in flight.
 pub(super) struct Pending {
     pub(super) seq: u64,
     pub(super) effects: Vec<Effect>,
     answers: Vec<(Reply, Result<(), MailError>)>,
     status: Status,
-    /// The attempt whose outcome the last of them records.
+    /// The attempt whose result the last transition records.
     recorded: Option<Ticket>,
-    /// Those whose outcomes the others record.
+    /// The attempts whose results the other transitions record.
     deferred: Vec<Ticket>,
 }
 
 impl Live {
-    /// Moves the instance by one event. What comes of that waits for its commit, unless it may be deferred.
+    /// Applies one event. Effects and answers wait for its commit, unless the transition may be
+    /// deferred.
     pub(super) async fn step(&mut self, event: Event, reply: Option<Reply>, recorded: Option<Ticket>) {
         let setting = setting(&self.hub, &self.definition);
         let Moved { deferrable, refused, effects } = match self.unwritten.apply(&setting, &mut self.snapshot, event) {
@@ -43,7 +45,7 @@ impl Live {
         }
         if self.unwritten.is_empty() {
             self.forget_with_pending(recorded);
-            // Nothing to write; the effects still wait for what they were computed from.
+            // Nothing to write; the effects still wait for the transitions they were computed from.
             match self.pending.back_mut() {
                 Some(pending) => pending.effects.extend(effects),
                 None => self.perform(effects).await,
@@ -54,7 +56,8 @@ impl Live {
         self.answer(reply, refused);
     }
 
-    /// An outcome that changed nothing: it was reported before, and that may not be durable yet.
+    /// Forgets an attempt whose result changed nothing, after the writes in flight: the same result
+    /// was reported before, and may not be durable yet.
     pub(super) fn forget_with_pending(&mut self, recorded: Option<Ticket>) {
         let Some(ticket) = recorded else { return };
         match self.pending.back_mut() {
@@ -64,14 +67,15 @@ impl Live {
         }
     }
 
-    /// Whether one more result may wait for a later commit, if what led to it up to this transition is durable.
+    /// Returns true if one more result may wait for a later commit: there is room, and the
+    /// transition that it builds on is durable.
     fn may_defer(&self, builds_on: u64) -> bool {
         let being_written: usize = self.pending.iter().map(|pending| pending.deferred.len()).sum();
         let has_room = self.deferred.len() + being_written < DEFERRED_RESULTS_MAX && !self.unwritten.is_large();
         has_room && builds_on <= self.durable
     }
 
-    /// The first result that waits asks for a commit in case that nothing else does.
+    /// Schedules a write of the deferred results, in case that no other event causes one.
     fn ask_to_write_in_time(&mut self) {
         if self.is_reminded {
             return;
@@ -80,18 +84,18 @@ impl Live {
         let (time, actor) = (self.hub.clock.sleep(DEFERRED_FOR), self.actor.clone());
         self.hub.tokio.spawn(async move {
             time.await;
-            // It may have left: then it has written everything.
+            // An actor that has left has written everything.
             let _ = actor.cast(InstanceMessage::WriteDeferred);
         });
     }
 
-    /// Some time has passed since the first result waited.
+    /// Writes the deferred results: the oldest has waited long enough.
     pub(super) fn write_in_time(&mut self) {
         self.is_reminded = false;
         self.write_deferred();
     }
 
-    /// Submits what waits for a later commit.
+    /// Submits the deferred transitions.
     pub(super) fn write_deferred(&mut self) {
         if !self.unwritten.is_empty() {
             self.write(Vec::new(), None);
@@ -108,7 +112,7 @@ impl Live {
         self.pending.push_back(Pending { seq, effects, answers, status, recorded, deferred });
     }
 
-    /// Answers an event once everything applied so far is durable.
+    /// Answers a request once everything applied so far is durable.
     pub(super) fn answer(&mut self, reply: Option<Reply>, refusal: Option<Refusal>) {
         let Some(reply) = reply else { return };
         self.answer_with(reply, |status| match refusal {
@@ -126,7 +130,7 @@ impl Live {
         }
     }
 
-    /// Everything up to `seq` is durable: its effects are performed, its answers given.
+    /// Performs effects and sends answers up to transition `seq`, which is durable.
     pub(super) async fn committed(&mut self, run: RunId, seq: u64) {
         if run != self.run() {
             return;
@@ -144,15 +148,15 @@ impl Live {
         }
     }
 
-    /// Ends what waits: nobody is told "done". Tasks go on; whoever takes the instance up next finds those that
-    /// something durable knows of, and stops the others.
+    /// Fails all requests that wait, since their outcome is unknown. Tasks continue: the next actor
+    /// of the instance adopts those that durable transitions started, and stops the others.
     pub(super) fn abandon(&mut self, reason: &MailError) {
         let answers = self.pending.drain(..).flat_map(|pending| pending.answers).map(|(reply, _)| reply);
         for reply in answers.chain(self.deletion.take()) {
             reply.send(Err(reason.clone()));
         }
         if let Some(replacement) = self.replacement.take() {
-            // Not tried yet: its sender sees the dropped answer and repeats it.
+            // Not tried yet: the sender sees the dropped answer and repeats the start.
             drop(replacement);
         }
         if *reason == MailError::Fenced {
@@ -160,13 +164,14 @@ impl Live {
         }
     }
 
-    /// Tells listeners that the status has changed.
+    /// Notifies subscribers of a changed status.
     pub(super) fn tell(&mut self, status: Status) {
         if self.told == status {
             return;
         }
         if self.is_over() {
-            // First: who listens from now on reads the end, which is stored, and does not count on more news.
+            // First, so that later subscribers read the end from the store and do not wait for more
+            // news.
             self.standing.works_on(None);
             self.hub.waiters.tell_end(&self.snapshot);
         } else {

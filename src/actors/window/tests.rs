@@ -1,4 +1,4 @@
-//! The window against a plain map of who is due when.
+//! Compares the window with a plain map of due instances.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -7,24 +7,25 @@ use proptest::prelude::*;
 
 use super::*;
 
-/// Instances in the model; more than the largest window holds.
+/// The instances in the model: more than the largest window holds.
 const INSTANCES: u8 = 24;
 
 #[derive(Clone, Debug)]
 enum Act {
-    /// The instance commits: it is due so much later from now on, with a row or without, or not at all.
+    /// The instance commits: it is due `after` from now, with a row or without, or is not due at
+    /// all.
     Commit { instance: u8, after: Option<u64>, stored: bool, is_fresh: bool },
     /// The oldest message to the timers arrives.
     Arrive,
     /// All messages arrive.
     ArriveAll,
-    /// Time passes, so many pages are read before a read fails, and the window wakes.
+    /// Time passes, `reads` pages are read before a read fails, and the window wakes what is due.
     Tick { seconds: u64, reads: usize },
-    /// The alarm rings until nothing is left to be done now; all reads succeed.
+    /// Ticks until nothing is left to be done now; all reads succeed.
     Settle,
-    /// A woken instance looks at the clock, and asks to be woken again.
+    /// A woken instance checks the clock, and arms its timer again.
     Handle,
-    /// The store fails: messages and wake-ups on their way are lost, and everything is looked for again.
+    /// The store fails: messages and wake-ups in flight are lost, and the window is reset.
     Fail,
 }
 
@@ -53,10 +54,10 @@ enum Message {
 struct Model {
     window: Window,
     now: u64,
-    /// When each instance is due, and whether that is a row.
+    /// The wake-up of each instance, and whether it is a row.
     truth: BTreeMap<InstanceId, (Timestamp, bool)>,
     messages: VecDeque<(InstanceId, Message)>,
-    /// Woken, and not handled yet.
+    /// Instances that were woken and have not handled it yet.
     woken: VecDeque<InstanceId>,
 }
 
@@ -87,7 +88,8 @@ impl Model {
                     None => drop(self.truth.remove(&instance)),
                 }
                 let wake = self.wake(&instance);
-                // A fresh run parks at once, with a row; whatever the timers know of its id is of a run that is gone.
+                // A fresh run is parked at once, with a row; an earlier wake-up of its id belongs
+                // to a deleted run.
                 let is_fresh = is_fresh && stored && after.is_some() && !is_known;
                 let message = if is_fresh { Message::ArmFresh(wake) } else { Message::Arm(wake) };
                 self.messages.push_back((instance, message));
@@ -111,7 +113,7 @@ impl Model {
             Act::Fail => {
                 self.messages.clear();
                 self.woken.clear();
-                // Instances whose tasks run are taken up from the status index, and ask to be woken.
+                // Recovery activates instances with running attempts, which arm their timers again.
                 let resident: Vec<_> =
                     self.truth.iter().filter(|(_, (_, stored))| !stored).map(|(id, _)| id.clone()).collect();
                 for instance in resident {
@@ -130,7 +132,7 @@ impl Model {
         }
     }
 
-    /// What is due is over when it is looked at; what is not is waited for again.
+    /// Handles a wake-up: removes the instance if it is due, otherwise arms its timer again.
     fn handle(&mut self, instance: InstanceId) {
         if self.truth.get(&instance).is_some_and(|(at, _)| at.as_micros() <= self.now) {
             self.truth.remove(&instance);
@@ -139,7 +141,7 @@ impl Model {
         self.messages.push_back((instance, Message::Arm(wake)));
     }
 
-    /// Reads at most so many pages; the next one fails.
+    /// Reads at most `reads` pages, since the next read fails, and wakes what is due.
     fn tick(&mut self, reads: usize) {
         for _ in 0..reads {
             if !self.window.is_low() {
@@ -153,7 +155,7 @@ impl Model {
         let now = Timestamp::from_micros(self.now);
         for source in ALL {
             while let Some(due) = self.window.take(source, now) {
-                // As if there were no room for some, until they are asked for again.
+                // As if some found no room, until they are taken again.
                 if source == Source::Stored && due.0.as_micros() % 3 == 0 && !self.window.is_crowded() {
                     self.window.put_back(due);
                 } else {
@@ -206,10 +208,10 @@ impl Model {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 500, failure_persistence: None, ..ProptestConfig::default() })]
 
-    /// Method: random acts in windows of 2 to 6 rows; after each one no row may be forgotten, and in the end everyone who is
-    /// due has been woken.
+    /// Method: random acts in windows of 2 to 6 rows; no row may be forgotten after any of them,
+    /// and at the end all due instances were woken.
     #[test]
-    fn every_due_row_is_in_memory_or_behind_the_horizon(rows_max in 2_usize..7, acts in vec(act(), 0..120)) {
+    fn every_due_row_is_in_memory_or_beyond_the_horizon(rows_max in 2_usize..7, acts in vec(act(), 0..120)) {
         let mut model = Model::new(rows_max);
         for act in acts {
             model.act(&act);
