@@ -17,27 +17,28 @@ use crate::machine::{Outcome, Run};
 use crate::panic::caught;
 use crate::time::Timestamp;
 
-/// Calls tasks of a definition by their node.
+/// The parts that an attempt needs besides its input. Runs tasks of one definition.
 #[derive(Clone, Debug)]
 pub struct Caller {
     /// The definition.
     pub definition: Arc<Definition>,
-    /// The services its tasks ask for.
+    /// The services that its tasks ask for.
     pub deps: Arc<Deps>,
     /// The instance's codec.
     pub codec: Codec,
-    /// The bounds on what tasks take and give.
+    /// The payload limits of task inputs and outputs.
     pub limits: PayloadLimits,
 }
 
 impl Caller {
-    /// The options of the task to run.
+    /// Returns the options of the task to run.
     pub fn options(&self, run: &Run) -> Option<&Arc<TaskOptions>> {
         self.definition.task(run.task).map(|task| &task.options)
     }
 
-    /// One attempt. The future ends with the outcome, also when user code panics; decoding the input and encoding the
-    /// output are part of it. The timeout is the caller's to keep: drop the future when it has passed.
+    /// Runs one attempt, including the decoding of its input and the encoding of its output. The
+    /// future returns the result even if user code panics. No timeout applies: the caller drops it
+    /// after `run.timeout`.
     pub fn call(
         &self,
         instance: &InstanceId,

@@ -1,32 +1,33 @@
-//! Deleting an instance: one conditional write.
+//! Deletes an instance, in one conditional write.
 
 use super::{CommitError, Found, Port, Stored, find};
 use crate::id::{InstanceId, RunId, Stamp};
 use crate::machine::Damaged;
 use crate::store::{Change, Condition, StoreError, Version, Write};
 
-/// Why an instance was not deleted.
+/// The reason why an instance was not deleted.
 #[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum DeleteError {
     /// There is no such instance.
-    #[error("there is no such instance")]
+    #[error("no such instance")]
     NotFound,
-    /// It has not ended, and is not quarantined. [`Stored::status`] says where it stands.
+    /// The instance has not ended and is not quarantined; [`Stored::status`] returns its status.
     #[error("the instance has not ended: cancel it first")]
     NotTerminal(Box<Stored>),
-    /// A newer version of this crate wrote it: only that may delete it.
+    /// A newer version of this crate wrote the instance: only that version may delete it.
     #[error(transparent)]
     Newer(Damaged),
-    /// The store failed. After a failed commit it is unknown whether the instance was deleted: try again, and take
-    /// [`DeleteError::NotFound`] for a yes.
+    /// The store failed. After a failed commit the outcome is unknown: try again, and take
+    /// [`DeleteError::NotFound`] as success.
     #[error(transparent)]
     Store(#[from] StoreError),
 }
 
-/// Deletes an instance that has ended or is quarantined: head, quarantine record and index entries in one write, the rows
-/// later ([`Store::sweep`](crate::store::Store::sweep)). Once this returns the id is free. Gives what was deleted; none if
-/// its head could not be read: then nobody knows its run, and its rows stay in the store for good.
+/// Deletes an instance that has ended or is quarantined: head, quarantine record and index entries
+/// in one write, its rows later ([`Store::sweep`](crate::store::Store::sweep)). On return the id is
+/// free. Returns the deleted instance; `None` if its head could not be read: its run is then
+/// unknown, and its rows stay in the store for ever.
 ///
 /// # Errors
 /// [`DeleteError`].
@@ -47,14 +48,15 @@ pub async fn delete_instance(port: &dyn Port, instance: &InstanceId) -> Result<O
         }
         match port.commit(deletion(instance.clone(), version)).await {
             Ok(()) => return Ok(stored),
-            // It has moved since it was read.
+            // The instance has changed since it was read.
             Err(CommitError::Conflict(_)) => {}
             Err(CommitError::Store(error)) => return Err(error.into()),
         }
     }
 }
 
-/// The write that deletes an instance as it was seen, and leaves the rows of its run, if that is known, to be swept.
+/// Returns the write that deletes an instance at version `seen`. The rows of its run, if known, are
+/// left to be swept.
 pub(crate) fn deletion(instance: InstanceId, seen: Version) -> Write {
     let run = seen.run();
     Write {

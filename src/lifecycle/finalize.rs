@@ -1,4 +1,4 @@
-//! The last event of a stretch of work.
+//! Commits the last event before a run ends, pauses or parks.
 
 use std::sync::Arc;
 
@@ -7,61 +7,62 @@ use crate::lifecycle::{CommitError, Port, step};
 use crate::machine::{Effect, Event, Outcome, Refusal, Setting, Snapshot, Ticket};
 use crate::status::Status;
 
-/// How a stretch of work ended.
+/// The last event before a run ends, pauses or parks.
 #[derive(Clone, Debug)]
 pub enum Ending {
-    /// With the last task's outcome: the workflow completes, or fails, or goes on if it was not the last after all.
+    /// The last task's result: the workflow completes or fails, or continues if the task was not
+    /// the last one after all.
     Task {
-        /// Which attempt.
+        /// The attempt.
         ticket: Ticket,
-        /// Its outcome.
+        /// The attempt's result.
         outcome: Outcome,
     },
-    /// Somebody cancelled it.
+    /// A request to cancel.
     Cancelled {
-        /// Why.
+        /// The reason.
         reason: Arc<str>,
-        /// Who.
+        /// The person or service that cancelled it.
         by: Arc<str>,
     },
-    /// Somebody paused it.
+    /// A request to pause.
     Paused {
-        /// Why.
+        /// The reason.
         reason: Arc<str>,
-        /// Who.
+        /// The person or service that paused it.
         by: Arc<str>,
     },
-    /// It is parked; that is durable already.
+    /// No event: the run is parked, durably.
     Parked,
 }
 
-/// Where a stretch of work left the instance. Durable.
+/// The durable state of the instance after its last event.
 #[derive(Clone, Debug)]
 pub struct Finalized {
     /// The status.
     pub status: Status,
-    /// What is still to be done: nothing once the run has ended.
+    /// The effects to perform now: none once the run has ended.
     pub effects: Vec<Effect>,
 }
 
-/// Why an ending was not recorded.
+/// The reason why an ending was not recorded.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum FinalizeError {
     /// The ending is not valid now.
     #[error(transparent)]
     Refused(#[from] Refusal),
-    /// It was not committed.
+    /// The write was not committed.
     #[error(transparent)]
     Commit(#[from] CommitError),
 }
 
-/// Builds the ending event, applies it, and commits it together with the last result, in one write. Does nothing to a
-/// run that has ended.
+/// Applies the event of an ending, and commits it in one write. Does nothing to a run that has
+/// ended.
 ///
 /// # Errors
-/// [`FinalizeError`]. After a store error the outcome is unknown, and the snapshot is ahead of what is known to be
-/// stored: load it again.
+/// [`FinalizeError`]. After a store error the outcome is unknown, and the snapshot may be ahead of
+/// the store: load it again.
 pub async fn finalize_execution(
     port: &dyn Port,
     setting: &Setting<'_>,

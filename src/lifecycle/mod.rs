@@ -1,19 +1,21 @@
-//! The life of an instance in steps, without actors: what the runtime calls, and what a service with a scheduler of its
-//! own can call in the runtime's place.
+//! The life of an instance in steps, without actors. The runtime calls these functions; a service
+//! with its own scheduler can call them instead.
 //!
-//! 1. [`check_existing_instance`] and [`prepare_run`]: start an instance, or find the one that is there.
-//! 2. [`prepare_resume`]: take an instance up again after a crash or a wait; [`get_resume_input`] gives the value it goes
-//!    on with.
+//! 1. [`check_existing_instance`] and [`prepare_run`]: start an instance, or find the existing one.
+//! 2. [`prepare_resume`]: load an instance after a crash or a wait; [`get_resume_input`] returns
+//!    the value it continues with.
 //! 3. [`step`]: one event, one transition; [`Caller`]: one attempt of a task.
-//! 4. [`finalize_execution`]: the last event of a stretch of work, committed, and the status it leaves.
-//! 5. [`release`]: a quarantined instance goes on. [`take_over`]: one of an older definition goes on with a newer one.
-//!    [`delete_instance`]: once it has ended, nothing of it need stay.
+//! 4. [`finalize_execution`]: the last event before a run ends, pauses or parks, committed, and the
+//!    status after it.
+//! 5. [`release`]: a quarantined instance continues. [`take_over`]: an instance of an older
+//!    definition is upgraded to a newer one. [`delete_instance`]: an ended instance is removed.
 //!
-//! Each loads, applies the machine and commits through a [`Port`]; none decides anything itself.
+//! Each of them loads, applies the machine and commits through a [`Port`]; none makes decisions
+//! itself.
 //!
-//! Whoever drives instances this way must be the only one to do so for an instance at a time; a second one is refused by
-//! the store ([`Conflict`](crate::store::Conflict)). A commit that failed with a store error is an unknown outcome: load
-//! again before going on.
+//! A scheduler must be the only one that drives an instance at a time: the store refuses the writes
+//! of a second one ([`Conflict`](crate::store::Conflict)). A commit that failed with a store error
+//! has an unknown outcome: load the instance again before its next event.
 
 mod call;
 mod delete;

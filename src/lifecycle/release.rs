@@ -1,4 +1,4 @@
-//! Letting a quarantined instance go on.
+//! Ends the quarantine of an instance.
 
 use crate::definition::Program;
 use crate::lifecycle::{CommitError, LoadError, Port, Step, Stored, fill_frames};
@@ -6,17 +6,17 @@ use crate::machine::{Damaged, Effect, Event, Setting, Snapshot, apply};
 use crate::status::Status;
 use crate::store::StoreError;
 
-/// Why an instance was not released.
+/// The reason why an instance was not released.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ReleaseError {
-    /// It is not quarantined.
+    /// The instance is not quarantined.
     #[error("the instance is not quarantined ({0})")]
     NotQuarantined(Status),
-    /// It cannot be read, so it cannot go on. Its bytes stay as they are.
+    /// The instance cannot be read, so it cannot continue. Its bytes stay as they are.
     #[error(transparent)]
     Damaged(#[from] Damaged),
-    /// It was not committed.
+    /// The write was not committed.
     #[error(transparent)]
     Commit(#[from] CommitError),
 }
@@ -30,11 +30,12 @@ impl From<LoadError> for ReleaseError {
     }
 }
 
-/// Lets a quarantined instance go on as after a restart, in one write that ends the quarantine. Deaths of the process that
-/// were counted before are forgotten. Gives its state and what is to be done now.
+/// Ends the quarantine of an instance in one write, after which it continues as after a restart.
+/// Resets its count of process crashes. Returns its state and the effects to perform now.
 ///
 /// # Errors
-/// [`ReleaseError`]; a conflict if the instance is not any more what was loaded. After a store error the outcome is unknown.
+/// [`ReleaseError`]; a conflict if the instance has changed since it was loaded. After a store
+/// error the outcome is unknown.
 pub async fn release(
     port: &dyn Port,
     setting: &Setting<'_>,

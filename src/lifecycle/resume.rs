@@ -1,4 +1,4 @@
-//! Taking an instance up again.
+//! Loads an instance to continue it.
 
 use crate::codec::Value;
 use crate::definition::Definition;
@@ -9,38 +9,39 @@ use crate::status::{Status, StatusCode};
 use crate::store::StoreError;
 use crate::time::Timestamp;
 
-/// Whether an instance can go on.
+/// The state of an instance that is to be continued.
 #[derive(Clone, Debug)]
 pub enum ResumeOutcome {
     /// There is no such instance.
     NotFound,
-    /// It has ended.
+    /// The run has ended.
     AlreadyTerminal(Status),
-    /// It is paused.
+    /// The run is paused.
     Paused(Status),
-    /// It is set aside.
+    /// The instance is quarantined.
     Quarantined(Status),
-    /// It is parked: not yet due, and nothing it waits for is there.
+    /// The instance is parked: no delay is over, and no awaited signal has arrived.
     NotReady(Status),
-    /// It goes on: apply [`Event::Resumed`](crate::machine::Event::Resumed), commit, and do what the effects say.
+    /// The instance continues: apply [`Event::Resumed`](crate::machine::Event::Resumed), commit,
+    /// and perform the effects.
     Ready {
         /// Its state.
         snapshot: Box<Snapshot>,
-        /// The value it goes on with.
+        /// The value that it continues with.
         input: Value,
     },
 }
 
-/// Why an instance could not be taken up.
+/// The reason why an instance could not be loaded to be continued.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ResumeError {
-    /// It runs on another definition. It is left as it is.
+    /// The instance runs on another definition, and is left as it is.
     #[error("the instance runs on definition {found}, not {expected}: resume it with that one")]
     DefinitionMismatch {
-        /// The definition given.
+        /// The definition that was passed.
         expected: DefinitionHash,
-        /// The definition it runs on.
+        /// The definition that the instance runs on.
         found: DefinitionHash,
     },
     /// A record is damaged.
@@ -49,7 +50,7 @@ pub enum ResumeError {
     /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// The value it would go on with is missing.
+    /// The value to continue with is missing.
     #[error(transparent)]
     Input(#[from] ResumeInputError),
 }
@@ -63,19 +64,19 @@ impl From<LoadError> for ResumeError {
     }
 }
 
-/// Why there is no value to go on with.
+/// The reason why there is no value to continue with.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ResumeInputError {
     /// The instance has ended or is paused.
     #[error("the instance is not in progress")]
     NotInProgress,
-    /// The value was not read from its row.
-    #[error("the value the instance would go on with is missing")]
+    /// The value's row was not read.
+    #[error("the value that the instance continues with is missing")]
     Missing,
 }
 
-/// Loads an instance and says whether it can go on now.
+/// Loads an instance, and returns its state if it can continue now.
 ///
 /// # Errors
 /// [`ResumeError`].
@@ -108,7 +109,8 @@ pub async fn prepare_resume(
     Ok(ResumeOutcome::Ready { snapshot: Box::new(stored.snapshot), input })
 }
 
-/// The value an instance goes on with: that of the frame that has work to do, else of the one that wakes next.
+/// Returns the value that an instance continues with: that of the frame that has work to do, or
+/// else of the frame that wakes next.
 ///
 /// # Errors
 /// [`ResumeInputError`].

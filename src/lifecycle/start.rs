@@ -1,4 +1,4 @@
-//! Starting an instance: one insert-only write behind every policy.
+//! Starts an instance, with one conditional write for every policy.
 
 use crate::codec::Value;
 use crate::definition::{Definition, Manifest, Names};
@@ -10,35 +10,37 @@ use crate::machine::{Damaged, Effect, NewRun, Setting, Snapshot, Transition, sta
 use crate::status::Status;
 use crate::store::{Condition, Conflict, Loaded, Store, StoreError, Version, Write};
 
-/// What a start does when the instance id is taken.
+/// The behaviour of a start when the instance id is taken.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum ConflictPolicy {
-    /// It is refused.
+    /// The start fails.
     #[default]
     Fail,
-    /// The instance that is there is given, with its status and, if it has completed, its output. Nothing runs.
+    /// The start returns the existing instance, with its status and, if it has completed, its
+    /// output. Nothing runs.
     UseExisting,
-    /// The old run ends and a new one takes its place, in one write. Late writes of the old run are refused, its running
-    /// tasks are cancelled, its buffered signals and requests go, and whoever waits for its result is told.
+    /// A new run replaces the old one, in one write. Late writes of the old run are refused, its
+    /// running tasks are cancelled, its buffered signals and pending requests are dropped, and
+    /// callers that wait for its result are notified.
     TerminateExisting,
 }
 
-/// Why an instance was not started.
+/// The reason why an instance was not started.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum StartError {
     /// The instance id is not valid.
     #[error(transparent)]
     Id(#[from] IdError),
-    /// The input does not encode, or is too large.
+    /// The input cannot be encoded, or is too large.
     #[error(transparent)]
     Input(#[from] crate::codec::CodecError),
     /// The id is taken, and the policy is [`ConflictPolicy::Fail`].
-    #[error("instance `{instance}` exists already ({status}): use another id or another conflict policy")]
+    #[error("instance `{instance}` already exists ({status}): use another id or another conflict policy")]
     InstanceAlreadyExists {
         /// The id.
         instance: InstanceId,
-        /// Where it stands.
+        /// The status of the existing instance.
         status: Status,
     },
     /// The id is taken by an instance of another definition.
@@ -48,14 +50,14 @@ pub enum StartError {
     DefinitionMismatch {
         /// The id.
         instance: InstanceId,
-        /// The definition that was to be started.
+        /// The definition to be started.
         expected: DefinitionHash,
-        /// The definition it runs on.
+        /// The definition that the existing instance runs on.
         found: DefinitionHash,
     },
-    /// Too many starts are under way ([`Limits::writes_queued_max`](crate::Limits::writes_queued_max)), or an instance that is
-    /// to be replaced has a bound of its own reached, and this start does not wait
-    /// ([`WhenBusy::Refuse`](crate::WhenBusy::Refuse)). Nothing was done: it may be repeated.
+    /// A limit is reached: [`Limits::writes_queued_max`](crate::Limits::writes_queued_max), or one
+    /// of the instance to be replaced, and this start does not wait
+    /// ([`WhenBusy::Refuse`](crate::WhenBusy::Refuse)). Nothing was done: repeat the start.
     #[error("busy, nothing was done: {0}")]
     Busy(Bound),
     /// The workflow was not given to [`RuntimeBuilder::register`](crate::RuntimeBuilder::register).
@@ -64,7 +66,7 @@ pub enum StartError {
         /// The workflow.
         workflow: String,
     },
-    /// The workflow has other stubs than the one that is registered, which is what would run.
+    /// The workflow has other stubs than the registered one, which is the one that would run.
     #[cfg(feature = "testing")]
     #[error(
         "workflow `{workflow}` is registered with stubs for {registered:?}, and this one has stubs for {given:?}: register \
@@ -73,23 +75,24 @@ pub enum StartError {
     OtherStubs {
         /// The workflow.
         workflow: String,
-        /// The tasks that have stubs where it was registered.
+        /// The tasks with stubs in the registered workflow.
         registered: Vec<String>,
-        /// Those that have stubs here.
+        /// The tasks with stubs in this workflow.
         given: Vec<String>,
     },
     /// The runtime is shutting down.
     #[error("the runtime is shutting down")]
     ShuttingDown,
-    /// The instance that is there cannot be read. One of a newer version is not replaced either.
+    /// The existing instance cannot be read. An instance written by a newer version of this crate
+    /// is never replaced.
     #[error(transparent)]
     Damaged(#[from] Damaged),
     /// The store could not be read, so nothing was started.
-    #[error("nothing was started, since the store could not be read: {0}")]
+    #[error("the store could not be read, nothing was started: {0}")]
     Unreadable(StoreError),
-    /// The store failed; whether the instance was started is unknown. Start it again: a second start of the same run does
-    /// no harm with [`ConflictPolicy::UseExisting`].
-    #[error("whether the instance was started is unknown: {0}")]
+    /// The store failed; the outcome is unknown. Start the instance again: with
+    /// [`ConflictPolicy::UseExisting`] a second start does no harm.
+    #[error("the outcome of the start is unknown: {0}")]
     OutcomeUnknown(StoreError),
 }
 
@@ -102,46 +105,47 @@ impl From<LoadError> for StartError {
     }
 }
 
-/// What stands where an instance is to be started.
+/// The state of the id that is to be started.
 #[derive(Clone, Debug)]
 pub enum Existing {
-    /// Nothing: the id is free.
+    /// The id is free.
     Free,
-    /// An instance to be used as it is.
+    /// The id is taken, and the existing instance is returned.
     Use(ExistingInstance<Value>),
-    /// An instance whose run is to be ended by the new one.
+    /// The id is taken, and the new run replaces the existing one.
     Terminate(Version),
 }
 
-/// An instance that was there already.
+/// An instance that existed before the start.
 #[derive(Clone, Debug)]
 pub struct ExistingInstance<O> {
     /// Its run.
     pub run: RunId,
     /// The id of its codec.
     pub codec: u8,
-    /// Where it stands.
+    /// Its status.
     pub status: Status,
     /// Its output, if it has completed.
     pub output: Option<O>,
 }
 
-/// What came of a start.
+/// The result of a start.
 #[derive(Clone, Debug)]
 pub enum PrepareRunOutcome {
     /// A new run is durable.
     Fresh {
         /// Its first snapshot.
         snapshot: Box<Snapshot>,
-        /// What to do now. Empty if an earlier try of this very start had gone through although its answer was lost: take
-        /// the instance up as after a crash then, since it may have moved on, or may even be gone.
+        /// The effects to perform now. Empty if an earlier try of the same start was committed and
+        /// its answer lost: load the instance as after a crash then, since it may have moved on or
+        /// may be deleted.
         effects: Vec<Effect>,
     },
-    /// The instance was there, and the policy is to use it.
+    /// The instance exists, and the policy is to use it.
     ExistingStatus(ExistingInstance<Value>),
 }
 
-/// Applies the policy to what is stored under the id. The input is not needed for this.
+/// Applies the policy to the instance that is stored under the id, if any. Does not need the input.
 ///
 /// # Errors
 /// [`StartError`].
@@ -155,14 +159,15 @@ pub async fn check_existing_instance(
         let Some(loaded) = port.store().load(instance).await.map_err(LoadError::from)? else {
             return Ok(Existing::Free);
         };
-        // Large as a future, and most ids are free.
+        // Boxed: the future is large, and most ids are free.
         if let Some(existing) = Box::pin(apply_policy(port, definition, instance, policy, loaded)).await? {
             return Ok(existing);
         }
     }
 }
 
-/// Applies the policy to an instance that is there. None if it was deleted or replaced while it was read.
+/// Applies the policy to a stored instance. Returns `None` if it was deleted or replaced during the
+/// read.
 async fn apply_policy(
     port: &dyn Port,
     definition: &Definition,
@@ -187,7 +192,7 @@ async fn apply_policy(
     }
     let read = stored.snapshot.clone();
     match existing_instance(port, definition, stored).await {
-        // Head and rows are read one by one.
+        // Head and rows are read one after the other, so the instance may have changed between.
         Err(StartError::Damaged(_)) if matches!(has_moved(port.store(), &read).await, Ok(true)) => Ok(None),
         existing => Ok(Some(Existing::Use(existing?))),
     }
@@ -209,7 +214,7 @@ async fn existing_instance(
     Ok(ExistingInstance { run: snapshot.run(), codec: snapshot.codec(), status, output })
 }
 
-/// The manifest of an instance's definition, if that is one that this definition takes over.
+/// Returns the manifest of the instance's definition, if that is an older one than `definition`.
 async fn older_manifest(
     store: &dyn Store,
     definition: &Definition,
@@ -228,8 +233,8 @@ fn names<'a>(definition: &'a Definition, older: Option<&'a Manifest>) -> &'a dyn
     }
 }
 
-/// Starts a run in one write, or gives the instance that is there, as `existing` and the policy say. When the write loses
-/// a race the policy is applied again.
+/// Starts a run in one write, or returns the existing instance, as `existing` and the policy say.
+/// Applies the policy again when the write conflicts.
 ///
 /// # Errors
 /// [`StartError`].
@@ -249,13 +254,14 @@ pub async fn prepare_run(
         };
         let (write, snapshot, effects) = first_write(setting, new.clone(), old);
         if old.and_then(|old| old.run()) == Some(new.run) {
-            // Found by the policy after an answer was lost: it must not end itself.
+            // The existing run is this one: an earlier commit had lost its answer. It must not
+            // replace itself.
             return Ok(PrepareRunOutcome::Fresh { snapshot, effects: Vec::new() });
         }
         match port.commit(write).await {
             Ok(()) => return Ok(PrepareRunOutcome::Fresh { snapshot, effects }),
             Err(CommitError::Store(error)) => return Err(StartError::OutcomeUnknown(error)),
-            // An earlier try went through: its run is there, or has come and gone.
+            // An earlier try was committed: its run is there, or was replaced or deleted since.
             Err(CommitError::Conflict(Conflict { found, is_over }))
                 if is_over || found.is_some_and(|(run, _)| run == new.run) =>
             {
@@ -268,9 +274,10 @@ pub async fn prepare_run(
     }
 }
 
-/// The one write that starts a run, ending the one that is there, if any.
+/// Returns the one write that starts a run, and replaces the existing one, if any.
 fn first_write(setting: &Setting<'_>, new: NewRun, old: Option<Version>) -> (Write, Box<Snapshot>, Vec<Effect>) {
-    // One that is repeated is told by its run: it is not the same write, since time has passed.
+    // A repeated start is recognized by its run id, not its stamp: its head differs, since time has
+    // passed.
     let (condition, stamp) = (old.map_or(Condition::Absent, Condition::Seen), Stamp::generate());
     let (mut snapshot, Transition { rows, effects, .. }) = start(setting, new);
     let write = write(setting.program, &mut snapshot, rows, condition, stamp);

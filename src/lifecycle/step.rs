@@ -1,4 +1,4 @@
-//! One event, one transition.
+//! Applies one event as one transition.
 
 use bytes::Bytes;
 
@@ -8,23 +8,23 @@ use crate::limits::DEFERRED_BYTES_MAX;
 use crate::machine::{Effect, Event, Refusal, RowChange, Setting, Snapshot, Transition, apply, encode_head};
 use crate::store::{Change, Condition, Version, Write};
 
-/// What one event comes to.
+/// The result of one event.
 #[derive(Clone, Debug)]
 pub struct Step {
-    /// What must be committed, if the event changed anything.
+    /// The write to commit, if the event changed anything.
     pub write: Option<Write>,
-    /// Why the event itself was refused, although time that had passed moved the instance. To be answered once the write
-    /// is durable.
+    /// The reason why the event was refused, although time that had passed changed the instance.
+    /// Answer with it once the write is durable.
     pub refused: Option<Refusal>,
-    /// What to do once the write, and every write before it, is durable; never earlier.
+    /// The effects to perform once this write and all earlier ones are durable, never before.
     pub effects: Vec<Effect>,
 }
 
-/// Moves a snapshot by one event.
+/// Applies one event to a snapshot.
 ///
 /// # Errors
-/// [`Refusal`]: the event is not valid now, and nothing changed. The refusal is computed from the snapshot, so it may be
-/// answered only once that is durable.
+/// [`Refusal`]: the event is not valid now, and nothing changed. The refusal is computed from the
+/// snapshot: answer with it only once the snapshot is durable.
 pub fn step(setting: &Setting<'_>, snapshot: &mut Snapshot, event: Event) -> Result<Step, Refusal> {
     let mut unwritten = Unwritten::default();
     let Moved { refused, effects, .. } = unwritten.apply(setting, snapshot, event)?;
@@ -39,7 +39,7 @@ impl Step {
     }
 }
 
-/// The write of a snapshot, which is what the stamp then says has left it so.
+/// Returns the write of a snapshot, and sets the snapshot's stamp to the write's.
 pub(super) fn write(
     program: &Program,
     snapshot: &mut Snapshot,
@@ -59,28 +59,30 @@ pub(super) fn write(
     }
 }
 
-/// Transitions of one instance, one after the other, that are to share a write.
+/// Successive transitions of one instance that share a write.
 #[derive(Clone, Debug, Default)]
 pub struct Unwritten {
-    /// What is stored before the first of them; none if there is nothing to write.
+    /// The stored version before the first transition; `None` if there is nothing to write.
     seen: Option<Version>,
     rows: Vec<RowChange>,
     bytes: usize,
 }
 
-/// What one event comes to, beside what is to be written.
+/// The result of one event, besides what is to be written.
 #[derive(Clone, Debug)]
 pub struct Moved {
-    /// When the effects may be performed before they are written: [`Transition::deferrable`].
+    /// The transition that must be durable before the effects may be performed ahead of their own
+    /// write: [`Transition::deferrable`].
     pub deferrable: Option<u64>,
-    /// As in [`Step`].
+    /// The reason for a refusal, as in [`Step::refused`].
     pub refused: Option<Refusal>,
-    /// What to do once everything so far is durable; never earlier, unless it may be deferred.
+    /// The effects to perform once everything so far is durable, never before unless they are
+    /// deferrable.
     pub effects: Vec<Effect>,
 }
 
 impl Unwritten {
-    /// Moves the snapshot by one more event.
+    /// Applies one more event to the snapshot.
     ///
     /// # Errors
     /// [`Refusal`], as [`step`].
@@ -95,18 +97,19 @@ impl Unwritten {
         Ok(Moved { deferrable, refused, effects })
     }
 
-    /// Whether there is nothing to write.
+    /// Returns true if there is nothing to write.
     pub fn is_empty(&self) -> bool {
         self.seen.is_none()
     }
 
-    /// Whether it holds so many bytes that they should be written.
+    /// Returns true if the rows are so large that they should be written now.
     pub fn is_large(&self) -> bool {
         self.bytes > DEFERRED_BYTES_MAX
     }
 
-    /// Takes out the write that makes all of it durable: rows in the order of the transitions, and the head that they lead to.
-    /// The snapshot takes the write's stamp: what comes next builds on it.
+    /// Takes the write that makes all transitions durable: their rows in order, and the head after
+    /// the last one. `None` if there is nothing to write. Sets the snapshot's stamp to the write's:
+    /// the next write is conditional on it.
     pub fn write(&mut self, program: &Program, snapshot: &mut Snapshot) -> Option<Write> {
         let Self { seen, rows, .. } = std::mem::take(self);
         Some(write(program, snapshot, rows, Condition::Seen(seen?), Stamp::generate()))
