@@ -1,27 +1,27 @@
-//! Why a store could not do what it was asked.
+//! The errors of stores.
 
 use std::error::Error;
 use std::fmt;
 
 use crate::cause::Cause;
 
-/// Why a store could not do what it was asked.
+/// An error of a store.
 ///
-/// A failed commit may yet have become durable: it is an unknown outcome, never "did not happen".
+/// A commit that failed may still be durable: its outcome is unknown.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum StoreError {
-    /// It may work when tried again, with the same batch.
+    /// A temporary failure: try again, with the same batch.
     Transient(Cause),
-    /// The store must be reopened before anything else is written.
+    /// A failure after which the store must be reopened before its next write.
     Fatal(Cause),
-    /// Another process, or another store in this one, has the directory open.
+    /// Another process, or another store in this process, has the directory open.
     Locked(String),
-    /// What is on disk is not a store of ours, or cannot be read.
+    /// The directory or file is not a store of this crate, or is damaged.
     Unreadable {
-        /// Where.
+        /// The path.
         at: String,
-        /// What is wrong.
+        /// The reason.
         why: String,
     },
 }
@@ -33,7 +33,7 @@ impl fmt::Display for StoreError {
             Self::Fatal(cause) => write!(f, "the store failed: {cause}"),
             Self::Locked(at) => write!(
                 f,
-                "{at} is open already, in another process or in this one: only one runtime may use a data directory at a time"
+                "{at} is already open, in another process or in this one: only one runtime may use a data directory at a time"
             ),
             Self::Unreadable { at, why } => write!(f, "the store at {at} cannot be opened: {why}"),
         }

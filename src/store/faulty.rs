@@ -1,4 +1,4 @@
-//! A store that fails, waits and crashes where a test says so.
+//! A store that fails, waits and crashes on demand.
 
 mod about;
 
@@ -16,7 +16,7 @@ use crate::machine::RowKey;
 use crate::status::StatusCode;
 use crate::time::Timestamp;
 
-/// A call of a store, as a [plan](FaultyStore::plan) sees it.
+/// A call of a store, for a [plan](FaultyStore::plan).
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub enum Call<'a> {
@@ -49,55 +49,55 @@ pub enum Call<'a> {
 }
 
 impl Call<'_> {
-    /// Whether it writes.
+    /// Returns true if the call writes.
     pub fn is_write(&self) -> bool {
         matches!(self, Self::Commit(_) | Self::SaveManifest | Self::Sweep)
     }
 
-    /// Whether it is a commit with a write of this instance.
+    /// Returns true if the call is a commit with a write of this instance.
     pub fn writes_to(&self, instance: &str) -> bool {
         matches!(self, Self::Commit(batch) if batch.iter().any(|write| write.instance.as_str() == instance))
     }
 }
 
-/// What becomes of a call.
+/// The fault of a call.
 pub enum Fault {
-    /// It goes through.
+    /// No fault: the call goes through.
     None,
     /// Nothing is done, and the caller gets this error.
     FailBefore(StoreError),
-    /// It is done, and the caller gets this error all the same: an unknown outcome.
+    /// The call is done, and the caller gets this error: an unknown outcome.
     FailAfter(StoreError),
-    /// It waits for this future, which then says what becomes of it.
+    /// The call waits for this future, which returns its fault.
     Wait(BoxFuture<'static, Fault>),
-    /// It is done, and the caller learns of it when this future is ready.
+    /// The call is done, and the caller gets the result when this future is ready.
     WaitAfter(BoxFuture<'static, ()>),
 }
 
-/// Where a store crashes.
+/// The point at which a store crashes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CrashPoint {
-    /// Behind this transition, counted from 1. Transitions that would share a commit are committed one by one.
+    /// The last transition that is committed, counted from 1. Transitions of one batch are
+    /// committed one by one.
     pub commit: u64,
-    /// Whether that commit is still answered, so that everything goes on until one more is tried. Otherwise nobody learns
-    /// of it.
+    /// True if that commit is still answered, and the store crashes at the next one. False if its
+    /// answer is lost in the crash.
     pub answered: bool,
 }
 
 type Plan = Box<dyn FnMut(u64, &Call<'_>) -> Fault + Send>;
 
-/// A store around another one, for tests of what becomes of a service whose store fails.
+/// A store around another one that fails as planned, to test services with a failing store.
 ///
-/// Every call but `close` and `durability` is numbered, from 1, and put to the [plan](Self::plan); without one it goes
-/// through. After a write for which the plan gave [`StoreError::Fatal`], writes fail until [`Store::reopen`], as a real
-/// store's would.
-/// Clones share everything.
+/// Numbers each call but `close` and `durability`, from 1, and passes it to the [plan](Self::plan);
+/// without a plan all calls go through. After a write that failed with [`StoreError::Fatal`], all
+/// writes fail until [`Store::reopen`], as in a real store. Clones share everything.
 ///
 /// ```
 /// use everstep::store::{Call, Fault, FaultyStore};
 /// use everstep::{MemoryStore, StoreError};
 ///
-/// // The third commit is written, and nobody learns of it.
+/// // The third commit is written, but its answer is lost.
 /// let store = FaultyStore::new(MemoryStore::new());
 /// let mut commits = 0;
 /// store.plan(move |_, call| {
@@ -126,7 +126,7 @@ struct State {
     calls: u64,
     poisoned: Option<StoreError>,
     crash: Option<CrashPoint>,
-    /// What the last transition before a planned crash was about.
+    /// A description of the last transition before a planned crash.
     last: Option<String>,
 }
 
@@ -135,30 +135,32 @@ fn crash() -> StoreError {
 }
 
 impl FaultyStore {
-    /// A store that does everything the other one does.
+    /// Returns a store that passes all calls on to another one.
     pub fn new(store: impl Store) -> Self {
         let (store, crashed, commits) = (Arc::new(store), CancellationToken::new(), watch::channel(0).0);
         Self { shared: Arc::new(Shared { store, state: Mutex::default(), crashed, commits }) }
     }
 
-    /// What becomes of each call from now on: its number, and what it is.
+    /// Sets the plan: a function that returns the fault of each call, given its number and the
+    /// call.
     pub fn plan(&self, plan: impl FnMut(u64, &Call<'_>) -> Fault + Send + 'static) {
         self.state().plan = Some(Box::new(plan));
     }
 
-    /// From now on every call goes through.
+    /// Removes the plan: all calls go through.
     pub fn heal(&self) {
         self.state().plan = None;
     }
 
-    /// Nothing is written or read past this point, and the store cannot be reopened, as if the process had ended there.
-    /// Transitions are counted from when this store was made.
+    /// Plans a crash: after this point nothing is written or read, and the store cannot be
+    /// reopened, as if the process had crashed. Transitions are counted from the creation of this
+    /// store.
     pub fn crash_at(&self, point: CrashPoint) {
         self.state().crash = Some(point);
     }
 
-    /// What the last durable transition was about, if a crash was [planned](Self::crash_at): its instance, and the tasks whose
-    /// results it recorded.
+    /// Returns a description of the last durable transition, if a crash was
+    /// [planned](Self::crash_at): its instance, and the tasks whose results it recorded.
     pub fn last_transition(&self) -> Option<String> {
         self.state().last.clone()
     }
@@ -168,33 +170,33 @@ impl FaultyStore {
         self.shared.crashed.cancel();
     }
 
-    /// Whether it has crashed.
+    /// Returns true if the store has crashed.
     pub fn has_crashed(&self) -> bool {
         self.shared.crashed.is_cancelled()
     }
 
-    /// Resolves when it has crashed.
+    /// Resolves when the store has crashed.
     pub async fn crashed(&self) {
         self.shared.crashed.cancelled().await;
     }
 
-    /// How many calls there were.
+    /// Returns the number of calls.
     pub fn calls(&self) -> u64 {
         self.state().calls
     }
 
-    /// How many transitions were committed; one that is repeated after a fault counts again.
+    /// Returns the number of committed transitions; a repeated one counts again.
     pub fn commits(&self) -> u64 {
         *self.shared.commits.borrow()
     }
 
-    /// Resolves when this many are.
+    /// Resolves when this many transitions are committed.
     pub async fn reaches_commits(&self, commits: u64) {
-        // The sender lives as long as this.
+        // The sender lives as long as `self`.
         let _ = self.shared.commits.subscribe().wait_for(|reached| *reached >= commits).await;
     }
 
-    /// A plan may panic, as a store may.
+    /// Locks the state, also after a panic of a plan.
     fn state(&self) -> MutexGuard<'_, State> {
         self.shared.state.lock().unwrap_or_else(PoisonError::into_inner)
     }

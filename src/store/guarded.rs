@@ -1,7 +1,8 @@
-//! A store whose panics are errors.
+//! A store that turns panics into errors.
 //!
-//! The runtime puts its store behind this once, where it takes it, so that no call of a store can end an actor, a task or a
-//! caller: a store that panics is one that failed. Not where the calls are: there are many, and one would be forgotten.
+//! The runtime wraps its store once, when it is built, so that no call of a store can end an actor,
+//! a task or a caller: a panic counts as a failure. Catching panics at each call instead would miss
+//! one sooner or later.
 
 use std::sync::Arc;
 
@@ -22,7 +23,7 @@ impl Guarded {
         Self(store)
     }
 
-    /// Makes a call and waits for it; both may panic.
+    /// Makes a call and waits for its result; both may panic.
     async fn call<'a, T>(
         &'a self,
         name: &str,

@@ -1,4 +1,4 @@
-//! A store that lives with the process.
+//! A store in memory.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError, RwLock};
@@ -8,8 +8,9 @@ use bytes::Bytes;
 use super::kv::{Kv, KvStore, Ops};
 use super::{Durability, StoreError};
 
-/// A store in memory, for tests and trying out: it survives a stop of the runtime, not of the process. Clones share
-/// their contents, so that a test can stop a runtime and start another on the same store.
+/// A store in memory, for tests and first steps: its contents survive a stop of the runtime, but
+/// not of the process. Clones share the contents, so that a test can stop a runtime and start
+/// another on the same store.
 pub type MemoryStore = KvStore<Memory>;
 
 /// The map behind a [`MemoryStore`].
@@ -19,7 +20,7 @@ pub struct Memory {
 }
 
 impl MemoryStore {
-    /// An empty store.
+    /// Returns an empty store.
     pub fn new() -> Self {
         Self::over(Memory::default())
     }
@@ -38,7 +39,7 @@ impl Clone for MemoryStore {
 }
 
 impl std::fmt::Debug for Memory {
-    /// How many keys there are: what they hold may be payloads.
+    /// Shows the number of keys, not their contents, which may be payloads.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "Memory({} keys)", self.map.read().unwrap_or_else(PoisonError::into_inner).len())
     }
@@ -75,7 +76,7 @@ impl Kv for Memory {
 
     fn close(&self) {}
 
-    /// It survives what the process survives.
+    /// Returns the weaker guarantee, although the contents end with the process.
     fn durability(&self) -> Durability {
         Durability::ProcessCrash
     }

@@ -1,4 +1,4 @@
-//! Where an instance stands, exactly: what a write says that it has seen.
+//! The exact version of an instance, which a write is conditional on.
 
 use bytes::Bytes;
 use xxhash_rust::xxh3::xxh3_64;
@@ -7,30 +7,31 @@ use super::Loaded;
 use crate::id::{InstanceId, RunId, Stamp};
 use crate::machine::{HeadIndex, Snapshot};
 
-/// Where an instance stood when it was read: no two states of an instance have the same.
+/// The version of an instance when it was read: no two states of an instance have the same one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Version {
-    /// Its head.
+    /// The version of its head.
     pub head: HeadVersion,
-    /// Whether it was quarantined.
+    /// True if it was quarantined.
     pub quarantined: bool,
 }
 
-/// What a head is told by.
+/// The version of a head.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum HeadVersion {
-    /// By what it says.
+    /// A head that can be read.
     At {
         /// The run.
         run: RunId,
-        /// Its last transition.
+        /// The last transition.
         seq: u64,
-        /// The write that left it there: two writers may each have made a transition of this number.
+        /// The write that stored the head: two writers may each have made a transition with this
+        /// number.
         stamp: Stamp,
     },
-    /// By its bytes, since it cannot be read.
+    /// A head that cannot be read.
     Unreadable {
-        /// XXH3-64 of all of them.
+        /// XXH3-64 of the whole head.
         hash: u64,
     },
 }
@@ -44,12 +45,12 @@ impl Version {
         Self { head, quarantined }
     }
 
-    /// The same, set aside.
+    /// Returns this version, quarantined.
     pub fn set_aside(self) -> Self {
         Self { quarantined: true, ..self }
     }
 
-    /// The run and its last transition; none if the head cannot be read.
+    /// Returns the run and its last transition; `None` if the head cannot be read.
     pub fn at(&self) -> Option<(RunId, u64)> {
         match self.head {
             HeadVersion::At { run, seq, .. } => Some((run, seq)),
@@ -57,14 +58,15 @@ impl Version {
         }
     }
 
-    /// The run; none if the head cannot be read.
+    /// Returns the run; `None` if the head cannot be read.
     pub fn run(&self) -> Option<RunId> {
         self.at().map(|(run, _)| run)
     }
 }
 
 impl From<&Snapshot> for Version {
-    /// That of an instance whose head holds this snapshot, and which is not quarantined.
+    /// Returns the version of an instance whose head holds this snapshot, and which is not
+    /// quarantined.
     fn from(snapshot: &Snapshot) -> Self {
         let head = HeadVersion::At { run: snapshot.run(), seq: snapshot.seq(), stamp: snapshot.stamp() };
         Self { head, quarantined: false }
@@ -72,7 +74,7 @@ impl From<&Snapshot> for Version {
 }
 
 impl Loaded {
-    /// Where the instance stands.
+    /// Returns the instance's version.
     pub fn version(&self, instance: &InstanceId) -> Version {
         let index = HeadIndex::of_head(instance, &self.head).ok();
         Version::of_head(&self.head, index.as_ref(), self.quarantine.is_some())

@@ -15,22 +15,22 @@ async fn head(store: &Arc<dyn Store>, instance: &str) -> Option<Bytes> {
     done(store.load(&id(instance)).await).map(|loaded| loaded.head)
 }
 
-/// A batch has an answer for each write, in the order of the writes; an empty one has none.
+/// A batch has one answer for each write, in their order; an empty batch has none.
 pub async fn answers_come_in_order(store: &Arc<dyn Store>) {
     assert!(commit(store, &[]).await.is_empty(), "an empty batch has no answers");
     let plan = Plan::new("order");
     let (mut lives, inserts): (Vec<_>, Vec<_>) = (0..200).map(|n| plan.start(&format!("{n}"), n)).unzip();
     let even: Vec<Write> = inserts.into_iter().step_by(2).collect();
     commit_all(store, &even).await;
-    // Other heads than those stored, so that none is a repeat.
+    // Heads that differ from the stored ones, so that none is a repeat.
     let batch: Vec<Write> = lives.iter_mut().map(|life| life.pause().under(Condition::Absent)).collect();
     for (n, answer) in commit(store, &batch).await.iter().enumerate() {
-        assert_eq!(answer.is_err(), n % 2 == 0, "write {n}: those with an even number were there already");
+        assert_eq!(answer.is_err(), n % 2 == 0, "write {n}: instances with an even number exist");
     }
 }
 
-/// An instance is inserted once, however often that is asked for in one batch. The first wins; of the others no row
-/// appears, and each is told which run is there.
+/// Of many inserts of one instance in a batch, only the first succeeds. The others write no row,
+/// and each is answered with the run that exists.
 pub async fn of_many_inserts_the_first_wins(store: &Arc<dyn Store>) {
     let plan = Plan::new("inserts");
     let (lives, batch): (Vec<_>, Vec<_>) = (0..100).map(|n| plan.start("one", n)).unzip();
@@ -40,7 +40,7 @@ pub async fn of_many_inserts_the_first_wins(store: &Arc<dyn Store>) {
     let Some((winner, first)) = lives.next() else { panic!("100 instances were started") };
     assert_eq!(*first, Ok(()), "the first insert finds no instance");
     for (loser, answer) in lives {
-        assert_eq!(*answer, Err(conflict(Some(winner.at()))), "an insert behind the first");
+        assert_eq!(*answer, Err(conflict(Some(winner.at()))), "an insert after the first");
         let row = done(store.row(loser.run(), &RowKey::Signal(0)).await);
         assert_eq!(row, None, "a row of an insert that was refused");
     }
@@ -50,18 +50,19 @@ pub async fn of_many_inserts_the_first_wins(store: &Arc<dyn Store>) {
     assert_eq!(refused(store, late).await, Some(winner.at()), "an insert in a later batch");
 }
 
-/// The very same insert, many times in one batch, is one insert that was repeated.
+/// One insert that is many times in its batch counts as one insert and its repeats.
 pub async fn an_insert_repeated_in_its_batch_counts_once(store: &Arc<dyn Store>) {
     let (life, insert) = Plan::new("inserts").start("one", 1);
     commit_all(store, &vec![insert; 100]).await;
     assert_eq!(head(store, "one").await, Some(life.head()));
 }
 
-/// An update happens only at the very run and transition it names; it is told what is there instead.
+/// An update needs the run and transition that it names; if refused, it is answered with those that
+/// exist.
 pub async fn an_update_needs_run_and_seq(store: &Arc<dyn Store>) {
     let (mut life, insert) = Plan::new("updates").start("one", 1);
     let early = life.clone().pause();
-    assert_eq!(refused(store, early).await, None, "an update of an instance that is not there");
+    assert_eq!(refused(store, early).await, None, "an update of an instance that does not exist");
     commit_all(store, &[insert]).await;
     let there = life.at();
     let update = life.wake();
@@ -70,12 +71,12 @@ pub async fn an_update_needs_run_and_seq(store: &Arc<dyn Store>) {
         assert_eq!(refused(store, other).await, Some(there), "the condition named run {at} at {seq}");
     }
     commit_all(store, &[update]).await;
-    assert_eq!(head(store, "one").await, Some(life.head()), "the update that named what was there");
+    assert_eq!(head(store, "one").await, Some(life.head()), "the update that named the stored transition");
     assert_eq!(refused(store, life.cancel().under(Condition::Absent)).await, Some((run(1), there.1 + 1)));
 }
 
-/// A write sees the writes of its instance that stand before it in the batch: a chain of transitions goes through at
-/// once, and of two that start from the same place only the first does.
+/// A write sees the earlier writes of its instance in the same batch: a chain of transitions
+/// succeeds at once, and of two writes from the same version only the first does.
 pub async fn writes_of_one_instance_see_those_before_them(store: &Arc<dyn Store>) {
     let (mut life, insert) = Plan::new("chains").start("one", 1);
     let chain = [insert, life.wake(), life.wake(), life.signal("s1", b"yes")];
@@ -90,8 +91,8 @@ pub async fn writes_of_one_instance_see_those_before_them(store: &Arc<dyn Store>
     assert_eq!(head(store, "two").await, Some(life.head()));
 }
 
-/// A writer that did not see the last transition is refused, also if its own head has the same number as the one that is
-/// there. It is told where the instance stands, and the head stays.
+/// A writer that has not seen the last transition is refused, even if its own head has the same
+/// number as the stored one. The answer names the stored transition, and the head stays.
 pub async fn a_stale_writer_is_refused_and_told_what_was_found(store: &Arc<dyn Store>) {
     let (mut life, insert) = Plan::new("stale").start("one", 1);
     let mut stale = life.clone();
@@ -100,11 +101,12 @@ pub async fn a_stale_writer_is_refused_and_told_what_was_found(store: &Arc<dyn S
     assert_eq!(stale.at(), life.at(), "both are at the same transition, each with another head");
     assert_eq!(refused(store, write).await, Some(life.at()));
     assert_eq!(refused(store, stale.cancel().under(unseen(run(1), 1))).await, Some(life.at()));
-    assert_eq!(head(store, "one").await, Some(life.head()), "the head that was there");
+    assert_eq!(head(store, "one").await, Some(life.head()), "the stored head");
 }
 
-/// Of two writers that each make the next transition, the second is refused, also if its head says the very same: its rows
-/// need not be the same, and none of them is written. Nor is what it made on top of that, in the same batch or a later one.
+/// Of two writers that each make the next transition, the second is refused, even if its head is
+/// equal: its rows may differ, and none of them is written. Its later writes, in the same batch or
+/// the next, are refused too.
 pub async fn two_writers_with_equal_heads_are_told_apart(store: &Arc<dyn Store>) {
     for together in [true, false] {
         let name = format!("together: {together}");
@@ -131,8 +133,8 @@ pub async fn two_writers_with_equal_heads_are_told_apart(store: &Arc<dyn Store>)
     }
 }
 
-/// A write whose condition does not hold leaves nothing behind: no head, no row, no index entry, no run to be swept. The
-/// others of its batch happen.
+/// A refused write leaves nothing: no head, no row, no index entry, no run to be swept. The other
+/// writes of its batch are committed.
 pub async fn a_refused_write_leaves_nothing_behind(store: &Arc<dyn Store>) {
     let plan = Plan::new("refusals");
     let (mut a, insert_a) = plan.start("a", 1);
@@ -151,7 +153,7 @@ pub async fn a_refused_write_leaves_nothing_behind(store: &Arc<dyn Store>) {
     let unseen = Err(conflict(None));
     assert_eq!(answers, [Ok(()), Err(conflict(Some(before.at()))), unseen.clone(), Ok(()), unseen]);
 
-    assert_eq!(head(store, "c").await, Some(c.head()), "what stood beside refused writes happened");
+    assert_eq!(head(store, "c").await, Some(c.head()), "the other writes of the batch are committed");
     let kept = Some(Loaded { head: before.head(), quarantine: None });
     assert_eq!(done(store.load(&id("a")).await), kept, "the head of a refused write");
     assert_eq!(done(store.load(&id("ghost")).await), None, "an instance that only a refused write named");
@@ -159,18 +161,18 @@ pub async fn a_refused_write_leaves_nothing_behind(store: &Arc<dyn Store>) {
     assert_eq!(listed(store, &plan, StatusCode::Cancelled).await, [], "the status of a refused write");
     assert_eq!(listed(store, &plan, StatusCode::Paused).await, [], "the status of a refused write");
     assert_eq!(listed(store, &plan, StatusCode::Waiting).await, [id("a"), id("c")]);
-    assert_eq!(done(store.due(None, 10).await).len(), 2, "the due index has the two instances that are there");
+    assert_eq!(done(store.due(None, 10).await).len(), 2, "the due index has the two stored instances");
 
     sweep_all(store).await;
     let kept = Some(Bytes::from_static(b"kept"));
     assert_eq!(done(store.row(run(1), &RowKey::Signal(0)).await), kept, "a row that a refused write deletes");
     assert_eq!(done(store.row(run(1), &plan.result(0)).await), kept, "a row that a refused write changes");
     assert_eq!(done(store.row(run(1), &RowKey::Input).await), None, "a row that a refused write adds");
-    assert_eq!(done(store.row(run(9), &RowKey::Input).await), None, "a row of an instance that is not there");
+    assert_eq!(done(store.row(run(9), &RowKey::Input).await), None, "a row of an instance that does not exist");
 }
 
-/// Several transitions of an instance in one batch leave its last head, and of each row what the last one to name it
-/// said, whether that put or deleted it.
+/// Several transitions of an instance in one batch leave its last head, and each row as the last of
+/// them has put or deleted it.
 pub async fn a_batch_leaves_the_last_head_and_every_row(store: &Arc<dyn Store>) {
     let plan = Plan::new("folds");
     let (mut life, insert) = plan.start("one", 1);
@@ -201,8 +203,9 @@ pub async fn a_batch_leaves_the_last_head_and_every_row(store: &Arc<dyn Store>) 
     }
 }
 
-/// A reader beside the writer sees all of a write or nothing: a head is there with the rows of its transition, and an
-/// instance whose due time moves is found at one time or the other, once. Of a refused write nothing is ever seen.
+/// A concurrent reader sees all of a write or nothing: each head with the rows of its transition,
+/// and an instance whose due time changes exactly once in the due index. No reader ever sees a
+/// refused write.
 pub async fn a_reader_sees_a_write_whole_or_not_at_all(store: &Arc<dyn Store>) {
     let plan = Plan::new("readers");
     let at = |n: u8| DAWN.after(Duration::from_secs(u64::from(n) * 37 % 11));
@@ -237,7 +240,7 @@ async fn read_until(store: Arc<dyn Store>, written: Arc<AtomicBool>) {
         let Some(loaded) = done(store.load(&moving).await) else { panic!("a committed instance is gone") };
         let Ok(index) = HeadIndex::of_head(&moving, &loaded.head) else { panic!("a head was read torn") };
         let row = done(store.row(index.run, &RowKey::Signal(1)).await);
-        assert!(row.is_some(), "the head of run {} is there, but not the row written with it", index.run);
+        assert!(row.is_some(), "the head of run {} is stored, but not the row written with it", index.run);
         let due = done(store.due(None, 100).await);
         let entries = due.iter().filter(|(_, instance)| *instance == moving).count();
         assert_eq!(entries, 1, "due entries of an instance that only ever moves");

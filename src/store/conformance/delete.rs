@@ -1,4 +1,4 @@
-//! Instances are deleted, and their ids start anew.
+//! Deleting instances, and reusing their ids.
 
 use std::sync::Arc;
 
@@ -11,8 +11,8 @@ use super::sweep::{rows_left, with_rows};
 use crate::machine::RowKey;
 use crate::store::{Change, Condition, Loaded, Store};
 
-/// Of a deleted instance nothing is left: no head, no quarantine record, no index entry, and once it is swept no row. What
-/// stands beside it stays.
+/// A delete removes the head, the quarantine record and the index entries of an instance; the next
+/// sweeps remove its rows. Other instances are unchanged.
 pub async fn a_deleted_instance_leaves_nothing_behind(store: &Arc<dyn Store>) {
     let plan = Plan::new("deleted");
     let (_, insert_beside) = plan.start("beside", 9);
@@ -36,7 +36,8 @@ pub async fn a_deleted_instance_leaves_nothing_behind(store: &Arc<dyn Store>) {
     assert_eq!(rows_left(store, &plan, run(9)).await, 6, "rows of the one beside");
 }
 
-/// A deleted id is free, in the same batch and in later ones: an insert finds nothing, and its run has its own rows.
+/// A deleted id is free, in the same batch and in later ones: an insert succeeds, and its run has
+/// only its own rows.
 pub async fn a_deleted_id_starts_anew(store: &Arc<dyn Store>) {
     let plan = Plan::new("anew");
     for together in [true, false] {
@@ -57,7 +58,8 @@ pub async fn a_deleted_id_starts_anew(store: &Arc<dyn Store>) {
     }
 }
 
-/// An instance is deleted only where its writer thought it was; one that has moved on, or was set aside, stays.
+/// A delete needs the version that its writer has seen: an instance that was changed or quarantined
+/// since is kept.
 pub async fn a_delete_needs_run_and_seq(store: &Arc<dyn Store>) {
     let plan = Plan::new("kept");
     let (mut life, insert) = plan.start("one", 1);
@@ -73,12 +75,13 @@ pub async fn a_delete_needs_run_and_seq(store: &Arc<dyn Store>) {
 
     let (life, insert) = plan.start("two", 2);
     commit_all(store, &[insert, life.quarantine("a bug")]).await;
-    assert_eq!(refused(store, life.delete()).await, Some(life.at()), "a delete of what was set aside meanwhile");
+    assert_eq!(refused(store, life.delete()).await, Some(life.at()), "a delete of what was quarantined meanwhile");
     sweep_all(store).await;
     assert_eq!(done(store.load(life.id()).await).map(|loaded| loaded.head), Some(life.head()), "it stays");
 }
 
-/// What is not there is deleted already, whatever was expected; a later instance of that id is not touched by it.
+/// A delete of an instance that does not exist succeeds under every condition, and does not affect
+/// a later instance of that id.
 pub async fn what_is_not_there_is_deleted_already(store: &Arc<dyn Store>) {
     let plan = Plan::new("absent");
     let (life, insert) = plan.start("one", 1);
@@ -95,9 +98,9 @@ pub async fn what_is_not_there_is_deleted_already(store: &Arc<dyn Store>) {
     assert_eq!(done(store.load(life.id()).await), None);
 }
 
-/// A batch with deletes that comes again succeeds as it did, and changes nothing: also where a transition led to what was
-/// deleted, and where the id was taken again. Once rows are swept nothing tells any more what led to a delete: that is refused
-/// then, and changes nothing.
+/// A repeated batch with deletes succeeds as before and changes nothing, also where transitions led
+/// to the deleted instance, and where the id was taken again. After a sweep, nothing recognizes
+/// transitions that led to a delete: they are refused then, and change nothing.
 pub async fn a_repeated_delete_succeeds_and_changes_nothing(store: &Arc<dyn Store>) {
     let plan = Plan::new("repeats");
     let (mut ended, insert_ended) = plan.start("ended", 1);
@@ -138,13 +141,13 @@ pub async fn a_repeated_delete_succeeds_and_changes_nothing(store: &Arc<dyn Stor
     images = vec![Image::of(store, &batch).await];
     let last = commit(store, &batch).await;
     let deletes = batch.iter().zip(last).filter(|(write, _)| matches!(write.change, Change::Delete));
-    assert!(deletes.into_iter().all(|(_, answer)| answer.is_ok()), "what is not there is deleted already");
+    assert!(deletes.into_iter().all(|(_, answer)| answer.is_ok()), "a delete of no instance succeeds");
     sweep_all(store).await;
     assert_eq!(images, [Image::of(store, &batch).await], "what the batch left when its rows were swept");
     assert_eq!(done(store.load(&id("restarted")).await).map(|loaded| loaded.head), Some(anew.head()));
 }
 
-/// A head that the store cannot read can be deleted: its index entries go too, whatever they were.
+/// A head that the store cannot read can be deleted, together with its index entries.
 pub async fn a_head_that_cannot_be_read_can_be_deleted(store: &Arc<dyn Store>) {
     let plan = Plan::new("unreadable");
     for (n, aside) in [(1, false), (2, true)] {
@@ -157,18 +160,18 @@ pub async fn a_head_that_cannot_be_read_can_be_deleted(store: &Arc<dyn Store>) {
         let mut seen = unreadable(&head);
         if aside {
             commit_all(store, &[life.quarantine("unreadable").under(Condition::Seen(seen))]).await;
-            assert_eq!(refused(store, life.delete().under(Condition::Seen(seen))).await, None, "it was set aside");
+            assert_eq!(refused(store, life.delete().under(Condition::Seen(seen))).await, None, "it was quarantined");
             seen = seen.set_aside();
         }
         let other = Condition::Seen(unreadable(&Bytes::from_static(b"another head")));
-        assert_eq!(refused(store, life.delete().under(other)).await, None, "what was seen is not what is there");
-        assert_eq!(refused(store, life.delete()).await, None, "nobody knows where it stands");
+        assert_eq!(refused(store, life.delete().under(other)).await, None, "a delete that saw another head");
+        assert_eq!(refused(store, life.delete()).await, None, "a delete that names a transition");
         let mut delete = life.delete().under(Condition::Seen(seen));
         delete.superseded = None;
         commit_all(store, &[delete]).await;
-        assert_eq!(done(store.load(&id("one")).await), None, "set aside: {aside}");
-        assert_eq!(done(store.quarantined(None, 10).await), [], "set aside: {aside}");
-        assert_eq!(everywhere(store, &plan).await, [], "set aside: {aside}");
+        assert_eq!(done(store.load(&id("one")).await), None, "quarantined: {aside}");
+        assert_eq!(done(store.quarantined(None, 10).await), [], "quarantined: {aside}");
+        assert_eq!(everywhere(store, &plan).await, [], "quarantined: {aside}");
     }
     commit_all(store, &[plan.start("one", 3).1]).await;
     assert_eq!(everywhere(store, &plan).await, [id("one"), id("one")], "the id is free");

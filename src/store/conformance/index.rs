@@ -1,4 +1,4 @@
-//! Instances are found by when they are due, and by definition and status.
+//! Finding instances by due time, by definition and status, and by end.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,12 +20,12 @@ fn due(life: &Life) -> (Timestamp, InstanceId) {
     }
 }
 
-/// The due index is ordered by time, then by id; pages follow each other without a gap or a repeat, also behind an entry
-/// that is gone and behind a point where there never was one.
+/// The due index is ordered by time, then by id. Pages have no gaps and no repeats, also after an
+/// entry that was removed and after a point without an entry.
 pub async fn the_due_index_is_ordered_and_paged(store: &Arc<dyn Store>) {
     let plan = Plan::new("due");
     assert_eq!(all_due(store).await, [], "an empty store");
-    // Latest first, three at each time; the times cross byte borders.
+    // Latest first, three at each time; the times cross byte boundaries.
     let at = |n: u64| Timestamp::from_micros(DAWN.as_micros() + 100 * (n / 3));
     let starts = (0..60).rev().map(|n| plan.start_at(&format!("i{:02}", 59 - n), u8::try_from(n).unwrap_or(0), at(n)));
     let (lives, inserts): (Vec<Life>, Vec<Write>) = starts.unzip();
@@ -44,12 +44,12 @@ pub async fn the_due_index_is_ordered_and_paged(store: &Arc<dyn Store>) {
     for point in [(gone.0, id("i")), gone.clone(), (gone.0, id("zz"))] {
         let behind: Vec<_> =
             expected.iter().filter(|entry| **entry > point && **entry != gone).take(5).cloned().collect();
-        assert_eq!(done(store.due(Some(&point), 5).await), behind, "behind {point:?}, where there is no entry");
+        assert_eq!(done(store.due(Some(&point), 5).await), behind, "after {point:?}, where there is no entry");
     }
 }
 
-/// An instance has one due entry, of its last head: it moves when that is due at another time, and goes when it is not
-/// due at all. A refused write does not move it.
+/// An instance has at most one due entry, that of its last head: a commit moves or removes it, a
+/// refused write does not.
 pub async fn a_due_entry_moves_with_its_instance(store: &Arc<dyn Store>) {
     let plan = Plan::new("due");
     let (mut life, insert) = plan.start("one", 1);
@@ -73,7 +73,7 @@ pub async fn a_due_entry_moves_with_its_instance(store: &Arc<dyn Store>) {
     assert_eq!(all_due(store).await, [due(&beside)], "times that a batch only passed through");
 }
 
-/// The status index gives the instances of one definition in one status, by id and in pages.
+/// The status index returns the instances of one definition in one status, by id and in pages.
 pub async fn the_status_index_is_ordered_and_paged(store: &Arc<dyn Store>) {
     let (plan, other) = (Plan::new("listed"), Plan::new("other"));
     let names = ["b", "a", "ab", "aa", "a/b", "a b", "ä", "z", "Z", "10", "9", "order-1", "order-10", "order-2"];
@@ -96,14 +96,14 @@ pub async fn the_status_index_is_ordered_and_paged(store: &Arc<dyn Store>) {
         assert_eq!(paged(limit, page).await, expected, "in pages of {limit}");
     }
     let behind = done(store.instances(&plan.hash(), StatusCode::Waiting, Some(&id("order-1x")), 2).await);
-    assert_eq!(behind, [id("order-2"), id("z")], "behind an id that is not listed");
+    assert_eq!(behind, [id("order-2"), id("z")], "after an id that is not listed");
     for status in StatusCode::ALL {
         let nobody = listed(store, &Plan::new("nobody's"), status).await;
         assert_eq!(nobody, [], "a definition without instances");
     }
 }
 
-/// An instance is listed in the status of its last head and in no other.
+/// An instance is listed only in the status of its last head.
 pub async fn a_status_entry_moves_with_its_instance(store: &Arc<dyn Store>) {
     let plan = Plan::new("listed");
     let (mut life, insert) = plan.start("one", 1);
@@ -124,7 +124,8 @@ pub async fn a_status_entry_moves_with_its_instance(store: &Arc<dyn Store>) {
     }
 }
 
-/// Every definition with instances is listed, once; one whose last instance went on under another definition is not.
+/// Every definition with instances is listed once. A definition whose last instance was replaced by
+/// one of another definition is not listed.
 pub async fn definitions_are_listed_once_each(store: &Arc<dyn Store>) {
     assert_eq!(done(store.definitions().await), [], "an empty store");
     let plans: Vec<Plan> = (0..20).map(|n| Plan::new(&format!("plan {n}"))).collect();
@@ -151,15 +152,16 @@ pub async fn definitions_are_listed_once_each(store: &Arc<dyn Store>) {
     expected.retain(|definition| Some(*definition) != gone);
     let mut found = done(store.definitions().await);
     found.sort();
-    assert_eq!(found, expected, "the first definition has no instance any more");
+    assert_eq!(found, expected, "the first definition has no instances any more");
 }
 
-/// Those that ended in a status are given by the time of their end and then by id, up to a time and in pages; pages follow
-/// each other without a gap or a repeat, also behind an entry that is gone.
+/// The index of ends returns the instances that ended in a status, by the time of their end and
+/// then by id, up to a time and in pages. Pages have no gaps and no repeats, also after an entry
+/// that was removed.
 pub async fn the_index_of_ends_is_ordered_and_paged(store: &Arc<dyn Store>) {
     let plan = Plan::new("ended");
     let cancelled = StatusCode::Cancelled;
-    // Latest first, three at each time; the times cross byte borders.
+    // Latest first, three at each time; the times cross byte boundaries.
     let mut ends: Vec<(Timestamp, Life)> = Vec::new();
     for n in 0..60 {
         let at = DAWN.after(Duration::from_micros(100 * (20 - u64::from(n) / 3)));
@@ -191,15 +193,15 @@ pub async fn the_index_of_ends_is_ordered_and_paged(store: &Arc<dyn Store>) {
         let behind: Vec<_> = expected.iter().filter(behind).take(5).cloned().collect();
         let end = Timestamp::from_micros(u64::MAX);
         let found = done(store.ended(cancelled, end, Some(&point), 5).await);
-        assert_eq!(found, behind, "behind {point:?}, where there is no entry");
+        assert_eq!(found, behind, "after {point:?}, where there is no entry");
     }
 }
 
-/// An instance is listed with the time of its end once it has ended, in the status in which it did, and no longer when a
-/// new run takes its place, or it is set aside or deleted.
+/// An instance that has ended is listed by its status and the time of its end, until a new run
+/// replaces it, or it is quarantined or deleted.
 pub async fn an_end_is_listed_while_its_run_is_there(store: &Arc<dyn Store>) {
     let plan = Plan::new("ended");
-    for (n, then) in [(1, "replaced"), (3, "set aside"), (5, "deleted")] {
+    for (n, then) in [(1, "replaced"), (3, "quarantined"), (5, "deleted")] {
         let (mut life, insert) = plan.start(then, n);
         commit_all(store, &[insert, life.wake(), life.wake()]).await;
         for status in StatusCode::ALL {
@@ -213,10 +215,10 @@ pub async fn an_end_is_listed_while_its_run_is_there(store: &Arc<dyn Store>) {
             assert_eq!(all_ended(store, status).await, expected, "{status:?} after its end");
         }
         let is_due = all_due(store).await.iter().any(|(_, instance)| *instance == id(then));
-        assert!(!is_due, "the time of an end is no time to be due");
+        assert!(!is_due, "an ended instance is not due");
         let end = match then {
             "replaced" => plan.start(then, n + 1).0.replace(life.version()),
-            "set aside" => life.quarantine("a bug"),
+            "quarantined" => life.quarantine("a bug"),
             _ => life.delete(),
         };
         commit_all(store, &[end]).await;

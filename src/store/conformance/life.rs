@@ -1,4 +1,5 @@
-//! Lives of instances, told by the machine: every head and row here is one that a store meets in earnest.
+//! Instances as the machine writes them: every head and row here is of the kind that a store meets
+//! in production.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,13 +14,13 @@ use crate::status::StatusCode;
 use crate::store::{Answers, Change, Condition, Conflict, HeadVersion, Loaded, Store, StoreError, Version, Write};
 use crate::time::Timestamp;
 
-/// How long each delay of [`Plan`] takes.
+/// The length of each delay of [`Plan`].
 pub(super) const HOUR: Duration = Duration::from_hours(1);
 
-/// When the lives here begin, unless they are told otherwise.
+/// The default start time of the instances.
 pub(super) const DAWN: Timestamp = Timestamp::from_micros(1_700_000_000_000_000);
 
-/// A workflow that parks its instances wherever a store must find them.
+/// A workflow that parks its instances in each place where a store must find them.
 ///
 /// ```text
 /// start  delay "first"  delay "second"  wait "approval" for "approve"  end
@@ -41,7 +42,7 @@ impl Plan {
         self.0.hash()
     }
 
-    /// The row of a node's result.
+    /// Returns the key of a node's result row.
     pub(super) fn result(&self, node: u32) -> RowKey {
         match self.0.program().path(node) {
             Some(path) => RowKey::result(path.clone()),
@@ -49,12 +50,12 @@ impl Plan {
         }
     }
 
-    /// Starts an instance in its first delay, and the write that inserts it.
+    /// Starts an instance in its first delay, and returns the write that inserts it.
     pub(super) fn start(&self, instance: &str, run_number: u8) -> (Life, Write) {
         self.start_at(instance, run_number, DAWN)
     }
 
-    /// The same at another time: it is due an hour later.
+    /// Starts an instance at time `now`: it is due an hour later.
     pub(super) fn start_at(&self, instance: &str, run_number: u8, now: Timestamp) -> (Life, Write) {
         let limits = Limits::default();
         let setting = Setting { program: self.0.program(), limits: &limits, now };
@@ -67,7 +68,7 @@ impl Plan {
     }
 }
 
-/// One run of an instance. Each event gives the write of its transition.
+/// One run of an instance. Each event returns the write of its transition.
 #[derive(Clone)]
 pub(super) struct Life {
     plan: Plan,
@@ -84,12 +85,12 @@ impl Life {
         self.snapshot.run()
     }
 
-    /// Where it stands, as conditions and conflicts name it.
+    /// Returns the run and transition, as conditions and conflicts name them.
     pub(super) fn at(&self) -> (RunId, u64) {
         (self.snapshot.run(), self.snapshot.seq())
     }
 
-    /// The version it leaves in a store.
+    /// Returns the version that the run leaves in a store.
     pub(super) fn version(&self) -> Version {
         Version::from(&self.snapshot)
     }
@@ -102,18 +103,18 @@ impl Life {
         machine::encode_head(self.plan.0.program(), &self.snapshot)
     }
 
-    /// Some time passes in which nothing happens to it.
+    /// Lets time pass without an event.
     pub(super) fn rest(&mut self, time: Duration) {
         self.now = self.now.after(time);
     }
 
-    /// Time passes until it is due: the delay it is in ends.
+    /// Lets time pass until the run is due: its delay ends.
     pub(super) fn wake(&mut self) -> Write {
         self.now = self.due().unwrap_or(self.now);
         self.apply(Event::Wake)
     }
 
-    /// A signal comes; it is buffered, or ends the wait at the end.
+    /// Applies a signal, which is buffered, or ends the wait at the end.
     pub(super) fn signal(&mut self, id: &str, payload: &'static [u8]) -> Write {
         let payload = Bytes::from_static(payload);
         self.apply(Event::Signal { name: "approve".into(), id: id.into(), payload })
@@ -131,26 +132,26 @@ impl Life {
         self.apply(Event::Cancel { reason: "changed my mind".into(), by: "ana".into() })
     }
 
-    /// The write that sets it aside.
+    /// Returns the write that quarantines the instance.
     pub(super) fn quarantine(&self, reason: &str) -> Write {
         let stamp = Stamp::generate();
         let record = machine::encode_quarantine(self.id(), reason, stamp);
         self.bare(Condition::Seen(self.version()), Change::Quarantine(record), stamp)
     }
 
-    /// The write that deletes it where it stands, and ends its run.
+    /// Returns the write that deletes the instance at its version, and ends its run.
     pub(super) fn delete(&self) -> Write {
         let delete = self.bare(Condition::Seen(self.version()), Change::Delete, Stamp::generate());
         Write { superseded: Some(self.run()), ..delete }
     }
 
-    /// The write that puts its head in the place of an old one, and ends the run of that.
+    /// Returns the write that replaces version `old` by this run, and ends the old run.
     pub(super) fn replace(&mut self, old: Version) -> Write {
         let replacing = self.put(old);
         Write { superseded: old.run(), ..replacing }
     }
 
-    /// The write that puts its head in the place of one that was seen, whatever that was.
+    /// Returns the write that puts this run's head in the place of version `seen`.
     pub(super) fn put(&mut self, seen: Version) -> Write {
         self.snapshot.stamp = Stamp::generate();
         self.bare(Condition::Seen(seen), Change::Head(self.head()), self.snapshot.stamp)
@@ -178,7 +179,7 @@ impl Life {
 }
 
 impl Write {
-    /// The same write with one more row put, or deleted.
+    /// Adds a row to the write, or the deletion of one.
     pub(super) fn row(mut self, key: RowKey, value: Option<&'static [u8]>) -> Self {
         self.rows.push(RowChange { key, value: value.map(Bytes::from_static) });
         self
@@ -189,17 +190,17 @@ impl Write {
     }
 }
 
-/// Somewhere an instance could stand, in a state that nobody has written.
+/// Returns a condition on a state of an instance that no write has left.
 pub(super) fn unseen(run: RunId, seq: u64) -> Condition {
     Condition::Seen(Version { head: HeadVersion::At { run, seq, stamp: Stamp::generate() }, quarantined: false })
 }
 
-/// A head that cannot be read, as a store tells it.
+/// Returns the version of a head that cannot be read.
 pub(super) fn unreadable(head: &Bytes) -> Version {
     Loaded { head: head.clone(), quarantine: None }.version(&id("any"))
 }
 
-/// The answer to a write whose condition did not hold.
+/// Returns the answer to a write whose condition did not hold.
 pub(super) fn conflict(found: Option<(RunId, u64)>) -> Conflict {
     Conflict { found, is_over: false }
 }
@@ -211,12 +212,12 @@ pub(super) fn id(text: &str) -> InstanceId {
     }
 }
 
-/// The n-th run id, in order.
+/// Returns the run id with this number; ids are ordered by number.
 pub(super) fn run(number: u8) -> RunId {
     RunId::from_bytes([0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, number])
 }
 
-/// What a call gave; no call of the suite may fail.
+/// Unwraps the result of a call: no call of the suite may fail.
 #[track_caller]
 pub(super) fn done<T>(result: Result<T, StoreError>) -> T {
     match result {
@@ -225,7 +226,7 @@ pub(super) fn done<T>(result: Result<T, StoreError>) -> T {
     }
 }
 
-/// Commits a batch and gives its answers.
+/// Commits a batch and returns its answers.
 pub(super) async fn commit(store: &Arc<dyn Store>, batch: &[Write]) -> Answers {
     let answers = done(store.commit(batch).await);
     assert_eq!(answers.len(), batch.len(), "a batch has one answer for each of its writes");
@@ -238,7 +239,7 @@ pub(super) async fn commit_all(store: &Arc<dyn Store>, batch: &[Write]) {
     assert!(answers.iter().all(Result::is_ok), "every condition held, but the store answered {answers:?}");
 }
 
-/// Commits one write and says what was found if it was refused.
+/// Commits one write that must be refused, and returns the run and transition that were found.
 pub(super) async fn refused(store: &Arc<dyn Store>, write: Write) -> Option<(RunId, u64)> {
     match commit(store, &[write]).await.pop() {
         Some(Err(conflict)) => conflict.found,
@@ -246,7 +247,8 @@ pub(super) async fn refused(store: &Arc<dyn Store>, write: Write) -> Option<(Run
     }
 }
 
-/// Everything that a paged call gives in pages of `limit`, each asked for behind the last entry of the one before.
+/// Collects the entries of a paged call, in pages of `limit`, each after the last entry of the
+/// previous page.
 pub(super) async fn paged<T: Clone, Page>(limit: usize, page: impl Fn(Option<T>) -> Page) -> Vec<T>
 where
     Page: Future<Output = Result<Vec<T>, StoreError>>,
@@ -264,24 +266,24 @@ where
     panic!("pages of {limit} repeat themselves: 1,000 of them and no end");
 }
 
-/// Sweeps until nothing can be left, however little a call does.
+/// Sweeps until nothing can be left, even if a call sweeps little.
 pub(super) async fn sweep_all(store: &Arc<dyn Store>) {
     for _ in 0..20 {
         done(store.sweep(1_000).await);
     }
 }
 
-/// The ids of a status, all of one page.
+/// Returns the ids of a status, all in one page.
 pub(super) async fn listed(store: &Arc<dyn Store>, plan: &Plan, status: StatusCode) -> Vec<InstanceId> {
     done(store.instances(&plan.hash(), status, None, 10_000).await)
 }
 
-/// The instances that ended in a status, whenever that was.
+/// Returns all instances that ended in a status.
 pub(super) async fn all_ended(store: &Arc<dyn Store>, status: StatusCode) -> Vec<(Timestamp, InstanceId)> {
     done(store.ended(status, Timestamp::from_micros(u64::MAX), None, 10_000).await)
 }
 
-/// Everywhere a plan's instances are listed: by status, by when they are due, and by when they ended.
+/// Returns the entries of a plan's instances in all indexes: by status, due time and end.
 pub(super) async fn everywhere(store: &Arc<dyn Store>, plan: &Plan) -> Vec<InstanceId> {
     let mut found: Vec<_> = done(store.due(None, 10_000).await).into_iter().map(|(_, instance)| instance).collect();
     for status in StatusCode::ALL {
@@ -291,7 +293,7 @@ pub(super) async fn everywhere(store: &Arc<dyn Store>, plan: &Plan) -> Vec<Insta
     found
 }
 
-/// Everything a store says of some writes: to be compared before and after.
+/// All that a store returns about some writes, to be compared before and after.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Image {
     instances: Vec<(InstanceId, Option<Loaded>)>,
@@ -303,7 +305,7 @@ pub(super) struct Image {
     quarantined: Vec<InstanceId>,
 }
 
-/// A run's signal rows by number.
+/// Returns a run's signal rows by number.
 pub(super) async fn signal_rows(store: &Arc<dyn Store>, run: RunId) -> Vec<(u64, Bytes)> {
     let number = |key: &Bytes| key.get(1..).and_then(|number| Some(u64::from_be_bytes(number.try_into().ok()?)));
     let rows = done(store.rows(run, RowKey::SIGNALS, None).await);

@@ -1,12 +1,12 @@
-//! A suite of the promises that every [`Store`] keeps, for whoever writes one.
+//! A suite of checks for the promises of [`Store`], for authors of stores.
 //!
-//! * [`run`] makes a fresh store for each check of [`CHECKS`] and says which promises were broken.
-//! * [`commit`], [`repeat`]: conditions, batches, and what a batch answers when it comes again.
-//! * [`reads`], [`index`]: what was written is read back, and found where it is due or by its status.
-//! * [`quarantine`], [`delete`], [`sweep`], [`reopen`]: setting aside, clearing up, coming back.
+//! * [`run`] makes a new store for each check of [`CHECKS`] and reports the promises that it broke.
+//! * [`commit`], [`repeat`]: conditions, batches, and the answers to a repeated batch.
+//! * [`reads`], [`index`]: reading back, and finding instances by due time, status and end.
+//! * [`quarantine`], [`delete`], [`sweep`], [`reopen`]: quarantine, removal, reopening.
 //!
-//! It does not test what takes a crash, a full disk or a second process: that depends on what a store is made of. Nor
-//! does it look for `close`, which a store in memory may ignore.
+//! Not tested is what takes a crash, a full disk or a second process, since that depends on the
+//! kind of store; nor `close`, which a store in memory may ignore.
 //!
 //! ```
 //! use everstep::store::{MemoryStore, conformance};
@@ -35,7 +35,7 @@ use std::sync::Arc;
 use super::Store;
 use crate::clock::BoxFuture;
 
-/// One promise. Panics if the store breaks it.
+/// A check of one promise. Panics if the store breaks the promise.
 #[derive(Clone, Copy, Debug)]
 pub struct Check {
     /// The promise, as the name of its function.
@@ -44,7 +44,7 @@ pub struct Check {
 }
 
 impl Check {
-    /// Tries the promise on a store that is empty.
+    /// Runs the check on an empty store.
     pub async fn run(&self, store: &Arc<dyn Store>) {
         (self.check)(store).await;
     }
@@ -52,7 +52,8 @@ impl Check {
 
 macro_rules! checks {
     ($($module:ident: $($check:ident),+;)+) => {
-        /// Every promise, in the order in which [`run`] tries them: those that others build on first.
+        /// All checks, in the order in which [`run`] tries them: promises that others build on come
+        /// first.
         pub const CHECKS: &[Check] =
             &[$($(Check { name: stringify!($check), check: |store| Box::pin($module::$check(store)) },)+)+];
     };
@@ -86,13 +87,13 @@ checks! {
     reopen: a_reopened_store_has_everything, a_batch_is_repeated_after_reopening;
 }
 
-/// Tries every promise, each on a store of its own, which `make` gives fresh and empty.
+/// Runs all checks, each on a store of its own, which `make` returns new and empty.
 ///
-/// Runs on tokio; on a runtime with several threads one check reads while it writes.
+/// Runs on tokio; on a runtime with several threads one check reads while another task writes.
 ///
 /// # Panics
-/// When every promise was tried and some were broken, with their names. What was found is in the panic of each check,
-/// on standard error.
+/// After all checks have run, if some failed: with their names. Each check prints its own panic on
+/// standard error.
 pub async fn run<S, F, Fut>(make: F)
 where
     S: Store,
@@ -102,7 +103,7 @@ where
     let mut broken = Vec::new();
     for check in CHECKS {
         let store: Arc<dyn Store> = Arc::new(make().await);
-        // A task of its own, so that its panic does not hide the checks behind it.
+        // A task of its own, so that a panic does not prevent the next checks.
         if tokio::spawn(async move { check.run(&store).await }).await.is_err() {
             broken.push(check.name);
         }

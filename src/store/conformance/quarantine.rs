@@ -1,4 +1,4 @@
-//! Instances are set aside and come back.
+//! Quarantining and releasing instances.
 
 use std::sync::Arc;
 
@@ -15,7 +15,7 @@ async fn load(store: &Arc<dyn Store>, life: &Life) -> Option<Loaded> {
     done(store.load(life.id()).await)
 }
 
-/// The record of a quarantine write.
+/// Returns the record of a quarantine write.
 fn record(quarantine: &Write) -> Option<Bytes> {
     match &quarantine.change {
         Change::Quarantine(record) => Some(record.clone()),
@@ -23,8 +23,8 @@ fn record(quarantine: &Write) -> Option<Bytes> {
     }
 }
 
-/// Quarantine leaves the head and the rows byte for byte and keeps its record beside them; the instance is listed among
-/// the quarantined and nowhere else. A later record replaces the first.
+/// A quarantine keeps the head and the rows byte for byte, and stores its record beside them. The
+/// instance is listed only as quarantined. A later record replaces the first.
 pub async fn quarantine_keeps_the_head_and_unlists_the_instance(store: &Arc<dyn Store>) {
     let plan = Plan::new("aside");
     let (life, insert) = plan.start("one", 1);
@@ -42,7 +42,7 @@ pub async fn quarantine_keeps_the_head_and_unlists_the_instance(store: &Arc<dyn 
     assert_eq!(done(store.row(run(1), &RowKey::Input).await), Some(Bytes::from_static(b"input")), "its rows stay");
 }
 
-/// The quarantined of all definitions are given by id, in pages.
+/// The quarantined instances of all definitions are returned by id, in pages.
 pub async fn the_quarantined_are_ordered_and_paged(store: &Arc<dyn Store>) {
     let plans = [Plan::new("aside"), Plan::new("other")];
     let mut expected = Vec::new();
@@ -59,8 +59,8 @@ pub async fn the_quarantined_are_ordered_and_paged(store: &Arc<dyn Store>) {
     }
 }
 
-/// A quarantined instance takes no insert and no update, not even one that names the transition it stands at, in later
-/// batches or the same one; whoever tries is told where it stands.
+/// A quarantined instance refuses inserts and updates, even at its last transition, in later
+/// batches and in the same one. The answer names the transition.
 pub async fn a_quarantined_instance_takes_no_update(store: &Arc<dyn Store>) {
     let plan = Plan::new("aside");
     let (mut life, insert) = plan.start("one", 1);
@@ -70,7 +70,7 @@ pub async fn a_quarantined_instance_takes_no_update(store: &Arc<dyn Store>) {
     let quarantine = life.quarantine("a bug");
     let answers = commit(store, &[moved, quarantine.clone(), life.wake()]).await;
     let conflict = conflict(Some(kept.at()));
-    assert_eq!(answers, [Ok(()), Ok(()), Err(conflict)], "an update behind the quarantine, in its batch");
+    assert_eq!(answers, [Ok(()), Ok(()), Err(conflict)], "an update after the quarantine, in its batch");
     let expected = Some(Loaded { head: kept.head(), quarantine: record(&quarantine) });
     assert_eq!(load(store, &kept).await, expected, "the head that was there at the quarantine");
     assert_eq!(refused(store, kept.clone().pause()).await, Some(kept.at()), "an update");
@@ -79,8 +79,8 @@ pub async fn a_quarantined_instance_takes_no_update(store: &Arc<dyn Store>) {
     assert_eq!(everywhere(store, &plan).await, [], "it is still listed nowhere");
 }
 
-/// What replaces, deletes or sets aside an instance does so to the one it has seen, never to another that took its place
-/// meanwhile; nor does a release.
+/// A replacement, delete, quarantine or release applies only to the version that its writer has
+/// seen, never to a run that was committed since.
 pub async fn what_was_seen_is_what_is_set_aside_released_and_ended(store: &Arc<dyn Store>) {
     let plan = Plan::new("meanwhile");
     for (n, aside) in [(1, true), (3, false)] {
@@ -99,13 +99,17 @@ pub async fn what_was_seen_is_what_is_set_aside_released_and_ended(store: &Arc<d
         for late in [delete, quarantine, third.replace(seen), old.put(seen)] {
             assert_eq!(refused(store, late.clone()).await, Some(new.at()), "{late:?}");
         }
-        assert_eq!(load(store, &new).await, Some(Loaded { head: new.head(), quarantine: None }), "set aside: {aside}");
+        assert_eq!(
+            load(store, &new).await,
+            Some(Loaded { head: new.head(), quarantine: None }),
+            "quarantined: {aside}"
+        );
         commit_all(store, &[new.delete()]).await;
     }
 }
 
-/// A head that says whose place it takes ends a quarantine, in a later batch or the same one: the record is gone, the
-/// instance is listed by its new head and takes updates.
+/// A head that replaces a quarantined version ends the quarantine, in a later batch or the same
+/// one: the record is gone, the instance is listed by its new head and accepts updates.
 pub async fn a_head_that_replaces_a_quarantined_one_lists_it_again(store: &Arc<dyn Store>) {
     for (n, name) in [(1, "in a later batch"), (3, "in the same batch")] {
         let plan = Plan::new(name);
@@ -126,7 +130,8 @@ pub async fn a_head_that_replaces_a_quarantined_one_lists_it_again(store: &Arc<d
     }
 }
 
-/// A quarantine also ends if the head that ends it is, byte for byte, the one that was set aside: that is no repeat.
+/// A release whose head equals the quarantined one byte for byte ends the quarantine: it is no
+/// repeat.
 pub async fn a_release_with_the_same_head_lists_it_again(store: &Arc<dyn Store>) {
     let plan = Plan::new("released");
     let (mut life, insert) = plan.start("one", 1);
@@ -143,11 +148,16 @@ pub async fn a_release_with_the_same_head_lists_it_again(store: &Arc<dyn Store>)
     commit_all(store, &[life.wake()]).await;
     let quarantine = life.quarantine("a bug");
     commit_all(store, &[quarantine, life.put(life.version().set_aside())]).await;
-    assert_eq!(load(store, &life).await.map(|loaded| loaded.quarantine), Some(None), "set aside and released at once");
+    assert_eq!(
+        load(store, &life).await.map(|loaded| loaded.quarantine),
+        Some(None),
+        "quarantined and released at once"
+    );
     assert_eq!(everywhere(store, &plan).await, [id("one"), id("one")], "due, and by status");
 }
 
-/// A quarantine of an instance that is not there is refused and leaves no trace: an instance of that name may start.
+/// A quarantine of an instance that does not exist is refused and leaves nothing: an instance with
+/// that id may start.
 pub async fn only_what_is_there_can_be_quarantined(store: &Arc<dyn Store>) {
     let plan = Plan::new("aside");
     let (life, insert) = plan.start("one", 1);
@@ -160,8 +170,9 @@ pub async fn only_what_is_there_can_be_quarantined(store: &Arc<dyn Store>) {
     assert_eq!(done(store.quarantined(None, 10).await), []);
 }
 
-/// A head that the store cannot read, of a later version of this crate for one, is kept as it is. The instance takes no
-/// insert and no update, since nobody knows where it stands; it can be set aside and replaced.
+/// A head that the store cannot read, such as one of a later version of this crate, is kept as it
+/// is. Inserts and updates are refused, since the transition is unknown; the instance can be
+/// quarantined and replaced.
 pub async fn a_head_that_cannot_be_read_is_kept_and_can_be_set_aside(store: &Arc<dyn Store>) {
     let plan = Plan::new("unreadable");
     let (mut life, insert) = plan.start("one", 1);
@@ -173,12 +184,12 @@ pub async fn a_head_that_cannot_be_read_is_kept_and_can_be_set_aside(store: &Arc
     commit_all(store, &[damaged]).await;
     let mut kept = Loaded { head, quarantine: None };
     assert_eq!(load(store, &life).await, Some(kept.clone()));
-    assert_eq!(everywhere(store, &plan).await, [], "nobody knows how to list it");
+    assert_eq!(everywhere(store, &plan).await, [], "an unreadable head is not listed");
     for seen in [before.version(), life.version()] {
         let update = life.clone().wake().under(Condition::Seen(seen));
-        assert_eq!(refused(store, update).await, None, "nobody knows where it stands");
+        assert_eq!(refused(store, update).await, None, "an update of an unreadable head");
     }
-    assert_eq!(refused(store, plan.start("one", 2).1).await, None, "it is there, so it is not inserted");
+    assert_eq!(refused(store, plan.start("one", 2).1).await, None, "an insert where an unreadable head is");
     let seen = unreadable(&kept.head);
     let quarantine = life.quarantine("unreadable").under(Condition::Seen(seen));
     kept.quarantine = record(&quarantine);

@@ -1,4 +1,4 @@
-//! What was written is read back.
+//! Reading back what was written.
 
 use std::sync::Arc;
 
@@ -9,8 +9,8 @@ use crate::id::NodePath;
 use crate::machine::{RowChange, RowKey};
 use crate::store::{Change, Condition, Loaded, Store, Write};
 
-/// Heads and rows come back byte for byte, whatever their bytes, their size and the name of their instance; what was
-/// never written is not there.
+/// Heads and rows are returned byte for byte, for all bytes, sizes and instance ids; heads and rows
+/// that were never written are not found.
 pub async fn heads_and_rows_read_back_byte_for_byte(store: &Arc<dyn Store>) {
     let plan = Plan::new("reads");
     let longest = "x".repeat(256);
@@ -44,7 +44,7 @@ pub async fn heads_and_rows_read_back_byte_for_byte(store: &Arc<dyn Store>) {
     assert_eq!(done(store.row(run(99), &RowKey::Input).await), None, "a row of a run that was never written");
 }
 
-/// Signal rows are given by number, only those of their run, and no other rows.
+/// Signal rows are returned by number, only those of their run, and no other rows.
 pub async fn signal_rows_come_in_order_and_only_of_their_run(store: &Arc<dyn Store>) {
     let plan = Plan::new("signals");
     let numbers = [300, 2, 65_536, 0, 10, 255, 1 << 40, 256, 1, 9, 65_535];
@@ -66,13 +66,13 @@ pub async fn signal_rows_come_in_order_and_only_of_their_run(store: &Arc<dyn Sto
     commit_all(store, &[update]).await;
     let rows = signal_rows(store, run(2)).await;
     sorted.retain(|number| *number != 10);
-    assert!(rows.iter().map(|(number, _)| *number).eq(sorted), "a deleted signal row is not given");
+    assert!(rows.iter().map(|(number, _)| *number).eq(sorted), "a deleted signal row is not returned");
     assert_eq!(rows.first(), Some(&(0, Bytes::from_static(b"only its id"))), "a changed signal row");
     assert_eq!(signal_rows(store, run(9)).await, [], "a run without signals");
 }
 
-/// Rows of one prefix are given in the order of their keys, with the keys they were written by, and no others: of live
-/// branches by number, of ended ones by index, whatever stands beside them.
+/// Rows with one prefix are returned in the order of their keys, with those keys, and no other
+/// rows: live branches by number, ended ones by index.
 pub async fn rows_come_by_prefix_in_the_order_of_their_keys(store: &Arc<dyn Store>) {
     let plan = Plan::new("rows");
     let (path, beside) = (NodePath::new("a/b"), NodePath::new("a/b/c"));
@@ -88,7 +88,7 @@ pub async fn rows_come_by_prefix_in_the_order_of_their_keys(store: &Arc<dyn Stor
     ];
     for n in [1, 2] {
         let (_, mut insert) = plan.start(&format!("i{n}"), n);
-        // Written in another order than that of the keys.
+        // Not written in the order of the keys.
         for key in frames.iter().rev().chain(others.iter()).chain(branches.iter().rev()) {
             let row = Bytes::from(format!("run {n}, {key:?}"));
             insert.rows.push(RowChange { key: key.clone(), value: Some(row) });
@@ -98,7 +98,7 @@ pub async fn rows_come_by_prefix_in_the_order_of_their_keys(store: &Arc<dyn Stor
     for (prefix, keys) in [(RowKey::FRAMES.to_vec(), &frames), (RowKey::branches(&path, &[7]), &branches)] {
         let row = |key: &RowKey| (Bytes::from(key.to_bytes()), Bytes::from(format!("run 2, {key:?}")));
         let expected: Vec<_> = keys.iter().map(row).collect();
-        assert_eq!(done(store.rows(run(2), &prefix, None).await), expected, "the rows behind {prefix:?}");
+        assert_eq!(done(store.rows(run(2), &prefix, None).await), expected, "the rows with prefix {prefix:?}");
     }
     for (from, left) in [(0, 5), (9, 4), (10, 3), (256, 2), (1 << 40, 1), ((1 << 40) + 1, 0)] {
         let rows = done(store.rows(run(2), RowKey::FRAMES, Some(&RowKey::Frame(from))).await);
@@ -109,11 +109,11 @@ pub async fn rows_come_by_prefix_in_the_order_of_their_keys(store: &Arc<dyn Stor
     let before = done(store.rows(run(2), RowKey::FRAMES, Some(&RowKey::Signal(1))).await);
     assert_eq!(before.len(), 5, "from before the first key with the prefix");
     let behind = done(store.rows(run(2), RowKey::SIGNALS, Some(&RowKey::Frame(1))).await);
-    assert_eq!(behind, [], "from behind the last key with the prefix");
+    assert_eq!(behind, [], "from after the last key with the prefix");
     assert_eq!(done(store.rows(run(9), RowKey::FRAMES, None).await), [], "a run without branches");
 }
 
-/// A definition's manifest is kept as it was last saved, each for itself.
+/// A definition's manifest is returned as last saved, separately for each definition.
 pub async fn a_manifest_reads_back(store: &Arc<dyn Store>) {
     let (one, two, other) = (Plan::new("one"), Plan::new("two"), Plan::new("other"));
     let (first, second) = (Bytes::from_static(b"\x00first\xff"), Bytes::from(vec![7; 100_000]));
@@ -126,7 +126,7 @@ pub async fn a_manifest_reads_back(store: &Arc<dyn Store>) {
     assert_eq!(done(store.manifest(&other.hash()).await), None, "a manifest that was never saved");
     done(store.save_manifest(&one.hash(), second.clone()).await);
     assert_eq!(done(store.manifest(&one.hash()).await), Some(second), "the manifest saved last");
-    assert_eq!(done(store.definitions().await), [], "a definition without instances has none to list");
+    assert_eq!(done(store.definitions().await), [], "a definition without instances is not listed");
     let (_, insert) = one.start("i", 1);
     commit_all(store, &[insert.under(Condition::Absent)]).await;
     assert_eq!(done(store.definitions().await), [one.hash()]);

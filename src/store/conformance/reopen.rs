@@ -1,4 +1,4 @@
-//! A store is opened again.
+//! Reopening a store.
 
 use std::sync::Arc;
 
@@ -10,8 +10,9 @@ use super::sweep::{rows_left, with_rows};
 use crate::machine::RowKey;
 use crate::store::Store;
 
-/// After [`Store::reopen`], and after a close before it, everything is there: heads, rows, quarantines, both indexes,
-/// manifests, and the runs still to be swept. Conditions hold and fail as before.
+/// After [`Store::reopen`], with or without a close before it, the store has everything: heads,
+/// rows, quarantines, indexes, manifests, and the runs still to be swept. Conditions hold and fail
+/// as before.
 pub async fn a_reopened_store_has_everything(store: &Arc<dyn Store>) {
     let plan = Plan::new("reopened");
     let (mut life, insert) = plan.start("one", 101);
@@ -41,8 +42,8 @@ pub async fn a_reopened_store_has_everything(store: &Arc<dyn Store>) {
     assert_eq!(rows_left(store, &plan, life.run()).await, 2, "rows of the run that was not");
 }
 
-/// A batch whose outcome was lost with the store is given again to the reopened one: if it was stored, it succeeds and
-/// changes nothing.
+/// A batch with an unknown outcome is repeated after the store was reopened: if it was stored, it
+/// succeeds and changes nothing.
 pub async fn a_batch_is_repeated_after_reopening(store: &Arc<dyn Store>) {
     let batch = mixed_batch(store).await;
     commit_all(store, &batch).await;

@@ -1,4 +1,4 @@
-//! A batch comes again, because its outcome is not known.
+//! Repeating a batch with an unknown outcome.
 
 use std::slice;
 use std::sync::Arc;
@@ -9,13 +9,14 @@ use super::life::{Image, Life, Plan, commit, commit_all, conflict, sweep_all, un
 use crate::machine::RowKey;
 use crate::store::{Change, Conflict, Store, Write};
 
-/// A batch of every kind of write on instances that are there and that are not. All its conditions hold.
+/// Returns a batch of every kind of write, on existing and on new instances. All its conditions
+/// hold.
 pub(super) async fn mixed_batch(store: &Arc<dyn Store>) -> Vec<Write> {
     let plan = Plan::new("repeats");
     let start = |name: &str, run| -> (Life, Write) { plan.start(name, run) };
     let (mut updated, insert_updated) = start("updated", 1);
     let (old, insert_old) = start("restarted", 2);
-    let (mut aside, insert_aside) = start("set aside", 3);
+    let (mut aside, insert_aside) = start("quarantined", 3);
     let (released, insert_released) = start("released", 4);
     let (mut ended, insert_ended) = start("ended", 10);
     let earlier = [insert_updated, insert_old, insert_aside, insert_released, released.quarantine("by mistake")];
@@ -43,21 +44,21 @@ pub(super) async fn mixed_batch(store: &Arc<dyn Store>) -> Vec<Write> {
     ]
 }
 
-/// A batch that was committed succeeds when it comes again, in all its writes, and changes nothing: several transitions
-/// of one instance, inserts, restarts and quarantines alike.
+/// A committed batch that is repeated succeeds in all its writes and changes nothing: several
+/// transitions of one instance, inserts, replacements and quarantines.
 pub async fn a_repeated_batch_succeeds_and_changes_nothing(store: &Arc<dyn Store>) {
     let batch = mixed_batch(store).await;
     commit_all(store, &batch).await;
     let before = Image::of(store, &batch).await;
     for _ in 0..2 {
         let answers = commit(store, &batch).await;
-        assert!(answers.iter().all(Result::is_ok), "every write of the batch is stored already: {answers:?}");
+        assert!(answers.iter().all(Result::is_ok), "every write of the batch is already stored: {answers:?}");
         assert_eq!(Image::of(store, &batch).await, before, "what the store holds after the same batch again");
     }
 }
 
-/// A batch that comes again answers each write as it did the first time: who was refused then is not told that it
-/// succeeded, and who succeeded is not told that it was refused.
+/// A repeated batch answers each write as it did the first time: a refused write is not reported as
+/// successful, nor a successful one as refused.
 pub async fn a_repeated_batch_tells_winners_from_losers(store: &Arc<dyn Store>) {
     let plan = Plan::new("repeats");
     let (_, first) = plan.start("wanted twice", 1);
@@ -67,7 +68,7 @@ pub async fn a_repeated_batch_tells_winners_from_losers(store: &Arc<dyn Store>) 
     commit_all(store, &[insert_moved, insert_led]).await;
     let (mut stale, mut lost) = (moved.clone(), led.clone());
     let lost = lost.pause().under(unseen(led.run(), 77));
-    // The winner stands before its rival in the first two pairs, behind it in the third.
+    // The winner is before its rival in the first two pairs, and after it in the third.
     let batch = [first, second, moved.wake(), stale.pause(), lost, led.wake()];
     let expected = [true, false, true, false, false, true];
     let mut images = Vec::new();
@@ -83,8 +84,8 @@ pub async fn a_repeated_batch_tells_winners_from_losers(store: &Arc<dyn Store>) 
     );
 }
 
-/// Method: a chain of transitions is committed, and comes again from each of its transitions on, to each, and with one more
-/// behind it. Writes that led to what is stored are known; only the new one is done.
+/// Method: commits a chain of transitions, and repeats it from each of its transitions on, up to
+/// each, and with one more at its end. Only the new write changes the store.
 pub async fn a_part_of_a_batch_repeated_is_known(store: &Arc<dyn Store>) {
     let (mut life, insert) = Plan::new("parts").start("one", 1);
     let chain = [insert, life.wake(), life.pause(), life.quarantine("a bug")];
@@ -96,18 +97,18 @@ pub async fn a_part_of_a_batch_repeated_is_known(store: &Arc<dyn Store>) {
     }
     for to in 1..chain.len() {
         let answers = commit(store, chain.get(..to).unwrap_or_default()).await;
-        assert!(answers.iter().all(Result::is_err), "without the last one nothing tells what is stored: {answers:?}");
+        assert!(answers.iter().all(Result::is_err), "no repeat without the last write of the chain: {answers:?}");
         assert_eq!(Image::of(store, &chain).await, before, "the first {to}");
     }
     let released = [&chain[..], &[life.put(life.version().set_aside())]].concat();
     commit_all(store, &released).await;
     let before = Image::of(store, &chain).await;
     commit_all(store, &released).await;
-    assert_eq!(Image::of(store, &chain).await, before, "with a release behind");
+    assert_eq!(Image::of(store, &chain).await, before, "with a release at its end");
 }
 
-/// A quarantine that comes again succeeds, and the record is the first one's. Another writer's is refused, since that one has
-/// not seen it set aside.
+/// A repeated quarantine succeeds, and the first record is kept. Another writer's is refused, since
+/// that writer has not seen the instance quarantined.
 pub async fn a_repeated_quarantine_succeeds_and_a_rivals_does_not(store: &Arc<dyn Store>) {
     let (life, insert) = Plan::new("aside").start("one", 1);
     commit_all(store, &[insert]).await;
@@ -119,8 +120,8 @@ pub async fn a_repeated_quarantine_succeeds_and_a_rivals_does_not(store: &Arc<dy
     assert_eq!(Image::of(store, &[first]).await, before);
 }
 
-/// A start that comes again after its run has been, and was deleted or replaced, is refused and told so, as long as rows of
-/// that run may be left: it would lose them to the sweep.
+/// A start that is repeated after its run was deleted or replaced is refused, with `is_over` set,
+/// as long as rows of that run may be left: it would lose them to the sweep.
 pub async fn a_start_repeated_after_its_run_is_refused(store: &Arc<dyn Store>) {
     let plan = Plan::new("over");
     let (life, insert) = plan.start("deleted", 1);
@@ -140,7 +141,7 @@ pub async fn a_start_repeated_after_its_run_is_refused(store: &Arc<dyn Store>) {
     let (_, another) = plan.start("replaced", 4);
     commit_all(store, &[another]).await;
 
-    // In place of a head that nobody can read, where the start names no run that it ends.
+    // In place of an unreadable head, where the start names no run that it ends.
     let (mut old, insert) = plan.start("unreadable", 5);
     let (head, mut damaged) = (Bytes::from_static(b"not a head"), old.wake());
     damaged.change = Change::Head(head.clone());

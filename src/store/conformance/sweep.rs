@@ -1,4 +1,4 @@
-//! Rows of runs that were replaced are cleared up behind.
+//! Sweeping: the rows of replaced runs are deleted later.
 
 use std::sync::Arc;
 
@@ -9,7 +9,7 @@ use crate::id::RunId;
 use crate::machine::{RowChange, RowKey};
 use crate::store::{Store, Write};
 
-/// Rows of every kind, `signals` and four more.
+/// Replaces the rows of a write by rows of every kind: `signals` signal rows and four others.
 pub(super) fn with_rows(plan: &Plan, mut write: Write, signals: u64) -> Write {
     let keys = [RowKey::Input, plan.result(0), plan.result(1), plan.result(2)];
     let keys = keys.into_iter().chain((0..signals).map(RowKey::Signal));
@@ -17,7 +17,7 @@ pub(super) fn with_rows(plan: &Plan, mut write: Write, signals: u64) -> Write {
     write
 }
 
-/// How many of the rows of [`with_rows`] a run still has.
+/// Returns how many rows of [`with_rows`] a run still has.
 pub(super) async fn rows_left(store: &Arc<dyn Store>, plan: &Plan, run: RunId) -> usize {
     let mut left = signal_rows(store, run).await.len();
     for key in [RowKey::Input, plan.result(0), plan.result(1), plan.result(2)] {
@@ -26,7 +26,7 @@ pub(super) async fn rows_left(store: &Arc<dyn Store>, plan: &Plan, run: RunId) -
     left
 }
 
-/// Sweeps as its caller does, until less than `limit` was swept. Gives the number of calls.
+/// Sweeps as the runtime does, until a call sweeps less than `limit`. Returns the number of calls.
 async fn sweep_until_done(store: &Arc<dyn Store>, limit: usize) -> usize {
     for calls in 1..1_000 {
         let swept = done(store.sweep(limit).await);
@@ -38,14 +38,14 @@ async fn sweep_until_done(store: &Arc<dyn Store>, limit: usize) -> usize {
     panic!("1,000 sweeps of {limit} are not done with some hundred rows");
 }
 
-/// The rows of a run that was replaced go, at most `limit` in a call; those of the run that replaced it, and of other
-/// instances, stay. With nothing to sweep, nothing is swept.
+/// A sweep deletes rows of replaced runs, at most `limit` in a call. Rows of the new run and of
+/// other instances stay. With nothing to sweep, a sweep returns 0.
 pub async fn a_superseded_run_is_swept_in_small_batches(store: &Arc<dyn Store>) {
     let plan = Plan::new("swept");
     assert_eq!(done(store.sweep(10).await), 0, "an empty store");
     let (beside, insert_beside) = plan.start("beside", 5);
     commit_all(store, &[with_rows(&plan, insert_beside, 6)]).await;
-    // Runs whose ids stand beside the swept one's, before and behind it.
+    // Runs whose ids are adjacent to the swept run's, before and after it.
     for (limit, old, new, signals) in [(10, 4, 6, 21), (5, 14, 13, 6), (1, 24, 26, 3), (1_000, 34, 36, 96)] {
         let (old, insert) = plan.start(&format!("by {limit}"), old);
         commit_all(store, &[with_rows(&plan, insert, signals)]).await;
@@ -63,7 +63,7 @@ pub async fn a_superseded_run_is_swept_in_small_batches(store: &Arc<dyn Store>) 
                 break;
             }
         }
-        assert_eq!(left, 0, "rows of the replaced run behind the last sweep of {limit}");
+        assert_eq!(left, 0, "rows of the replaced run after the last sweep of {limit}");
         assert_eq!(rows_left(store, &plan, new.run()).await, all, "rows of the run that replaced it");
         assert_eq!(done(store.sweep(limit).await), 0, "there is nothing more to sweep");
         let loaded = done(store.load(new.id()).await).map(|loaded| loaded.head);
@@ -72,8 +72,8 @@ pub async fn a_superseded_run_is_swept_in_small_batches(store: &Arc<dyn Store>) 
     assert_eq!(rows_left(store, &plan, beside.run()).await, 10, "rows of another instance");
 }
 
-/// When a sweep did less than it was allowed to, nothing is left of any replaced run: it does not stop at the end of one,
-/// nor at one without rows.
+/// After a sweep of less than the limit, no row of a replaced run is left: a sweep does not stop at
+/// the end of a run, nor at a run without rows.
 pub async fn less_than_the_limit_swept_means_done(store: &Arc<dyn Store>) {
     let plan = Plan::new("swept");
     for (round, limit) in [(0_u8, 100), (1, 4), (2, 3), (3, 1)] {

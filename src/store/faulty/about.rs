@@ -1,4 +1,4 @@
-//! What a write is about, for whoever looks at a crash behind it.
+//! Describes a write, for reports of a crash after it.
 
 use bytes::Bytes;
 
@@ -7,7 +7,8 @@ use crate::definition::{Manifest, Names as _};
 use crate::machine::{RowKey, Snapshot, decode_head};
 use crate::store::{Change, Condition, Store, Write};
 
-/// The instance of a write, and the tasks whose results it records. To be asked before it is committed.
+/// Returns a description of a write: its instance, and the tasks whose results it records. Call
+/// before the commit.
 pub(super) async fn about(store: &dyn Store, write: &Write) -> String {
     let results = results(store, write).await;
     let what = if write.condition == Condition::Absent {
@@ -20,7 +21,8 @@ pub(super) async fn about(store: &dyn Store, write: &Write) -> String {
     format!("{what} (instance `{}`)", write.instance)
 }
 
-/// Those in rows, but for rows of results that stood in the head before; and those in the head.
+/// Returns the results that a write records: in rows, except for results that move there from the
+/// head, and in the head.
 async fn results(store: &dyn Store, write: &Write) -> Vec<String> {
     let head = |head: &Bytes| decode_head(&write.instance, head).ok();
     let before = store.load(&write.instance).await.ok().flatten().and_then(|loaded| head(&loaded.head));
