@@ -90,6 +90,8 @@ impl Marks {
     /// Takes notice of the keys that a batch is about to set; the batches are written one after the other.
     pub(super) fn begin_write(&self, ops: &Ops) {
         let mut groups = self.groups();
+        // A write that panicked has not ended.
+        groups.under_way.clear();
         let mut last: &[u8] = &[];
         for (key, _) in ops.iter().filter(|(_, value)| value.is_some()) {
             let Some(group) = keys::group(key) else { continue };
@@ -118,6 +120,7 @@ impl Marks {
     pub(super) fn clear(&self) {
         let mut groups = self.groups();
         groups.marks.clear();
+        groups.under_way.clear();
         groups.epoch += 1;
     }
 }
@@ -150,6 +153,24 @@ mod tests {
             marks.end(reading, b"t9");
             marks.end_write();
             assert_eq!(mark(&marks), b"t5", "the reader begins first: {begins_first}");
+        }
+    }
+
+    /// Method: a write panics; a lower key of its group is written next, while a reader is on its way that sees neither.
+    #[test]
+    fn a_write_that_panicked_hides_no_key_of_the_next_one() {
+        for is_reopened in [true, false] {
+            let marks = Marks::default();
+            marks.begin_write(&batch(b"t8"));
+            if is_reopened {
+                marks.clear();
+                assert!(marks.groups().under_way.is_empty());
+            }
+            marks.begin_write(&batch(b"t5"));
+            let reading = marks.begin(b"t").unwrap();
+            marks.end(reading, b"t9");
+            marks.end_write();
+            assert_eq!(mark(&marks), b"t5", "opened anew: {is_reopened}");
         }
     }
 

@@ -20,6 +20,8 @@ struct Queue {
     runs: VecDeque<Superseded>,
     /// Whether the map may hold markers of other runs.
     unlisted: bool,
+    /// Runs taken from the queue whose markers are not deleted yet.
+    taken: usize,
 }
 
 /// A superseded run, and the key from which on rows of it may be left.
@@ -37,7 +39,7 @@ impl Superseded {
 
 impl Default for Sweeping {
     fn default() -> Self {
-        Self(Mutex::new(Queue { runs: VecDeque::new(), unlisted: true }))
+        Self(Mutex::new(Queue { runs: VecDeque::new(), unlisted: true, taken: 0 }))
     }
 }
 
@@ -65,54 +67,110 @@ impl Sweeping {
         queue.unlisted = true;
     }
 
-    fn put_back(&self, runs: impl DoubleEndedIterator<Item = Superseded>) {
+    fn take(&self) -> Option<Superseded> {
         let mut queue = self.queue();
-        runs.rev().for_each(|run| queue.runs.push_front(run));
+        let next = queue.runs.pop_front()?;
+        queue.taken += 1;
+        Some(next)
     }
+
+    /// So many of the runs taken are done with, but for those that are put back.
+    fn give_back(&self, taken: usize, back: GivenBack) {
+        let mut queue = self.queue();
+        queue.taken = queue.taken.saturating_sub(taken);
+        queue.runs.extend(back.last);
+        back.next.into_iter().rev().for_each(|run| queue.runs.push_front(run));
+        if queue.runs.len() > QUEUED_MAX {
+            queue.runs.truncate(QUEUED_MAX);
+            queue.unlisted = true;
+        }
+    }
+
+    fn is_done(&self) -> bool {
+        let queue = self.queue();
+        queue.runs.is_empty() && !queue.unlisted && queue.taken == 0
+    }
+}
+
+/// Runs that are still to be swept.
+#[derive(Debug, Default)]
+struct GivenBack {
+    /// Before all others.
+    next: Vec<Superseded>,
+    /// Behind all others: what fails of one must not hold them up.
+    last: Vec<Superseded>,
 }
 
 impl<K: Kv> KvStore<K> {
     pub(super) fn sweep_some(&self, limit: usize) -> Result<usize, StoreError> {
-        let mut taken = Vec::new();
-        let swept = self.sweep_taken(limit, &mut taken);
+        let (mut taken, mut back) = (Vec::new(), GivenBack::default());
+        let swept = self.sweep_taken(limit, &mut taken, &mut back);
         if swept.is_err() {
             // Some of it may be gone: then less is found the next time.
-            self.sweeping.put_back(taken.into_iter());
+            back = GivenBack { next: Vec::new(), last: taken.clone() };
+        }
+        self.sweeping.give_back(taken.len(), back);
+        if self.markers.load(Ordering::Acquire) && self.sweeping.is_done() {
+            // No marker comes meanwhile.
+            let _committing = self.committing.lock().unwrap_or_else(PoisonError::into_inner);
+            if self.sweeping.is_done() {
+                self.markers.store(false, Ordering::Release);
+            }
         }
         swept
     }
 
-    fn sweep_taken(&self, limit: usize, taken: &mut Vec<Superseded>) -> Result<usize, StoreError> {
-        let (mut ops, mut rest) = (Ops::new(), None);
+    fn sweep_taken(
+        &self,
+        limit: usize,
+        taken: &mut Vec<Superseded>,
+        back: &mut GivenBack,
+    ) -> Result<usize, StoreError> {
+        let (mut ops, mut failed) = (Ops::new(), None);
         while ops.len() < limit {
             let Some(next) = self.next_superseded()? else { break };
             taken.push(next.clone());
-            let (run, marker, room) = (next.run, keys::superseded(next.run), limit - ops.len());
-            if self.kv.get(&marker)?.is_none() {
-                continue;
+            match self.gather(&next, limit, &mut ops) {
+                Ok(rest) => back.next.extend(rest),
+                Err(error) => {
+                    back.last.push(next);
+                    failed = Some(error);
+                    break;
+                }
             }
-            let rows = self.kv.scan(&next.from, &keys::behind(&keys::rows(run)), room)?;
-            let last = rows.last().map(|(key, _)| [key, &[0][..]].concat());
-            ops.extend(rows.into_iter().map(|(key, _)| (key.to_vec(), None)));
-            if let Some(from) = last
-                && ops.len() >= limit
-            {
-                rest = Some(Superseded { run, from });
-                break;
-            }
-            ops.insert(marker, None);
         }
         let swept = ops.len();
         // An empty write would be synced too.
         if swept > 0 {
             self.kv.write(ops)?;
         }
-        self.sweeping.put_back(rest.into_iter());
-        Ok(swept)
+        match failed {
+            Some(error) if swept == 0 => Err(error),
+            _ => Ok(swept),
+        }
+    }
+
+    /// Adds the deletion of a run's rows, as many as there is room for, and of its marker behind the last of them. What is left
+    /// of it, if anything is.
+    fn gather(&self, next: &Superseded, limit: usize, ops: &mut Ops) -> Result<Option<Superseded>, StoreError> {
+        let (run, marker) = (next.run, keys::superseded(next.run));
+        if self.kv.get(&marker)?.is_none() {
+            return Ok(None);
+        }
+        let rows = self.kv.scan(&next.from, &keys::behind(&keys::rows(run)), limit - ops.len())?;
+        let last = rows.last().map(|(key, _)| [key, &[0][..]].concat());
+        ops.extend(rows.into_iter().map(|(key, _)| (key.to_vec(), None)));
+        match last {
+            Some(from) if ops.len() >= limit => Ok(Some(Superseded { run, from })),
+            _ => {
+                ops.insert(marker, None);
+                Ok(None)
+            }
+        }
     }
 
     fn next_superseded(&self) -> Result<Option<Superseded>, StoreError> {
-        let next = self.sweeping.queue().runs.pop_front();
+        let next = self.sweeping.take();
         if next.is_some() {
             return Ok(next);
         }
@@ -125,9 +183,6 @@ impl<K: Kv> KvStore<K> {
             let runs = markers.iter().filter_map(|(marker, _)| keys::parse_superseded(marker));
             queue.runs = runs.map(Superseded::new).collect();
         }
-        let mut queue = self.sweeping.queue();
-        let next = queue.runs.pop_front();
-        self.markers.store(next.is_some() || queue.unlisted, Ordering::Release);
-        Ok(next)
+        Ok(self.sweeping.take())
     }
 }

@@ -10,7 +10,7 @@ use crate::id::RunId;
 use crate::limits::Limits;
 use crate::machine::{self, Event, NewRun, RowChange, RowKey, Setting};
 use crate::store::memory::Memory;
-use crate::store::{Change, Condition, Version};
+use crate::store::{Change, Condition, Conflict, Version};
 
 /// Method: heads rot where they stand: of one that is due, one that is in progress, and one that has ended; beside many others.
 /// They are deleted or replaced, at once or when they were set aside. Their index entries and rows go, which nothing names any
@@ -91,6 +91,8 @@ struct Failing {
     reads: AtomicU32,
     /// Keys looked at.
     looked: AtomicU32,
+    /// What keys begin with that scans fail at, if any do.
+    rotten: Mutex<Option<Vec<u8>>>,
 }
 
 impl Kv for Failing {
@@ -101,6 +103,9 @@ impl Kv for Failing {
     }
 
     fn scan(&self, from: &[u8], to: &[u8], limit: usize) -> Result<Vec<(Bytes, Bytes)>, StoreError> {
+        if self.rotten.lock().unwrap().as_ref().is_some_and(|rotten| from.starts_with(rotten)) {
+            return Err(StoreError::Fatal("rotten".into()));
+        }
         let found = self.memory.scan(from, to, limit)?;
         self.looked.fetch_add(u32::try_from(found.len()).unwrap(), Ordering::SeqCst);
         Ok(found)
@@ -207,6 +212,49 @@ fn failed_write_leaves_conditions_to_stored_state() {
         let repeated = if done { second } else { first };
         assert_eq!(store.commit_batch(&[repeated]).unwrap(), [Ok(())], "fails: {fails}");
     }
+}
+
+/// An instance with an input that has been deleted again: its run is to be swept. And the write that started it.
+fn deleted(store: &KvStore<Failing>, name: &str) -> (RunId, Write) {
+    let (writes, mut insert) = Writes::start(name);
+    insert.rows.push(RowChange { key: RowKey::Input, value: Some(Bytes::from_static(b"input")) });
+    let delete = Write {
+        change: Change::Delete,
+        condition: Condition::Seen(Version::from(&writes.snapshot)),
+        superseded: Some(insert.run),
+        ..Writes::start(name).1
+    };
+    assert_eq!(store.commit_batch(&[insert.clone(), delete]).unwrap(), [Ok(()), Ok(())]);
+    (insert.run, insert)
+}
+
+/// Method: the write of a sweep fails; the run whose marker is still there is started once more.
+#[test]
+fn marker_that_a_failed_sweep_leaves_is_looked_for() {
+    let store = KvStore::over(Failing::default());
+    let (_, insert) = deleted(&store, "one");
+    store.kv.fails.store(1, Ordering::SeqCst);
+    assert!(store.sweep_some(100).is_err());
+    let again = store.commit_batch(std::slice::from_ref(&insert)).unwrap();
+    assert!(matches!(again[..], [Err(Conflict { is_over: true, .. })]), "{again:?}");
+    assert_eq!(store.sweep_some(100), Ok(2));
+    assert!(!store.markers.load(Ordering::SeqCst), "nothing is looked for when all is swept");
+}
+
+/// Method: the rows of the first of three runs cannot be read, and later can.
+#[test]
+fn run_that_cannot_be_swept_holds_up_no_other() {
+    let store = KvStore::over(Failing::default());
+    let [(first, _), (second, _), (third, _)] = ["one", "two", "three"].map(|name| deleted(&store, name));
+    let is_swept = |run| store.kv.memory.get(&keys::superseded(run)).unwrap().is_none();
+    *store.kv.rotten.lock().unwrap() = Some(keys::rows(first));
+    let calls = (0..3).filter(|_| store.sweep_some(2).is_err()).count();
+    assert!(calls > 0 && is_swept(second) && is_swept(third) && !is_swept(first));
+    assert!(store.markers.load(Ordering::SeqCst), "one is left");
+    *store.kv.rotten.lock().unwrap() = None;
+    while store.sweep_some(2).unwrap() > 0 {}
+    assert!(is_swept(first));
+    assert_eq!(store.kv.memory.scan(&[], &[u8::MAX], usize::MAX).unwrap(), []);
 }
 
 #[test]
