@@ -42,7 +42,8 @@ async fn backup_of_a_busy_store_holds_all_that_was_acknowledged() {
     };
     within(enough).await;
     let before = started.get();
-    store.backup(to.path()).await.unwrap();
+    let backup = store.backup(to.path()).await.unwrap();
+    assert!(backup.is_whole(), "{backup:?}");
     stop.store(true, Ordering::SeqCst);
     within(caller).await.unwrap();
     within(runtime.shutdown(SECOND)).await;

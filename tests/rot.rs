@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use common::{still_clock, within};
 use everstep::machine::HeadIndex;
+use everstep::store::{Finding, Verification};
 use everstep::{
     Clock as _, FileStore, InstanceFilter, ManualClock, Runtime, RuntimeError, StatusCode, Store as _, StoreError,
     Workflow,
@@ -110,11 +111,13 @@ struct Seen {
     damaged: usize,
 }
 
-/// Opens the store past all delays, and waits until everything that can be read has ended.
+/// Opens the store, verifies it, and runs it. A backup of a store in which something cannot be read is sound, and comes to the
+/// same.
 async fn check(dir: &Path, clock: &ManualClock, (path, at): (&str, &str), seen: &mut Seen) {
     let store = match FileStore::open(dir).await {
         Ok(store) => store,
-        Err(StoreError::Unreadable { .. }) => {
+        Err(StoreError::Unreadable { at: named, .. }) => {
+            assert!(!path.contains("tables") || named == path, "{at}: it names {named}");
             seen.refused += 1;
             return;
         }
@@ -122,15 +125,37 @@ async fn check(dir: &Path, clock: &ManualClock, (path, at): (&str, &str), seen: 
     };
     let found = store.verify().await.unwrap();
     assert!(!path.contains("tables") || !found.is_sound(), "{at}: nothing is found");
+    let is_hole = |finding: &Finding| matches!(finding, Finding::Range(_));
+    let copied = dir.with_extension("backup");
+    let has_holes = found.findings.iter().any(is_hole);
+    if has_holes {
+        let backup = store.backup(&copied).await.unwrap();
+        assert!(!backup.is_whole(), "{at}: {backup:?}");
+    }
+    let Some(counts) = run(store, clock, at, &found).await else {
+        seen.refused += 1;
+        return;
+    };
+    let kind = if counts.1 == 0 { &mut seen.untouched } else { &mut seen.damaged };
+    *kind += 1;
+    if has_holes {
+        let store = FileStore::open(&copied).await.unwrap();
+        let found = store.verify().await.unwrap();
+        assert!(found.findings.iter().all(|finding| finding.instance().is_some()), "{at}: in the backup {found:?}");
+        assert_eq!(run(store, clock, at, &found).await, Some(counts), "{at}: in the backup");
+        fs::remove_dir_all(&copied).unwrap();
+    }
+}
+
+/// Runs the store past all delays, and waits until everything that can be read has ended: how many have, and how many were set
+/// aside. None if it does not start.
+async fn run(store: FileStore, clock: &ManualClock, at: &str, found: &Verification) -> Option<(usize, usize)> {
     let again = store.clone();
     let later = ManualClock::new(clock.now().after(2 * HOUR));
     let started = Runtime::builder(store).register(&delayed()).clock(later.clone()).start().await;
     let runtime = match started {
         Ok(runtime) => runtime,
-        Err(RuntimeError::Store(StoreError::Unreadable { .. })) => {
-            seen.refused += 1;
-            return;
-        }
+        Err(RuntimeError::Store(StoreError::Unreadable { .. })) => return None,
         Err(error) => panic!("{at}: {error:?}"),
     };
     let mut counts = (0, 0);
@@ -147,8 +172,6 @@ async fn check(dir: &Path, clock: &ManualClock, (path, at): (&str, &str), seen: 
     let ended = ended.await.is_ok();
     let unreadable = runtime.unreadable();
     assert!(ended, "{at}: {counts:?} ended and set aside, {unreadable:?} cannot be read, {:?}", runtime.health());
-    let kind = if counts.1 == 0 { &mut seen.untouched } else { &mut seen.damaged };
-    *kind += 1;
     let aside = runtime.list(&InstanceFilter::new().status(StatusCode::Quarantined), None, INSTANCES).await.unwrap();
     for one in aside.instances {
         let loaded = again.load(&one.instance).await.unwrap().unwrap();
@@ -156,6 +179,7 @@ async fn check(dir: &Path, clock: &ManualClock, (path, at): (&str, &str), seen: 
         assert!(found.instances_found().contains(&one.instance), "{at}: {} is not found: {found:?}", one.instance);
     }
     within(runtime.shutdown(Duration::from_secs(1))).await;
+    Some(counts)
 }
 
 /// Method: flip one bit of a copy, open it when all delays are over, and count what ends and what is set aside.

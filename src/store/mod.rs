@@ -42,7 +42,7 @@ pub use error::StoreError;
 #[cfg(feature = "testing")]
 pub use faulty::{Call, CrashPoint, Fault, FaultyStore};
 #[cfg(feature = "file-store")]
-pub use file::{FileStore, Files, Finding, Verification};
+pub use file::{Backup, FileStore, Files, Finding, Verification};
 pub(crate) use guarded::Guarded;
 pub use kv::{Hole, Kv, KvStore, Ops};
 pub use memory::{Memory, MemoryStore};

@@ -70,7 +70,7 @@ pub(super) fn explain(directory: &Path, error: &dyn std::fmt::Display) -> StoreE
         Err(damaged) => Some(damaged),
         Ok(tables) => tables.iter().find_map(Table::check),
     };
-    let advice = "restore a backup, or finish the copy that this is";
+    let advice = "look at the disk, and restore a backup, or finish the copy that this is";
     match damaged {
         Some(DamagedFile { path, why }) => unreadable(&path, &format!("{why} ({error}): {advice}")),
         None => unreadable(directory, error),

@@ -9,9 +9,9 @@
 use std::sync::{Mutex, PoisonError};
 
 use bytes::Bytes;
-use fjall::{Keyspace, Snapshot};
+use fjall::{Keyspace, Readable as _, Snapshot};
 
-use super::fatal;
+use super::{Open, fatal};
 use crate::store::kv::Hole;
 use crate::store::{StoreError, tables};
 
@@ -71,29 +71,43 @@ impl Holes {
     }
 }
 
-/// Reads a value that a look-up found damaged, without the table's filter, which may be all that is damaged. Empty if it
-/// cannot be read.
-pub(super) fn get(
-    snapshot: &Snapshot,
-    map: &Keyspace,
-    key: &[u8],
-    error: &fjall::Error,
-) -> Result<Option<Bytes>, StoreError> {
-    use fjall::Readable as _;
-    match snapshot.range(map, key..=key).next().map(fjall::Guard::into_inner) {
-        None => Ok(None),
-        Some(Ok((_, value))) => Ok(Some(value.into())),
-        Some(Err(again)) if is_damage(&again) => {
-            tracing::error!(%error, key = %key.escape_ascii(), "a record stands in a damaged part of a table");
-            Ok(Some(Bytes::new()))
+impl Open {
+    /// The value of a key; empty if it cannot be read.
+    pub(super) fn get(&self, snapshot: &Snapshot, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
+        match snapshot.get(&self.map, key) {
+            Ok(value) => Ok(value.map(Bytes::from)),
+            Err(error) if is_damage(&error) => self.get_without_filter(snapshot, key, &error),
+            Err(error) => Err(fatal(error)),
         }
-        Some(Err(again)) => Err(fatal(again)),
+    }
+
+    /// The value of a key if it can be read. In a damaged part of a table a key that is not there looks like one whose value
+    /// cannot be read: both count as absent.
+    pub(super) fn certain(&self, snapshot: &Snapshot, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
+        Ok(self.get(snapshot, key)?.filter(|value| !value.is_empty()))
+    }
+
+    /// Reads a value that a look-up found damaged, without the table's filter, which may be all that is damaged.
+    fn get_without_filter(
+        &self,
+        snapshot: &Snapshot,
+        key: &[u8],
+        error: &fjall::Error,
+    ) -> Result<Option<Bytes>, StoreError> {
+        match snapshot.range(&self.map, key..=key).next().map(fjall::Guard::into_inner) {
+            None => Ok(None),
+            Some(Ok((_, value))) => Ok(Some(value.into())),
+            Some(Err(again)) if is_damage(&again) => {
+                tracing::error!(%error, key = %key.escape_ascii(), "a record stands in a damaged part of a table");
+                Ok(Some(Bytes::new()))
+            }
+            Some(Err(again)) => Err(fatal(again)),
+        }
     }
 }
 
 /// Whether the first key from here on can be read, or there is none.
 fn is_readable(map: &Keyspace, snapshot: &Snapshot, from: &[u8], to: &[u8]) -> Result<bool, StoreError> {
-    use fjall::Readable as _;
     match snapshot.range(map, from..to).next().map(fjall::Guard::into_inner) {
         None | Some(Ok(_)) => Ok(true),
         Some(Err(error)) if is_damage(&error) => Ok(false),

@@ -2,6 +2,7 @@
 
 mod backup;
 mod damage;
+mod merges;
 mod milestones;
 mod verification;
 mod verify;
@@ -13,9 +14,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock, RwLockWriteGuard};
 use std::time::Duration;
 
+pub use backup::Backup;
 use bytes::Bytes;
-use damage::{Holes, is_damage};
-use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode, Readable as _};
+use damage::Holes;
+use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode};
+use merges::Merges;
 use milestones::Milestones;
 pub use verification::{Finding, Verification};
 use walk::Step;
@@ -52,6 +55,13 @@ use crate::cause::Cause;
 /// open. Of a store in use it may hold tables and journals of different moments: where the journals go on behind what the
 /// tables hold, or one is missing between others, it does not open. What is told so reaches to the last 16 KiB of each journal.
 ///
+/// # Damage
+/// A block of a table that is damaged costs what is in it. When tables are merged that hold it, writes fail; the second time
+/// [`reopen`] gives [`StoreError::Unreadable`] with the file, each time from then on: reads and backups go on, and a backup, which
+/// leaves the block out, takes the place of the directory. [`FileStore::verify`] finds damage that nobody has met yet. A store
+/// that does not open at all because of a table names that file: restore a backup.
+///
+/// [`reopen`]: super::Store::reopen
 /// [`close`]: super::Store::close
 pub type FileStore = KvStore<Files>;
 
@@ -80,6 +90,7 @@ struct Shared {
     open: RwLock<Option<Open>>,
     /// How often somebody has asked to close or reopen it: a backup under way gives up then.
     interruptions: AtomicU64,
+    merges: Merges,
 }
 
 struct Open {
@@ -148,13 +159,13 @@ impl Open {
     /// Holds a writer back that is faster than tables are written. The database does so too late: while its threads are
     /// busy with tables that make no headway, it takes everything into memory; and with four tables in line it waits for
     /// ever, within a commit, if they fail.
-    fn wait_for_tables(&self) -> Result<(), StoreError> {
+    fn wait_for_tables(&self) -> Result<(), fjall::Error> {
         for _ in 0..TABLES_WAITS_MAX {
             if self.database.write_buffer_size() <= BUFFERED_BYTES_MAX {
                 break;
             }
             // Writes nothing, since every batch was handed over; it says whether the database has failed.
-            self.database.persist(PersistMode::Buffer).map_err(fatal)?;
+            self.database.persist(PersistMode::Buffer)?;
             std::thread::sleep(TABLES_WAIT);
         }
         Ok(())
@@ -194,7 +205,7 @@ impl Clone for FileStore {
 impl Files {
     fn new(path: PathBuf, durability: Durability, open: Open) -> Self {
         let (open, interruptions) = (RwLock::new(Some(open)), AtomicU64::new(0));
-        Self { shared: Arc::new(Shared { path, durability, open, interruptions }) }
+        Self { shared: Arc::new(Shared { path, durability, open, interruptions, merges: Merges::default() }) }
     }
 
     /// Takes the store from everyone who uses it, to close or reopen it.
@@ -212,14 +223,7 @@ impl Files {
 
 impl Kv for Files {
     fn get(&self, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
-        self.with(|open| {
-            let snapshot = open.database.snapshot();
-            match snapshot.get(&open.map, key) {
-                Ok(value) => Ok(value.map(Bytes::from)),
-                Err(error) if is_damage(&error) => damage::get(&snapshot, &open.map, key, &error),
-                Err(error) => Err(fatal(error)),
-            }
-        })
+        self.with(|open| open.get(&open.database.snapshot(), key))
     }
 
     fn scan(&self, from: &[u8], to: &[u8], limit: usize) -> Result<Vec<(Bytes, Bytes)>, StoreError> {
@@ -240,7 +244,8 @@ impl Kv for Files {
 
     fn write(&self, ops: Ops) -> Result<(), StoreError> {
         self.with(|open| {
-            open.wait_for_tables()?;
+            let failed = |error: fjall::Error| self.shared.merges.failed(error);
+            open.wait_for_tables().map_err(failed)?;
             let batch = open.database.batch();
             let mut batch = match self.shared.durability {
                 Durability::Fsync => batch.durability(Some(PersistMode::SyncData)),
@@ -259,7 +264,7 @@ impl Kv for Files {
             if let Some(due) = &due {
                 batch.insert(&open.map, keys::MILESTONE, due.milestone.to_bytes());
             }
-            batch.commit().map_err(fatal)?;
+            batch.commit().map_err(failed)?;
             if let Some(due) = due {
                 due.written();
             }
@@ -269,6 +274,8 @@ impl Kv for Files {
 
     fn reopen(&self) -> Result<(), StoreError> {
         let path = &self.shared.path;
+        // Before it is closed: what can be read goes on to be.
+        self.shared.merges.check(path)?;
         let mut open = self.interrupt();
         // First let go of the old one: it holds the lock.
         drop(open.take());
@@ -276,8 +283,10 @@ impl Kv for Files {
             return Err(unreadable(path, &"it is gone"));
         }
         let reopened = Open::new(path, Torn::Dropped)?;
-        if !reopened.map.contains_key(keys::VERSION).map_err(fatal)? {
-            return Err(unreadable(path, &"it has lost what was stored in it"));
+        match reopened.get(&reopened.database.snapshot(), keys::VERSION)? {
+            None => return Err(unreadable(path, &"it has lost what was stored in it")),
+            Some(marker) if marker.is_empty() => return Err(tables::explain(path, &"its marker is damaged")),
+            Some(_) => {}
         }
         *open = Some(reopened);
         Ok(())

@@ -238,3 +238,57 @@ async fn verify_finds_what_does_not_go_together() {
     assert_eq!(found.findings.len(), 5, "{found:?}");
     assert!(!found.instances_found().contains(&right));
 }
+
+/// The tables, once none comes or goes.
+fn settled_tables(store: &FileStore) -> Vec<PathBuf> {
+    let is_busy = |open: &Open| Ok(open.map.sealed_memtable_count() > 0 || open.database.active_compactions() > 0);
+    loop {
+        let listed = || tables::list(&store.kv.shared.path).unwrap().into_iter().map(|table| table.path);
+        let ours: Vec<_> = listed().filter(|path| path.to_string_lossy().contains("keyspaces/1")).collect();
+        let is_busy = store.kv.with(is_busy).unwrap();
+        std::thread::sleep(Duration::from_millis(20));
+        if !is_busy && !ours.is_empty() && ours.iter().all(|table| listed().any(|other| other == *table)) {
+            return ours;
+        }
+    }
+}
+
+/// Method: fill tables with the same rows, and flip a bit in one, so that they can no longer be merged.
+#[tokio::test(flavor = "multi_thread")]
+async fn merge_of_a_damaged_table_ends_in_a_named_state() {
+    const ROWS: u32 = 20;
+    let (dir, to) = (fast_dir(), fast_dir());
+    let store = FileStore::open_with(dir.path(), Durability::ProcessCrash).await.unwrap();
+    let write = |store: &FileStore, row: u32| {
+        let value = vec![u8::try_from(row % 251).unwrap(); VALUE_BYTES];
+        store.kv.write(Ops::from([(key(row % ROWS), Some(value.into()))]))
+    };
+    let mut rows = 0..MIB_MAX;
+    while !has_table(dir.path()) {
+        write(&store, rows.next().unwrap()).unwrap();
+    }
+    let table = settled_tables(&store).pop().unwrap();
+    let mut bytes = std::fs::read(&table).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    std::fs::write(&table, bytes).unwrap();
+    let mut reopened = 0;
+    let verdict = loop {
+        if write(&store, rows.next().expect("it comes to an end")).is_err() {
+            match store.kv.reopen() {
+                Ok(()) => reopened += 1,
+                Err(verdict) => break verdict,
+            }
+        }
+    };
+    assert_refused::<()>(Err(verdict.clone()), &table);
+    assert_eq!(reopened, 1);
+    assert_eq!(store.kv.reopen(), Err(verdict), "and stays so");
+    let backup = store.backup(to.path()).await.unwrap();
+    let copy = FileStore::open_with(to.path(), Durability::ProcessCrash).await.unwrap();
+    let found = copy.kv.scan(b"m", b"n", usize::MAX).unwrap().len();
+    // A block may hold two.
+    assert!(found >= ROWS as usize - 2 && !backup.is_whole(), "{found} rows, {backup:?}");
+    assert!(copy.verify().await.unwrap().is_sound());
+    (0..80).for_each(|row| write(&copy, row).unwrap());
+}

@@ -6,9 +6,8 @@ use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
-use fjall::{Readable as _, Snapshot};
+use fjall::Snapshot;
 
-use super::damage::{self, is_damage};
 use super::verification::{Finding, Verification};
 use super::walk::Step;
 use super::{FileStore, Open, Shared, fatal};
@@ -114,11 +113,7 @@ impl Look<'_> {
 
     /// The value of a key; empty if it cannot be read.
     fn get(&self, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
-        match self.snapshot.get(&self.open.map, key) {
-            Ok(value) => Ok(value.map(Bytes::from)),
-            Err(error) if is_damage(&error) => damage::get(&self.snapshot, &self.open.map, key, &error),
-            Err(error) => Err(fatal(error)),
-        }
+        self.open.get(&self.snapshot, key)
     }
 
     fn at_files(&mut self) -> Result<(), StoreError> {
@@ -176,7 +171,7 @@ impl Look<'_> {
     }
 
     fn is_quarantined(&self, id: &InstanceId) -> Result<bool, StoreError> {
-        Ok(self.get(&keys::quarantine(id))?.is_some_and(|record| !record.is_empty()))
+        Ok(self.open.certain(&self.snapshot, &keys::quarantine(id))?.is_some())
     }
 
     fn at_head(&mut self, key: &[u8], head: &Bytes) -> Result<(), StoreError> {

@@ -20,6 +20,8 @@ pub(in crate::store) use unreadable::Trace;
 use super::fold::{Folded, Present, Stored, fold};
 use super::keys::Needs;
 use super::recent::Recent;
+#[cfg(feature = "file-store")]
+use super::tables;
 use super::{Answers, Change, Durability, Loaded, Store, StoreError, Write, keys};
 use crate::clock::BoxFuture;
 use crate::id::{DefinitionHash, InstanceId, RunId, Stamp};
@@ -166,7 +168,7 @@ impl<K: Kv> KvStore<K> {
                      version knows up to {FORMAT}",
                     min_reader.max(min_writer)
                 ))),
-                None if marker.is_empty() => Err(unreadable("its marker is damaged".into())),
+                None if marker.is_empty() => Err(tables::explain(at.as_ref(), &"its marker is damaged")),
                 None => Err(unreadable("it was written by another version of this crate".into())),
             },
             None if established => Err(unreadable("it has lost what was stored in it".into())),
