@@ -464,6 +464,51 @@ async fn outcome_that_cannot_be_written_does_not_keep_its_turn() {
     }
 }
 
+/// Method: as above, but the commit that fails is the one that records the start of the attempt whose turn it is, so that it waits
+/// to go ahead.
+#[tokio::test(flavor = "multi_thread")]
+async fn attempt_that_cannot_go_ahead_does_not_keep_its_turn() {
+    let (memory, gate) = (MemoryStore::new(), Gate::new());
+    let store = FaultyStore::new(memory);
+    let workflow = Workflow::builder("w").then("hold", holding::<u32>(&gate)).build().unwrap();
+    // The last of these lives is the third death, from which on each task runs alone.
+    for life in 0..3 {
+        let runtime = Runtime::builder(store.clone()).register(&workflow).start().await.unwrap();
+        for id in ["a", "b"] {
+            if life == 0 {
+                runtime.start(&workflow, id, 1).await.unwrap();
+            }
+            gate.entered().await;
+        }
+        drop(runtime);
+    }
+    let (mut writes, mut first) = (std::collections::HashMap::<_, u32>::new(), None);
+    store.plan(move |_, call| match (call, &first) {
+        (Call::Commit(batch), None) => {
+            for write in *batch {
+                let written = writes.entry(write.instance.clone()).or_default();
+                *written += 1;
+                if *written == 2 {
+                    first = Some(write.instance.clone());
+                }
+            }
+            if first.is_none() { Fault::None } else { Fault::FailBefore(StoreError::Fatal("the disk is gone".into())) }
+        }
+        (Call::Load(id), Some(first)) if *id == first => Fault::FailBefore(StoreError::Fatal("a bad block".into())),
+        _ => Fault::None,
+    });
+    let runtime = Runtime::builder(store.clone()).register(&workflow).start().await.unwrap();
+    within(gate.entered()).await;
+    store.heal();
+    gate.open(1);
+    within(gate.entered()).await;
+    gate.open(1);
+    for id in ["a", "b"] {
+        let handle = within(runtime.handle(&workflow, id)).await.unwrap();
+        assert_eq!(within(handle.result()).await, Ok(1));
+    }
+}
+
 /// Method: no head can be read: a start says that nothing was started. Then its write is done, its answer lost, and nothing can be
 /// read from then on: the start says that its outcome is unknown.
 #[tokio::test(flavor = "multi_thread")]

@@ -99,13 +99,14 @@ impl Backlog {
         self.news.notify_one();
     }
 
-    /// Takes an instance up later that could not be read or written, with a backoff of its own. False if there are too many.
-    pub(super) fn failed(&self, instance: &InstanceId, error: &StoreError) -> bool {
+    /// Takes an instance up later that could not be read or written, with a backoff of its own. Returns its failures in a row; none
+    /// if there are too many instances here.
+    pub(super) fn failed(&self, instance: &InstanceId, error: &StoreError) -> Option<u32> {
         let mut state = self.lock();
         let state = &mut *state;
         let before = state.failing.get(instance).map_or((0, state.reads), |failing| (failing.failures, failing.reads));
         if before.0 == 0 && state.failing.len() >= INSTANCES_MAX {
-            return false;
+            return None;
         }
         let (failures, reads) = before;
         let longest = if state.reads > reads { BACKOFF_ALONE_MAX } else { BACKOFF_MAX };
@@ -116,12 +117,14 @@ impl Backlog {
             Failing { failures: failures.saturating_add(1), error: error.clone(), retry_at, reads: state.reads };
         state.failing.insert(instance.clone(), failing);
         self.news.notify_one();
-        true
+        Some(failures.saturating_add(1))
     }
 
-    /// An instance was read, so the store can be.
-    pub(super) fn counts_read(&self) {
-        self.lock().reads += 1;
+    /// Counts an instance that was read, which shows that the store can be. The heads of those that fail prove nothing: they may
+    /// come from memory.
+    pub(super) fn counts_read(&self, instance: &InstanceId) {
+        let mut state = self.lock();
+        state.reads += u64::from(!state.failing.contains_key(instance));
     }
 
     /// An instance has all that it needs from the store and has written what it had to, or it is not there.

@@ -221,10 +221,16 @@ impl Hub {
         self.failed.notify_one();
     }
 
-    /// An instance could not be read or written: it is tried again by itself, with a backoff of its own.
+    /// Tries an instance again by itself that could not be read or written, with a backoff of its own. Its attempts keep nothing
+    /// from others meanwhile.
     pub(super) fn recover_instance(&self, instance: &InstanceId, error: &StoreError) {
-        if !self.backlog.failed(instance, error) {
-            self.recover_after_failure();
+        let executor = &self.running().executor;
+        executor.stop_at_gates(instance);
+        match self.backlog.failed(instance, error) {
+            // The first failure may be the store's, and over at once: then the outcome is recorded before anything else runs alone.
+            Some(1) => {}
+            Some(_) => executor.yield_turn(instance),
+            None => self.recover_after_failure(),
         }
     }
 

@@ -238,10 +238,7 @@ impl State {
         let is_over = matches!(&self.being, Being::Live(live) if live.is_over());
         self.hub.waiters.tell_left(&self.id, is_over);
         match &self.being {
-            Being::Gone(MailError::Store(error)) => {
-                self.hub.running().executor.yield_turn(&self.id);
-                self.hub.recover_instance(&self.id, error);
-            }
+            Being::Gone(MailError::Store(error)) => self.hub.recover_instance(&self.id, error),
             Being::Gone(MailError::Fenced) => self.hub.backlog.push(self.id.clone()),
             Being::Gone(_) => self.hub.backlog.forget(&self.id),
             _ => {}

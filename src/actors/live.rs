@@ -201,8 +201,9 @@ impl Live {
             | Mail::Finished { .. }
             | Mail::Started { .. }
             | Mail::Withdrawn { .. }
-            | Mail::TakeUp
             | Mail::Stop => {}
+            // It was replaced or released while it was to be tried again.
+            Mail::TakeUp => self.is_on_trial = true,
         }
     }
 

@@ -237,10 +237,14 @@ impl State {
             let batch = std::mem::replace(&mut queued, rest);
             let (writes, mut replies): (Vec<_>, Vec<_>) = batch.into_iter().map(|one| (one.write, one.reply)).unzip();
             match self.commit(&writes).await {
-                Ok(answers) => self.answering.committed(replies, answers),
+                Ok(answers) => {
+                    self.unsure.note_ended(&writes);
+                    self.answering.committed(replies, answers);
+                }
                 Err(error) => {
                     replies.extend(std::mem::take(&mut queued).into_iter().map(|one| one.reply));
                     self.unsure.note(&writes);
+                    self.unsure.note_ended(&writes);
                     self.answering.failed(replies, error.clone().into());
                     self.recover(&error).await;
                 }

@@ -31,7 +31,7 @@ impl State {
     ) -> Result<Box<Live>, MailError> {
         let snapshot = self.read().await;
         if !matches!(snapshot, Err(MailError::Store(_))) {
-            self.hub.backlog.counts_read();
+            self.hub.backlog.counts_read(&self.id);
         }
         let snapshot = snapshot?;
         let process_died = unknown_died && self.hub.blames_process(snapshot.run());

@@ -100,7 +100,9 @@ impl<I, O: DeserializeOwned + Send + 'static> Builder<I, O> {
     /// `Done` as with `Again` its value is what a further iteration begins with.
     ///
     /// A wait for the signal must stand in the body, or the build fails by [`BuildError::NothingDrains`](crate::BuildError::NothingDrains);
-    /// it must be on every way through the body, or the loop goes round and round. A signal that keeps the loop from its end
+    /// let it be the
+    /// first node of the body, and no other node wait for that signal: a wait that is not on every way through the body lets the
+    /// loop go round and round, and one that finds its signal taken by another wait stays there. A signal that keeps the loop from its end
     /// at its last iteration fails the instance by [`FailureKind::LoopLimit`](crate::FailureKind::LoopLimit), and is there after
     /// a retry. A signal that comes after the end of the loop is not consumed by it: let the loop be the last node, then such a
     /// signal is refused, as the run has ended.

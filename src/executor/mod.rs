@@ -199,6 +199,15 @@ impl Executor {
         self.spawn(ready);
     }
 
+    /// Cancels the attempts of an instance that wait to go ahead: their instance cannot record that now, and hands them out again
+    /// later. No user code of theirs has run.
+    pub(crate) fn stop_at_gates(&self, instance: &InstanceId) {
+        let waiting = self.table().at_gates(instance);
+        for key in &waiting {
+            self.stop(key);
+        }
+    }
+
     /// Lets the next of those that run alone have its turn, if an attempt of this instance has it whose outcome cannot be recorded
     /// now.
     pub(crate) fn yield_turn(&self, instance: &InstanceId) {

@@ -101,6 +101,15 @@ impl Table {
         attempt
     }
 
+    /// The attempts of an instance that have their slot and wait to go ahead.
+    pub(super) fn at_gates(&self, instance: &InstanceId) -> Vec<AttemptKey> {
+        let attempts = self.instances.get(instance).into_iter().flatten();
+        let waiting = attempts.filter(|(_, one)| matches!(one.phase, Phase::Running { go_ahead: Some(_), .. }));
+        waiting
+            .map(|((run, ticket), _)| AttemptKey { instance: instance.clone(), run: *run, ticket: *ticket })
+            .collect()
+    }
+
     /// Whether the attempt with this serial is one of the instance, and has ended.
     pub(super) fn is_finished(&self, instance: &InstanceId, serial: Serial) -> bool {
         let mut attempts = self.instances.get(instance).into_iter().flat_map(BTreeMap::values);

@@ -171,9 +171,9 @@ impl PollMarks {
 
     pub(super) fn give_back(&mut self, seat: &Seat) {
         if let Some((mark, whose)) = self.all.get_mut(seat.place) {
-            *whose = None;
-            if mark.waits() {
-                // The attempt has left its wait to somebody else, who would be taken for the next one here.
+            let was_blocking = whose.take().is_some_and(|whose| whose.is_blocking);
+            if was_blocking || mark.waits() {
+                // The attempt may have left its thread, or a wait, to code that would be taken for the next one here.
                 *mark = Arc::default();
             }
         }

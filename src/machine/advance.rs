@@ -77,12 +77,16 @@ impl Mover<'_> {
     }
 
     /// Returns the next position behind a loop's body: its first op again, or the one behind. Else the limit that was reached.
-    fn turn(&self, program: &Program, frame: &mut Frame, start: u32) -> Result<u32, u64> {
+    fn turn(&mut self, program: &Program, frame: &mut Frame, start: u32) -> Result<u32, u64> {
         let Some(Op::Loop(LoopOp { limit, exits, drains, .. })) = program.op(start) else {
             return Ok(frame.position + 1);
         };
-        let again = matches!(frame.value.tokens(), [Token::Again, ..])
-            || drains.as_deref().is_some_and(|signal| self.snapshot.has_unclaimed(signal));
+        let says_again = matches!(frame.value.tokens(), [Token::Again, ..]);
+        let unclaimed =
+            drains.as_deref().filter(|_| !says_again).and_then(|signal| self.snapshot.first_unclaimed(signal));
+        // The next iteration is there only because of that signal.
+        self.builds_on = self.builds_on.max(unclaimed.unwrap_or_default());
+        let again = says_again || unclaimed.is_some();
         let iteration = frame.lineage.loops.last().copied().unwrap_or(u64::MAX);
         let is_last = limit.is_some_and(|limit| iteration >= limit);
         if again && is_last && !exits {

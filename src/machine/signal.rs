@@ -160,9 +160,11 @@ impl<'a> Mover<'a> {
 }
 
 impl Snapshot {
-    /// Whether a signal of this name is buffered that nobody who waits will take: some may wait while the instance is paused.
-    pub(super) fn has_unclaimed(&self, signal: &str) -> bool {
-        self.signals.count(signal) > self.frames.waiting_for(signal)
+    /// Returns the transition that accepted the first buffered signal of this name that no waiting frame will take; frames may wait
+    /// for buffered ones while the instance is paused.
+    pub(super) fn first_unclaimed(&self, signal: &str) -> Option<u64> {
+        let queue = self.signals.buffered.get(signal)?;
+        queue.get(self.frames.waiting_for(signal)).map(|signal| signal.accepted_in)
     }
 
     /// Adds a buffered signal behind the others of its name.

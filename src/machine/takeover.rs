@@ -139,8 +139,8 @@ impl<'a> Placing<'a> {
             return Err("which is within other forks, maps or loops now");
         }
         for (old, new) in old_around.iter().zip(&new_around) {
-            if (old.kind, &old.form) != (new.kind, &new.form) {
-                return Err("which is within other forks, maps or loops now");
+            if (old.kind, &old.form, &old.signal) != (new.kind, &new.form, &new.signal) {
+                return Err("which is within other forks, maps or loops now, or a loop that drains another signal");
             }
             if old.kind != NodeKind::Loop && old.path != new.path {
                 return Err("which is at or within a fork or map that was renamed");

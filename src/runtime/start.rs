@@ -314,9 +314,10 @@ impl Starting {
         let (definition, new) = (Arc::clone(&self.definition), self.new.clone());
         let mail = |place| Mail::Replace(Box::new(Replacement { definition, new, reply, _place: place }));
         let bytes = self.new.input.len();
-        // Its actor may die behind the commit.
+        // Its actor may die behind the commit. Noted again then, since it may have waited long for room.
         self.hub.persistence().note_start(self.new.run);
         self.hub.deliver(&self.new.instance, bytes, self.when_busy, mail).await?;
+        self.hub.persistence().note_start(self.new.run);
         answer.await.unwrap_or_else(|_| {
             let lost = StoreError::Transient("the answer was lost with an actor".into());
             Err(StartError::OutcomeUnknown(lost))
