@@ -152,36 +152,37 @@ async fn by_default_next_task_waits_for_durable_result() {
 /// there for that signal begins with its commit, and not before.
 #[tokio::test(flavor = "multi_thread")]
 async fn draining_iteration_waits_for_its_signal_to_be_durable() {
-    let (slow, prepares, decides) = (Slow::behind(3), Gate::new(), Gate::new());
+    let (slow, preparing, deciding) = (Slow::behind(3), Gate::new(), Gate::new());
     let done = |(n, _): (u32, u32)| std::future::ready(Ok::<_, Infallible>(LoopResult::<u32, u32>::Done(n)));
-    let decided = task(done).checkpoint(Checkpoint::Deferred);
+    let decide = task(done).checkpoint(Checkpoint::Deferred);
     let workflow = Workflow::builder_for::<u32>("w")
         .repeat_draining("loop", LoopLimit::Unlimited, "add", |body| {
-            let prepared = body.then("prepare", holding::<u32>(&prepares));
-            let waited = prepared.wait_for_signal_keeping::<u32>("wait", "add");
+            let first = body.then("prepare", holding::<u32>(&preparing));
+            let second = first.wait_for_signal_keeping::<u32>("wait", "add");
             waited
-                .then("hold", task(holding::<(u32, u32)>(&decides)).checkpoint(Checkpoint::Deferred))
-                .then("decide", decided)
+                .then("hold", task(holding::<(u32, u32)>(&deciding)).checkpoint(Checkpoint::Deferred))
+                .then("decide", decide)
         })
         .build()
         .unwrap();
     let runtime = slow.runtime(&workflow, &still_clock()).await;
     let handle = within(runtime.start(&workflow, "id", 1)).await.unwrap();
-    prepares.entered().await;
-    prepares.open(1);
+    preparing.entered().await;
+    preparing.open(1);
     reach_code(&handle, StatusCode::AwaitingSignal).await;
     within(handle.signal("add", &1_u32)).await.unwrap();
-    decides.entered().await;
+    deciding.entered().await;
     let sender = handle.clone();
     let sent = tokio::spawn(async move { sender.signal("add", &2_u32).await });
     slow.asks_for_commits(4).await;
-    decides.open(1);
-    let early = tokio::time::timeout(Duration::from_millis(100), prepares.entered()).await;
+    deciding.open(1);
+    let early = tokio::time::timeout(Duration::from_millis(100), preparing.entered()).await;
     assert!(early.is_err(), "the signal is not durable");
     slow.let_go();
     within(sent).await.unwrap().unwrap();
-    within(prepares.entered()).await;
-    (prepares.open(1), decides.open(1));
+    within(preparing.entered()).await;
+    preparing.open(1);
+    deciding.open(1);
     assert_eq!(within(handle.result()).await, Ok(1));
 }
 
