@@ -159,7 +159,7 @@ async fn draining_iteration_waits_for_its_signal_to_be_durable() {
         .repeat_draining("loop", LoopLimit::Unlimited, "add", |body| {
             let first = body.then("prepare", holding::<u32>(&preparing));
             let second = first.wait_for_signal_keeping::<u32>("wait", "add");
-            waited
+            second
                 .then("hold", task(holding::<(u32, u32)>(&deciding)).checkpoint(Checkpoint::Deferred))
                 .then("decide", decide)
         })

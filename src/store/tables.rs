@@ -20,9 +20,11 @@ use super::directory::unreadable;
 use super::journal::Milestone;
 use super::{StoreError, keys};
 
-/// Where the database keeps the tables of its own rows, and of our one keyspace.
-const TREES: [&str; 2] = ["keyspaces/0", OURS];
-const OURS: &str = "keyspaces/1";
+/// The folder with a tree for the database's own rows, and one for our one keyspace. The database numbers them: ours is 1, or 2 if
+/// the first open was interrupted.
+const TREES: &str = "keyspaces";
+/// The tree of the database's own rows.
+const ITS_OWN: &str = "0";
 const CURRENT: &str = "current";
 const CHUNK_BYTES: usize = 64 << 10;
 /// How often a version is looked for that a newer one has just replaced.
@@ -50,18 +52,35 @@ pub(super) fn is_damage(error: &Error) -> bool {
 /// The number of the last milestone that tables hold; zero if they hold none. None if what they hold there is damaged. The store
 /// must be closed.
 pub(super) fn milestone(directory: &Path) -> Result<Option<u64>, StoreError> {
-    let path = directory.join(OURS);
-    if !path.join(CURRENT).exists() {
-        return Ok(Some(0));
-    }
     let counter = SequenceNumberCounter::default;
     let failed = |error: Error| explain(directory, &error);
-    let tree = lsm_tree::Config::new(&path, counter(), counter()).open().map_err(failed)?;
-    match tree.get(keys::MILESTONE, SeqNo::MAX) {
-        Ok(row) => Ok(Some(row.and_then(|row| Milestone::parse(&row)).map_or(0, |milestone| milestone.number))),
-        Err(error) if is_damage(&error) => Ok(None),
-        Err(error) => Err(failed(error)),
+    let mut last = 0;
+    let trees = trees(directory).map_err(|DamagedFile { path, why }| unreadable(&path, &why))?;
+    for path in trees.iter().filter(|path| !path.ends_with(ITS_OWN)) {
+        let tree = lsm_tree::Config::new(path, counter(), counter()).open().map_err(failed)?;
+        match tree.get(keys::MILESTONE, SeqNo::MAX) {
+            Ok(row) => {
+                let milestone = row.and_then(|row| Milestone::parse(&row));
+                last = milestone.map_or(last, |milestone| milestone.number.max(last));
+            }
+            Err(error) if is_damage(&error) => return Ok(None),
+            Err(error) => return Err(failed(error)),
+        }
     }
+    Ok(Some(last))
+}
+
+/// The trees that have tables, in the order of their numbers.
+fn trees(directory: &Path) -> Result<Vec<PathBuf>, DamagedFile> {
+    let folder = directory.join(TREES);
+    let entries = match std::fs::read_dir(&folder) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        entries => entries.and_then(|entries| entries.map(|entry| Ok(entry?.path())).collect::<io::Result<Vec<_>>>()),
+    };
+    let mut trees = entries.map_err(|error| DamagedFile { path: folder, why: error.to_string() })?;
+    trees.retain(|tree| tree.join(CURRENT).exists());
+    trees.sort_by_key(|tree| tree.file_name().and_then(|name| name.to_str()?.parse::<u64>().ok()));
+    Ok(trees)
 }
 
 /// Names the file for which a directory does not open. All tables are read for that, if need be.
@@ -80,10 +99,8 @@ pub(super) fn explain(directory: &Path, error: &dyn std::fmt::Display) -> StoreE
 /// The tables that count now.
 pub(super) fn list(directory: &Path) -> Result<Vec<Table>, DamagedFile> {
     let mut tables = Vec::new();
-    for tree in TREES.map(|tree| directory.join(tree)) {
-        if tree.join(CURRENT).exists() {
-            tables.extend(list_tree(&tree)?);
-        }
+    for tree in trees(directory)? {
+        tables.extend(list_tree(&tree)?);
     }
     Ok(tables)
 }

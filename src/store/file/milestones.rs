@@ -42,8 +42,9 @@ pub(super) struct Due<'a> {
 }
 
 impl Milestones {
-    /// `last` is the number of the milestone that is stored.
-    pub(super) fn new(directory: PathBuf, reached: &Reached, last: u64) -> Self {
+    /// `stored` is the number of the milestone that is stored, zero if that cannot be read: those of the journals count as well.
+    pub(super) fn new(directory: PathBuf, reached: &Reached, stored: u64) -> Self {
+        let last = stored.max(reached.last);
         let behind = reached.behind.unwrap_or(0);
         // What was not said when the journal began is made up for at once.
         let due_at = if behind > 0 && !reached.is_joined { 0 } else { FULL_BYTES };

@@ -149,7 +149,6 @@ impl Open {
         let options = || KeyspaceCreateOptions::default().max_memtable_size(MEMTABLE_BYTES);
         let map = database.keyspace("everstep", options).map_err(convert)?;
         note_durable(path, reached.position);
-        // Without it, at worst an older one counts as the last.
         let last = map.get(keys::MILESTONE).ok().flatten().and_then(|row| Milestone::parse(&row));
         let milestones = Milestones::new(path.to_owned(), &reached, last.map_or(0, |last| last.number));
         let (directory, reached, holes) = (Arc::new(directory), reached.position, Holes::default());

@@ -159,6 +159,24 @@ async fn copy_that_lacks_rows_in_the_middle_is_refused() {
     assert_eq!(rows_in(&early).await, Ok(rows), "one moment, in use");
 }
 
+/// Method: leave what a first open leaves that is killed before it has made its keyspace, which then gets another number. Write
+/// until the first journal has been deleted, and open a copy.
+#[tokio::test]
+async fn store_whose_first_open_was_killed_opens_ever_after() {
+    let dir = fast_dir();
+    std::fs::create_dir(dir.path().join("keyspaces")).unwrap();
+    std::fs::write(dir.path().join("version"), b"FJL\x03").unwrap();
+    std::fs::write(dir.path().join("lock"), b"").unwrap();
+    std::fs::File::create(path_of(dir.path(), 0)).unwrap().set_len(64 << 20).unwrap();
+    let mut filling = Filling::start(dir.path()).await;
+    assert!(dir.path().join("keyspaces/2").exists(), "the number is not what this is about");
+    filling.write_until(|directory| has_journal(directory, 1) && !has_journal(directory, 0));
+    filling.write();
+    let copied = fast_dir();
+    copy(dir.path(), copied.path(), &|_| true);
+    assert_eq!(rows_in(copied.path()).await, Ok(filling.rows as usize));
+}
+
 /// Method: write and delete, so that whole tables go again, and image the directory while journals end, as a crash may leave it.
 /// The store itself is opened anew in between.
 #[tokio::test]

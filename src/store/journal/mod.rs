@@ -64,6 +64,8 @@ pub(super) struct Reached {
     pub(super) behind: Option<u64>,
     /// Whether the newest journal says what it goes on behind.
     pub(super) is_joined: bool,
+    /// The last milestone that any journal holds, or names.
+    pub(super) last: u64,
 }
 
 /// One file, from its begin as far as its batches are whole.
@@ -129,6 +131,7 @@ pub(super) fn mend(directory: &Path, torn: Torn) -> Result<Reached, StoreError> 
         position: newest.position(),
         behind: newest.joint.map(|joint| joint.behind).or(behind),
         is_joined: newest.joint.is_some(),
+        last: journals.iter().map(Journal::highest).max().unwrap_or_default(),
     })
 }
 
@@ -191,6 +194,11 @@ fn list(directory: &Path) -> io::Result<Vec<(u64, PathBuf)>> {
 }
 
 impl Journal {
+    /// The highest number of a milestone that it holds, or names.
+    fn highest(&self) -> u64 {
+        self.joint.map_or(0, |joint| joint.behind).max(self.last_milestone)
+    }
+
     /// Reads from `offset`, where a batch begins.
     fn read(number: u64, path: PathBuf, offset: u64, order: &mut Order) -> io::Result<Self> {
         let mut file = BufReader::with_capacity(CHUNK_BYTES, File::open(&path)?);
