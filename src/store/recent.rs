@@ -11,27 +11,59 @@ use crate::id::InstanceId;
 
 /// Instances in each of the two halves. Kept with a head of some 250 bytes each, all take about four megabytes.
 const HALF: usize = 4_096;
+/// Bytes of heads in each half, at most.
+const HALF_BYTES: usize = 4 << 20;
+/// A head that is larger is not kept: reading it costs little beside writing it, and a few would take the place of thousands.
+const HEAD_BYTES_MAX: usize = 64 << 10;
 
 /// The younger half is looked up and added to; when it is full, it takes the place of the older one. What is used moves to the
 /// younger half.
 #[derive(Debug, Default)]
 pub(super) struct Recent {
-    younger: HashMap<InstanceId, Present>,
-    older: HashMap<InstanceId, Present>,
+    younger: Half,
+    older: Half,
+}
+
+#[derive(Debug, Default)]
+struct Half {
+    instances: HashMap<InstanceId, Present>,
+    /// Those of all heads in it.
+    bytes: usize,
+}
+
+impl Half {
+    fn take(&mut self, id: &InstanceId) -> Option<Present> {
+        let present = self.instances.remove(id)?;
+        self.bytes -= head_bytes(&present);
+        Some(present)
+    }
+
+    fn put(&mut self, id: InstanceId, present: Present) {
+        self.bytes += head_bytes(&present);
+        self.instances.insert(id, present);
+    }
+}
+
+fn head_bytes(present: &Present) -> usize {
+    present.head.as_ref().map_or(0, bytes::Bytes::len)
 }
 
 impl Recent {
     /// Takes out the instance as stored, if that is known.
     pub(super) fn take(&mut self, id: &InstanceId) -> Option<Present> {
-        self.younger.remove(id).or_else(|| self.older.remove(id))
+        self.younger.take(id).or_else(|| self.older.take(id))
     }
 
-    /// What a commit has left.
+    /// Puts back an instance as a commit has left it, which took it out before.
     pub(super) fn put(&mut self, id: InstanceId, present: Present) {
-        if self.younger.len() >= HALF {
+        let bytes = head_bytes(&present);
+        if bytes > HEAD_BYTES_MAX {
+            return;
+        }
+        if self.younger.instances.len() >= HALF || self.younger.bytes + bytes > HALF_BYTES {
             self.older = mem::take(&mut self.younger);
         }
-        self.younger.insert(id, present);
+        self.younger.put(id, present);
     }
 
     /// Everything is read anew.
@@ -41,6 +73,44 @@ impl Recent {
 
     #[cfg(test)]
     pub(super) fn len(&self) -> usize {
-        self.younger.len() + self.older.len()
+        self.younger.instances.len() + self.older.instances.len()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+
+    fn present(bytes: usize) -> Present {
+        Present { head: Some(Bytes::from(vec![0; bytes])), ..Present::default() }
+    }
+
+    fn id(number: usize) -> InstanceId {
+        InstanceId::new(&format!("id-{number}")).unwrap()
+    }
+
+    /// Method: heads at the bound of one, more than both halves have room for; the one over the bound is not kept.
+    #[test]
+    fn large_heads_are_kept_up_to_a_bound_of_bytes() {
+        let mut recent = Recent::default();
+        let heads = 3 * HALF_BYTES / HEAD_BYTES_MAX;
+        for number in 0..heads {
+            recent.put(id(number), present(HEAD_BYTES_MAX));
+            let halves = [&recent.younger, &recent.older];
+            for half in halves {
+                assert_eq!(half.bytes, half.instances.values().map(head_bytes).sum::<usize>());
+                assert!(half.bytes <= HALF_BYTES);
+            }
+        }
+        assert!(recent.take(&id(0)).is_none(), "the older half was dropped");
+        assert!(recent.take(&id(heads - 1)).is_some());
+        recent.put(id(heads - 1), present(HEAD_BYTES_MAX + 1));
+        assert!(recent.take(&id(heads - 1)).is_none());
+        for number in 0..heads {
+            drop(recent.take(&id(number)));
+        }
+        assert_eq!((recent.len(), recent.younger.bytes, recent.older.bytes), (0, 0, 0));
     }
 }
