@@ -10,7 +10,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use common::{forced, inc, moving, same, still_clock, within};
 use everstep::lifecycle::load;
-use everstep::machine::{Envelope, RowChange, RowKey, encode_quarantine};
+use everstep::machine::{Envelope, RowChange, RowKey, RowPlace, encode_quarantine};
 use everstep::store::{Change, Write};
 use everstep::{
     Concurrency, ConflictPolicy, HandleError, Health, InstanceHandle, InstanceId, ManualClock, MemoryStore,
@@ -109,7 +109,7 @@ fn key(bytes: &[u8]) -> RowKey {
         (1, _) => RowKey::Input,
         (2, rest) => {
             let (path, indices) = placed(rest);
-            RowKey::Result(path, indices.into())
+            RowKey::Result(RowPlace::new(path, indices))
         }
         (3, rest) => RowKey::Signal(u64::from_be_bytes(rest.try_into().unwrap())),
         (4, rest) => RowKey::Frame(u64::from_be_bytes(rest.try_into().unwrap())),
@@ -119,7 +119,7 @@ fn key(bytes: &[u8]) -> RowKey {
             let (path, mut indices) = placed(rest);
             let last = indices.pop().unwrap();
             let of = if kind == 5 { RowKey::Branch } else { RowKey::List };
-            of(path, indices.into(), last)
+            of(RowPlace::new(path, indices), last)
         }
     }
 }
@@ -332,7 +332,7 @@ async fn self_referring_or_oversized_rows_quarantine() {
     let around = [&b"\x92"[..], &part("branches", 1), &part("branches", 1)].concat();
     for body in [itself, itself_twice, endless, around] {
         let scene = Scene::of(Parked::InAFork).await;
-        let key = RowKey::Branch(NodePath::new("fork"), [].into(), 0);
+        let key = RowKey::Branch(RowPlace::new(NodePath::new("fork"), []), 0);
         let row = scene.store.row(scene.run, &key).await.unwrap().unwrap();
         let (envelope, _) = Envelope::open(&id(VICTIM), key.kind(), &key.to_bytes(), &row).unwrap();
         let change = RowChange { value: Some(envelope.seal(&body, &key.to_bytes())), key };

@@ -21,7 +21,7 @@ use crate::definition::{Definition, Op};
 use crate::executor::Serial;
 use crate::id::RunId;
 use crate::lifecycle::{
-    CommitError, Ending, FinalizeError, ListRows, LoadError, Port as _, Unwritten, finalize_execution, read_signal_id,
+    CommitError, Ending, FinalizeError, Kept, LoadError, Port as _, Unwritten, finalize_execution, read_signal_id,
 };
 use crate::machine::{Damaged, Effect, Event, Refusal, Setting, Snapshot, Ticket};
 use crate::status::Status;
@@ -33,8 +33,8 @@ pub(super) struct Live {
     pub(super) definition: Arc<Definition>,
     pub(super) codec: Codec,
     pub(super) snapshot: Snapshot,
-    /// Rows of the lists of its maps, read for the last items that started.
-    pub(super) lists: ListRows,
+    /// What was read for the last items that started.
+    pub(super) kept: Kept,
     /// Transitions that may wait for a later write.
     pub(super) unwritten: Unwritten,
     /// The attempts whose outcomes these record.
@@ -79,7 +79,7 @@ impl Live {
             definition,
             codec,
             snapshot,
-            lists: ListRows::new(),
+            kept: Kept::default(),
             unwritten: Unwritten::default(),
             deferred: Vec::new(),
             durable,

@@ -55,7 +55,7 @@ impl Live {
         let filled = if run.value.unread().is_empty() {
             Ok(())
         } else {
-            Box::pin(fill_next_run(store, names, &self.snapshot, &mut run, &mut self.lists)).await
+            Box::pin(fill_next_run(store, names, &self.snapshot, &mut run, &mut self.kept)).await
         };
         match filled {
             Ok(()) => {}

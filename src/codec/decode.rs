@@ -285,7 +285,7 @@ mod tests {
 
     #[test]
     fn blocks_are_read_in_their_places() {
-        let home = || Home::Branches(crate::codec::Place { node: 0, indices: [].into() }, 2);
+        let home = || Home::Branches(crate::codec::Place { era: 0, node: 0, indices: [].into() }, 2);
         let block = |value: Value| Token::Block(Block { home: home(), tokens: value.into_tokens().into() });
         let inner = Value::from_tokens(vec![Token::List(2), block(leaf(1)), block(leaf(2))]);
         let value = Value::pair(Value::from_tokens(vec![block(inner)]), leaf(3));

@@ -75,6 +75,8 @@ pub struct Block {
 /// A node, and the index in each map around it, outermost first.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Place {
+    /// The era of the run in whose definition the node is: how many times the run had been taken over before.
+    pub era: u32,
     /// The node's index.
     pub node: u32,
     /// The map indices.
@@ -172,29 +174,6 @@ impl Value {
             bytes.sum()
         }
         bytes(&self.tokens)
-    }
-
-    /// The same where rows have other homes: what has none any more stands in the value itself. All of it must have been
-    /// read.
-    pub(crate) fn rehome(&self, home: &impl Fn(&Home) -> Option<Home>) -> Self {
-        fn rehome(tokens: &[Token], home: &impl Fn(&Home) -> Option<Home>, out: &mut Vec<Token>) {
-            for token in tokens {
-                match token {
-                    Token::Leaf(leaf) => {
-                        let home = leaf.home.as_ref().and_then(home);
-                        out.push(Token::Leaf(Leaf { bytes: leaf.bytes.clone(), home }));
-                    }
-                    Token::Block(block) => match home(&block.home) {
-                        Some(home) => out.push(Token::Block(Block { home, tokens: Arc::clone(&block.tokens) })),
-                        None => rehome(&block.tokens, home, out),
-                    },
-                    other => out.push(other.clone()),
-                }
-            }
-        }
-        let mut tokens = Vec::with_capacity(self.tokens.len());
-        rehome(&self.tokens, home, &mut tokens);
-        Self { tokens }
     }
 
     /// The rows that were not read yet.

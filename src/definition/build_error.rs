@@ -109,14 +109,6 @@ pub enum BuildError {
         /// The new path.
         path: String,
     },
-    /// A new node has the old path of one that was renamed: instances keep the results of that one under it.
-    #[error("`{renamed}` was renamed to `{path}` in a take-over: give the new node at `{renamed}` an id of its own")]
-    OldNameTaken {
-        /// The old path.
-        renamed: String,
-        /// The new path.
-        path: String,
-    },
 }
 
 /// Everything that is wrong with a definition.

@@ -286,13 +286,8 @@ impl Compiler {
         let known: HashSet<&str> = self.nodes.iter().map(|node| node.path.as_str()).collect();
         let renamed = about.takes_over.iter().flat_map(|takeover| &takeover.renamed);
         let errors: Vec<_> = renamed
-            .flat_map(|(old, new)| {
-                let (renamed, path) = (old.clone(), new.clone());
-                let unknown = BuildError::UnknownNewName { renamed: renamed.clone(), path: path.clone() };
-                let unknown = (!known.contains(new.as_str())).then_some(unknown);
-                let taken = known.contains(old.as_str()).then_some(BuildError::OldNameTaken { renamed, path });
-                unknown.into_iter().chain(taken)
-            })
+            .filter(|(_, new)| !known.contains(new.as_str()))
+            .map(|(old, new)| BuildError::UnknownNewName { renamed: old.clone(), path: new.clone() })
             .collect();
         self.errors.extend(errors);
     }

@@ -55,7 +55,7 @@ pub struct ManifestNode {
 }
 
 /// Names, kinds and edges of a definition.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Manifest {
     /// The workflow's name.
     pub name: String,
@@ -85,8 +85,9 @@ impl Manifest {
         std::iter::successors(first, outer).take(self.nodes.len())
     }
 
-    /// The manifest as stored: MessagePack with field names.
-    pub(crate) fn encode(&self) -> Bytes {
+    /// The manifest as it is stored, with [`Store::save_manifest`](crate::Store::save_manifest): MessagePack with field names.
+    #[expect(clippy::missing_panics_doc, reason = "names, numbers and lists always encode")]
+    pub fn encode(&self) -> Bytes {
         match rmp_serde::to_vec_named(self) {
             Ok(bytes) => bytes.into(),
             Err(error) => panic!("a manifest of ours does not encode: {error}"),

@@ -51,6 +51,7 @@ pub use retry::RetryPolicy;
 pub use route::{Route, RouteKey};
 #[cfg(feature = "testing")]
 pub use stub::StubError;
+pub(crate) use takeover::Renames;
 pub use takeover::TakeOver;
 pub use workflow::{Definition, SignalError, Workflow, WorkflowInfo};
 

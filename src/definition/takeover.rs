@@ -1,7 +1,11 @@
 //! Which older definition a newer one takes over.
 
 use std::borrow::Cow;
+use std::collections::HashMap;
 
+use serde::{Deserialize, Serialize};
+
+use super::manifest::{Manifest, ManifestNode, NodeKind};
 use crate::id::DefinitionHash;
 
 /// An older definition whose instances may go on with a newer one, given to
@@ -15,6 +19,9 @@ use crate::id::DefinitionHash;
 ///
 /// A fork or map that an instance is within cannot be renamed for it, and keeps its branches' ids and their order. A task
 /// under a new path has another [idempotency key](crate::TaskContext::idempotency_key) from then on.
+///
+/// What tasks have recorded is read by the names of the newer definition, after any number of take-overs. Nothing that is stored
+/// is moved: a take-over costs a write of the frames under way, however large their values are.
 ///
 /// Ended instances stay on their definition. If the older definition is registered too, its instances stay on that.
 #[derive(Clone, Debug)]
@@ -30,8 +37,8 @@ impl TakeOver {
         Self { from: older, renamed: Vec::new() }
     }
 
-    /// The node at `old` is at `new` now, and with it what is within it. Paths are ids from the root, joined by `/`. No new node
-    /// may stand at `old`, where instances keep what that node gave so far.
+    /// The node at `old` is at `new` now, and with it what is within it. Paths are ids from the root, joined by `/`. A
+    /// new node may stand at `old`: what an instance has recorded stays with the node that gave it.
     pub fn renamed(mut self, old: impl Into<String>, new: impl Into<String>) -> Self {
         self.renamed.push((old.into(), new.into()));
         self
@@ -39,21 +46,69 @@ impl TakeOver {
 
     /// Where the node at this path is now, by the longest name that was changed.
     pub(crate) fn new_path<'a>(&self, old: &'a str) -> Cow<'a, str> {
-        let rest = |name: &str| -> Option<&'a str> {
-            old.strip_prefix(name).filter(|rest| rest.is_empty() || rest.starts_with('/'))
-        };
-        let fits = self.renamed.iter().filter_map(|(from, to)| Some((from.len(), to, rest(from)?)));
-        match fits.max_by_key(|(bytes, ..)| *bytes) {
-            Some((_, to, rest)) => Cow::Owned(format!("{to}{rest}")),
-            None => Cow::Borrowed(old),
-        }
+        new_path(&self.renamed, old)
     }
 
     /// Where the node at this path was, if it or something around it was renamed.
     pub(crate) fn old_path(&self, new: &str) -> Option<String> {
-        let rest = |name: &str| new.strip_prefix(name).filter(|rest| rest.is_empty() || rest.starts_with('/'));
-        let fits = self.renamed.iter().filter_map(|(from, to)| Some((to.len(), from, rest(to)?)));
+        let fits = self.renamed.iter().filter_map(|(from, to)| Some((to.len(), from, rest(new, to)?)));
         fits.max_by_key(|(bytes, ..)| *bytes).map(|(_, from, rest)| format!("{from}{rest}"))
+    }
+}
+
+/// How names changed when an instance went on with another definition: so that what a task gave before is found by its name of
+/// now, and nothing that another node gave.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Renames {
+    /// Old and new names, of nodes that there were.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    renamed: Vec<(String, String)>,
+    /// Old paths of nodes in whose place there is another kind of node now.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    other: Vec<String>,
+}
+
+impl Renames {
+    pub(crate) fn new(takeover: &TakeOver, old: &Manifest, new: &Manifest) -> Self {
+        let kinds: HashMap<&str, NodeKind> = new.nodes.iter().map(|node| (node.path.as_str(), node.kind)).collect();
+        let is_other = |node: &&ManifestNode| {
+            kinds.get(&*takeover.new_path(node.path.as_str())).is_some_and(|kind| *kind != node.kind)
+        };
+        let was_there = |name: &str| old.nodes.iter().any(|node| rest(node.path.as_str(), name).is_some());
+        let renamed = takeover.renamed.iter().filter(|(old, _)| was_there(old)).cloned().collect();
+        let other = old.nodes.iter().filter(is_other).map(|node| node.path.to_string()).collect();
+        Self { renamed, other }
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.renamed.is_empty() && self.other.is_empty()
+    }
+
+    /// The path that the node at `new` had before; none if there was another node, or that one is elsewhere now.
+    pub(crate) fn before(&self, new: &str) -> Option<String> {
+        let old = self.renamed.iter().filter_map(|(old, now)| {
+            let old = format!("{old}{}", rest(new, now)?);
+            (new_path(&self.renamed, &old) == new).then_some((now.len(), old))
+        });
+        // Of names that fit, the longest counts, and of several the first.
+        let renamed = old.reduce(|best, next| if next.0 > best.0 { next } else { best });
+        let stayed = || (new_path(&self.renamed, new) == new).then(|| new.to_owned());
+        let old = renamed.map(|(_, old)| old).or_else(stayed)?;
+        (!self.other.contains(&old)).then_some(old)
+    }
+}
+
+/// What of a path is behind a name that stands before it; nothing if it is the name.
+fn rest<'a>(path: &'a str, name: &str) -> Option<&'a str> {
+    path.strip_prefix(name).filter(|rest| rest.is_empty() || rest.starts_with('/'))
+}
+
+fn new_path<'a>(renamed: &[(String, String)], old: &'a str) -> Cow<'a, str> {
+    let fits = renamed.iter().filter_map(|(from, to)| Some((from.len(), to, rest(old, from)?)));
+    match fits.max_by_key(|(bytes, ..)| *bytes) {
+        Some((_, to, rest)) => Cow::Owned(format!("{to}{rest}")),
+        None => Cow::Borrowed(old),
     }
 }
 
@@ -66,6 +121,7 @@ impl From<DefinitionHash> for TakeOver {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::id::NodePath;
 
     #[test]
     fn the_longest_name_that_was_changed_counts_and_only_whole_ids() {
@@ -75,5 +131,44 @@ mod tests {
         assert_eq!(paths, ["x", "x/c", "y/z", "y/z/c", "ab", "c/a"]);
         assert_eq!(takeover.old_path("y/z/c").as_deref(), Some("a/b/c"));
         assert_eq!(takeover.old_path("ab"), None);
+    }
+
+    fn manifest(nodes: &[(&str, NodeKind)]) -> Manifest {
+        let node = |&(path, kind): &(&str, NodeKind)| ManifestNode {
+            path: NodePath::new(path),
+            kind,
+            signal: None,
+            form: String::new(),
+            within: None,
+            branch: None,
+            branches: Vec::new(),
+        };
+        Manifest { nodes: nodes.iter().map(node).collect(), ..Manifest::default() }
+    }
+
+    /// Method: names change in every way, together; each new name is followed back to the old one.
+    #[test]
+    fn names_are_followed_back_through_a_take_over() {
+        use NodeKind::{Child, Signal, Task};
+        let old = [("a", Task), ("b", Task), ("c", Task), ("k", Child), ("k/t", Task), ("k/u", Task), ("w", Signal)];
+        let new = [("a", Task), ("b", Task), ("d", Task), ("c", Task), ("l", Child), ("l/t", Task), ("k/u", Task)];
+        let new = [&new[..], &[("l/v", Task), ("m", Task), ("w", Task)]].concat();
+        let from = DefinitionHash([0; 32]);
+        let swapped = TakeOver::of(from).renamed("a", "b").renamed("b", "a").renamed("c", "d");
+        let takeover = swapped.renamed("k", "l").renamed("k/u", "m").renamed("gone", "c");
+        let renames = Renames::new(&takeover, &manifest(&old), &manifest(&new));
+        let before = |path: &str| renames.before(path);
+        assert_eq!(before("a").as_deref(), Some("b"));
+        assert_eq!(before("b").as_deref(), Some("a"));
+        assert_eq!(before("d").as_deref(), Some("c"));
+        assert_eq!(before("c"), None, "a new task at an old name; the name that it is given was no node's");
+        assert_eq!(before("l/t").as_deref(), Some("k/t"));
+        assert_eq!(before("m").as_deref(), Some("k/u"), "the longest name counts");
+        assert_eq!(before("k/u"), None);
+        assert_eq!(before("w"), None, "a wait is no task");
+        assert_eq!(before("new").as_deref(), Some("new"), "it may have been there before, and again now");
+        let same = Renames::new(&TakeOver::of(from), &manifest(&old), &manifest(&old));
+        assert!(same.is_empty());
+        assert_eq!(same.before("a").as_deref(), Some("a"));
     }
 }

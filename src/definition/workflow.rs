@@ -12,7 +12,7 @@ use serde::de::DeserializeOwned;
 use super::draft::NodeDraft;
 use super::handler::ErasedTask;
 use super::program::Names;
-use super::{Builder, Deps, EmptyBuilder, Manifest, ManifestNode, MissingDep, NodeKind, Program, TakeOver};
+use super::{Builder, Deps, EmptyBuilder, Manifest, ManifestNode, MissingDep, NodeKind, Program, Renames, TakeOver};
 use crate::codec::{Codec, CodecError, Decode, Value};
 use crate::id::{DefinitionHash, NodePath};
 
@@ -168,9 +168,18 @@ impl Definition {
         Some(self.manifest.around(task).filter(|node| node.kind == NodeKind::Map).count())
     }
 
-    /// Where the node at this path was in the definitions that this one takes over.
+    /// Where the node at this path is in another definition, that of an instance, by its manifest; none if it is not there.
+    pub(crate) fn path_before(&self, path: &str, of: DefinitionHash, manifest: &Manifest) -> Option<String> {
+        match self.takes_over.iter().find(|older| older.from == of) {
+            Some(older) => Renames::new(older, manifest, &self.manifest).before(path),
+            None => Some(path.to_owned()),
+        }
+    }
+
+    /// Where the node at this path was in the definitions that this one takes over, if no other node is there now.
     pub(crate) fn former_paths(&self, path: &str) -> Vec<String> {
-        self.takes_over.iter().filter_map(|older| older.old_path(path)).collect()
+        let is_free = |path: &String| self.manifest.nodes.iter().all(|node| node.path.as_str() != path);
+        self.takes_over.iter().filter_map(|older| older.old_path(path)).filter(is_free).collect()
     }
 
     /// Checks that a signal of this name carries this type.

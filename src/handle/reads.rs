@@ -5,9 +5,11 @@ use std::sync::Arc;
 
 use super::{HandleError, InstanceHandle, ResultError, StatusWatch, read};
 use crate::actors::Read;
-use crate::codec::{Codec, Output};
+use crate::codec::{Codec, Output, Value};
+use crate::definition::Manifest;
 use crate::executor::WaitsForInstance;
-use crate::lifecycle::{self, fill_values, has_moved, read_branches, read_signals};
+use crate::lifecycle::{self, LoadError, fill_values, has_moved, read_branches, read_signals};
+use crate::machine::Snapshot;
 use crate::status::Status;
 use crate::store::StoreError;
 
@@ -79,8 +81,7 @@ impl<O: 'static> InstanceHandle<O> {
         }
         match read.status {
             Status::Completed => {
-                let (definition, store) = (self.workflow.definition(), &*self.hub().store);
-                if let Err(error) = Box::pin(fill_values(store, definition.program(), &mut snapshot)).await {
+                if let Err(error) = Box::pin(self.fill(&mut snapshot)).await {
                     // Boxed, as it is rare and large.
                     return Err(match Box::pin(self.unless_gone(error.into())).await {
                         HandleError::Superseded => ResultError::Superseded,
@@ -97,6 +98,12 @@ impl<O: 'static> InstanceHandle<O> {
             _ if self.hub().is_closing() => Err(ResultError::ShuttingDown),
             _ => Ok(None),
         }
+    }
+
+    /// Reads the values of a run. One that has ended stays on its definition, which the handle's may only take over.
+    async fn fill(&self, snapshot: &mut Snapshot) -> Result<(), LoadError> {
+        let names = self.hub().names(&snapshot.definition()).await?;
+        fill_values(&*self.hub().store, &*names, snapshot).await
     }
 
     /// Watches the status: its changes one by one, beginning with the present one. A slow reader sees the latest; what came
@@ -139,16 +146,37 @@ impl<O: 'static> InstanceHandle<O> {
             return Err(HandleError::Superseded);
         }
         let codec = self.codec_of(snapshot.codec())?;
-        let former = definition.former_paths(path);
-        let names = self.hub().names(&snapshot.definition()).await?;
-        for path in std::iter::once(path).chain(former.iter().map(String::as_str)) {
-            match lifecycle::task_result(&*self.hub().store, &*names, &snapshot, path, indices).await {
-                Ok(Some(result)) => return Ok(Some(T::decode(&result, codec)?)),
-                Ok(None) => {}
-                Err(error) => return Err(self.unless_gone(self.hub().explain(error.into())).await),
+        match Box::pin(self.recorded(&snapshot, path, indices)).await {
+            Ok(Some(result)) => Ok(Some(T::decode(&result, codec)?)),
+            Ok(None) => self.still_there().await.map(|()| None),
+            Err(error) => Err(self.unless_gone(self.hub().explain(error.into())).await),
+        }
+    }
+
+    /// What is recorded of a task: `path` is its name in the handle's definition.
+    async fn recorded(&self, snapshot: &Snapshot, path: &str, indices: &[u32]) -> Result<Option<Value>, LoadError> {
+        let (store, definition) = (&*self.hub().store, self.workflow.definition());
+        if snapshot.definition() != definition.hash() {
+            // It is still on its own definition, or will stay there.
+            let manifest = store.manifest(&snapshot.definition()).await?;
+            let manifest = manifest.and_then(|bytes| Manifest::decode(&bytes)).unwrap_or_default();
+            return match definition.path_before(path, snapshot.definition(), &manifest) {
+                Some(path) => lifecycle::task_result(store, &manifest, snapshot, &path, indices).await,
+                None => Ok(None),
+            };
+        }
+        let manifest = definition.manifest();
+        let result = lifecycle::task_result(store, manifest, snapshot, path, indices).await?;
+        if result.is_some() || snapshot.era() > 0 {
+            return Ok(result);
+        }
+        // Earlier versions took instances over without a trace, and left what was recorded under its old name.
+        for path in definition.former_paths(path) {
+            let result = lifecycle::task_result(store, manifest, snapshot, &path, indices).await?;
+            if result.is_some() {
+                return Ok(result);
             }
         }
-        self.still_there().await?;
         Ok(None)
     }
 
@@ -192,21 +220,29 @@ impl<O: 'static> InstanceHandle<O> {
     /// # Errors
     /// [`HandleError`].
     pub async fn waits(&self) -> Result<Vec<Status>, HandleError> {
-        let hub = self.hub();
         for _ in 0..READS_MAX {
-            let mut snapshot = self.read().await?.stored.snapshot;
-            let has_branches = snapshot.unread_frames() > 0;
-            let read = read_branches(&*hub.store, &mut snapshot).await;
-            // Head and branches are read one by one: what moved in between does not belong together.
-            if has_branches && has_moved(&*hub.store, &snapshot).await? {
-                tokio::task::yield_now().await;
-                continue;
+            // Large as a future, since a whole snapshot is in it.
+            if let Some(waits) = Box::pin(self.waits_now()).await? {
+                return Ok(waits);
             }
-            read?;
-            let names = hub.names(&snapshot.definition()).await?;
-            return Ok(snapshot.waits(&*names));
+            tokio::task::yield_now().await;
         }
         Err(moves_on())
+    }
+
+    /// Reads what it waits for; none if it moved meanwhile. Head and branches are read one by one: what moved in between does not
+    /// belong together.
+    async fn waits_now(&self) -> Result<Option<Vec<Status>>, HandleError> {
+        let hub = self.hub();
+        let mut snapshot = self.read().await?.stored.snapshot;
+        let has_branches = snapshot.unread_frames() > 0;
+        let read = read_branches(&*hub.store, &mut snapshot).await;
+        if has_branches && has_moved(&*hub.store, &snapshot).await? {
+            return Ok(None);
+        }
+        read?;
+        let names = hub.names(&snapshot.definition()).await?;
+        Ok(Some(snapshot.waits(&*names)))
     }
 
     fn codec_of(&self, id: u8) -> Result<&Codec, HandleError> {

@@ -1,14 +1,12 @@
 //! Reading an instance back.
 
-use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::codec::{Home, Place, Token, Value};
+use super::rows::{Kept, Rows};
 use crate::definition::{Names, Program};
-use crate::id::{InstanceId, NodePath};
-use crate::limits::NESTING_MAX;
+use crate::id::InstanceId;
 use crate::machine::{Damaged, RowKey, Run, Snapshot, decode_head, decode_quarantine};
 use crate::status::Status;
 use crate::store::{Loaded, Store, StoreError, Version};
@@ -90,12 +88,11 @@ pub async fn fill_frames(store: &dyn Store, program: &Program, snapshot: &mut Sn
 }
 
 /// Reads the items of lists that frames carry: many stand in one row, which is read once for all of them.
-async fn read_items(store: &dyn Store, program: &Program, snapshot: &mut Snapshot) -> Result<(), LoadError> {
+pub(super) async fn read_items(store: &dyn Store, program: &Program, snapshot: &mut Snapshot) -> Result<(), LoadError> {
     let homes = snapshot.unread_items();
     if !homes.is_empty() {
         let mut rows = Rows::new(store, program);
-        rows.read(snapshot, homes).await?;
-        snapshot.fill(&rows.read);
+        rows.read_into(snapshot, homes).await?;
     }
     Ok(())
 }
@@ -173,8 +170,7 @@ pub async fn fill_values(store: &dyn Store, names: &dyn Names, snapshot: &mut Sn
         if unread.is_empty() {
             return Ok(());
         }
-        rows.read(snapshot, unread).await?;
-        snapshot.fill(&rows.read);
+        rows.read_into(snapshot, unread).await?;
     }
 }
 
@@ -189,172 +185,19 @@ pub async fn fill_run(
     snapshot: &Snapshot,
     run: &mut Run,
 ) -> Result<(), LoadError> {
-    fill_next_run(store, names, snapshot, run, &mut ListRows::new()).await
+    fill_next_run(store, names, snapshot, run, &mut Kept::default()).await
 }
 
-/// The same for one run after the other: items that start in turn mostly stand in the same row of their list.
+/// The same for one run after the other, with what was read for those before.
 pub(crate) async fn fill_next_run(
     store: &dyn Store,
     names: &dyn Names,
     snapshot: &Snapshot,
     run: &mut Run,
-    lists: &mut ListRows,
+    kept: &mut Kept,
 ) -> Result<(), LoadError> {
-    if lists.len() > LIST_ROWS_KEPT {
-        lists.clear();
-    }
-    let mut rows = Rows { lists: std::mem::take(lists), ..Rows::new(store, names) };
+    let mut rows = Rows::with(store, names, std::mem::take(kept));
     let filled = rows.complete(snapshot, &mut run.value).await;
-    *lists = rows.lists;
+    *kept = rows.into_kept();
     filled
-}
-
-/// Rows of lists, by their number.
-pub(crate) type ListRows = HashMap<(Place, u32), Vec<Token>>;
-
-/// How deep parts of a value may nest: more than any definition makes of it, and so little that it fits a stack.
-const PARTS_DEPTH_MAX: usize = 4 * NESTING_MAX;
-/// How often a part may be found again, for each part there is: branches may hold what all of them were given.
-const FOUND_AGAIN_MAX: usize = 256;
-
-/// Rows of lists that are kept for the next run.
-const LIST_ROWS_KEPT: usize = 16;
-
-/// The rows of a run that hold values, as far as they were read.
-pub(super) struct Rows<'a> {
-    store: &'a dyn Store,
-    names: &'a dyn Names,
-    read: HashMap<Home, Vec<Token>>,
-    lists: ListRows,
-}
-
-impl<'a> Rows<'a> {
-    pub(super) fn new(store: &'a dyn Store, names: &'a dyn Names) -> Self {
-        Self { store, names, read: HashMap::new(), lists: ListRows::new() }
-    }
-
-    /// What stands at a home, all of it read.
-    pub(super) async fn value(&mut self, snapshot: &Snapshot, home: Home) -> Result<Value, LoadError> {
-        let mut value = Value::stored(home);
-        self.complete(snapshot, &mut value).await?;
-        Ok(value)
-    }
-
-    async fn complete(&mut self, snapshot: &Snapshot, value: &mut Value) -> Result<(), LoadError> {
-        let (mut found, mut parts) = (0, HashSet::new());
-        for _ in 0..PARTS_DEPTH_MAX {
-            let unread = value.unread();
-            if unread.is_empty() {
-                return Ok(());
-            }
-            found += unread.len();
-            parts.extend(unread.iter().cloned());
-            if found > FOUND_AGAIN_MAX * parts.len() {
-                break;
-            }
-            self.read(snapshot, unread).await?;
-            value.fill(&|home: &Home| self.read.get(home).cloned());
-        }
-        // Rows that contain themselves, or each other many times over, would fill the memory.
-        Err(Damaged::new(snapshot.instance(), "run's", "it refers to itself").into())
-    }
-
-    async fn read(&mut self, snapshot: &Snapshot, homes: Vec<Home>) -> Result<(), LoadError> {
-        for home in homes {
-            if !self.read.contains_key(&home) {
-                self.read_home(snapshot, home).await?;
-            }
-        }
-        Ok(())
-    }
-
-    async fn read_home(&mut self, snapshot: &Snapshot, home: Home) -> Result<(), LoadError> {
-        match &home {
-            Home::Input => self.read_row(snapshot, &home, &RowKey::Input).await,
-            Home::Result(place) => {
-                let key = RowKey::Result(self.path(snapshot, place)?, Arc::clone(&place.indices));
-                self.read_row(snapshot, &home, &key).await
-            }
-            Home::List(place, count) => self.read_list(snapshot, place, *count).await,
-            Home::Item(place, row, index) => {
-                let item = self.list_row(snapshot, place, *row).await?.get(*index as usize).cloned();
-                let item = item.ok_or_else(|| Damaged::new(snapshot.instance(), "list", "an item is missing"))?;
-                self.read.insert(home, vec![item]);
-                Ok(())
-            }
-            Home::Branch(place, index) => {
-                let key = RowKey::Branch(self.path(snapshot, place)?, Arc::clone(&place.indices), *index);
-                self.read_row(snapshot, &home, &key).await
-            }
-            Home::Branches(place, count) => {
-                // Before anything is made for as many as it says there are.
-                self.read_branches(snapshot, place, *count).await?;
-                let branches = (0..*count).map(|index| Token::Stored(Home::Branch(place.clone(), index)));
-                let tokens = std::iter::once(Token::List(*count)).chain(branches).collect();
-                self.read.insert(home, tokens);
-                Ok(())
-            }
-        }
-    }
-
-    async fn read_row(&mut self, snapshot: &Snapshot, home: &Home, key: &RowKey) -> Result<(), LoadError> {
-        let row = self.store.row(snapshot.run(), key).await?;
-        let row = row.ok_or_else(|| missing(snapshot, key))?;
-        self.read.insert(home.clone(), snapshot.open_value(key, &row)?.into_tokens());
-        Ok(())
-    }
-
-    /// The items in one row of a list, which is read once for all of them.
-    async fn list_row(&mut self, snapshot: &Snapshot, place: &Place, number: u32) -> Result<&[Token], LoadError> {
-        let at = (place.clone(), number);
-        if !self.lists.contains_key(&at) {
-            let key = RowKey::List(self.path(snapshot, place)?, Arc::clone(&place.indices), number);
-            let row = self.store.row(snapshot.run(), &key).await?.ok_or_else(|| missing(snapshot, &key))?;
-            self.lists.insert(at.clone(), snapshot.open_value(&key, &row)?.into_tokens());
-        }
-        Ok(self.lists.get(&at).map_or(&[][..], Vec::as_slice))
-    }
-
-    /// A whole list in one scan. Behind its rows may be those of a longer one, of an earlier iteration.
-    async fn read_list(&mut self, snapshot: &Snapshot, place: &Place, count: u32) -> Result<(), LoadError> {
-        let path = self.path(snapshot, place)?;
-        let rows = self.store.rows(snapshot.run(), &RowKey::lists(&path, &place.indices), None).await?;
-        let mut tokens = vec![Token::List(count)];
-        for ((_, row), number) in rows.into_iter().zip(0..) {
-            if tokens.len() > count as usize {
-                break;
-            }
-            let key = RowKey::List(path.clone(), Arc::clone(&place.indices), number);
-            tokens.extend(snapshot.open_value(&key, &row)?.into_tokens());
-        }
-        if tokens.len() != count as usize + 1 {
-            return Err(Damaged::new(snapshot.instance(), "list", "items are missing").into());
-        }
-        self.read.insert(Home::List(place.clone(), count), tokens);
-        Ok(())
-    }
-
-    /// All branches in one scan.
-    async fn read_branches(&mut self, snapshot: &Snapshot, place: &Place, count: u32) -> Result<(), LoadError> {
-        let path = self.path(snapshot, place)?;
-        let rows = self.store.rows(snapshot.run(), &RowKey::branches(&path, &place.indices), None).await?;
-        if rows.len() < count as usize {
-            return Err(Damaged::new(snapshot.instance(), "branch", "it is missing").into());
-        }
-        for ((_, row), index) in rows.into_iter().zip(0..count) {
-            let key = RowKey::Branch(path.clone(), Arc::clone(&place.indices), index);
-            let tokens = snapshot.open_value(&key, &row)?.into_tokens();
-            self.read.insert(Home::Branch(place.clone(), index), tokens);
-        }
-        Ok(())
-    }
-
-    fn path(&self, snapshot: &Snapshot, place: &Place) -> Result<NodePath, LoadError> {
-        let unknown = || Damaged::new(snapshot.instance(), "head", "it refers to a node its definition does not have");
-        Ok(self.names.path(place.node).cloned().ok_or_else(unknown)?)
-    }
-}
-
-fn missing(snapshot: &Snapshot, key: &RowKey) -> Damaged {
-    Damaged::new(snapshot.instance(), key.kind().name(), "it is missing")
 }

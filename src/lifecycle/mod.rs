@@ -19,12 +19,14 @@
 
 mod call;
 mod delete;
+mod era;
 mod finalize;
 mod load;
 mod port;
 mod release;
 mod result;
 mod resume;
+mod rows;
 mod start;
 mod step;
 mod takeover;
@@ -33,7 +35,7 @@ pub use call::Caller;
 pub(crate) use delete::deletion;
 pub use delete::{DeleteError, delete_instance};
 pub use finalize::{Ending, FinalizeError, Finalized, finalize_execution};
-pub(crate) use load::{Found, ListRows, fill_next_run, find, has_moved};
+pub(crate) use load::{Found, fill_next_run, find, has_moved};
 pub use load::{
     LoadError, Stored, fill, fill_frames, fill_run, fill_values, load, read_branches, read_signal_id, read_signals,
 };
@@ -41,6 +43,7 @@ pub use port::{CommitError, Port};
 pub use release::{ReleaseError, release};
 pub use result::task_result;
 pub use resume::{ResumeError, ResumeInputError, ResumeOutcome, get_resume_input, prepare_resume};
+pub(crate) use rows::Kept;
 pub use start::{
     ConflictPolicy, Existing, ExistingInstance, PrepareRunOutcome, StartError, check_existing_instance, prepare_run,
 };

@@ -1,8 +1,8 @@
 //! Letting an instance of an older definition go on with a newer one.
 
 use crate::definition::{Definition, Manifest, TakeOver};
-use crate::lifecycle::load::Rows;
-use crate::lifecycle::{CommitError, LoadError, Port, Step, fill_values, read_branches, read_signals};
+use crate::lifecycle::load::read_items;
+use crate::lifecycle::{CommitError, LoadError, Port, Step, read_branches, read_signals};
 use crate::machine::{Damaged, Misplaced, Setting, Snapshot, take_over as place};
 use crate::store::Version;
 
@@ -33,8 +33,9 @@ impl From<LoadError> for TakeOverError {
     }
 }
 
-/// Places an instance, as loaded, in a newer definition, in one write. What comes back goes on as one that was loaded
-/// with its branches and signals. Reads everything the instance has under way: once in its life for each take-over.
+/// Places an instance, as loaded, in a newer definition, in one write. The store must have the manifest of the older one
+/// ([`Store::save_manifest`](crate::Store::save_manifest)), for as long as the run is there. What comes back goes on as one that was loaded
+/// with its branches and signals. Reads no value: what was stored is found by the names of the definition it was stored under.
 ///
 /// # Errors
 /// [`TakeOverError`]; the instance is as it was, except that after a store error the outcome is unknown.
@@ -49,11 +50,8 @@ pub async fn take_over(
     let manifest = store.manifest(&snapshot.definition()).await.map_err(CommitError::from)?;
     let old = manifest.and_then(|bytes| Manifest::decode(&bytes)).ok_or(TakeOverError::NoManifest)?;
     read_branches(store, &mut snapshot).await?;
-    fill_values(store, &old, &mut snapshot).await?;
-    for (frame, index, home) in snapshot.ended_branches(&old) {
-        let gave = Rows::new(store, &old).value(&snapshot, home).await?;
-        snapshot.gather(frame, index, gave);
-    }
+    // A signal that a pause holds back decides when a wait is due, which the write says.
+    read_signals(store, &mut snapshot).await?;
     let seen = Version::from(&snapshot);
     let transition = place(setting, newer, &old, takeover, &mut snapshot)?;
     snapshot.check(newer.program())?;
@@ -61,6 +59,6 @@ pub async fn take_over(
     if let Some(write) = write {
         port.commit(write).await?;
     }
-    read_signals(store, &mut snapshot).await?;
+    read_items(store, newer.program(), &mut snapshot).await?;
     Ok(snapshot)
 }

@@ -62,7 +62,7 @@ impl Mover<'_> {
         // At the end of a pause there may be others who have waited for longer: then this one is served in its turn.
         if !self.snapshot.is_paused()
             && self.snapshot.frames.would_be_first(&op.signal, (self.seq(), id))
-            && let Some(payload) = self.take_buffered(op, frame.place())
+            && let Some(payload) = self.take_buffered(op, self.place(frame))
         {
             frame.value = received(op, std::mem::take(&mut frame.value), payload);
             return None;

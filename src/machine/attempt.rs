@@ -87,7 +87,7 @@ impl Mover<'_> {
             Some(Op::Route(op)) => self.choose(id, &output, op),
             Some(Op::Map(op)) => self.split(id, output, op),
             op => {
-                let place = frame.place();
+                let place = self.place(frame);
                 // After a death of the process each start is told from the next, so that the right one is blamed.
                 let died = matches!(frame.phase, Phase::Task { deaths: 1.., .. });
                 self.defers = !died && op.and_then(Op::code).is_some_and(|task| task.deferred);

@@ -6,8 +6,6 @@
 //!             \─> branch 1 .. BranchEnd ──> the last one lets the frame that waits go on, with the list of all
 //! ```
 
-use std::sync::Arc;
-
 use super::frame::{Frame, FrameId, Lineage, Phase};
 use super::mover::Mover;
 use super::value_record::encode_value;
@@ -49,21 +47,21 @@ impl Mover<'_> {
             (frame.value, frame.position) = (list, op.next);
             return self.go(id, frame);
         }
-        let place = frame.place();
-        let per_row = self.put_list(&place, total, &list);
+        let place = self.place(&frame);
+        let per_row = self.put_list(&frame, &place, total, &list);
         frame.value = block(Home::List(place, total), list.into_tokens());
         frame.phase = Phase::Map { total, started: 0, live: 0, bytes: 0, per_row };
         self.start_items(id, frame, op);
     }
 
     /// Writes a list in rows of some kilobytes, and says how many items stand in each.
-    fn put_list(&mut self, place: &Place, total: u32, list: &Value) -> u32 {
+    fn put_list(&mut self, frame: &Frame, place: &Place, total: u32, list: &Value) -> u32 {
         let rows = u32::try_from(list.bytes() / LIST_ROW_BYTES).unwrap_or(u32::MAX).saturating_add(1);
         let per_row = total.div_ceil(rows).clamp(1, LIST_ROW_ITEMS_MAX);
         let items = list.tokens().get(1..).unwrap_or_default();
+        let Some(rows) = self.row_place(frame.node, place) else { return per_row };
         for (number, items) in (0..).zip(items.chunks(per_row as usize)) {
-            let key = |path: NodePath| RowKey::List(path, Arc::clone(&place.indices), number);
-            self.put_at(place, key, &encode_value(&Value::from_tokens(items.to_vec())));
+            self.put(RowKey::List(rows.clone(), number), &encode_value(&Value::from_tokens(items.to_vec())));
         }
         per_row
     }
@@ -73,7 +71,7 @@ impl Mover<'_> {
         let Phase::Map { total, mut started, mut live, bytes, per_row } = frame.phase else { return };
         let mut items = Vec::new();
         while started < total && op.concurrency.is_none_or(|limit| live < limit) {
-            let value = item(&frame, started, per_row);
+            let value = item(&frame, self.place(&frame), started, per_row);
             items.push(self.branch(frame.lineage.item(id, started), frame.position + 1, value));
             (started, live) = (started + 1, live + 1);
         }
@@ -123,7 +121,7 @@ impl Mover<'_> {
             None if collects => (frame.value.behind(Token::Succeeded), succeeded_bytes),
             None => (frame.value, succeeded_bytes),
         };
-        let gave = self.put_branch(&parent.place(), origin.index, gave);
+        let gave = self.put_branch(&parent, origin.index, gave);
         parent.gathered.insert(origin.index, gave);
         self.changed = true;
         match (&mut parent.phase, op) {
@@ -160,17 +158,20 @@ impl Mover<'_> {
     }
 
     /// Writes what a branch gave, and gives it as it is read from there.
-    pub(super) fn put_branch(&mut self, place: &Place, index: u32, gave: Value) -> Value {
-        let key = |path: NodePath| RowKey::Branch(path, Arc::clone(&place.indices), index);
-        self.put_at(place, key, &encode_value(&gave));
-        block(Home::Branch(place.clone(), index), gave.into_tokens())
+    fn put_branch(&mut self, parent: &Frame, index: u32, gave: Value) -> Value {
+        let place = self.place(parent);
+        if let Some(rows) = self.row_place(parent.node, &place) {
+            self.put(RowKey::Branch(rows, index), &encode_value(&gave));
+        }
+        block(Home::Branch(place, index), gave.into_tokens())
     }
 
     /// Everything a frame waited for has ended: it goes on with the list of what they gave.
     fn join(&mut self, id: FrameId, mut frame: Box<Frame>, count: u32, next: u32) {
         // What the other branches gave, and what led them there.
         self.builds_on = self.snapshot.seq;
-        let place = frame.place();
+        let place = self.place(&frame);
+        frame.began = None;
         let mut gathered = std::mem::take(&mut frame.gathered);
         let gave = (0..count).map(|index| match gathered.remove(&index).map(Value::into_tokens) {
             Some(tokens) => tokens,
@@ -229,10 +230,10 @@ fn block(home: Home, tokens: Vec<Token>) -> Value {
 }
 
 /// One item of the list that a map's frame carries.
-fn item(frame: &Frame, index: u32, per_row: u32) -> Value {
+fn item(frame: &Frame, place: Place, index: u32, per_row: u32) -> Value {
     // A record that says zero is damaged; whatever is read then is not there.
     let per_row = per_row.max(1);
-    let home = Home::Item(frame.place(), index / per_row, index % per_row);
+    let home = Home::Item(place, index / per_row, index % per_row);
     let read = match frame.value.tokens() {
         [Token::Block(block)] => block.tokens.get(index as usize + 1),
         _ => None,

@@ -7,7 +7,8 @@
 //! offset  bytes
 //!      0      2  magic "EV"
 //!      2      1  format, 2
-//!      3      1  kind of record: 1 head, 2 input, 3 result, 4 signal, 5 quarantine, 6 frame, 7 branch, 8 list
+//!      3      1  kind of record: 1 head, 2 input, 3 result, 4 signal, 5 quarantine, 6 frame, 7 branch, 8 list,
+//!               9 era
 //!      4      1  codec id of the payloads within
 //!      5      1  shape of a result: 0 the payload alone, 1 behind `Again`, 2 behind `Done`; else 0
 //!      6     16  run id
@@ -72,6 +73,8 @@ pub enum Kind {
     Branch = 7,
     /// The list that a map was given.
     List = 8,
+    /// Which definition the run had before a take-over.
+    Era = 9,
 }
 
 /// Which loop token stands before the payload of a result.
@@ -157,8 +160,8 @@ pub struct HeadIndex {
 
 impl Kind {
     pub(super) fn from_u8(number: u8) -> Option<Self> {
-        use Kind::{Branch, Frame, Head, Input, List, Quarantine, Result, Signal};
-        let all = [Head, Input, Result, Signal, Quarantine, Frame, Branch, List];
+        use Kind::{Branch, Era, Frame, Head, Input, List, Quarantine, Result, Signal};
+        let all = [Head, Input, Result, Signal, Quarantine, Frame, Branch, List, Era];
         all.into_iter().find(|kind| *kind as u8 == number)
     }
 
@@ -177,6 +180,7 @@ impl Kind {
             Self::Frame => "frame",
             Self::Branch => "branch",
             Self::List => "list",
+            Self::Era => "era",
         }
     }
 }

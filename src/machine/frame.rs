@@ -34,6 +34,8 @@ pub struct Frame {
     pub(super) lineage: Lineage,
     /// Bytes of those parts of the value that were not read with the frame.
     pub(super) unread_bytes: u64,
+    /// The node at which it began to wait for its branches, if it was taken over since: their rows are found by that.
+    pub(super) began: Option<Began>,
     /// What its branches gave that ended since the instance was read; the others are in the store.
     pub(super) gathered: BTreeMap<u32, Value>,
 }
@@ -56,6 +58,13 @@ pub(super) struct Lineage {
 pub(super) struct Origin {
     pub(super) parent: FrameId,
     pub(super) index: u32,
+}
+
+/// A node as it was in an earlier era of the run. Its path is still the same.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Began {
+    pub(super) era: u32,
+    pub(super) node: u32,
 }
 
 /// What a frame is doing at its op.
@@ -129,12 +138,14 @@ pub enum Stage {
 impl Frame {
     /// A frame on its way to this position.
     pub(super) fn new(lineage: Lineage, position: u32, value: Value) -> Self {
-        Self { position, node: 0, value, phase: Phase::Failed, lineage, unread_bytes: 0, gathered: BTreeMap::new() }
+        let (phase, gathered) = (Phase::Failed, BTreeMap::new());
+        Self { position, node: 0, value, phase, lineage, unread_bytes: 0, began: None, gathered }
     }
 
-    /// The place of its op, for what is stored under it.
-    pub(super) fn place(&self) -> Place {
-        Place { node: self.node, indices: Arc::clone(&self.lineage.indices) }
+    /// The place of its op, for what is stored under it, in this era of the run.
+    pub(super) fn place(&self, era: u32) -> Place {
+        let Began { era, node } = self.began.unwrap_or(Began { era, node: self.node });
+        Place { era, node, indices: Arc::clone(&self.lineage.indices) }
     }
 
     /// The bytes of its value, read or not.

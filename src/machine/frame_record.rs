@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::frame::{Frame, FrameId, Lineage, Origin, Phase, Stage};
+use super::frame::{Began, Frame, FrameId, Lineage, Origin, Phase, Stage};
 use super::record::{decode, encode, is_zero, is_zero_u32};
 use super::value_record::{TokenRecord, inline_bytes, into_value, token_records};
 use crate::definition::{Op, Priority, Program};
@@ -30,6 +30,9 @@ pub(super) struct FrameRecord {
     /// Bytes of the value that stand in rows of their own.
     #[serde(default, skip_serializing_if = "is_zero")]
     away: u64,
+    /// Era and node in which it began to wait for its branches, if that was in an earlier era.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    began: Option<(u32, u32)>,
     /// Iterations of the loops it is in.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     turns: Vec<u64>,
@@ -107,6 +110,7 @@ pub(super) fn frame_record(program: &Program, frame: &Frame) -> FrameRecord {
         prio,
         tags,
         away: away(frame),
+        began: frame.began.map(|began| (began.era, began.node)),
         from: frame.lineage.origin.map(|origin| (origin.parent, origin.index)),
         turns: frame.lineage.loops.clone(),
     }
@@ -128,6 +132,7 @@ impl FrameRecord {
             phase: self.phase.into_phase(),
             lineage: Lineage { origin, loops: self.turns, ..Lineage::default() },
             unread_bytes: self.away,
+            began: self.began.map(|(era, node)| Began { era, node }),
             gathered: BTreeMap::new(),
         }
     }

@@ -3,6 +3,7 @@
 //!
 //! * `snapshot`: the whole durable state of an instance, in memory, its `frames` found by what they wait for (`waits`); `record` and
 //!   `envelope`: the same as bytes; `results`: those that stand in the head.
+//! * `era`: which definitions a run had before it was taken over.
 //! * `event`: what can happen to it; `effect`: what a transition writes and asks for.
 //! * `mover` dispatches; `attempt`, `signal`, `wake`, `control`, `resume` and `retry` each handle a kind of event; `advance`
 //!   moves a frame through ops, `branches` forks and joins.
@@ -16,6 +17,7 @@ mod control;
 mod effect;
 mod envelope;
 mod envelope_v1;
+mod era;
 mod event;
 mod frame;
 mod frame_record;
@@ -39,11 +41,12 @@ mod wake;
 
 pub use effect::{Effect, RowChange, Run, Transition, Wake};
 pub use envelope::{Damaged, Envelope, FORMAT, HEAD_INDEX_BYTES, HeadIndex, Kind, Shape};
+pub(crate) use era::Era;
 pub use event::{Event, Outcome, Refusal};
 pub use frame::{Frame, FrameId, Phase, Stage, Ticket};
 pub use mover::{NewRun, Setting, apply, start};
 pub use record::{decode_head, encode_head};
-pub use row::RowKey;
+pub use row::{RowKey, RowPlace};
 pub use rows::{decode_quarantine, encode_quarantine, quarantine_stamp};
 pub use snapshot::{End, Snapshot};
 pub use takeover::{Misplaced, take_over};

@@ -11,7 +11,7 @@ use super::frames::Frames;
 use super::results::KeptResults;
 use super::signal::Unawaited;
 use super::snapshot::Signals;
-use super::{Effect, End, Event, Refusal, RowChange, RowKey, Snapshot, Transition, Wake};
+use super::{Effect, End, Event, Refusal, RowChange, RowKey, RowPlace, Snapshot, Transition, Wake};
 use crate::codec::{Hidden, Home, Place, Value};
 use crate::definition::{Names as _, Op, Program};
 use crate::id::{InstanceId, RunId, Stamp};
@@ -61,6 +61,7 @@ pub fn start(setting: &Setting<'_>, new: NewRun) -> (Snapshot, Transition) {
         seq: 0,
         stamp: Stamp::NONE,
         definition: setting.program.hash(),
+        era: 0,
         codec: new.codec,
         started_at: setting.now,
         deadline: setting.program.deadline.map(|deadline| setting.now.after(deadline)),
@@ -226,11 +227,15 @@ impl<'a> Mover<'a> {
         self.rows.push(RowChange { key, value: None });
     }
 
-    /// Writes a row that is found by its place.
-    pub(super) fn put_at(&mut self, place: &Place, key: impl FnOnce(crate::id::NodePath) -> RowKey, body: &[u8]) {
-        if let Some(path) = self.program.path(place.node) {
-            self.put(key(path.clone()), body);
-        }
+    /// The place of a frame's op, for what is stored under it.
+    pub(super) fn place(&self, frame: &Frame) -> Place {
+        frame.place(self.snapshot.era)
+    }
+
+    /// The place by the path of its node, which is the same in all eras since that of the place; `node` is its index now.
+    pub(super) fn row_place(&self, node: u32, place: &Place) -> Option<RowPlace> {
+        let path = self.program.path(node)?.clone();
+        Some(RowPlace { era: place.era, path, indices: Arc::clone(&place.indices) })
     }
 
     /// Ends the run: what still runs is stopped, and branches that were about to start are kept for a retry.

@@ -48,6 +48,9 @@ struct HeadRecord<'a> {
     next: FrameId,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     shown: Option<ShownRecord>,
+    /// How many times the run was taken over.
+    #[serde(default, skip_serializing_if = "is_zero_u32")]
+    era: u32,
     /// How many signals were accepted: their rows are read only if there are any.
     #[serde(default, skip_serializing_if = "is_zero")]
     signals: u64,
@@ -117,6 +120,7 @@ pub fn encode_head(program: &Program, snapshot: &Snapshot) -> Bytes {
         first: first_branch(snapshot),
         next: if snapshot.next_frame > ROOT + 1 { snapshot.next_frame } else { 0 },
         shown: shown(snapshot),
+        era: snapshot.era,
         signals: snapshot.signals.accepted,
         oldest: snapshot.signals.from,
         results: snapshot.results.record(),
@@ -189,6 +193,7 @@ pub fn decode_head(instance: &InstanceId, head: &Bytes) -> Result<Snapshot, Dama
         seq: index.seq,
         stamp: index.stamp,
         definition: index.definition,
+        era: record.era,
         codec: envelope.codec,
         started_at: record.start,
         deadline: record.deadline,

@@ -1,14 +1,13 @@
 //! Small results, which stand in the head until there are too many of them: a row less per step.
 
 use std::borrow::Cow;
-use std::sync::Arc;
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use super::envelope::Shape;
 use super::mover::Mover;
-use super::{RowKey, Snapshot};
+use super::{RowKey, RowPlace, Snapshot};
 use crate::codec::{Hidden, Home, Place, Value};
 use crate::definition::Names;
 use crate::limits::{INLINE_BYTES_MAX, KEPT_RESULTS_BYTES_MAX};
@@ -101,7 +100,7 @@ impl Mover<'_> {
         if payload.len() <= INLINE_BYTES_MAX {
             self.snapshot.results.keep(place.node, shape, payload);
             if self.snapshot.results.bytes > KEPT_RESULTS_BYTES_MAX {
-                self.spill_results(None);
+                self.spill_results(self.program);
             }
             return result;
         }
@@ -110,21 +109,20 @@ impl Mover<'_> {
         result.at_home(Home::Result(place))
     }
 
-    /// Writes what stands in the head to rows of its own; under the names of another definition than the one that it goes on
-    /// with, if they are given.
-    pub(super) fn spill_results(&mut self, names: Option<&dyn Names>) {
+    /// Writes what stands in the head to rows of its own. `names` are those of the definition it was kept under.
+    pub(super) fn spill_results(&mut self, names: &dyn Names) {
         let KeptResults { kept, .. } = std::mem::take(&mut self.snapshot.results);
         for kept in kept {
-            let names = names.unwrap_or(self.program);
             if let Some(path) = names.path(kept.0) {
-                self.put_shaped(RowKey::result(path.clone()), kept.shape(), &kept.2);
+                let place = RowPlace { era: self.snapshot.era, path: path.clone(), indices: [].into() };
+                self.put_shaped(RowKey::Result(place), kept.shape(), &kept.2);
             }
         }
     }
 
     fn put_result_row(&mut self, place: &Place, shape: Shape, payload: &Bytes) {
-        if let Some(path) = self.program.path(place.node) {
-            self.put_shaped(RowKey::Result(path.clone(), Arc::clone(&place.indices)), shape, payload);
+        if let Some(place) = self.row_place(place.node, place) {
+            self.put_shaped(RowKey::Result(place), shape, payload);
         }
     }
 }

@@ -121,7 +121,7 @@ impl<'a> Mover<'a> {
     }
 
     fn deliver(&mut self, id: FrameId, op: &WaitOp, payload: Bytes) {
-        let Some(place) = self.snapshot.frames.get(id).map(super::Frame::place) else { return };
+        let Some(place) = self.snapshot.frames.get(id).map(|frame| self.place(frame)) else { return };
         let payload = self.payload_value(place, payload);
         self.pass(id, |flowed_in| received(op, flowed_in, payload));
     }
@@ -150,7 +150,7 @@ impl<'a> Mover<'a> {
         names.sort_unstable();
         for name in names {
             while let Some((id, op)) = self.waiting_frame(&name)
-                && let Some(place) = self.snapshot.frames.get(id).map(super::Frame::place)
+                && let Some(place) = self.snapshot.frames.get(id).map(|frame| self.place(frame))
                 && let Some(payload) = self.take_buffered(op, place)
             {
                 self.pass(id, |flowed_in| received(op, flowed_in, payload));

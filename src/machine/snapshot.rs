@@ -23,6 +23,8 @@ pub struct Snapshot {
     /// The stamp of the write that holds this state, or of the last one before it; set by whoever writes.
     pub(crate) stamp: Stamp,
     pub(crate) definition: DefinitionHash,
+    /// How many times the run was taken over; the definitions it had before stand in rows, [`RowKey::Era`](super::RowKey::Era).
+    pub(crate) era: u32,
     pub(crate) codec: u8,
     pub(crate) started_at: Timestamp,
     pub(crate) deadline: Option<Timestamp>,
@@ -153,6 +155,11 @@ impl Snapshot {
     /// The definition it runs on.
     pub fn definition(&self) -> DefinitionHash {
         self.definition
+    }
+
+    /// How many times the run was taken over by a newer definition.
+    pub fn era(&self) -> u32 {
+        self.era
     }
 
     /// The id of its codec.

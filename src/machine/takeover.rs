@@ -1,14 +1,13 @@
 //! An instance goes on with another definition: every frame is placed anew, or nothing is touched.
 
-use std::collections::{HashMap, HashSet};
-use std::sync::Arc;
+use std::collections::HashMap;
 
-use super::frame::{Frame, FrameId, Phase};
+use super::era::{Era, encode_era};
+use super::frame::{Began, Frame, FrameId, Phase};
 use super::mover::{Mover, Setting};
 use super::snapshot::Snapshot;
-use super::{End, Transition};
-use crate::codec::{Home, Place, Value};
-use crate::definition::{Definition, Manifest, ManifestNode, NodeKind, Op, TakeOver};
+use super::{End, RowKey, Transition};
+use crate::definition::{Definition, Manifest, ManifestNode, NodeKind, Op, Renames, TakeOver};
 
 /// Why an instance has no place in a newer definition. It is left as it is.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -21,7 +20,7 @@ pub struct Misplaced {
 }
 
 /// Places an instance of an older definition, whose manifest is `old`, in the definition of the setting's program. Its
-/// branches, values and ended branches must have been read.
+/// branches must have been read.
 ///
 /// # Errors
 /// [`Misplaced`]; the snapshot is as it was.
@@ -44,29 +43,28 @@ pub fn take_over(
     };
     let mut mover = Mover::new(setting, snapshot);
     mover.changed = true;
-    mover.spill_results(Some(old));
+    mover.spill_results(old);
+    let era = mover.snapshot.era;
+    let renames = Renames::new(takeover, old, newer.manifest());
+    mover.put(RowKey::Era(era), &encode_era(&Era { definition: mover.snapshot.definition, renames }));
+    mover.snapshot.era = era.saturating_add(1);
     mover.snapshot.definition = newer.hash();
     mover.snapshot.end = end;
     for (id, (position, node)) in placed {
-        mover.place(id, position, node, &placing);
+        mover.put_in_place(id, position, node, era);
     }
     Ok(mover.finish_unasked())
 }
 
 impl Mover<'_> {
-    fn place(&mut self, id: FrameId, position: u32, node: u32, placing: &Placing<'_>) {
-        let home = |home: &Home| placing.home(home);
-        let Some(mut frame) = self.snapshot.frames.take(id) else { return };
-        (frame.position, frame.node) = (position, node);
-        frame.value = frame.value.rehome(&home);
-        let place = frame.place();
-        for (index, gave) in std::mem::take(&mut frame.gathered) {
-            // The records of ended branches name nodes by index as well.
-            let gave = gave.rehome(&home);
-            let gave = self.put_branch(&place, index, gave);
-            frame.gathered.insert(index, gave);
-        }
-        self.snapshot.frames.put(id, frame);
+    /// Places a frame. Moves no value: each says in which era it was stored.
+    fn put_in_place(&mut self, id: FrameId, position: u32, node: u32, era: u32) {
+        self.snapshot.frames.update(id, |frame| {
+            if frame.began.is_none() && matches!(frame.phase, Phase::Fork { .. } | Phase::Map { .. }) {
+                frame.began = Some(Began { era, node: frame.node });
+            }
+            (frame.position, frame.node) = (position, node);
+        });
     }
 }
 
@@ -155,51 +153,5 @@ impl<'a> Placing<'a> {
             forks.map(|(inner, _)| inner.branch.as_deref()).collect::<Vec<_>>()
         };
         if in_forks(self.old, old) == in_forks(newer, new) { Ok(()) } else { Err("which is in another branch now") }
-    }
-
-    /// A row's home by the newer definition's numbers: those under a path that is still there. Ended branches are read and
-    /// written anew.
-    fn home(&self, home: &Home) -> Option<Home> {
-        let place = |place: &Place| {
-            let old = self.old.nodes.get(place.node as usize)?;
-            let node = *self.nodes.get(old.path.as_str())?;
-            let kind = self.newer.manifest().nodes.get(node as usize)?.kind;
-            (kind == old.kind).then(|| Place { node, indices: Arc::clone(&place.indices) })
-        };
-        match home {
-            Home::Input => Some(Home::Input),
-            Home::Result(at) => place(at).map(Home::Result),
-            Home::List(at, count) => place(at).map(|at| Home::List(at, *count)),
-            Home::Item(at, row, index) => place(at).map(|at| Home::Item(at, *row, *index)),
-            Home::Branch(..) | Home::Branches(..) => None,
-        }
-    }
-}
-
-impl Snapshot {
-    /// What ended branches of forks and maps under way gave, which a take-over must read ([`Snapshot::gather`]) and write
-    /// anew: by frame and index.
-    pub fn ended_branches(&self, manifest: &Manifest) -> Vec<(FrameId, u32, Home)> {
-        let mut ended = Vec::new();
-        for (id, frame) in self.frames.iter() {
-            let started = match frame.phase {
-                Phase::Map { started, .. } => started,
-                Phase::Fork { .. } => {
-                    let fork = manifest.nodes.get(frame.node as usize);
-                    fork.map_or(0, |fork| u32::try_from(fork.branches.len()).unwrap_or(u32::MAX))
-                }
-                _ => continue,
-            };
-            let branches = self.frames.branches_of(id).filter_map(|id| self.frames.get(id)?.lineage.origin);
-            let live: HashSet<u32> = branches.map(|origin| origin.index).collect();
-            let gone = (0..started).filter(|index| !live.contains(index));
-            ended.extend(gone.map(|index| (id, index, Home::Branch(frame.place(), index))));
-        }
-        ended
-    }
-
-    /// Takes what an ended branch gave.
-    pub fn gather(&mut self, frame: FrameId, index: u32, gave: Value) {
-        self.frames.update(frame, |frame| frame.gathered.insert(index, gave));
     }
 }

@@ -14,7 +14,7 @@ pub(super) enum TokenRecord {
     #[serde(rename = "b")]
     Bytes(Bytes),
     Input,
-    /// The result of a node that is within no map.
+    /// The result of a node that is within no map, in the first era.
     Node(u32),
     Received,
     TimedOut,
@@ -32,6 +32,9 @@ pub(super) enum TokenRecord {
 pub(super) struct PlaceRecord {
     #[serde(rename = "is")]
     kind: PlaceKind,
+    /// The era in whose definition the node is.
+    #[serde(default, skip_serializing_if = "super::record::is_zero_u32")]
+    era: u32,
     node: u32,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     of: Vec<u32>,
@@ -97,19 +100,19 @@ fn token_record(token: &Token) -> TokenRecord {
 fn stored(home: &Home) -> TokenRecord {
     let (kind, place, n, row) = match home {
         Home::Input => return TokenRecord::Input,
-        Home::Result(place) if place.indices.is_empty() => return TokenRecord::Node(place.node),
+        Home::Result(Place { era: 0, node, indices }) if indices.is_empty() => return TokenRecord::Node(*node),
         Home::Result(place) => (PlaceKind::Result, place, 0, 0),
         Home::List(place, count) => (PlaceKind::List, place, *count, 0),
         Home::Item(place, row, index) => (PlaceKind::Item, place, *index, *row),
         Home::Branch(place, index) => (PlaceKind::Branch, place, *index, 0),
         Home::Branches(place, count) => (PlaceKind::Branches, place, *count, 0),
     };
-    TokenRecord::At(PlaceRecord { kind, node: place.node, of: place.indices.to_vec(), n, row })
+    TokenRecord::At(PlaceRecord { kind, era: place.era, node: place.node, of: place.indices.to_vec(), n, row })
 }
 
 impl PlaceRecord {
     fn into_home(self) -> Home {
-        let place = Place { node: self.node, indices: self.of.into() };
+        let place = Place { era: self.era, node: self.node, indices: self.of.into() };
         match self.kind {
             PlaceKind::Result => Home::Result(place),
             PlaceKind::List => Home::List(place, self.n),
@@ -124,7 +127,7 @@ pub(super) fn into_value(records: Vec<TokenRecord>) -> Value {
     let token = |record| match record {
         TokenRecord::Bytes(bytes) => Token::Leaf(Leaf { bytes, home: None }),
         TokenRecord::Input => Token::Stored(Home::Input),
-        TokenRecord::Node(node) => Token::Stored(Home::Result(Place { node, indices: [].into() })),
+        TokenRecord::Node(node) => Token::Stored(Home::Result(Place { era: 0, node, indices: [].into() })),
         TokenRecord::Received => Token::Received,
         TokenRecord::TimedOut => Token::TimedOut,
         TokenRecord::Pair => Token::Pair,

@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use everstep::machine::{
-    Envelope, Event, HeadIndex, Kind, RowKey, Setting, Snapshot, apply, decode_head, decode_quarantine, encode_head,
+    Envelope, Event, HeadIndex, Kind, RowKey, RowPlace, Setting, Snapshot, apply, decode_head, decode_quarantine,
+    encode_head,
 };
 use everstep::{
     AttemptFailure, Codec, Concurrency, Cursor, Definition, DefinitionHash, FailureKind, InstanceId, Limits, LoopLimit,
@@ -194,6 +195,10 @@ impl Golden {
             }
             Kind::Input | Kind::Result => self.head_beside(record).open_value(&RowKey::Input, bytes).is_ok(),
             Kind::Branch | Kind::List => self.reads_parts(record, bytes),
+            Kind::Era => {
+                let number = u32::from_be_bytes(record.key[1..].try_into().unwrap());
+                self.head_beside(record).open_row(&RowKey::Era(number), bytes).is_ok()
+            }
         }
     }
 
@@ -204,7 +209,7 @@ impl Golden {
             key.next().unwrap().chunks(4).map(|bytes| u32::from_be_bytes(bytes.try_into().unwrap())).collect();
         let last = indices.pop().unwrap();
         let of = if record.kind == Kind::Branch { RowKey::Branch } else { RowKey::List };
-        let value = self.head_beside(record).open_value(&of(path, indices.into(), last), bytes);
+        let value = self.head_beside(record).open_value(&of(RowPlace::new(path, indices), last), bytes);
         value.is_ok_and(|value| value.unread().len() <= value.tokens().len())
     }
 

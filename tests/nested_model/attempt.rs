@@ -208,14 +208,17 @@ impl Cursor<'_> {
     fn well(&mut self, world: &mut World, value: Val) -> Flow {
         match &self.node().what {
             What::Task { .. } => {
-                world.results.insert((self.node().path.clone(), self.indices.clone()), value.clone());
+                world.results.insert((self.node().path.clone(), self.indices.clone()), Some(value.clone()));
                 Ok(Some(value))
             }
             What::Child { nodes, .. } => {
                 self.value = value.clone();
                 self.inside(world, nodes, value)
             }
-            What::Map { .. } => self.split(world, value.items()),
+            What::Map { .. } => {
+                world.split(&self.node().path, &self.indices, value.items().len());
+                self.split(world, value.items())
+            }
             What::Route { arms, otherwise, .. } => {
                 let own = arms.iter().find(|(name, _)| name == value.text()).map(|(_, arm)| arm);
                 if let Some(arm) = own.or(otherwise.as_ref()) {

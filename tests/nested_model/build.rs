@@ -7,8 +7,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use everstep::{
-    Builder, Concurrency, Definition, LoopLimit, LoopResult, Output, RetryPolicy, Route, RouteKey, SignalOutcome, Task,
-    Workflow, task,
+    Builder, Concurrency, Definition, DefinitionHash, LoopLimit, LoopResult, Output, RetryPolicy, Route, RouteKey,
+    SignalOutcome, Task, Workflow, task,
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -94,19 +94,28 @@ fn tuned<H>(function: H, options: &Options) -> Task<H> {
     }
 }
 
-/// What is tuned between two deploys of one definition: loop limits.
-#[derive(Clone, Copy)]
+/// What differs between deploys: loop limits, and which version it is.
+#[derive(Clone, Copy, Default)]
 pub(crate) struct Tuning {
     pub(crate) more_iterations: u64,
+    /// A later version takes over the one before, and has as many nodes more in front: no node has its number of before.
+    pub(crate) version: u32,
+    pub(crate) older: Option<DefinitionHash>,
 }
 
 pub(crate) fn definition(plan: &plan::Chain, deadline: Option<u64>, tuning: Tuning) -> Arc<Definition> {
-    let empty = Workflow::builder("random");
+    let empty = Workflow::builder("random").version(tuning.version.to_string());
+    let empty = match tuning.older {
+        Some(older) => empty.takes_over(older),
+        None => empty,
+    };
     let empty = match deadline {
         Some(seconds) => empty.deadline(Duration::from_secs(seconds)),
         None => empty,
     };
-    match tuning.all(Chain::Text(empty.taking::<String>()), &plan.nodes) {
+    let front = |builder: Builder<String, String>, n| builder.delay(format!("front {n}"), Duration::from_secs(1));
+    let builder = (0..tuning.version).fold(empty.taking::<String>(), front);
+    match tuning.all(Chain::Text(builder), &plan.nodes) {
         Chain::Text(builder) => Arc::clone(builder.build().unwrap().definition()),
         Chain::Outcome(builder) => Arc::clone(builder.build().unwrap().definition()),
         Chain::Both(_) | Chain::List(_) => unreachable!("a plan ends narrow"),

@@ -30,6 +30,7 @@ pub(crate) struct Driver<'p> {
     begin: Begin,
     real: Real,
     pub(crate) model: Model<'p>,
+    tuning: Tuning,
 }
 
 fn list_bytes_max(begin: &Begin) -> usize {
@@ -43,9 +44,9 @@ impl<'p> Driver<'p> {
         limits.list_bytes_max = list_bytes_max(&begin);
         let now = 1_800_000_000 * SECOND;
         let mut model = Model::new(plan, begin.deadline, limits.list_bytes_max, now, begin.input.clone());
-        let definition = definition(plan, begin.deadline, Tuning { more_iterations: 0 });
+        let definition = definition(plan, begin.deadline, Tuning::default());
         let real = Real::start(definition, limits, &mut model, &begin.input);
-        Self { plan, begin, real, model }
+        Self { plan, begin, real, model, tuning: Tuning::default() }
     }
 
     fn serial(&self, which: Which) -> Option<u64> {
@@ -72,6 +73,10 @@ impl<'p> Driver<'p> {
         let event = match what {
             Happening::Restart { fill } => return self.real.restart(*fill || self.begin.list_bytes_max.is_some()),
             Happening::Redeploy => return self.redeploy(),
+            Happening::TakenOver => match self.take_over() {
+                Some(event) => event,
+                None => return,
+            },
             Happening::Well(..) if failed => self.retry(Some(20)),
             Happening::Retry(deadline) => self.retry(*deadline),
             Happening::Released if was_over => return,
@@ -154,7 +159,9 @@ impl<'p> Driver<'p> {
                 model.release();
                 Event::Released
             }
-            Happening::Retry(_) | Happening::Restart { .. } | Happening::Redeploy => unreachable!("handled before"),
+            Happening::Retry(_) | Happening::Restart { .. } | Happening::Redeploy | Happening::TakenOver => {
+                unreachable!("handled before")
+            }
         })
     }
 
@@ -173,11 +180,28 @@ impl<'p> Driver<'p> {
         self.model.world.more_iterations += 2;
         self.model.world.list_bytes_max *= 2;
         self.real.limits.list_bytes_max *= 2;
-        let tuning = Tuning { more_iterations: self.model.world.more_iterations };
-        let definition = definition(self.plan, self.begin.deadline, tuning);
+        self.tuning.more_iterations = self.model.world.more_iterations;
+        let definition = definition(self.plan, self.begin.deadline, self.tuning);
         assert_eq!(definition.hash(), self.real.definition.hash(), "limits are not what a definition is known by");
         self.real.definition = definition;
         self.real.restart(self.begin.list_bytes_max.is_some());
+    }
+
+    /// Another process goes on with a newer definition, if the instance has a place there: nothing else changes.
+    fn take_over(&mut self) -> Option<Event> {
+        if matches!(self.model.over, Some(Over::Completed(_) | Over::Cancelled)) {
+            return None;
+        }
+        let older = Some(self.real.definition.hash());
+        let tuning = Tuning { version: self.tuning.version + 1, older, ..self.tuning };
+        let newer = definition(self.plan, self.begin.deadline, tuning);
+        if !self.real.take_over(newer, at(self.model.world.now), self.begin.list_bytes_max.is_some()) {
+            return None;
+        }
+        self.tuning = tuning;
+        self.real.at_work.clear();
+        self.model.resume(BTreeSet::new(), false);
+        Some(Event::Resumed { alive: Vec::new(), process_died: false })
     }
 
     /// Does whatever is to be done until the instance has ended: every task goes well, every loop is done, every signal

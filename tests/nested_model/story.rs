@@ -36,7 +36,9 @@ pub(crate) enum Happening {
     Restart {
         fill: bool,
     },
-    /// The same, and the new process has loops that may go on for longer, and longer lists.
+    /// A new process takes the instance over with a newer definition.
+    TakenOver,
+    /// The same as a restart, and the new process has loops that may go on for longer, and longer lists.
     Redeploy,
 }
 
@@ -114,6 +116,7 @@ pub(crate) fn happenings() -> impl Strategy<Value = Vec<Happening>> {
         1 => Just(Happening::Released),
         6 => any::<bool>().prop_map(|fill| Happening::Restart { fill }),
         1 => Just(Happening::Redeploy),
+        3 => Just(Happening::TakenOver),
     ];
     let death = [
         Happening::Started(Which::Current(0)),

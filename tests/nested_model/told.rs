@@ -94,6 +94,13 @@ fn buffered_signal_holds_timeout_of_first_of_two_waits() {
 }
 
 #[test]
+fn take_over_in_a_pause_leaves_a_wait_to_its_signal() {
+    // In a pause a signal comes for a wait whose time passes: that is for the signal, also by what the take-over writes.
+    let wait = Spec::Wait { signal: "a", timeout: Some(3), keeps: false };
+    tell(&[wait], None, &[Happening::Pause, signal(0, "b"), Happening::TakenOver]);
+}
+
+#[test]
 fn overdue_instance_ends_before_any_attempt_proceeds() {
     // After a death of the process one branch has started, and the other is announced; then the deadline passes.
     let fork = Spec::Fork(vec![vec![Spec::Task(Options::default())], vec![Spec::Task(Options::default())]]);

@@ -27,8 +27,8 @@ pub(crate) struct World {
     pub(crate) serial: u64,
     pub(crate) more_iterations: u64,
     pub(crate) list_bytes_max: usize,
-    /// What each task gave last, by path and map indices.
-    pub(crate) results: BTreeMap<(String, Vec<u32>), Val>,
+    /// What each task gave last, by path and map indices; none if its item is not in the latest list of a map around it.
+    pub(crate) results: BTreeMap<(String, Vec<u32>), Option<Val>>,
     pub(crate) answer: Answer,
 }
 
@@ -75,6 +75,20 @@ impl World {
         let (_, number, payload) = self.buffer.remove(first);
         self.answer.signals.push(number);
         payload
+    }
+
+    /// A map is given a list of so many items: of more there is no result any more, and of those that there are again none is
+    /// known to be.
+    pub(crate) fn split(&mut self, map: &str, around: &[u32], items: usize) {
+        let within = format!("{map}/");
+        self.results.retain(|(path, indices), result| {
+            let is_item = path.starts_with(&within) && indices.starts_with(around);
+            let Some(index) = indices.get(around.len()).filter(|_| is_item) else { return true };
+            if *index as usize >= items {
+                return false;
+            }
+            result.is_some()
+        });
     }
 
     /// It does not wait any more.

@@ -104,7 +104,7 @@ impl<I: Serialize, O: 'static> Bench<I, O> {
     }
 
     pub(crate) async fn result(&self, node: &str) -> Option<Value> {
-        let program = self.workflow.definition().program();
-        task_result(&self.store, program, &self.stored().await.snapshot, node, &[]).await.unwrap()
+        let manifest = self.workflow.definition().manifest();
+        task_result(&self.store, manifest, &self.stored().await.snapshot, node, &[]).await.unwrap()
     }
 }

@@ -241,10 +241,10 @@ impl World {
     /// The nodes whose results are stored.
     pub(crate) async fn recorded(&self) -> Vec<String> {
         let Some(snapshot) = self.snapshot().await else { return Vec::new() };
-        let program = self.workflow.definition().program();
+        let manifest = self.workflow.definition().manifest();
         let mut recorded = Vec::new();
-        for path in (0..).map_while(|node| program.path(node)) {
-            if task_result(&self.store, program, &snapshot, path.as_str(), &[]).await.unwrap().is_some() {
+        for path in (0..).map_while(|node| manifest.path(node)) {
+            if task_result(&self.store, manifest, &snapshot, path.as_str(), &[]).await.unwrap().is_some() {
                 recorded.push(path.to_string());
             }
         }

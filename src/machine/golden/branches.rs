@@ -13,11 +13,11 @@ use crate::codec::{LoopResult, SignalOutcome, Token, Value};
 use crate::definition::{
     AttemptFailure, Concurrency, Definition, FailureKind, LoopLimit, Names as _, TaskFailure, Workflow,
 };
-use crate::id::RunId;
+use crate::id::{NodePath, RunId};
 use crate::limits::Limits;
 use crate::machine::{
-    Effect, Envelope, Event, Kind, NewRun, Outcome, RowKey, Run, Setting, Snapshot, Transition, apply, decode_head,
-    encode_head, start,
+    Effect, Envelope, Event, Kind, NewRun, Outcome, RowKey, RowPlace, Run, Setting, Snapshot, Transition, apply,
+    decode_head, encode_head, start,
 };
 use crate::status::StatusCode;
 
@@ -267,7 +267,7 @@ fn a_collected_failure_reads_back() {
     // The failure of an item, as its row has it since this was first written.
     let points = points();
     let last = points.last().unwrap();
-    let key = RowKey::Branch(crate::id::NodePath::new("try"), [].into(), 0);
+    let key = RowKey::Branch(RowPlace::new(NodePath::new("try"), []), 0);
     let snapshot = decode_head(&instance(), &last.head).unwrap();
     let value = snapshot.open_value(&key, &last.rows[&key.to_bytes()]).unwrap();
     let [Token::Failed(failure)] = value.tokens() else { panic!("{value:?}") };

@@ -65,7 +65,7 @@ impl Row {
     pub(super) fn file(&self, fixture: &str) -> String {
         match &self.key {
             RowKey::Input => format!("{fixture}.input"),
-            RowKey::Result(path, _) => format!("{fixture}.result_{path}"),
+            RowKey::Result(place) => format!("{fixture}.result_{}", place.path),
             RowKey::Signal(number) => format!("{fixture}.signal_{number}"),
             RowKey::SignalId(number) => format!("{fixture}.signal_id_{number}"),
             RowKey::SignalNumber(id) => format!("{fixture}.signal_number_{id}"),
@@ -95,7 +95,7 @@ pub(super) fn instance() -> InstanceId {
 
 /// The result of a node that is within no map.
 fn result_of(node: u32) -> Home {
-    Home::Result(Place { node, indices: [].into() })
+    Home::Result(Place { era: 0, node, indices: [].into() })
 }
 
 fn small(bytes: &'static [u8]) -> Value {
@@ -120,6 +120,7 @@ pub(super) fn snapshot(seq: u64) -> Snapshot {
         seq,
         stamp: STAMP,
         definition: definition().hash(),
+        era: 0,
         codec: 1,
         started_at: NOW,
         deadline: None,

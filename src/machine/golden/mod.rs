@@ -88,6 +88,7 @@ fn plain(snapshot: &Snapshot) -> String {
         seq,
         stamp: _,
         definition,
+        era,
         codec,
         started_at,
         deadline,
@@ -109,7 +110,7 @@ fn plain(snapshot: &Snapshot) -> String {
     let payloads = payloads(snapshot);
     format!(
         "{:#?}\n{:#?}\n{:#?}\n{payloads:x?}",
-        (instance, run, seq, definition, codec, started_at, deadline, traceparent),
+        (instance, run, seq, definition, era, codec, started_at, deadline, traceparent),
         (frames, next_frame, unread_frames, unread_from, shown, results, pause, end, ended_at),
         (accepted, from, rows, buffered, buffered_count, buffered_bytes, remembered, numbers, bare, absent),
     )

@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 use super::life::{Plan, commit_all, done, id, run, signal_rows};
 use crate::id::NodePath;
-use crate::machine::{RowChange, RowKey};
+use crate::machine::{RowChange, RowKey, RowPlace};
 use crate::store::{Change, Condition, Loaded, Store, Write};
 
 /// Heads and rows are returned byte for byte, for all bytes, sizes and instance ids; heads and rows
@@ -76,14 +76,17 @@ pub async fn signal_rows_come_in_order_and_only_of_their_run(store: &Arc<dyn Sto
 pub async fn rows_come_by_prefix_in_the_order_of_their_keys(store: &Arc<dyn Store>) {
     let plan = Plan::new("rows");
     let (path, beside) = (NodePath::new("a/b"), NodePath::new("a/b/c"));
-    let branch = |path: &NodePath, of: &[u32], index| RowKey::Branch(path.clone(), of.into(), index);
+    let place = |path: &NodePath, of: &[u32]| RowPlace::new(path.clone(), of);
+    let branch = |path: &NodePath, of: &[u32], index| RowKey::Branch(place(path, of), index);
     let branches = [0, 1, 255, 256, 70_000].map(|index| branch(&path, &[7], index));
     let frames = [1, 9, 255, 256, 1 << 40].map(RowKey::Frame);
     let others = [
         branch(&path, &[8], 3),
         branch(&beside, &[7], 2),
-        RowKey::List(path.clone(), [7].into(), 0),
-        RowKey::Result(path.clone(), [7].into()),
+        RowKey::List(place(&path, &[7]), 0),
+        RowKey::Result(place(&path, &[7])),
+        RowKey::Branch(RowPlace { era: 1, ..place(&path, &[7]) }, 0),
+        RowKey::Era(0),
         RowKey::Signal(1),
     ];
     for n in [1, 2] {
@@ -95,7 +98,7 @@ pub async fn rows_come_by_prefix_in_the_order_of_their_keys(store: &Arc<dyn Stor
         }
         commit_all(store, &[insert]).await;
     }
-    for (prefix, keys) in [(RowKey::FRAMES.to_vec(), &frames), (RowKey::branches(&path, &[7]), &branches)] {
+    for (prefix, keys) in [(RowKey::FRAMES.to_vec(), &frames), (RowKey::branches(&place(&path, &[7])), &branches)] {
         let row = |key: &RowKey| (Bytes::from(key.to_bytes()), Bytes::from(format!("run 2, {key:?}")));
         let expected: Vec<_> = keys.iter().map(row).collect();
         assert_eq!(done(store.rows(run(2), &prefix, None).await), expected, "the rows with prefix {prefix:?}");

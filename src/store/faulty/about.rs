@@ -4,7 +4,7 @@ use bytes::Bytes;
 
 use crate::codec::Value;
 use crate::definition::{Manifest, Names as _};
-use crate::machine::{RowKey, Snapshot, decode_head};
+use crate::machine::{RowKey, RowPlace, Snapshot, decode_head};
 use crate::store::{Change, Condition, Store, Write};
 
 /// Returns a description of a write: its instance, and the tasks whose results it records. Call
@@ -29,8 +29,8 @@ async fn results(store: &dyn Store, write: &Write) -> Vec<String> {
     let kept_before = kept(store, before).await;
     let was_kept = |path: &str| kept_before.iter().any(|(before, _)| before == path);
     let in_row = write.rows.iter().filter_map(|row| match &row.key {
-        RowKey::Result(path, indices) if indices.is_empty() => Some(format!("`{path}`")),
-        RowKey::Result(path, indices) => Some(format!("`{path}` {indices:?}")),
+        RowKey::Result(RowPlace { path, indices, .. }) if indices.is_empty() => Some(format!("`{path}`")),
+        RowKey::Result(RowPlace { path, indices, .. }) => Some(format!("`{path}` {indices:?}")),
         _ => None,
     });
     let in_row = in_row.filter(|path| !was_kept(path));

@@ -1,0 +1,194 @@
+//! What values refer to: the rows of a run that hold them.
+
+use std::collections::{HashMap, HashSet};
+
+use super::{LoadError, era};
+use crate::codec::{Home, Place, Token, Value};
+use crate::definition::Names;
+use crate::id::NodePath;
+use crate::limits::NESTING_MAX;
+use crate::machine::{Damaged, RowKey, RowPlace, Snapshot};
+use crate::store::Store;
+
+/// How deep parts of a value may nest: more than any definition makes of it, and so little that it fits a stack.
+const PARTS_DEPTH_MAX: usize = 4 * NESTING_MAX;
+/// How often a part may be found again, for each part there is: branches may hold what all of them were given.
+const FOUND_AGAIN_MAX: usize = 256;
+
+/// Rows of lists that are kept for the next run.
+const LIST_ROWS_KEPT: usize = 16;
+/// Names of nodes in earlier eras that are kept for the next run: as many as one value may well name.
+const PATHS_KEPT: usize = 64;
+
+/// What was read for one run and may serve the next: items that start in turn mostly stand in the same row of their list.
+#[derive(Default)]
+pub(crate) struct Kept {
+    /// Rows of lists, by their number.
+    lists: HashMap<(Place, u32), Vec<Token>>,
+    /// The names of nodes by era and index, of eras before the present one.
+    paths: HashMap<(u32, u32), NodePath>,
+}
+
+/// The rows of a run that hold values, as far as they were read.
+pub(super) struct Rows<'a> {
+    store: &'a dyn Store,
+    names: &'a dyn Names,
+    read: HashMap<Home, Vec<Token>>,
+    kept: Kept,
+}
+
+impl<'a> Rows<'a> {
+    pub(super) fn new(store: &'a dyn Store, names: &'a dyn Names) -> Self {
+        Self::with(store, names, Kept::default())
+    }
+
+    pub(super) fn with(store: &'a dyn Store, names: &'a dyn Names, mut kept: Kept) -> Self {
+        if kept.lists.len() > LIST_ROWS_KEPT {
+            kept.lists.clear();
+        }
+        if kept.paths.len() > PATHS_KEPT {
+            kept.paths.clear();
+        }
+        Self { store, names, read: HashMap::new(), kept }
+    }
+
+    pub(super) fn into_kept(self) -> Kept {
+        self.kept
+    }
+
+    /// Reads what these homes hold, and puts it in its place.
+    pub(super) async fn read_into(&mut self, snapshot: &mut Snapshot, homes: Vec<Home>) -> Result<(), LoadError> {
+        self.read(snapshot, homes).await?;
+        snapshot.fill(&self.read);
+        Ok(())
+    }
+
+    /// Reads everything that a value refers to, however deep.
+    pub(super) async fn complete(&mut self, snapshot: &Snapshot, value: &mut Value) -> Result<(), LoadError> {
+        let (mut found, mut parts) = (0, HashSet::new());
+        for _ in 0..PARTS_DEPTH_MAX {
+            let unread = value.unread();
+            if unread.is_empty() {
+                return Ok(());
+            }
+            found += unread.len();
+            parts.extend(unread.iter().cloned());
+            if found > FOUND_AGAIN_MAX * parts.len() {
+                break;
+            }
+            self.read(snapshot, unread).await?;
+            value.fill(&|home: &Home| self.read.get(home).cloned());
+        }
+        // Rows that contain themselves, or each other many times over, would fill the memory.
+        Err(Damaged::new(snapshot.instance(), "run's", "it refers to itself").into())
+    }
+
+    async fn read(&mut self, snapshot: &Snapshot, homes: Vec<Home>) -> Result<(), LoadError> {
+        for home in homes {
+            if !self.read.contains_key(&home) {
+                self.read_home(snapshot, home).await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn read_home(&mut self, snapshot: &Snapshot, home: Home) -> Result<(), LoadError> {
+        match &home {
+            Home::Input => self.read_row(snapshot, &home, &RowKey::Input).await,
+            Home::Result(place) => {
+                let key = RowKey::Result(self.row_place(snapshot, place).await?);
+                self.read_row(snapshot, &home, &key).await
+            }
+            Home::List(place, count) => self.read_list(snapshot, place, *count).await,
+            Home::Item(place, row, index) => {
+                let item = self.list_row(snapshot, place, *row).await?.get(*index as usize).cloned();
+                let item = item.ok_or_else(|| Damaged::new(snapshot.instance(), "list", "an item is missing"))?;
+                self.read.insert(home, vec![item]);
+                Ok(())
+            }
+            Home::Branch(place, index) => {
+                let key = RowKey::Branch(self.row_place(snapshot, place).await?, *index);
+                self.read_row(snapshot, &home, &key).await
+            }
+            Home::Branches(place, count) => {
+                // Before anything is made for as many as it says there are.
+                self.read_branches(snapshot, place, *count).await?;
+                let branches = (0..*count).map(|index| Token::Stored(Home::Branch(place.clone(), index)));
+                let tokens = std::iter::once(Token::List(*count)).chain(branches).collect();
+                self.read.insert(home, tokens);
+                Ok(())
+            }
+        }
+    }
+
+    async fn read_row(&mut self, snapshot: &Snapshot, home: &Home, key: &RowKey) -> Result<(), LoadError> {
+        let row = self.store.row(snapshot.run(), key).await?;
+        let row = row.ok_or_else(|| missing(snapshot, key))?;
+        self.read.insert(home.clone(), snapshot.open_value(key, &row)?.into_tokens());
+        Ok(())
+    }
+
+    /// The items in one row of a list, which is read once for all of them.
+    async fn list_row(&mut self, snapshot: &Snapshot, place: &Place, number: u32) -> Result<&[Token], LoadError> {
+        let at = (place.clone(), number);
+        if !self.kept.lists.contains_key(&at) {
+            let key = RowKey::List(self.row_place(snapshot, place).await?, number);
+            let row = self.store.row(snapshot.run(), &key).await?.ok_or_else(|| missing(snapshot, &key))?;
+            self.kept.lists.insert(at.clone(), snapshot.open_value(&key, &row)?.into_tokens());
+        }
+        Ok(self.kept.lists.get(&at).map_or(&[][..], Vec::as_slice))
+    }
+
+    /// A whole list in one scan. Behind its rows may be those of a longer one, of an earlier iteration.
+    async fn read_list(&mut self, snapshot: &Snapshot, place: &Place, count: u32) -> Result<(), LoadError> {
+        let place_of_rows = self.row_place(snapshot, place).await?;
+        let rows = self.store.rows(snapshot.run(), &RowKey::lists(&place_of_rows), None).await?;
+        let mut tokens = vec![Token::List(count)];
+        for ((_, row), number) in rows.into_iter().zip(0..) {
+            if tokens.len() > count as usize {
+                break;
+            }
+            let key = RowKey::List(place_of_rows.clone(), number);
+            tokens.extend(snapshot.open_value(&key, &row)?.into_tokens());
+        }
+        if tokens.len() != count as usize + 1 {
+            return Err(Damaged::new(snapshot.instance(), "list", "items are missing").into());
+        }
+        self.read.insert(Home::List(place.clone(), count), tokens);
+        Ok(())
+    }
+
+    /// All branches in one scan.
+    async fn read_branches(&mut self, snapshot: &Snapshot, place: &Place, count: u32) -> Result<(), LoadError> {
+        let place_of_rows = self.row_place(snapshot, place).await?;
+        let rows = self.store.rows(snapshot.run(), &RowKey::branches(&place_of_rows), None).await?;
+        if rows.len() < count as usize {
+            return Err(Damaged::new(snapshot.instance(), "branch", "it is missing").into());
+        }
+        for ((_, row), index) in rows.into_iter().zip(0..count) {
+            let key = RowKey::Branch(place_of_rows.clone(), index);
+            let tokens = snapshot.open_value(&key, &row)?.into_tokens();
+            self.read.insert(Home::Branch(place.clone(), index), tokens);
+        }
+        Ok(())
+    }
+
+    async fn row_place(&mut self, snapshot: &Snapshot, place: &Place) -> Result<RowPlace, LoadError> {
+        let Place { era, node, ref indices } = *place;
+        let path = if era == snapshot.era() {
+            self.names.path(node).cloned()
+        } else if let Some(path) = self.kept.paths.get(&(era, node)) {
+            Some(path.clone())
+        } else {
+            let path = era::names(self.store, snapshot, era).await?.path(node).cloned();
+            self.kept.paths.extend(path.clone().map(|path| ((era, node), path)));
+            path
+        };
+        let unknown = || Damaged::new(snapshot.instance(), "head", "it refers to a node its definition does not have");
+        Ok(RowPlace { era, path: path.ok_or_else(unknown)?, indices: indices.clone() })
+    }
+}
+
+fn missing(snapshot: &Snapshot, key: &RowKey) -> Damaged {
+    Damaged::new(snapshot.instance(), key.kind().name(), "it is missing")
+}

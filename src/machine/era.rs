@@ -1,0 +1,45 @@
+//! The eras of a run: each take-over begins one. What was stored in an earlier one is found by the names of its definition.
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+use super::record::{UNKNOWN, decode, encode};
+use super::{Damaged, RowKey, Snapshot};
+use crate::definition::Renames;
+use crate::id::DefinitionHash;
+
+/// An era that a take-over ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Era {
+    /// The definition that the run had.
+    pub(crate) definition: DefinitionHash,
+    /// How names changed at its end.
+    pub(crate) renames: Renames,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct EraRecord {
+    definition: Bytes,
+    #[serde(default, skip_serializing_if = "Renames::is_empty")]
+    renames: Renames,
+}
+
+pub(super) fn encode_era(era: &Era) -> Vec<u8> {
+    let definition = Bytes::copy_from_slice(era.definition.as_bytes());
+    encode(&EraRecord { definition, renames: era.renames.clone() }, Vec::new())
+}
+
+impl Snapshot {
+    /// Opens the row of an earlier era.
+    ///
+    /// # Errors
+    /// [`Damaged`].
+    pub(crate) fn open_era(&self, number: u32, row: &Bytes) -> Result<Era, Damaged> {
+        let body = self.open_row(&RowKey::Era(number), row)?.1;
+        let unknown = || Damaged::newer(&self.instance, "era", UNKNOWN);
+        let EraRecord { definition, renames } = decode(&body).ok_or_else(unknown)?;
+        let definition = definition.as_ref().try_into().map_err(|_| unknown())?;
+        Ok(Era { definition: DefinitionHash(definition), renames })
+    }
+}
