@@ -22,7 +22,7 @@ use everstep::{Concurrency, Limits, ManualClock, MemoryStore, RunId, Runtime, Ru
 use common::{Gate, still_clock};
 use meter::{Meter, Read};
 use through::Through;
-use workflows::{STEPS, Text, chain, looping, mapping, text};
+use workflows::{STEPS, Text, chain, looping, mapping, shrinking, text};
 
 const STACK_BYTES: usize = 256 * 1024;
 /// Over the size up to which values ride in heads and frames.
@@ -224,4 +224,23 @@ fn map_of_16_at_once_has_constant_cost_per_item() {
         assert_same(early.taken_up, late.taken_up);
         assert!(early.taken_up.records <= 16 + 4, "{:?}", early.taken_up);
     });
+}
+
+/// Method: a loop maps 3,000 items, and the next time round 300; the process ends before the task that is given those, and what
+/// the next one reads is counted.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_short_list_in_a_loop_is_read_without_a_longer_one() {
+    const FEW: usize = 300;
+    let world = World::new(shrinking(FEW), items().into_iter().take(3_000).collect());
+    let (meter, gate) = (Meter::new(None), Gate::new());
+    let runtime = world.builder(&meter, Some(gate.clone())).start().await.unwrap();
+    runtime.start(&world.workflow, "id", world.input.clone()).await.unwrap();
+    gate.entered().await;
+    gate.open(1);
+    gate.entered().await;
+    drop(runtime);
+    // A branch's row and the item's result in it, each once; of the longer list at most the rest of a scan.
+    let (read, output) = world.go_on().await;
+    assert_eq!(output, world.input[..FEW]);
+    assert!(read.records < 3 * FEW + 256, "{read:?}");
 }

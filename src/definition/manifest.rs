@@ -85,6 +85,24 @@ impl Manifest {
         std::iter::successors(first, outer).take(self.nodes.len())
     }
 
+    /// The maps around a node that are within loops, so that their lists are written again and again: each behind the number of
+    /// maps around itself, outermost first.
+    pub(crate) fn lists_around(&self, path: &str) -> Vec<(usize, String)> {
+        let Some(node) = self.nodes.iter().position(|node| node.path.as_str() == path) else { return Vec::new() };
+        let around: Vec<_> = self.around(u32::try_from(node).unwrap_or(u32::MAX)).skip(1).collect();
+        let (mut maps, mut is_in_loop, mut lists) = (0, false, Vec::new());
+        for node in around.into_iter().rev() {
+            is_in_loop |= node.kind == NodeKind::Loop;
+            if node.kind == NodeKind::Map {
+                if is_in_loop {
+                    lists.push((maps, node.path.to_string()));
+                }
+                maps += 1;
+            }
+        }
+        lists
+    }
+
     /// The manifest as it is stored, with [`Store::save_manifest`](crate::Store::save_manifest): MessagePack with field names.
     #[expect(clippy::missing_panics_doc, reason = "names, numbers and lists always encode")]
     pub fn encode(&self) -> Bytes {

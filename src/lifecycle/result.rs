@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use super::LoadError;
 use super::era::read_era;
+use super::{LoadError, rows};
 use crate::codec::Value;
 use crate::definition::Manifest;
 use crate::id::NodePath;
@@ -26,7 +26,11 @@ pub async fn task_result(
     if let Some(kept) = snapshot.kept_result(manifest, path) {
         return Ok(Some(kept));
     }
-    Sought { store, snapshot, era: snapshot.era(), task: path.to_owned(), indices }.find().await
+    let mut sought = Sought { store, snapshot, era: snapshot.era(), task: path.to_owned(), lists: Vec::new(), indices };
+    if !indices.is_empty() {
+        sought.lists = manifest.lists_around(path);
+    }
+    sought.find().await
 }
 
 /// A result that may be of any era, by the names of one.
@@ -35,6 +39,8 @@ struct Sought<'a> {
     snapshot: &'a Snapshot,
     era: u32,
     task: String,
+    /// Maps around it whose lists may have been longer before, by how many maps are around each of them.
+    lists: Vec<(usize, String)>,
     indices: &'a [u32],
 }
 
@@ -42,6 +48,9 @@ impl Sought<'_> {
     /// The latest: what an era has is later than what those before it have.
     async fn find(mut self) -> Result<Option<Value>, LoadError> {
         loop {
+            if self.is_behind_a_list().await? {
+                return Ok(None);
+            }
             let key = RowKey::Result(self.place(&self.task, self.indices));
             if let Some(row) = self.store.row(self.snapshot.run(), &key).await? {
                 let (shape, payload) = self.snapshot.open_row(&key, &row)?;
@@ -59,7 +68,23 @@ impl Sought<'_> {
         let renames = read_era(self.store, self.snapshot, self.era).await?.renames;
         let Some(task) = renames.before(&self.task) else { return Ok(false) };
         self.task = task;
+        self.lists.retain_mut(|(_, map)| renames.before(map).map(|before| *map = before).is_some());
         Ok(true)
+    }
+
+    /// Whether the latest list of a map around it has no such item: what is found then is an earlier iteration's.
+    async fn is_behind_a_list(&mut self) -> Result<bool, LoadError> {
+        for (maps, path) in std::mem::take(&mut self.lists) {
+            let Some((around, [index, ..])) = self.indices.split_at_checked(maps) else { continue };
+            let place = self.place(&path, around);
+            match rows::list_total(self.store, self.snapshot, place).await? {
+                Some(Some(total)) if *index >= total => return Ok(true),
+                Some(_) => {}
+                // It was written in an earlier era, if at all.
+                None => self.lists.push((maps, path)),
+            }
+        }
+        Ok(false)
     }
 
     fn place(&self, path: &str, indices: &[u32]) -> RowPlace {

@@ -2,13 +2,15 @@
 
 use std::collections::{HashMap, HashSet};
 
+use bytes::Bytes;
+
 use super::{LoadError, era};
 use crate::codec::{Home, Place, Token, Value};
 use crate::definition::Names;
 use crate::id::NodePath;
 use crate::limits::NESTING_MAX;
 use crate::machine::{Damaged, RowKey, RowPlace, Snapshot};
-use crate::store::Store;
+use crate::store::{Store, StoreError};
 
 /// How deep parts of a value may nest: more than any definition makes of it, and so little that it fits a stack.
 const PARTS_DEPTH_MAX: usize = 4 * NESTING_MAX;
@@ -139,17 +141,15 @@ impl<'a> Rows<'a> {
         Ok(self.kept.lists.get(&at).map_or(&[][..], Vec::as_slice))
     }
 
-    /// A whole list in one scan. Behind its rows may be those of a longer one, of an earlier iteration.
+    /// A whole list. Its first row says how many there are.
     async fn read_list(&mut self, snapshot: &Snapshot, place: &Place, count: u32) -> Result<(), LoadError> {
+        let per_row = u32::try_from(self.list_row(snapshot, place, 0).await?.len()).unwrap_or(u32::MAX);
         let place_of_rows = self.row_place(snapshot, place).await?;
-        let rows = self.store.rows(snapshot.run(), &RowKey::lists(&place_of_rows), None).await?;
+        let rows = self.first_rows(snapshot, &RowKey::lists(&place_of_rows), count.div_ceil(per_row.max(1))).await?;
         let mut tokens = vec![Token::List(count)];
-        for ((_, row), number) in rows.into_iter().zip(0..) {
-            if tokens.len() > count as usize {
-                break;
-            }
+        for (row, number) in rows.iter().flatten().zip(0..) {
             let key = RowKey::List(place_of_rows.clone(), number);
-            tokens.extend(snapshot.open_value(&key, &row)?.into_tokens());
+            tokens.extend(snapshot.open_value(&key, row)?.into_tokens());
         }
         if tokens.len() != count as usize + 1 {
             return Err(Damaged::new(snapshot.instance(), "list", "items are missing").into());
@@ -158,19 +158,38 @@ impl<'a> Rows<'a> {
         Ok(())
     }
 
-    /// All branches in one scan.
+    /// What all branches gave.
     async fn read_branches(&mut self, snapshot: &Snapshot, place: &Place, count: u32) -> Result<(), LoadError> {
         let place_of_rows = self.row_place(snapshot, place).await?;
-        let rows = self.store.rows(snapshot.run(), &RowKey::branches(&place_of_rows), None).await?;
-        if rows.len() < count as usize {
-            return Err(Damaged::new(snapshot.instance(), "branch", "it is missing").into());
-        }
-        for ((_, row), index) in rows.into_iter().zip(0..count) {
+        let rows = self.first_rows(snapshot, &RowKey::branches(&place_of_rows), count).await?;
+        let rows = rows.ok_or_else(|| Damaged::new(snapshot.instance(), "branch", "it is missing"))?;
+        for (row, index) in rows.iter().zip(0..) {
             let key = RowKey::Branch(place_of_rows.clone(), index);
-            let tokens = snapshot.open_value(&key, &row)?.into_tokens();
+            let tokens = snapshot.open_value(&key, row)?.into_tokens();
             self.read.insert(Home::Branch(place.clone(), index), tokens);
         }
         Ok(())
+    }
+
+    /// The first of the rows that are numbered behind a prefix, in scans of 256; none if one is missing. Behind them may be those
+    /// of a longer list, of an earlier iteration, of which only the last scan meets some.
+    async fn first_rows(
+        &self,
+        snapshot: &Snapshot,
+        prefix: &[u8],
+        count: u32,
+    ) -> Result<Option<Vec<Bytes>>, StoreError> {
+        let mut found = Vec::new();
+        for block in 0..count.div_ceil(1 << 8) {
+            let [_, block @ ..] = block.to_be_bytes();
+            let rows = self.store.rows(snapshot.run(), &[prefix, &block].concat(), None).await?;
+            let wanted = (count as usize - found.len()).min(1 << 8);
+            if rows.len() < wanted {
+                return Ok(None);
+            }
+            found.extend(rows.into_iter().map(|(_, row)| row).take(wanted));
+        }
+        Ok(Some(found))
     }
 
     async fn row_place(&mut self, snapshot: &Snapshot, place: &Place) -> Result<RowPlace, LoadError> {
@@ -187,6 +206,17 @@ impl<'a> Rows<'a> {
         let unknown = || Damaged::new(snapshot.instance(), "head", "it refers to a node its definition does not have");
         Ok(RowPlace { era, path: path.ok_or_else(unknown)?, indices: indices.clone() })
     }
+}
+
+/// How many items the list of a map has, if the list is there and says it.
+pub(super) async fn list_total(
+    store: &dyn Store,
+    snapshot: &Snapshot,
+    place: RowPlace,
+) -> Result<Option<Option<u32>>, LoadError> {
+    let key = RowKey::List(place, 0);
+    let Some(first) = store.row(snapshot.run(), &key).await? else { return Ok(None) };
+    Ok(Some(snapshot.open_total(&key, &first)?))
 }
 
 fn missing(snapshot: &Snapshot, key: &RowKey) -> Damaged {

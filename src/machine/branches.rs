@@ -8,7 +8,7 @@
 
 use super::frame::{Frame, FrameId, Lineage, Phase};
 use super::mover::Mover;
-use super::value_record::encode_value;
+use super::value_record::{encode_items, encode_value};
 use super::{Effect, End, RowKey};
 use crate::codec::{Block, Home, Place, Token, Value};
 use crate::definition::{FailureKind, ForkOp, MapOp, Names as _, Op, Program, TaskFailure};
@@ -44,6 +44,9 @@ impl Mover<'_> {
         let Some(mut frame) = self.snapshot.frames.take(id) else { return };
         self.changed = true;
         if total == 0 {
+            if frame.lineage.is_in_loop() {
+                self.put_list(&frame, &self.place(&frame), total, &list);
+            }
             (frame.value, frame.position) = (list, op.next);
             return self.go(id, frame);
         }
@@ -54,14 +57,19 @@ impl Mover<'_> {
         self.start_items(id, frame, op);
     }
 
-    /// Writes a list in rows of some kilobytes, and says how many items stand in each.
+    /// Writes a list in rows of some kilobytes, and says how many items stand in each. In a loop there may be rows of an earlier
+    /// one behind them.
     fn put_list(&mut self, frame: &Frame, place: &Place, total: u32, list: &Value) -> u32 {
         let rows = u32::try_from(list.bytes() / LIST_ROW_BYTES).unwrap_or(u32::MAX).saturating_add(1);
         let per_row = total.div_ceil(rows).clamp(1, LIST_ROW_ITEMS_MAX);
         let items = list.tokens().get(1..).unwrap_or_default();
         let Some(rows) = self.row_place(frame.node, place) else { return per_row };
+        let mut says = frame.lineage.is_in_loop().then_some(total);
+        if total == 0 {
+            self.put(RowKey::List(rows.clone(), 0), &encode_items(&[], says));
+        }
         for (number, items) in (0..).zip(items.chunks(per_row as usize)) {
-            self.put(RowKey::List(rows.clone(), number), &encode_value(&Value::from_tokens(items.to_vec())));
+            self.put(RowKey::List(rows.clone(), number), &encode_items(items, says.take()));
         }
         per_row
     }

@@ -182,6 +182,11 @@ impl Lineage {
         }
     }
 
+    /// Returns whether a loop is around it, so that it may come again.
+    pub(super) fn is_in_loop(&self) -> bool {
+        self.loops.len() + self.around.len() > self.indices.len()
+    }
+
     /// That of a branch of a fork in this frame.
     pub(super) fn branch(&self, parent: FrameId, index: u32) -> Self {
         let origin = Some(Origin { parent, index });

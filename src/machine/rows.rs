@@ -12,7 +12,7 @@ use super::frame::{Frame, FrameId, Lineage, Phase, ROOT};
 use super::frame_record::decode_frame;
 use super::record::{UNKNOWN, decode, encode};
 use super::snapshot::{Buffered, End, Snapshot};
-use super::value_record::decode_value;
+use super::value_record::{decode_items, decode_value};
 use crate::codec::{Home, Token, Value};
 use crate::definition::{Op, Program};
 use crate::id::{InstanceId, RunId, Stamp};
@@ -204,11 +204,22 @@ impl Snapshot {
     /// [`Damaged`], also if it is another run's.
     pub fn open_value(&self, key: &RowKey, row: &Bytes) -> Result<Value, Damaged> {
         let body = self.open_row(key, row)?.1;
-        if matches!(key, RowKey::Branch(..) | RowKey::List(..)) {
-            let kind = key.kind().name();
-            return decode_value(&body).ok_or_else(|| Damaged::newer(&self.instance, kind, UNKNOWN));
+        let unknown = || Damaged::newer(&self.instance, key.kind().name(), UNKNOWN);
+        match key {
+            RowKey::Branch(..) => decode_value(&body).ok_or_else(unknown),
+            RowKey::List(..) => Ok(decode_items(&body).ok_or_else(unknown)?.0),
+            _ => Ok(Value::leaf(body, None)),
         }
-        Ok(Value::leaf(body, None))
+    }
+
+    /// How many items a list has, by its first row; none if the list is of no loop, or an earlier version wrote it.
+    ///
+    /// # Errors
+    /// [`Damaged`].
+    pub(crate) fn open_total(&self, key: &RowKey, first: &Bytes) -> Result<Option<u32>, Damaged> {
+        let body = self.open_row(key, first)?.1;
+        let (_, total) = decode_items(&body).ok_or_else(|| Damaged::newer(&self.instance, "list", UNKNOWN))?;
+        Ok(total)
     }
 }
 

@@ -56,6 +56,33 @@ enum PlaceKind {
     Branches,
 }
 
+/// The first row of a list that a later iteration may write anew: so that nothing of a longer one is taken for its.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct FirstRowRecord {
+    /// How many items the whole list has.
+    total: u32,
+    items: Vec<TokenRecord>,
+}
+
+/// Encodes items of a list, for the first row with the number of them all.
+pub(super) fn encode_items(items: &[Token], total: Option<u32>) -> Vec<u8> {
+    let items = items.iter().map(token_record).collect();
+    match total {
+        Some(total) => encode(&FirstRowRecord { total, items }, Vec::new()),
+        None => encode(&items, Vec::new()),
+    }
+}
+
+/// Decodes a row of a list: its items, and how many the whole list has, if the row says it.
+pub(super) fn decode_items(bytes: &[u8]) -> Option<(Value, Option<u32>)> {
+    if let Some(items) = decode_value(bytes) {
+        return Some((items, None));
+    }
+    let FirstRowRecord { total, items } = decode(bytes)?;
+    Some((into_value(items), Some(total)))
+}
+
 /// Encodes a value for a row of its own.
 pub(super) fn encode_value(value: &Value) -> Vec<u8> {
     encode(&token_records(value), Vec::new())

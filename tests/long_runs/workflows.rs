@@ -2,9 +2,9 @@
 
 use std::convert::Infallible;
 
-use everstep::{Concurrency, Dep, LoopLimit, LoopResult, Workflow};
+use everstep::{Builder, Concurrency, Dep, LoopLimit, LoopResult, Workflow};
 
-use crate::common::Gate;
+use crate::common::{Gate, same};
 
 pub(crate) const STEPS: usize = 10_000;
 
@@ -43,4 +43,20 @@ pub(crate) fn looping() -> Workflow<Text, Text> {
 
 pub(crate) fn mapping(concurrency: Concurrency) -> Workflow<Vec<Text>, Vec<Text>> {
     Workflow::builder_for("map").map("each", concurrency, |item| item.then("step", step)).build().unwrap()
+}
+
+/// A list of many items, and of few the next time round.
+pub(crate) fn shrinking(few: usize) -> Workflow<Vec<Text>, Vec<Text>> {
+    let turn = move |items: Vec<Text>, Dep(gate): Dep<Option<Gate>>| async move {
+        if let Some(gate) = &*gate {
+            gate.pass().await;
+        }
+        let is_last = items.len() == few;
+        let items: Vec<Text> = items.into_iter().take(few).collect();
+        Ok::<_, Infallible>(if is_last { LoopResult::Done(items) } else { LoopResult::Again(items) })
+    };
+    let body = |body: Builder<Vec<Text>, Vec<Text>>| {
+        body.map("each", Concurrency::Unlimited, |item| item.then("same", same::<Text>)).then("turn", turn)
+    };
+    Workflow::builder_for("shrinking").repeat("loop", LoopLimit::Unlimited, body).build().unwrap()
 }

@@ -85,9 +85,9 @@ impl World {
             let is_item = path.starts_with(&within) && indices.starts_with(around);
             let Some(index) = indices.get(around.len()).filter(|_| is_item) else { return true };
             if *index as usize >= items {
-                return false;
+                *result = None;
             }
-            result.is_some()
+            result.is_some() || *index as usize >= items
         });
     }
 

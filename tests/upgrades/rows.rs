@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use everstep::machine::{RowKey, RowPlace};
 use everstep::{
-    Builder, Concurrency, DefinitionHash, InstanceHandle, InstanceId, MemoryStore, NodePath, RunId, StatusCode,
-    Store as _, TakeOver, Workflow,
+    Builder, Concurrency, DefinitionHash, InstanceHandle, InstanceId, LoopLimit, LoopResult, MemoryStore, NodePath,
+    RunId, StatusCode, Store as _, TakeOver, Workflow,
 };
 
 use crate::common::{Gate, holding, reach_code, same, within};
@@ -216,4 +216,47 @@ async fn a_map_goes_on_over_two_take_overs_item_by_item() {
     for (index, grown) in (0..).zip(expected) {
         assert_eq!(handle.task_result_at::<String>("each/grow", &[index]).await.unwrap(), Some(grown), "item {index}");
     }
+}
+
+/// Method: a loop maps lists of 3, 1 and no items, each as often as the gate lets it; the items that the latest list has not
+/// have no result. The last list is split behind a take-over.
+#[tokio::test(flavor = "multi_thread")]
+async fn items_that_a_list_in_a_loop_has_no_more_have_no_result() {
+    async fn shrink(items: Vec<String>) -> Result<LoopResult<Vec<String>, Vec<String>>, Infallible> {
+        let left = items.len().saturating_sub(2);
+        Ok(LoopResult::Again(vec!["x".repeat(200); left]))
+    }
+    let gate = Gate::new();
+    let build = |builder: Builder<Vec<String>, Vec<String>>| {
+        let body = |b: Builder<Vec<String>, Vec<String>>| {
+            let each = b.map("each", Concurrency::Unlimited, |item: Builder<String, String>| item.then("same", same));
+            each.then("hold", holding(&gate)).then("shrink", shrink)
+        };
+        builder.repeat("loop", LoopLimit::Unlimited, body).build().unwrap()
+    };
+    let old = build(Workflow::builder_for("w"));
+    let new = build(version("2", old.hash()));
+    let store = MemoryStore::new();
+    let first = runtime(&store, &old).await;
+    let handle = first.start(&old, "id", vec!["x".repeat(200); 3]).await.unwrap();
+    let found = async |handle: &InstanceHandle<Vec<String>>| {
+        let mut found = Vec::new();
+        for index in 0..4 {
+            found.push(handle.task_result_at::<String>("loop/each/same", &[index]).await.unwrap().is_some());
+        }
+        found
+    };
+    gate.entered().await;
+    assert_eq!(found(&handle).await, [true, true, true, false]);
+    gate.open(1);
+    gate.entered().await;
+    assert_eq!(found(&handle).await, [true, false, false, false]);
+    first.shutdown(Duration::ZERO).await;
+    let second = runtime(&store, &new).await;
+    let handle = second.handle(&new, "id").await.unwrap();
+    gate.entered().await;
+    assert_eq!(found(&handle).await, [true, false, false, false], "the list is one of before the take-over");
+    gate.open(1);
+    gate.entered().await;
+    assert_eq!(found(&handle).await, [false; 4]);
 }
