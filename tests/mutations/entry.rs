@@ -12,8 +12,8 @@ use everstep::machine::{
     encode_head,
 };
 use everstep::{
-    AttemptFailure, Codec, Concurrency, Cursor, Definition, DefinitionHash, FailureKind, InstanceId, Limits, LoopLimit,
-    LoopResult, Manifest, NodePath, SignalOutcome, Timestamp, Workflow, task,
+    AttemptFailure, Builder, Codec, Concurrency, Cursor, Definition, DefinitionHash, FailureKind, InstanceId, Limits,
+    LoopLimit, LoopResult, Manifest, NodePath, SignalOutcome, Timestamp, Workflow, task,
 };
 use serde::Deserialize;
 
@@ -53,12 +53,12 @@ async fn join((done, _): Asked) -> Result<String, Infallible> {
     Ok(done)
 }
 
-async fn same(text: String) -> Result<String, Infallible> {
-    Ok(text)
+async fn same<T: Send + 'static>(value: T) -> Result<T, Infallible> {
+    Ok(value)
 }
 
 /// The definition of the records in `v1`.
-fn plain() -> Arc<Definition> {
+fn plain(_: &str) -> Arc<Definition> {
     let workflow = Workflow::builder("golden")
         .version("7")
         .then("reserve", number)
@@ -71,7 +71,7 @@ fn plain() -> Arc<Definition> {
 }
 
 /// That of the records in `v1-branches` and `v2-branches`.
-fn branches() -> Arc<Definition> {
+fn branches(_: &str) -> Arc<Definition> {
     let workflow = Workflow::builder_for::<Vec<String>>("branches")
         .map("each", Concurrency::AtMost(2), |item| {
             item.fork("both", |fork| {
@@ -92,6 +92,44 @@ fn branches() -> Arc<Definition> {
     Arc::clone(workflow.unwrap().definition())
 }
 
+async fn turn(texts: Vec<String>) -> Result<LoopResult<Vec<String>, Vec<String>>, Infallible> {
+    Ok(LoopResult::Done(texts))
+}
+
+async fn both((texts, _): (Vec<String>, (Vec<String>, String))) -> Result<Vec<String>, Infallible> {
+    Ok(texts)
+}
+
+/// That of the records in `eras`, of which each version takes over the one before.
+fn eras(version: usize) -> Arc<Definition> {
+    let front =
+        |builder: Builder<Vec<String>, Vec<String>>, n| builder.delay(format!("front {n}"), Duration::from_hours(1));
+    let empty = Workflow::builder("eras").version(version.to_string()).taking::<Vec<String>>();
+    let workflow = (0..version)
+        .fold(empty, front)
+        .then(if version == 1 { "b" } else { "a" }, same)
+        .then("small", same)
+        .fork("both", |fork| {
+            let each = |body: Builder<Vec<String>, Vec<String>>| {
+                body.map("each", Concurrency::AtMost(1), |item| item.then("step", same)).then("turn", turn)
+            };
+            fork.branch("loop", |branch| branch.repeat("again", LoopLimit::Unlimited, each))
+                .branch("ask", |branch| branch.wait_for_signal_keeping::<String>("ask", "answer"))
+        })
+        .join("join", both)
+        .build();
+    Arc::clone(workflow.unwrap().definition())
+}
+
+/// The definition of a record in `eras`.
+fn of_era(name: &str) -> Arc<Definition> {
+    match name.split('.').next().unwrap() {
+        "list_in_a_loop" => eras(0),
+        "taken_over" => eras(1),
+        _ => eras(2),
+    }
+}
+
 fn from_hex(text: &str) -> Vec<u8> {
     (0..text.len()).step_by(2).map(|at| u8::from_str_radix(&text[at..at + 2], 16).unwrap()).collect()
 }
@@ -108,13 +146,18 @@ fn place(row: &str) -> (Kind, Vec<u8>) {
         ("result", path) => RowKey::result(NodePath::new(path)),
         ("signal", number) => RowKey::Signal(number.parse().unwrap()),
         _ => {
-            use Kind::{Branch, Frame, Input, List, Result, Signal};
-            let kinds = [Input, Result, Signal, Frame, Branch, List, Signal, Signal];
+            use Kind::{Branch, Era, Frame, Input, List, Result, Signal};
+            let kinds = [Input, Result, Signal, Frame, Branch, List, Signal, Signal, Era];
             let key = from_hex(row);
-            return (kinds[usize::from(key[0]) - 1], key);
+            return (kinds[usize::from(in_first_era(&key)[0]) - 1], key);
         }
     };
     (key.kind(), key.to_bytes())
+}
+
+/// The key as it would be in the first era, without what stands before those of later ones.
+fn in_first_era(key: &[u8]) -> &[u8] {
+    if key[0] == 10 { &key[5..] } else { key }
 }
 
 impl Golden {
@@ -126,18 +169,20 @@ impl Golden {
         let instance = InstanceId::new(std::str::from_utf8(&first[38..38 + id_bytes]).unwrap()).unwrap();
         let mut records = Vec::new();
         let sets = [
-            ("v1", plain()),
-            ("v1-branches", branches()),
-            ("v2-branches", branches()),
-            ("format-2/v1", plain()),
-            ("format-2/v2-branches", branches()),
+            ("v1", plain as fn(&str) -> _),
+            ("v1-branches", branches),
+            ("v2-branches", branches),
+            ("format-2/v1", plain),
+            ("format-2/v2-branches", branches),
+            ("format-2/eras", of_era),
         ];
-        for (set, definition) in sets {
+        for (set, definition_of) in sets {
             let mut paths: Vec<_> =
                 std::fs::read_dir(directory.join(set)).unwrap().map(|entry| entry.unwrap().path()).collect();
             paths.sort();
             for path in paths {
                 let name = path.file_stem().unwrap().to_str().unwrap().to_owned();
+                let definition = definition_of(&name);
                 let (kind, key) = match name.split_once('.') {
                     Some((_, row)) => place(row),
                     None if name == "quarantine" => (Kind::Quarantine, Vec::new()),
@@ -151,7 +196,7 @@ impl Golden {
                     assert_eq!(of_head, definition.hash(), "{name}");
                 }
                 let name = format!("{set}/{name}");
-                records.push(Record { name, kind, key, bytes, body, envelope, definition: Arc::clone(&definition) });
+                records.push(Record { name, kind, key, bytes, body, envelope, definition });
             }
         }
         Self { records, instance, limits: Limits::default() }
@@ -203,13 +248,15 @@ impl Golden {
     }
 
     fn reads_parts(&self, record: &Record, bytes: &Bytes) -> bool {
-        let mut key = record.key[1..].splitn(2, |byte| *byte == 0);
+        let era = if record.key[0] == 10 { u32::from_be_bytes(record.key[1..5].try_into().unwrap()) } else { 0 };
+        let mut key = in_first_era(&record.key)[1..].splitn(2, |byte| *byte == 0);
         let path = NodePath::new(std::str::from_utf8(key.next().unwrap()).unwrap());
         let mut indices: Vec<_> =
             key.next().unwrap().chunks(4).map(|bytes| u32::from_be_bytes(bytes.try_into().unwrap())).collect();
         let last = indices.pop().unwrap();
         let of = if record.kind == Kind::Branch { RowKey::Branch } else { RowKey::List };
-        let value = self.head_beside(record).open_value(&of(RowPlace::new(path, indices), last), bytes);
+        let value =
+            self.head_beside(record).open_value(&of(RowPlace { era, ..RowPlace::new(path, indices) }, last), bytes);
         value.is_ok_and(|value| value.unread().len() <= value.tokens().len())
     }
 

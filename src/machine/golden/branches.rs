@@ -59,21 +59,21 @@ fn definition() -> Arc<Definition> {
 }
 
 /// The instance, and what is in the store of it.
-struct Told {
-    definition: Arc<Definition>,
-    snapshot: Snapshot,
+pub(super) struct Told {
+    pub(super) definition: Arc<Definition>,
+    pub(super) snapshot: Snapshot,
     rows: BTreeMap<Vec<u8>, Bytes>,
-    asked: Vec<Run>,
+    pub(super) asked: Vec<Run>,
 }
 
 /// What a split gives: an item a payload.
-fn list(items: &[Bytes]) -> Value {
+pub(super) fn list(items: &[Bytes]) -> Value {
     let leaves = items.iter().flat_map(|item| Value::from(item.clone()).into_tokens());
     let count = u32::try_from(items.len()).unwrap();
     Value::from_tokens(std::iter::once(Token::List(count)).chain(leaves).collect())
 }
 
-fn large() -> Bytes {
+pub(super) fn large() -> Bytes {
     (0..=255).collect()
 }
 
@@ -82,8 +82,8 @@ fn setting(definition: &Definition, limits: &Limits, happen: impl FnOnce(&Settin
 }
 
 impl Told {
-    fn start() -> Self {
-        let (definition, input) = (definition(), Bytes::from_static(b"\x93"));
+    pub(super) fn start(definition: Arc<Definition>) -> Self {
+        let input = Bytes::from_static(b"\x93");
         let run = RunId::from_bytes([2; 16]);
         let new = NewRun { instance: instance(), run, codec: 1, input, traceparent: None };
         let mut told = None;
@@ -94,7 +94,7 @@ impl Told {
         told
     }
 
-    fn take(&mut self, transition: Transition) {
+    pub(super) fn take(&mut self, transition: Transition) {
         for row in transition.rows {
             match row.value {
                 Some(value) => self.rows.insert(row.key.to_bytes(), value),
@@ -108,7 +108,7 @@ impl Told {
         self.asked.extend(runs);
     }
 
-    fn happen(&mut self, event: Event) {
+    pub(super) fn happen(&mut self, event: Event) {
         let (definition, limits) = (Arc::clone(&self.definition), Limits::default());
         let mut told = None;
         setting(&definition, &limits, |setting| told = Some(apply(setting, &mut self.snapshot, event).unwrap()));
@@ -116,7 +116,7 @@ impl Told {
     }
 
     /// The oldest attempt at this node ends.
-    fn end(&mut self, path: &str, outcome: Outcome) {
+    pub(super) fn end(&mut self, path: &str, outcome: Outcome) {
         let names = self.definition.program();
         let at = self.asked.iter().position(|run| names.path(run.node).unwrap().as_str() == path);
         let run = self.asked.remove(at.unwrap_or_else(|| panic!("nothing runs at {path}")));
@@ -127,21 +127,21 @@ impl Told {
         self.happen(Event::Signal { name: "answer".into(), id: id.into(), payload: Bytes::from_static(payload) });
     }
 
-    fn record(&self, name: &'static str) -> Point {
+    pub(super) fn record(&self, name: &'static str) -> Point {
         let head = encode_head(self.definition.program(), &self.snapshot);
         Point { name, head, rows: self.rows.clone() }
     }
 }
 
-struct Point {
-    name: &'static str,
-    head: Bytes,
-    rows: BTreeMap<Vec<u8>, Bytes>,
+pub(super) struct Point {
+    pub(super) name: &'static str,
+    pub(super) head: Bytes,
+    pub(super) rows: BTreeMap<Vec<u8>, Bytes>,
 }
 
 /// Three items, two at a time: one goes round a loop and waits, one is answered and ends, the third starts.
 fn points() -> Vec<Point> {
-    let mut told = Told::start();
+    let mut told = Told::start(definition());
     let mut points = Vec::new();
     told.end("each", Ok(list(&[Bytes::from_static(b"\xa1a"), large(), Bytes::from_static(b"\xa1c")])));
     points.push(told.record("items_started"));
@@ -183,7 +183,7 @@ fn directory(version: &str) -> PathBuf {
 }
 
 /// All files of a directory.
-fn stored(version: &str) -> BTreeMap<String, Bytes> {
+pub(super) fn stored(version: &str) -> BTreeMap<String, Bytes> {
     let paths = std::fs::read_dir(directory(version)).unwrap().map(|entry| entry.unwrap().path());
     let name = |path: &PathBuf| path.file_name().unwrap().to_string_lossy().into_owned();
     paths.map(|path| (name(&path), std::fs::read(&path).unwrap().into())).collect()
@@ -198,15 +198,19 @@ fn files(point: &Point) -> BTreeMap<String, Bytes> {
 
 #[test]
 fn branches_and_lists_are_written_as_they_always_were() {
-    // What is there and what is written today are compared file by file, so that none is forgotten.
-    let today: BTreeMap<_, _> = points().iter().flat_map(files).collect();
-    if !directory(WRITTEN).exists() && std::env::var_os("EVERSTEP_WRITE_GOLDEN").is_some() {
-        std::fs::create_dir_all(directory(WRITTEN)).unwrap();
+    compare(WRITTEN, &points());
+}
+
+/// What is in a directory and what is written today are compared file by file, so that none is forgotten.
+pub(super) fn compare(written: &str, points: &[Point]) {
+    let today: BTreeMap<_, _> = points.iter().flat_map(files).collect();
+    if !directory(written).exists() && std::env::var_os("EVERSTEP_WRITE_GOLDEN").is_some() {
+        std::fs::create_dir_all(directory(written)).unwrap();
         for (name, bytes) in &today {
-            std::fs::write(directory(WRITTEN).join(name), bytes).unwrap();
+            std::fs::write(directory(written).join(name), bytes).unwrap();
         }
     }
-    let stored = stored(WRITTEN);
+    let stored = stored(written);
     let names = |files: &BTreeMap<String, Bytes>| files.keys().cloned().collect::<Vec<_>>();
     assert_eq!(names(&stored), names(&today));
     for (name, bytes) in today {
@@ -215,7 +219,7 @@ fn branches_and_lists_are_written_as_they_always_were() {
 }
 
 /// The rows of a point, by their keys.
-fn rows_of(point: &str, files: &BTreeMap<String, Bytes>) -> BTreeMap<Vec<u8>, Bytes> {
+pub(super) fn rows_of(point: &str, files: &BTreeMap<String, Bytes>) -> BTreeMap<Vec<u8>, Bytes> {
     let byte = |hex: &[u8]| u8::from_str_radix(std::str::from_utf8(hex).unwrap(), 16).unwrap();
     let key = |name: &str| {
         let hex = name.strip_prefix(point)?.strip_prefix('.')?.strip_suffix(".bin")?;
@@ -224,7 +228,7 @@ fn rows_of(point: &str, files: &BTreeMap<String, Bytes>) -> BTreeMap<Vec<u8>, By
     files.iter().filter_map(|(name, row)| Some((key(name)?, row.clone()))).collect()
 }
 
-fn number_in(key: &[u8]) -> u64 {
+pub(super) fn number_in(key: &[u8]) -> u64 {
     u64::from_be_bytes(key[1..].try_into().unwrap())
 }
 

@@ -2,6 +2,7 @@
 //!
 //! * [`fixtures`]: fixed snapshots of every shape, and the rows beside them.
 //! * [`branches`]: an instance with branches and lists, told event by event.
+//! * [`eras`]: an instance that is taken over twice, told in the same way.
 //! * [`hostile`]: records that are damaged, or put together to do harm.
 //!
 //! A file that is there is never written again. For a new fixture, or a new format in a directory of its own,
@@ -9,6 +10,7 @@
 //! next run on.
 
 mod branches;
+mod eras;
 mod fixtures;
 mod hostile;
 
