@@ -1,4 +1,4 @@
-//! Whether anything happens before the clock moves, for tests.
+//! Detects, for tests, that nothing happens before the clock moves.
 
 use std::collections::HashSet;
 
@@ -8,7 +8,7 @@ use crate::status::StatusCode;
 use crate::store::StoreError;
 use crate::time::Timestamp;
 
-/// None while there is something to do; else what is due next, if anything is.
+/// Returns `None` while there is work to do; otherwise the next due time, if there is one.
 pub(crate) async fn next_due(hub: &Hub, now: Timestamp) -> Result<Option<Option<Timestamp>>, StoreError> {
     if hub.registry.has_awake() {
         return Ok(None);
@@ -18,7 +18,8 @@ pub(crate) async fn next_due(hub: &Hub, now: Timestamp) -> Result<Option<Option<
     if next.is_some_and(|at| at <= now) {
         return Ok(None);
     }
-    // Those go on by themselves, or never here.
+    // Due instances continue when the clock moves, and those that could not be upgraded never do
+    // here.
     let mut resting: HashSet<InstanceId> = due.into_iter().map(|(_, id)| id).collect();
     resting.extend(hub.upgrades.unplaced().into_iter().map(|unplaced| unplaced.instance));
     for definition in hub.definitions.keys().chain(hub.upgrades.older()) {

@@ -1,4 +1,5 @@
-//! Whether anybody may have read an instance from the store since some moment, and so may have moved it.
+//! Counts of loads, which show whether an actor may have read an instance from the store since some
+//! moment, and so may have changed it.
 
 use std::hash::BuildHasher as _;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -7,16 +8,16 @@ use foldhash::fast::RandomState;
 
 use crate::id::InstanceId;
 
-/// Ids share a count: who is mistaken for another only costs a read.
+/// Ids that hash to one bucket share its counter; a collision costs one extra read.
 const COUNTS: usize = 1_024;
 
-/// How many actors read their instance from the store, by the hashes of their ids.
+/// The number of loads from the store, by the hashes of instance ids.
 pub(super) struct Loads {
     counts: Box<[AtomicU32]>,
     hasher: RandomState,
 }
 
-/// The count of an id at some moment.
+/// The load count of an id at some moment.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) struct LoadsSoFar(u32);
 
@@ -34,7 +35,7 @@ impl Loads {
         LoadsSoFar(self.count(id).map_or(0, |count| count.load(Ordering::Acquire)))
     }
 
-    /// An actor is about to read this instance.
+    /// Counts a load: an actor is about to read this instance.
     pub(super) fn note(&self, id: &InstanceId) {
         if let Some(count) = self.count(id) {
             count.fetch_add(1, Ordering::AcqRel);
