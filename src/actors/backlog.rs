@@ -1,5 +1,6 @@
-//! Instances that are to be taken up and are known by id: acknowledged starts that found no room, instances that another writer
-//! has moved, and those that could not be read and are tried again. Nothing is listed for them.
+//! Instances to be activated that are known by id: acknowledged starts that found no room,
+//! instances that another writer has changed, and those that could not be read and are tried again.
+//! No listing is needed for them.
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -11,26 +12,28 @@ use tokio::time::Instant;
 use crate::id::InstanceId;
 use crate::store::StoreError;
 
-/// Instances that wait, and instances that could not be read: most of each. Beyond that, everything is looked for.
+/// The most waiting instances, and the most failing ones. Beyond that, everything in progress is
+/// listed.
 const INSTANCES_MAX: usize = 16_384;
-/// Instances given out by [`Backlog::unreadable`].
+/// The most instances that [`Backlog::unreadable`] returns.
 const LISTED_MAX: usize = 1_000;
-/// Failures in a row from which an instance is listed.
+/// The number of consecutive failures from which an instance is listed.
 const FAILURES_LISTED: u32 = 5;
-/// The first wait before an instance is read again.
+/// The first delay before an instance is read again.
 const BACKOFF: Duration = Duration::from_millis(50);
-/// The longest one while nothing else could be read either, so that the store may be at fault.
+/// The longest delay while no other instance could be read either: the store may be at fault.
 const BACKOFF_MAX: Duration = Duration::from_secs(1);
-/// The longest one while other instances were read.
+/// The longest delay while other instances were read.
 const BACKOFF_ALONE_MAX: Duration = Duration::from_mins(1);
 
-/// An instance that the store has failed to read five times in a row or more. It is tried again, at least once a minute.
+/// An instance that could not be read or written at least five times in a row. The runtime tries
+/// again at least once a minute.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Unreadable {
     /// The instance.
     pub instance: InstanceId,
-    /// How often in a row.
+    /// The number of consecutive failures.
     pub failures: u32,
     /// The last error.
     pub error: StoreError,
@@ -39,7 +42,7 @@ pub struct Unreadable {
 #[derive(Default)]
 pub(super) struct Backlog {
     state: Mutex<State>,
-    /// Told when there is something to take, or it is to be taken earlier.
+    /// Notified when there is an instance to take, or one is to be taken earlier.
     news: Notify,
 }
 
@@ -47,20 +50,20 @@ pub(super) struct Backlog {
 struct State {
     waiting: VecDeque<InstanceId>,
     failing: HashMap<InstanceId, Failing>,
-    /// The same by the time of their next try.
+    /// The failing instances, by the time of their next try.
     retries: BTreeSet<(Instant, InstanceId)>,
-    /// Reads of instances that went through.
+    /// The number of successful reads of instances.
     reads: u64,
-    /// Whether an instance found no place here.
+    /// True if an instance found no place here.
     has_overflown: bool,
 }
 
 struct Failing {
     failures: u32,
     error: StoreError,
-    /// When to try again.
+    /// The time of the next try.
     retry_at: Instant,
-    /// How many reads had gone through.
+    /// The number of successful reads at the last failure.
     reads: u64,
 }
 
@@ -72,13 +75,13 @@ impl State {
     }
 }
 
-/// What there is to be done.
+/// The next work for recovery.
 pub(super) enum Next {
-    /// Take this one up.
+    /// Activate this instance.
     TakeUp(InstanceId),
-    /// List everything in progress, since some instances found no place here.
+    /// List everything in progress, since some instances found no place in the backlog.
     List,
-    /// Nothing before this time, if ever.
+    /// Nothing before this time; `None` if nothing is scheduled.
     Wait(Option<Instant>),
 }
 
@@ -87,7 +90,7 @@ impl Backlog {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes an instance up as soon as there is room, after those that came before.
+    /// Queues an instance for activation as soon as there is room, after the earlier ones.
     pub(super) fn push(&self, instance: InstanceId) {
         let mut state = self.lock();
         if state.waiting.len() < INSTANCES_MAX {
@@ -99,8 +102,9 @@ impl Backlog {
         self.news.notify_one();
     }
 
-    /// Takes an instance up later that could not be read or written, with a backoff of its own. Returns its failures in a row; none
-    /// if there are too many instances here.
+    /// Schedules a retry of an instance that could not be read or written, with a backoff of its
+    /// own. Returns its number of consecutive failures; `None` if there are too many failing
+    /// instances.
     pub(super) fn failed(&self, instance: &InstanceId, error: &StoreError) -> Option<u32> {
         let mut state = self.lock();
         let state = &mut *state;
@@ -120,14 +124,14 @@ impl Backlog {
         Some(failures.saturating_add(1))
     }
 
-    /// Counts an instance that was read, which shows that the store can be. The heads of those that fail prove nothing: they may
-    /// come from memory.
+    /// Counts a successful read of an instance, which shows that the store works. Reads of failing
+    /// instances do not count: their heads may come from memory.
     pub(super) fn counts_read(&self, instance: &InstanceId) {
         let mut state = self.lock();
         state.reads += u64::from(!state.failing.contains_key(instance));
     }
 
-    /// An instance has all that it needs from the store and has written what it had to, or it is not there.
+    /// Removes an instance that has loaded and written all it had to, or that does not exist.
     pub(super) fn forget(&self, instance: &InstanceId) {
         let mut state = self.lock();
         if !state.failing.is_empty() {
@@ -135,7 +139,7 @@ impl Backlog {
         }
     }
 
-    /// Tries at once what could not be read: the store is open again.
+    /// Makes all failing instances due now: the store was reopened.
     pub(super) fn retry_all(&self) {
         let now = Instant::now();
         let mut state = self.lock();
@@ -148,12 +152,12 @@ impl Backlog {
         self.news.notify_one();
     }
 
-    /// Takes what is to be done next. What could not be read comes first: its backoff makes it rare.
+    /// Takes the next work. Failing instances come first: their backoff makes them rare.
     pub(super) fn next(&self) -> Next {
         let mut state = self.lock();
         let (now, retry) = (Instant::now(), state.retries.first().cloned());
         if let Some((at, instance)) = retry.clone().filter(|(at, _)| *at <= now) {
-            // It is on its way now; should that be lost, it is tried again.
+            // Its activation is in flight; if that is lost, it is tried again.
             let again = now + BACKOFF_ALONE_MAX;
             state.retries.remove(&(at, instance.clone()));
             state.retries.insert((again, instance.clone()));
@@ -168,12 +172,12 @@ impl Backlog {
         if std::mem::take(&mut state.has_overflown) { Next::List } else { Next::Wait(retry.map(|(at, _)| at)) }
     }
 
-    /// Resolves when there may be more to be done.
+    /// Resolves when there may be more work.
     pub(super) async fn news(&self) {
         self.news.notified().await;
     }
 
-    /// Instances that could not be read for some time.
+    /// Returns the instances that could not be read for some time.
     pub(super) fn unreadable(&self) -> Vec<Unreadable> {
         let state = self.lock();
         let listed = state.failing.iter().filter(|(_, failing)| failing.failures >= FAILURES_LISTED);

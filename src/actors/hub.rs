@@ -1,4 +1,4 @@
-//! What the actors share.
+//! The state that all actors share, and the calls that reach instances through it.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -32,21 +32,22 @@ use crate::status::Status;
 use crate::store::{Store, StoreError, Version};
 use crate::time::Timestamp;
 
-/// Whether the runtime can make anything durable.
+/// The state of the runtime: whether it can make anything durable.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Health {
-    /// All is well.
+    /// The store works.
     Healthy,
-    /// The store fails; the runtime keeps trying to reopen it, and goes on by itself once it can. Or the runtime cannot go on,
-    /// and the reason says that the service is to be restarted; then it stays so.
+    /// The store fails; the runtime keeps trying to reopen it, and continues by itself after it
+    /// succeeds. Or an actor of the runtime has ended: the reason then says to restart the service,
+    /// and the state stays `Unhealthy`.
     Unhealthy {
-        /// What the store said last, or what has ended.
+        /// The last error of the store, or the actor that has ended.
         reason: String,
     },
 }
 
-/// What the actors are made with.
+/// The parts that a [`Hub`] is made of.
 pub(crate) struct HubParts {
     pub(crate) limits: Limits,
     pub(crate) when_busy: WhenBusy,
@@ -60,7 +61,7 @@ pub(crate) struct HubParts {
 
 pub(crate) struct Hub {
     pub(crate) limits: Limits,
-    /// What callers do who do not say.
+    /// The behaviour of callers that do not choose one.
     pub(crate) when_busy: WhenBusy,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) store: Arc<dyn Store>,
@@ -71,43 +72,44 @@ pub(crate) struct Hub {
     pub(super) registry: Registry,
     pub(super) waiters: Waiters,
     payloads: PayloadBytes,
-    /// What is to be taken up by id.
+    /// Instances to be activated that are known by id.
     pub(super) backlog: Backlog,
-    /// Told when everything in progress is to be listed and taken up.
+    /// Notified when all instances in progress are to be listed and activated.
     pub(super) list: Notify,
-    /// Told when the store has failed for everyone.
+    /// Notified when the store has failed for all instances.
     pub(super) failed: Notify,
-    /// What the store said last.
+    /// The state of the store, as its last commit or reopen left it.
     health: Mutex<Health>,
-    /// Why the runtime cannot go on, whatever the store says: set once, for good.
+    /// The reason why the runtime cannot continue, even if the store works: set once, for good.
     broken: OnceLock<String>,
     /// Cancelled when the runtime shuts down.
     closing: CancellationToken,
-    /// Whether the store has ever failed.
+    /// True after the first failure of the store.
     has_failed: AtomicBool,
-    /// The mark of the runs that this runtime has started.
+    /// The mark in the ids of the runs that this runtime starts.
     starter: Starter,
-    /// Where actors and tasks are spawned, whoever calls: a caller may be on another tokio runtime, or on none.
+    /// The tokio runtime that actors and tasks are spawned on. A caller may be on another one, or
+    /// on none.
     pub(crate) tokio: tokio::runtime::Handle,
     /// Set once by the root, before anything is sent.
     pub(super) parts: OnceLock<Running>,
 }
 
-/// What exists once the actors do.
+/// The actors that the others send to, and the executor.
 pub(super) struct Running {
     pub(super) executor: Arc<Executor>,
     pub(super) persistence: PersistenceHandle,
     pub(super) timers: ActorRef<TimerMessage>,
 }
 
-/// Why a caller's mail was not sent. Nothing was done.
+/// The reason why a caller's mail was not sent. Nothing was done.
 pub(crate) enum Undelivered {
     Busy(Bound),
     /// The runtime is shutting down.
     Closing,
 }
 
-/// An instance as read from the store, with its status in names.
+/// An instance as read from the store, with its status by node names.
 pub(crate) struct Read {
     pub(crate) stored: Stored,
     pub(crate) status: Status,
@@ -164,9 +166,9 @@ impl Hub {
         *self.health.lock().unwrap_or_else(PoisonError::into_inner) = health;
     }
 
-    /// An actor that everything needs has ended: only a restart helps.
+    /// Records that an actor which all others need has ended: only a restart helps.
     pub(super) fn break_down(&self, reason: String) {
-        // The first reason is kept: others follow from it.
+        // The first reason is kept: later ones follow from it.
         let _ = self.broken.set(reason);
     }
 
@@ -186,7 +188,7 @@ impl Hub {
         self.closing.clone()
     }
 
-    /// Closes the runtime when this is dropped.
+    /// Returns a guard that closes the runtime when it is dropped.
     pub(super) fn closing_guard(&self) -> DropGuard {
         self.closing.clone().drop_guard()
     }
@@ -196,15 +198,15 @@ impl Hub {
         self.closing.cancelled().await;
     }
 
-    /// Sleeps on the tokio runtime that Everstep runs on, since a caller's may have no time driver; at most until the runtime
-    /// shuts down. Elapsed time, whatever clock the runtime has.
+    /// Sleeps on Everstep's tokio runtime, since a caller's may have no time driver; returns early
+    /// when the runtime shuts down. Measures elapsed time, not the runtime's clock.
     pub(crate) async fn sleep(&self, time: Duration) {
         let sleep = {
             let _entered = self.tokio.enter();
             tokio::time::sleep(time)
         };
         tokio::select! {
-            // First, since a sleep of a tokio runtime that has ended panics when it is polled.
+            // First, since a sleep panics when it is polled after its tokio runtime has ended.
             biased;
             () = self.closed() => {}
             () = sleep => {}
@@ -215,19 +217,22 @@ impl Hub {
         self.waiters.subscribe(instance)
     }
 
-    /// The store has failed for everyone: what was on its way may be lost, and is looked for.
+    /// Starts a recovery after the store has failed for all instances: wake-ups, writes and
+    /// notifications in flight may be lost.
     pub(super) fn recover_after_failure(&self) {
         self.has_failed.store(true, Ordering::Release);
         self.failed.notify_one();
     }
 
-    /// Tries an instance again by itself that could not be read or written, with a backoff of its own. Its attempts keep nothing
-    /// from others meanwhile.
+    /// Schedules a retry of an instance that could not be read or written, with a backoff of its
+    /// own. Its attempts give up the slots in which they wait to go ahead and, from the second
+    /// failure, the turn to run alone.
     pub(super) fn recover_instance(&self, instance: &InstanceId, error: &StoreError) {
         let executor = &self.running().executor;
         executor.stop_at_gates(instance);
         match self.backlog.failed(instance, error) {
-            // The first failure may be the store's, and over at once: then the outcome is recorded before anything else runs alone.
+            // The first failure may be a short one of the store: then the result is recorded before
+            // another attempt gets the turn to run alone.
             Some(1) => {}
             Some(_) => executor.yield_turn(instance),
             None => self.recover_after_failure(),
@@ -238,47 +243,52 @@ impl Hub {
         self.backlog.unreadable()
     }
 
-    /// Stops all attempts of an instance, of whatever run, and forgets what came of them. Whatever takes up, replaces, deletes or
-    /// sets aside an instance does that, except for the attempts that it adopts.
+    /// Stops all attempts of an instance, of any run, and forgets their results. Called whenever an
+    /// instance is activated, replaced, deleted or quarantined, except for attempts that the new
+    /// actor adopts.
     pub(super) fn stop_attempts(&self, instance: &InstanceId) {
         self.running().executor.stop_instance(instance);
     }
 
-    /// The id of a run that is started now.
+    /// Generates the id of a new run.
     pub(crate) fn new_run(&self) -> RunId {
         RunId::generate_by(self.starter, self.clock.now())
     }
 
-    /// Whether a task that was handed out and is not known here was handed out by a process that died: as against this one
-    /// before its store failed, or which found no room for a run it has started. A process that is mistaken for this one is
-    /// not blamed; the next one will not be mistaken again.
+    /// Returns true if an attempt that the executor does not know counts as a process crash. False
+    /// after a store failure in this process, and for runs this runtime started (they may only be
+    /// waiting for room). The 16-bit mark of another runtime is the same once in 65,536; such a
+    /// crash is then counted at the next start.
     pub(super) fn blames_process(&self, run: RunId) -> bool {
         !self.has_failed.load(Ordering::Acquire) && !self.starter.may_have_started(run)
     }
 
-    /// To be asked before a start is committed, and given to [`begin`](Self::begin). None if an actor is there that may read it
-    /// whenever it likes.
+    /// Returns the number of loads of this id so far; `None` if an actor for it is already active,
+    /// which may read the store at any time. Call before committing a start, and pass the result to
+    /// [`begin`](Self::begin).
     pub(crate) fn loads(&self, instance: &InstanceId) -> Option<LoadsSoFar> {
         let loads = self.registry.loads(instance);
         (!self.registry.is_awake(instance)).then_some(loads)
     }
 
-    /// Lets a run that was just committed begin. Without room it stays in the store until there is.
+    /// Activates a run that was just committed, or arms its wake-up. Without room the run stays in
+    /// the store until there is room.
     pub(crate) fn begin(self: &Arc<Self>, snapshot: Box<Snapshot>, effects: Vec<Effect>, loads: Option<LoadsSoFar>) {
         let id = snapshot.instance().clone();
         let parked = !snapshot.is_running() && !effects.is_empty();
         if parked && !self.registry.is_awake(&id) {
-            // It needs no actor, only its wake-up.
+            // A parked run needs no actor, only its wake-up.
             let message = TimerMessage::ArmFresh { instance: id, wake: snapshot.wake() };
-            // Refused only while the runtime goes down.
+            // Refused only while the runtime shuts down.
             let _ = self.running().timers.cast(message);
             return;
         }
         let fresh = !effects.is_empty();
-        // A run under a free id has nothing to be woken for before it asks.
+        // A run under a free id has no earlier wake-up to be cleared.
         let is_needed = |effect: &Effect| !matches!(effect, Effect::WakeAt(Wake { at: None, .. }));
         let effects: Vec<_> = effects.into_iter().filter(is_needed).collect();
-        // No effects: an earlier try of the same start had gone through, and it may have moved on.
+        // Without effects, an earlier try of the same start was committed, and its run may have
+        // moved on.
         let activation = || {
             let is_current = loads == Some(self.registry.loads(&id));
             if fresh { Activation::Fresh { snapshot, effects, is_current } } else { Activation::Load }
@@ -289,27 +299,27 @@ impl Hub {
     }
 
     pub(super) fn reset_timers(&self) {
-        // Refused only while the runtime goes down.
+        // Refused only while the runtime shuts down.
         let _ = self.running().timers.cast(TimerMessage::Reset);
     }
 
     pub(super) fn arm(&self, instance: &InstanceId, wake: Wake) {
         let message = TimerMessage::Arm { instance: instance.clone(), wake };
-        // Refused only while the runtime goes down; the row in the store is what counts.
+        // Refused only while the runtime shuts down; the row in the store is what counts.
         let _ = self.running().timers.cast(message);
     }
 
-    /// Takes mail of the runtime itself to an instance, waiting for room to wake it.
+    /// Sends mail of the runtime itself to an instance, waiting for room if the instance is parked.
     pub(crate) async fn send(self: &Arc<Self>, instance: &InstanceId, mail: Mail) {
         if let Err(Full(mail)) = self.registry.send(self, instance, mail) {
             let resident = self.room().await;
-            // With a place in hand there is room, unless the runtime is shutting down.
+            // With a permit in hand there is room, unless the runtime is shutting down.
             let _ = self.registry.send_with(self, instance, mail, resident, || Activation::Load);
         }
     }
 
-    /// Room for one more actor, in the runtime's own line; none if the runtime shuts down meanwhile, after which there may never
-    /// be any.
+    /// Waits in the runtime's line for room for one more actor; `None` if the runtime shuts down
+    /// first, after which no room may ever come free.
     pub(super) async fn room(&self) -> Option<Resident> {
         tokio::select! {
             resident = self.registry.resident() => resident,
@@ -317,7 +327,8 @@ impl Hub {
         }
     }
 
-    /// Waits for a caller's share of the payload bytes that may be under way, or is refused.
+    /// Waits for a caller's share of the payload bytes in flight, or fails at once if `when_busy`
+    /// says so.
     pub(crate) async fn payload_share(
         &self,
         payload_bytes: usize,
@@ -326,7 +337,7 @@ impl Hub {
         if payload_bytes <= INLINE_BYTES_MAX {
             return Ok(PayloadShare::default());
         }
-        // Boxed: it would be a large part of every caller's future, and few have to wait.
+        // Boxed: the future would be a large part of every caller's, and few callers have to wait.
         let share = Box::pin(async {
             tokio::select! {
                 biased;
@@ -337,8 +348,9 @@ impl Hub {
         share.await
     }
 
-    /// Takes a caller's mail to an instance: with a place in its queue, room to wake it if it is asleep, and a share for its
-    /// payload. Nothing is sent without all of them, so a caller that gives up while it waits leaves nothing to be done.
+    /// Sends a caller's mail to an instance, after taking a place in its queue, room for an actor
+    /// if it is parked, and a share for the payload. Nothing is sent without all of them, so a
+    /// caller that gives up while waiting leaves nothing to be done.
     pub(crate) async fn deliver(
         self: &Arc<Self>,
         instance: &InstanceId,
@@ -360,7 +372,8 @@ impl Hub {
         }
     }
 
-    /// Asks an instance something, and waits for the answer. `None` means that it was lost with an actor: an unknown outcome.
+    /// Sends a request to an instance and waits for the answer. `None` means that the answer was
+    /// lost with an actor: the outcome is unknown.
     pub(crate) async fn ask(
         self: &Arc<Self>,
         instance: &InstanceId,
@@ -384,7 +397,7 @@ impl Hub {
         Ok(Some(Read { stored, status }))
     }
 
-    /// What [`read`](Self::read) would give for the end of a run.
+    /// Returns what [`read`](Self::read) would return for this durable end of a run.
     pub(crate) async fn read_end(&self, end: Arc<Snapshot>) -> Result<Read, StoreError> {
         let (version, snapshot) = (Version::from(&*end), Arc::unwrap_or_clone(end));
         let stored = Stored { snapshot, quarantine: None, version };
@@ -392,17 +405,18 @@ impl Hub {
         Ok(Read { stored, status })
     }
 
-    /// Whether an actor has this run at work, and so will tell those who listen already.
+    /// Returns true if an actor has this run active, and so will notify current subscribers.
     pub(crate) fn works_on(&self, instance: &InstanceId, run: RunId) -> bool {
         self.registry.works_on(instance, run)
     }
 
-    /// The status in the names of the instance's definition, registered or not.
+    /// Returns the status by the node names of the instance's definition, registered or not.
     pub(super) async fn status_of(&self, stored: &Stored) -> Result<Status, StoreError> {
         Ok(stored.status(&*self.names(&stored.snapshot.definition()).await?))
     }
 
-    /// The names of a definition's nodes: its program's, or those of its manifest if it is not registered.
+    /// Returns the node names of a definition: from its program, or from its manifest if it is not
+    /// registered.
     pub(crate) async fn names(&self, hash: &DefinitionHash) -> Result<Arc<dyn Names>, StoreError> {
         if let Some(definition) = self.definitions.get(hash) {
             return Ok(Arc::clone(definition) as Arc<dyn Names>);
@@ -413,7 +427,7 @@ impl Hub {
     }
 }
 
-/// For a definition that left no manifest.
+/// Names of a definition that has no manifest in the store.
 struct NoNames;
 
 impl Names for NoNames {
@@ -422,14 +436,15 @@ impl Names for NoNames {
     }
 }
 
-/// The executor reports to instances by id, so that a successor gets what its predecessor started.
+/// The executor's reports to instances, sent by id, so that a successor actor gets the results of
+/// attempts that its predecessor started.
 pub(super) struct ToInstances(pub(super) std::sync::Weak<Hub>);
 
 impl ToInstances {
     fn send(&self, key: &AttemptKey, mail: Mail) {
         let Some(hub) = self.0.upgrade() else { return };
         if let Err(Full(mail)) = hub.registry.send(&hub, &key.instance, mail) {
-            // Its actor is gone although its task ran, and there is no room: waits in line like everyone.
+            // The actor ended while its task ran, and there is no room: wait in line.
             let instance = key.instance.clone();
             hub.tokio.clone().spawn(async move { hub.send(&instance, mail).await });
         }

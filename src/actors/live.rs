@@ -1,11 +1,13 @@
-//! An awake instance: its snapshot, ahead of the store by what is being written, and what waits for that.
+//! An active instance: its snapshot, ahead of the store by the writes in flight, and the effects
+//! and answers that wait for those.
 //!
 //! ```text
 //! message -> event -> step ──write──> persistence ──Committed──> effects, answers
 //!                        └─ pending: seq, effects, answers ──────────┘
 //! ```
 //!
-//! Nothing is performed or answered before the write it was computed from is durable: refusals and "already done" too.
+//! Nothing is performed or answered before the write it was computed from is durable, not even
+//! refusals and "already done".
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -33,32 +35,33 @@ pub(super) struct Live {
     pub(super) definition: Arc<Definition>,
     pub(super) codec: Codec,
     pub(super) snapshot: Snapshot,
-    /// What was read for the last items that started.
+    /// Rows and names that were read for the last items that started, and may serve the next.
     pub(super) kept: Kept,
-    /// Transitions that may wait for a later write.
+    /// Transitions that wait for a later write.
     pub(super) unwritten: Unwritten,
-    /// The attempts whose outcomes these record.
+    /// The attempts whose results these transitions record.
     pub(super) deferred: Vec<Ticket>,
-    /// The last transition that is known to be durable.
+    /// The last transition known to be durable.
     pub(super) durable: u64,
-    /// Whether a reminder to write them is on its way.
+    /// True while a reminder to write the deferred transitions is pending.
     pub(super) is_reminded: bool,
-    /// What waits for a commit, oldest first.
+    /// Effects and answers that wait for a commit, oldest first.
     pub(super) pending: VecDeque<Pending>,
-    /// The last status that listeners were told of, so that they are told of changes only.
+    /// The last status that subscribers were notified of: they are notified of changes only.
     pub(super) told: Status,
-    /// Whether it was read and has not shown yet that it can go on: what it needs besides may be unreadable, or its writes may
-    /// fail.
+    /// True from a load until everything that the load led to is written: a row it needs may be
+    /// unreadable, or its writes may fail.
     pub(super) is_on_trial: bool,
-    /// Set aside as soon as everything is written.
+    /// The reason for a quarantine, which begins as soon as everything is written.
     pub(super) to_quarantine: Option<Arc<str>>,
-    /// Left alone as soon as everything is written: a newer version wrote this record.
+    /// A record that a newer version of this crate wrote: the instance is left alone as soon as
+    /// everything is written.
     pub(super) to_leave: Option<Damaged>,
-    /// Replaced as soon as everything is written.
+    /// A start that replaces the run as soon as everything is written.
     pub(super) replacement: Option<Box<Replacement>>,
-    /// Deleted as soon as everything is written; answered then.
+    /// The reply to a delete, which is done as soon as everything is written.
     pub(super) deletion: Option<Reply>,
-    /// A write of this handler failed.
+    /// The error of a read or write that failed in this handler.
     pub(super) broken: Option<CommitError>,
 }
 
@@ -99,7 +102,8 @@ impl Live {
         self.snapshot.run()
     }
 
-    /// Whether the run is to be replaced, deleted or set aside: nothing more is applied to it.
+    /// Returns true if the run is to be replaced, deleted, quarantined or left alone: no more
+    /// events are applied to it.
     pub(super) fn is_leaving(&self) -> bool {
         self.replacement.is_some() || self.deletion.is_some() || self.is_unreadable()
     }
@@ -108,7 +112,7 @@ impl Live {
         self.to_quarantine.is_some() || self.to_leave.is_some()
     }
 
-    /// A record cannot be read without which it does not go on.
+    /// Stops the instance because of a record that it needs and that cannot be read.
     pub(super) fn cannot_read(&mut self, damaged: Damaged) {
         if damaged.newer {
             self.to_leave = Some(damaged);
@@ -117,12 +121,12 @@ impl Live {
         }
     }
 
-    /// Whether the run has ended, durably.
+    /// Returns true if the run has ended, durably.
     pub(super) fn is_over(&self) -> bool {
         self.snapshot.end().is_some() && self.is_settled()
     }
 
-    /// Whether everything is written, and answered.
+    /// Returns true if everything is written and answered.
     pub(super) fn is_settled(&self) -> bool {
         self.pending.is_empty() && self.unwritten.is_empty()
     }
@@ -131,7 +135,8 @@ impl Live {
         self.snapshot.is_running()
     }
 
-    /// Goes on after a predecessor: attempts that the executor still has are adopted, the others handed out again.
+    /// Continues a run that was loaded: adopts attempts that the executor still has, and submits
+    /// the others again.
     pub(super) async fn resume(&mut self, process_died: bool) {
         let executor = Arc::clone(&self.hub.running().executor);
         let mut running: Vec<_> = self.snapshot.running().collect();
@@ -148,7 +153,7 @@ impl Live {
         self.hub.running().executor.knows(&self.key(ticket))
     }
 
-    /// Whether a report is of the attempt that the executor has for this run and ticket.
+    /// Returns true if a report is about the job that the executor has for this run and attempt.
     fn has(&self, run: RunId, ticket: Ticket, serial: Serial) -> bool {
         run == self.run() && self.hub.running().executor.is_current(&self.key(ticket), serial)
     }
@@ -189,25 +194,27 @@ impl Live {
             Mail::Started { run, ticket, serial, at } if self.has(run, ticket, serial) => {
                 self.apply(Event::AttemptStarted { ticket, at }, None).await;
             }
-            // The executor does not have what it has taken back; it may have handed the ticket's attempt out again.
+            // Only if the executor no longer has the attempt: it may have been submitted again
+            // meanwhile.
             Mail::Withdrawn { run, ticket } if run == self.run() && !self.knows(ticket) => {
                 self.apply(Event::AttemptWithdrawn { ticket }, None).await;
             }
             Mail::Finished { run, ticket, serial, outcome } if self.has(run, ticket, serial) => {
                 self.apply(Event::AttemptFinished { ticket, outcome }, None).await;
             }
-            // Late ones: of a run that was replaced, or of an attempt that something has stopped.
+            // Late reports: of a run that was replaced, or of an attempt that was stopped.
             Mail::SetAside { .. }
             | Mail::Finished { .. }
             | Mail::Started { .. }
             | Mail::Withdrawn { .. }
             | Mail::Stop => {}
-            // It was replaced or released while it was to be tried again.
+            // The instance was replaced or released while a retry was scheduled.
             Mail::TakeUp => self.is_on_trial = true,
         }
     }
 
-    /// Reads whether a signal with this id is a repeated one. Ids of writes under way are in memory.
+    /// Reads whether a signal with this id was accepted before. Ids in uncommitted writes are in
+    /// memory.
     async fn look_up(&mut self, id: &Arc<str>) -> Result<(), MailError> {
         let read = read_signal_id(self.hub.persistence().store(), &mut self.snapshot, id).await;
         match &read {
@@ -218,15 +225,16 @@ impl Live {
         read.map_err(MailError::from)
     }
 
-    /// Moves the instance by one event. What ends the run is written at once, since nothing can follow it; anything else
-    /// goes into the batch now forming, and the next event is applied on top meanwhile.
+    /// Applies one event. An event that ends the run is committed at once, since no event can
+    /// follow it. Any other event's write joins the batch that is forming, and the next event is
+    /// applied meanwhile.
     async fn apply(&mut self, event: Event, reply: Option<Reply>) {
         let recorded = match &event {
             Event::AttemptFinished { ticket, .. } => Some(*ticket),
             _ => None,
         };
         if !self.unwritten.is_empty() {
-            // It goes with what waits.
+            // Written together with the transitions that wait.
             return self.step(event, reply, recorded).await;
         }
         match self.as_ending(event) {
@@ -235,7 +243,8 @@ impl Live {
         }
     }
 
-    /// A wake-up that came is spent, also if it came too early and changed nothing.
+    /// Arms the timer again after a wake-up: a timer fires once, even if it fired early and nothing
+    /// changed.
     fn ask_to_be_woken(&mut self) {
         let wake = self.snapshot.wake();
         self.write_deferred();
@@ -245,7 +254,7 @@ impl Live {
         }
     }
 
-    /// An event that is known to end the run, if it can.
+    /// Returns the ending that an event leads to, if the event is known to end the run.
     fn as_ending(&self, event: Event) -> Result<Ending, Event> {
         match event {
             Event::Cancel { reason, by } => Ok(Ending::Cancelled { reason, by }),
@@ -265,14 +274,14 @@ impl Live {
 
     async fn finalize(&mut self, ending: Ending, reply: Option<Reply>, recorded: Option<Ticket>) {
         if self.snapshot.end().is_some() {
-            // Only a caller's request comes here for a run that has ended.
+            // Only a caller's request reaches a run that has ended.
             return self.answer(reply, Some(Refusal::Ended));
         }
         let setting = setting(&self.hub, &self.definition);
         match finalize_execution(self.hub.persistence(), &setting, &mut self.snapshot, ending).await {
             Ok(finalized) => {
-                // An ending of a run that had not ended is a write, and writes are committed in order: everything before
-                // this one is durable as well.
+                // The ending of an open run is always a write, and writes are committed in order:
+                // everything before this one is durable as well.
                 self.committed(self.snapshot.run(), self.snapshot.seq()).await;
                 self.durable = self.snapshot.seq();
                 self.tell(finalized.status);

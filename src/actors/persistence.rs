@@ -1,8 +1,8 @@
 //! Makes transitions durable, many in one commit, on a thread of its own.
 //!
-//! The actor runs alone on a tokio runtime of one thread, so a commit may block it. Writes are not messages but stand in a
-//! queue; the first one casts `Flush`, which takes all that are there, so a batch is exactly what arrived while the last
-//! one was being committed: group commit without a timer.
+//! The actor runs alone on a single-threaded tokio runtime, so a commit may block it. Writes are
+//! not messages: they wait in a queue. The first one casts `Flush`, which takes all of them, so a
+//! batch is exactly what arrived during the previous commit: group commit without a timer.
 //!
 //! ```text
 //!  Healthy --transient error--> the same batch again, with backoff
@@ -27,28 +27,30 @@ use crate::lifecycle::{CommitError, Port};
 use crate::limits::{Bound, WhenBusy};
 use crate::store::{Answers, Store, StoreError, Write};
 
-/// Most writes in one commit.
+/// The most writes in one commit.
 const BATCH_WRITES_MAX: usize = 4_096;
-/// Most bytes in one commit, but for its last write.
+/// The size of a batch, in bytes, from which no more writes join it.
 const BATCH_BYTES_MAX: usize = 32 << 20;
-/// Rows of superseded runs deleted between two commits, at least; twice as many as were written since, if that is more, so
-/// that what is left behind cannot outgrow what is cleared.
+/// The least number of rows of superseded runs that one sweep deletes. A sweep deletes twice as
+/// many rows as were written since the previous one, if that is more, so that leftovers cannot
+/// outgrow the sweeps.
 const SWEEP_ROWS: usize = 256;
-/// The first and the longest wait before the store is tried again.
+/// The first and the longest delay before the store is tried again.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(1));
 
 pub(super) enum PersistenceMessage {
-    /// Commit what is queued.
+    /// Commit the queued writes.
     Flush,
     /// Answer once everything submitted before is settled.
     Barrier(oneshot::Sender<()>),
-    /// There are rows of superseded runs to be deleted.
+    /// Begin to delete rows of superseded runs.
     Sweep,
-    /// Delete some of them; sent by the actor to itself, behind whatever came meanwhile.
+    /// Delete some more of them. The actor sends this to itself, after the messages that arrived
+    /// meanwhile.
     SweepOn,
 }
 
-/// How others reach the actor.
+/// The interface to the actor.
 #[derive(Clone)]
 pub(crate) struct PersistenceHandle {
     actor: ActorRef<PersistenceMessage>,
@@ -59,43 +61,49 @@ pub(crate) struct PersistenceHandle {
 }
 
 impl PersistenceHandle {
-    /// A place for a start, held until it is answered: whatever it writes is not queued otherwise.
+    /// Takes a place for a start, held until the start is answered: that bounds the writes starts
+    /// have queued.
     pub(crate) async fn admit(&self, kind: StartKind, when_busy: WhenBusy) -> Result<StartPlace, Bound> {
         self.starts.take(kind, when_busy).await.ok_or(Bound::WritesQueued)
     }
 
-    /// A start is about to be carried out by an actor that may die with the answer, or to be repeated.
+    /// Notes a start that is about to be repeated, or committed by an actor that may panic before
+    /// it answers. If its run is replaced or deleted meanwhile, nothing is swept until
+    /// [`settle_start`](Self::settle_start), or for a minute.
     pub(crate) fn note_start(&self, run: RunId) {
         self.unsure.note_run(run);
     }
 
-    /// Commits a write of an instance, which is told by a message. It does not wait, so that it can go on meanwhile.
+    /// Queues a write of an instance, whose actor gets the result as a message and continues
+    /// meanwhile.
     pub(super) fn submit(&self, write: Write, run: RunId, seq: u64, actor: ActorRef<InstanceMessage>) {
         self.push(Submission { write, reply: ReplyTo::Instance { actor, run, seq } });
     }
 
     fn push(&self, submission: Submission) {
         if self.queue.push(submission) {
-            // Refused only when the actor is gone, behind which the queue is closed.
+            // Refused only when the actor has ended, after which the queue is closed.
             let _ = self.actor.cast(PersistenceMessage::Flush);
         }
     }
 
-    /// Waits until everything submitted before is settled; when the actor is gone, nothing is under way.
+    /// Waits until everything submitted before is settled; if the actor has ended, nothing is in
+    /// flight.
     pub(super) async fn barrier(&self) {
         let (sender, settled) = oneshot::channel();
         let _ = self.actor.cast(PersistenceMessage::Barrier(sender));
         let _ = settled.await;
     }
 
-    /// A start has come to its end, whatever that was.
+    /// Notes that a start has finished, with any outcome.
     pub(crate) fn settle_start(&self, run: RunId) {
         if self.unsure.settle(run) {
             self.sweep();
         }
     }
 
-    /// Asks for rows of superseded runs to be deleted; when the actor is gone, the next start asks again.
+    /// Requests a sweep of superseded runs' rows; if the actor has ended, the next process start
+    /// requests it again.
     pub(super) fn sweep(&self) {
         let _ = self.actor.cast(PersistenceMessage::Sweep);
     }
@@ -123,13 +131,13 @@ struct State {
     queue: Arc<Queue>,
     answering: Arc<Answering>,
     unsure: Arc<UnsureStarts>,
-    /// Told when the queue is settled.
+    /// Notified when the queue is settled.
     barriers: Vec<oneshot::Sender<()>>,
-    /// Whether `SweepOn` is on its way: one at a time, however often it is asked for.
+    /// True while `SweepOn` is queued: one at a time, however often a sweep is requested.
     sweep_is_due: bool,
     /// Rows written since the last sweep.
     rows_written: usize,
-    /// The wait before the store is tried again; short again once a commit has succeeded.
+    /// The delay before the store is tried again; reset after a successful commit.
     backoff: Duration,
 }
 
@@ -164,11 +172,11 @@ pub(super) fn spawn(hub: &Arc<Hub>, root: ActorCell) -> std::io::Result<(Persist
                 }
             }
         });
-        // However the actor has ended: nobody waits for what is never taken.
+        // However the actor has ended, no write may wait for a `take` that never comes.
         answering.give();
         queue_of_actor.close();
         drop(tokio);
-        // Its last act: waiting for that takes no thread.
+        // The thread's last act: waiting for it blocks no other thread.
         let _ = end.send(());
     })?;
     let actor = started.recv().map_err(std::io::Error::other)??;
@@ -176,7 +184,7 @@ pub(super) fn spawn(hub: &Arc<Hub>, root: ActorCell) -> std::io::Result<(Persist
     Ok((PersistenceHandle { actor, queue, store: Arc::clone(&hub.store), starts, unsure }, thread))
 }
 
-/// Resolves when the thread has ended, in whatever way.
+/// Resolves when the thread has ended, for any reason.
 pub(super) type Thread = oneshot::Receiver<()>;
 
 impl Actor for Persistence {
@@ -200,7 +208,8 @@ impl Actor for Persistence {
                 state.answering.give();
                 let _ = settled.send(());
             }
-            // The flush is on its way. One of its own would cut the batch: many actors that die would slow all others.
+            // The flush is already queued. A flush of its own would cut the batch: many actors that
+            // panic at once would slow down all others.
             PersistenceMessage::Barrier(settled) => state.barriers.push(settled),
             PersistenceMessage::Sweep if state.sweep_is_due => {}
             PersistenceMessage::Sweep => {
@@ -218,7 +227,7 @@ impl Actor for Persistence {
     }
 }
 
-/// Returns how many of the writes go into the next commit.
+/// Returns the number of writes that go into the next commit.
 fn batch_len(queued: &[Submission]) -> usize {
     let mut bytes = 0;
     let fits = |submission: &&Submission| {
@@ -258,7 +267,7 @@ impl State {
         }
     }
 
-    /// Repeats a batch until it is committed or the store is poisoned.
+    /// Commits a batch, repeating it after each transient error.
     async fn commit(&mut self, writes: &[Write]) -> Result<Answers, StoreError> {
         loop {
             match self.store.commit(writes).await {
@@ -279,8 +288,8 @@ impl State {
         }
     }
 
-    /// After a fatal error nothing in memory is trusted: the store is opened anew, however long that takes, and what was
-    /// in progress is taken up again.
+    /// Reopens the store after a fatal error, however long that takes, and then starts a recovery:
+    /// nothing in memory is trusted.
     async fn recover(&mut self, error: &StoreError) {
         tracing::error!(%error, "the store failed; reopening it");
         self.set_health(Health::Unhealthy { reason: error.to_string() });
@@ -305,17 +314,17 @@ impl State {
         self.backoff = (self.backoff * 2).min(BACKOFF.1);
     }
 
-    /// Whether there is more to sweep.
+    /// Deletes some rows of superseded runs. Returns true if there is more to delete.
     async fn sweep(&mut self) -> bool {
         if self.unsure.are_any() {
-            // The last of them asks again.
+            // The last of these starts requests a sweep again.
             return false;
         }
         let rows = SWEEP_ROWS.max(2 * std::mem::take(&mut self.rows_written));
         match self.store.sweep(rows).await {
             Ok(swept) => swept > 0,
             Err(error) => {
-                // The next write notices too, and does what must be done.
+                // The next write fails as well, and causes the recovery.
                 tracing::warn!(%error, "rows of superseded runs could not be deleted");
                 false
             }

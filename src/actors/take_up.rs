@@ -1,4 +1,5 @@
-//! How an actor comes by its instance: from the store, from an older definition, or out of quarantine.
+//! Activation: how an actor loads its instance, from the store, from an older definition, or out of
+//! quarantine.
 
 use std::sync::Arc;
 
@@ -22,8 +23,8 @@ impl State {
         matches!(has_moved(&*self.hub.store, snapshot).await, Ok(false))
     }
 
-    /// Reads the instance and lets it go on. `unknown_died`: attempts that the executor does not know may be of a process
-    /// that died.
+    /// Reads the instance and continues it. `unknown_died` is true if attempts that the executor
+    /// does not know may have been lost in a process crash.
     pub(super) async fn take_up(
         &self,
         myself: &ActorRef<InstanceMessage>,
@@ -46,7 +47,8 @@ impl State {
         loop {
             let found = find(store, &self.id).await.map_err(MailError::Store)?;
             let Found { version, quarantine, snapshot } = found.ok_or(MailError::NotFound)?;
-            // Before anything else of it: whatever is wrong with it, it is set aside already.
+            // First of all: a quarantined instance stays quarantined, whatever else is wrong with
+            // it.
             if let Some(reason) = quarantine {
                 return Err(MailError::Quarantined(Status::Quarantined { reason }));
             }
@@ -58,14 +60,14 @@ impl State {
             let Some(definition) = self.hub.definitions.get(&hash) else { return self.take_over(snapshot).await };
             match fill_frames(store, definition.program(), &mut snapshot).await {
                 Ok(()) => return Ok(snapshot),
-                // The owner before this one may have moved it a last time while it was read.
+                // The previous owner may have moved it a last time during the read.
                 Err(LoadError::Damaged(_)) if matches!(has_moved(store, &snapshot).await, Ok(true)) => {}
                 Err(error) => return Err(self.unreadable(error, version).await),
             }
         }
     }
 
-    /// Lets an instance of an older definition go on with the one that takes it over, if it has a place there.
+    /// Upgrades an instance of an older definition, if the newer definition has a place for it.
     async fn take_over(&self, snapshot: Snapshot) -> Result<Snapshot, MailError> {
         let (hub, hash) = (&self.hub, snapshot.definition());
         let (newer, takeover) = hub.upgrades.of(&hash).ok_or(MailError::NotRegistered(hash))?;
@@ -78,7 +80,7 @@ impl State {
         match take_over(hub.persistence(), &setting, newer, takeover, snapshot).await {
             Ok(snapshot) => {
                 hub.upgrades.forget(&self.id);
-                tracing::info!(instance = %self.id, from = %hash, to = %newer.hash(), "an instance is taken over");
+                tracing::info!(instance = %self.id, from = %hash, to = %newer.hash(), "an instance was upgraded");
                 hub.waiters.tell(&self.id);
                 Ok(snapshot)
             }
@@ -86,7 +88,7 @@ impl State {
             Err(TakeOverError::Damaged(damaged)) => Err(self.unreadable(damaged.into(), seen).await),
             Err(error @ (TakeOverError::Misplaced(_) | TakeOverError::NoManifest)) => {
                 let why = error.to_string();
-                tracing::warn!(instance = %self.id, why, "an instance has no place in the newer definition");
+                tracing::warn!(instance = %self.id, why, "an instance cannot be upgraded");
                 hub.upgrades.note(Unplaced { instance: self.id.clone(), definition: Some(hash), why: why.clone() });
                 Err(MailError::Unplaced(why))
             }
@@ -94,7 +96,7 @@ impl State {
     }
 
     pub(super) fn live(&self, myself: &ActorRef<InstanceMessage>, snapshot: Snapshot) -> Result<Box<Live>, MailError> {
-        // Of a run that has ended there will be no more news.
+        // A run that has ended sends no more news.
         self.standing.works_on(snapshot.end().is_none().then(|| snapshot.run()));
         let hash = snapshot.definition();
         let definition = self.hub.definitions.get(&hash).ok_or(MailError::NotRegistered(hash))?;
@@ -103,7 +105,7 @@ impl State {
         Ok(Box::new(Live::new(hub, standing, myself.clone(), Arc::clone(definition), codec.clone(), snapshot)))
     }
 
-    /// A damaged instance is set aside; a store that fails is not the instance's fault.
+    /// Quarantines a damaged instance. A failure of the store is not the instance's fault.
     async fn unreadable(&self, error: LoadError, seen: Version) -> MailError {
         match error {
             LoadError::Store(error) => MailError::Store(error),
@@ -115,16 +117,17 @@ impl State {
         }
     }
 
-    /// A newer version wrote a record of it, and will go on with it.
+    /// Leaves an instance alone that has a record written by a newer version of this crate, which
+    /// will continue it.
     pub(super) fn left_alone(&self, newer: Damaged) -> MailError {
-        tracing::warn!(instance = %self.id, error = %newer, "an instance is of a newer version");
+        tracing::warn!(instance = %self.id, error = %newer, "an instance has a record of a newer version");
         self.hub.stop_attempts(&self.id);
         let why = newer.to_string();
         self.hub.upgrades.note(Unplaced { instance: self.id.clone(), definition: None, why });
         MailError::Damaged(newer)
     }
 
-    /// Sets the instance aside if it is still what was seen; its head stays as it is.
+    /// Quarantines the instance if it is still at version `seen`; its head stays as it is.
     pub(super) async fn quarantine(&self, reason: &str, seen: Version) -> MailError {
         match quarantine(&self.hub, &self.id, reason, seen).await {
             Ok(()) => {
@@ -136,7 +139,7 @@ impl State {
         }
     }
 
-    /// Lets the instance go on if it is quarantined.
+    /// Continues the instance if it is quarantined.
     pub(super) async fn release(&mut self, myself: &ActorRef<InstanceMessage>) -> Result<(), MailError> {
         let hub = Arc::clone(&self.hub);
         let stored = load(&*hub.store, &self.id).await.map_err(MailError::from)?;
@@ -153,13 +156,13 @@ impl State {
             Err(error) => {
                 let error = MailError::from(error);
                 if let MailError::Store(_) = error {
-                    // It may be released all the same: recovery looks when this actor has left.
+                    // It may be released all the same: recovery checks after this actor has left.
                     self.being = Being::Gone(error.clone());
                 }
                 return Err(error);
             }
         };
-        // Those from before it was set aside: all are handed out again.
+        // Attempts from before the quarantine: all are submitted again.
         hub.stop_attempts(&self.id);
         let mut live = self.live(myself, *snapshot)?;
         live.perform(effects).await;

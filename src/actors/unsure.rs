@@ -1,5 +1,6 @@
-//! Starts of which nobody knows whether they are durable, while they are repeated: what is left of a run that has come and
-//! gone meanwhile is not cleared up, since it is the proof that the run has been.
+//! Starts with an unknown outcome, while they are repeated. After the run of one was replaced or
+//! deleted, nothing is swept until the start has finished: the rows are the proof that the run has
+//! existed.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -8,17 +9,19 @@ use std::time::{Duration, Instant};
 use crate::id::RunId;
 use crate::store::Write;
 
-/// How long a start is waited for at most: it has ended long before, and has said so, unless it died.
+/// The longest time for which a start stops sweeps. A start has finished and settled long before,
+/// unless its task was lost.
 const UNSURE_FOR: Duration = Duration::from_mins(1);
 
-/// Noted by the persistence thread before it tells the starts, and by those of them that somebody else carries out; looked at by
-/// the persistence thread before it sweeps.
+/// The runs of such starts. Noted by the persistence thread before it answers them, and by starts
+/// that another actor commits; checked by the persistence thread before it sweeps.
 #[derive(Default)]
 pub(super) struct UnsureStarts(Mutex<HashMap<RunId, Noted>>);
 
 struct Noted {
     at: Instant,
-    /// Whether the run may have been replaced or deleted since: only then is there a proof to be kept.
+    /// True if the run may have been replaced or deleted since: only then its rows are a proof to
+    /// be kept.
     is_over: bool,
 }
 
@@ -27,20 +30,20 @@ impl UnsureStarts {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Notes the starts among writes of unknown outcome.
+    /// Notes the starts among writes whose outcome is unknown.
     pub(super) fn note(&self, writes: &[Write]) {
         for write in writes.iter().filter(|write| write.starts_run()) {
             self.note_run(write.run);
         }
     }
 
-    /// Notes a start that is handed to an actor, which may die with the answer, or that is repeated.
+    /// Notes a start that is repeated, or handed to an actor that may panic before it answers.
     pub(super) fn note_run(&self, run: RunId) {
         let at = Instant::now();
         self.lock().entry(run).and_modify(|noted| noted.at = at).or_insert(Noted { at, is_over: false });
     }
 
-    /// Notes the runs that writes have ended, or may have.
+    /// Notes the runs that these writes have replaced or deleted, or may have.
     pub(super) fn note_ended(&self, writes: &[Write]) {
         let mut unsure = self.lock();
         if unsure.is_empty() {
@@ -53,13 +56,15 @@ impl UnsureStarts {
         }
     }
 
-    /// Forgets a start that has come to its end. Returns whether it was the last one that sweeping waited for.
+    /// Removes a start that has finished. Returns true if it was the last one that sweeps waited
+    /// for.
     pub(super) fn settle(&self, run: RunId) -> bool {
         let mut unsure = self.lock();
         unsure.remove(&run).is_some_and(|noted| noted.is_over) && !unsure.values().any(|noted| noted.is_over)
     }
 
-    /// Returns whether sweeping could delete the proof that a run has been whose start may come again.
+    /// Returns true if a sweep could delete the proof that a run has existed whose start may be
+    /// repeated.
     pub(super) fn are_any(&self) -> bool {
         let mut unsure = self.lock();
         unsure.retain(|_, noted| noted.at.elapsed() < UNSURE_FOR);
@@ -79,9 +84,10 @@ mod tests {
         Write { instance, stamp, condition, change, rows: Vec::new(), run, superseded: Some(run) }
     }
 
-    /// Method: two starts are noted, one of which is ended while it is under way, and noted again. Sweeping waits for that one.
+    /// Method: two starts are noted; the run of one is deleted and the start noted again. Sweeps
+    /// wait for that one.
     #[test]
-    fn sweeping_waits_for_starts_whose_runs_are_over() {
+    fn start_whose_run_is_over_delays_sweeps() {
         let [one, two] = [1, 2].map(|n| RunId::from_bytes([n; 16]));
         let unsure = UnsureStarts::default();
         unsure.note_run(one);
