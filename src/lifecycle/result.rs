@@ -1,4 +1,4 @@
-//! Reading what a task gave.
+//! Reads the recorded result of a task.
 
 use std::sync::Arc;
 
@@ -10,9 +10,11 @@ use crate::id::NodePath;
 use crate::machine::{RowKey, RowPlace, Snapshot};
 use crate::store::Store;
 
-/// The recorded result of a task: from the head, where small ones stand, or from its row. None if it has not finished yet; in a
-/// loop it is the latest iteration's. `manifest` is that of the snapshot's definition, and `path` the task's there: what it gave
-/// before a take-over that renamed it is found too. `indices` says of which item, one for each map around the task.
+/// Returns the recorded result of a task: from the head, which holds small results, or from its
+/// row. `None` if the task has not finished yet; in a loop, returns the result of the latest
+/// iteration. `manifest` is that of the snapshot's definition, and `path` the task's path there: a
+/// result from before an upgrade that renamed the task is found too. `indices` select the item, one
+/// for each map around the task.
 ///
 /// # Errors
 /// [`LoadError`].
@@ -33,19 +35,21 @@ pub async fn task_result(
     sought.find().await
 }
 
-/// A result that may be of any era, by the names of one.
+/// The search for a result through the eras of a run, from the latest back. Names are those of
+/// `era`.
 struct Sought<'a> {
     store: &'a dyn Store,
     snapshot: &'a Snapshot,
     era: u32,
     task: String,
-    /// Maps around it whose lists may have been longer before, by how many maps are around each of them.
+    /// The maps around the task whose current list is not found yet, with the number of maps around
+    /// each. Earlier lists may have been longer.
     lists: Vec<(usize, String)>,
     indices: &'a [u32],
 }
 
 impl Sought<'_> {
-    /// The latest: what an era has is later than what those before it have.
+    /// Returns the latest result: one of a later era is later than those of earlier eras.
     async fn find(mut self) -> Result<Option<Value>, LoadError> {
         loop {
             if self.is_behind_a_list().await? {
@@ -62,7 +66,7 @@ impl Sought<'_> {
         }
     }
 
-    /// To the era before this one, if the task was there, by the names of that.
+    /// Moves to the previous era and its names; false if the task did not exist there.
     async fn go_back(&mut self) -> Result<bool, LoadError> {
         self.era -= 1;
         let renames = read_era(self.store, self.snapshot, self.era).await?.renames;
@@ -72,7 +76,8 @@ impl Sought<'_> {
         Ok(true)
     }
 
-    /// Whether the latest list of a map around it has no such item: what is found then is an earlier iteration's.
+    /// Returns true if the latest list of a map around the task does not have the item: a result of
+    /// it would be one of an earlier iteration.
     async fn is_behind_a_list(&mut self) -> Result<bool, LoadError> {
         for (maps, path) in std::mem::take(&mut self.lists) {
             let Some((around, [index, ..])) = self.indices.split_at_checked(maps) else { continue };
@@ -80,7 +85,7 @@ impl Sought<'_> {
             match rows::list_total(self.store, self.snapshot, place).await? {
                 Some(Some(total)) if *index >= total => return Ok(true),
                 Some(_) => {}
-                // It was written in an earlier era, if at all.
+                // The list was written in an earlier era, if at all.
                 None => self.lists.push((maps, path)),
             }
         }
