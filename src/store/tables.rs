@@ -35,6 +35,22 @@ const TRIES_MAX: u32 = 100;
 pub(super) struct DamagedFile {
     pub(super) path: PathBuf,
     pub(super) why: String,
+    /// Whether the disk failed, so that nothing is known of what it holds.
+    pub(super) is_unknown: bool,
+}
+
+impl DamagedFile {
+    pub(super) fn new(path: &Path, why: impl Into<String>) -> Self {
+        Self { path: path.to_owned(), why: why.into(), is_unknown: false }
+    }
+
+    fn failed(path: &Path, error: &io::Error) -> Self {
+        match error.kind() {
+            io::ErrorKind::NotFound => Self::new(path, "it is missing"),
+            io::ErrorKind::UnexpectedEof => Self::new(path, "it is cut short"),
+            _ => Self { is_unknown: true, ..Self::new(path, error.to_string()) },
+        }
+    }
 }
 
 /// A table as its version names it.
@@ -55,7 +71,7 @@ pub(super) fn milestone(directory: &Path) -> Result<Option<u64>, StoreError> {
     let counter = SequenceNumberCounter::default;
     let failed = |error: Error| explain(directory, &error);
     let mut last = 0;
-    let trees = trees(directory).map_err(|DamagedFile { path, why }| unreadable(&path, &why))?;
+    let trees = trees(directory).map_err(|DamagedFile { path, why, .. }| unreadable(&path, &why))?;
     for path in trees.iter().filter(|path| !path.ends_with(ITS_OWN)) {
         let tree = lsm_tree::Config::new(path, counter(), counter()).open().map_err(failed)?;
         match tree.get(keys::MILESTONE, SeqNo::MAX) {
@@ -77,7 +93,7 @@ fn trees(directory: &Path) -> Result<Vec<PathBuf>, DamagedFile> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
         entries => entries.and_then(|entries| entries.map(|entry| Ok(entry?.path())).collect::<io::Result<Vec<_>>>()),
     };
-    let mut trees = entries.map_err(|error| DamagedFile { path: folder, why: error.to_string() })?;
+    let mut trees = entries.map_err(|error| DamagedFile::failed(&folder, &error))?;
     trees.retain(|tree| tree.join(CURRENT).exists());
     trees.sort_by_key(|tree| tree.file_name().and_then(|name| name.to_str()?.parse::<u64>().ok()));
     Ok(trees)
@@ -85,13 +101,10 @@ fn trees(directory: &Path) -> Result<Vec<PathBuf>, DamagedFile> {
 
 /// Names the file for which a directory does not open. All tables are read for that, if need be.
 pub(super) fn explain(directory: &Path, error: &dyn std::fmt::Display) -> StoreError {
-    let damaged = match list(directory) {
-        Err(damaged) => Some(damaged),
-        Ok(tables) => tables.iter().find_map(Table::check),
-    };
+    let damaged = check(directory, |_| Ok::<_, StoreError>(())).ok().and_then(|damaged| damaged.into_iter().next());
     let advice = "look at the disk, and restore a backup, or finish the copy that this is";
     match damaged {
-        Some(DamagedFile { path, why }) => unreadable(&path, &format!("{why} ({error}): {advice}")),
+        Some(DamagedFile { path, why, .. }) => unreadable(&path, &format!("{why} ({error}): {advice}")),
         None => unreadable(directory, error),
     }
 }
@@ -105,32 +118,44 @@ pub(super) fn list(directory: &Path) -> Result<Vec<Table>, DamagedFile> {
     Ok(tables)
 }
 
+/// Reads all tables that count: those which are not as they were written. `next` is told of each and may end it.
+pub(super) fn check<E>(directory: &Path, mut next: impl FnMut(&Table) -> Result<(), E>) -> Result<Vec<DamagedFile>, E> {
+    let tables = match list(directory) {
+        Ok(tables) => tables,
+        Err(damaged) => return Ok(vec![damaged]),
+    };
+    let mut damaged = Vec::new();
+    for table in tables {
+        next(&table)?;
+        // One that was merged with others meanwhile is gone by right.
+        let still_counts = || list(directory).is_ok_and(|now| now.iter().any(|other| other.path == table.path));
+        damaged.extend(table.check().filter(|_| still_counts()));
+    }
+    Ok(damaged)
+}
+
 fn list_tree(tree: &Path) -> Result<Vec<Table>, DamagedFile> {
     let mut tries = 0;
     let (path, version) = loop {
         let current = tree.join(CURRENT);
-        let damaged = |why: String| DamagedFile { path: current.clone(), why };
-        let bytes = std::fs::read(&current).map_err(|error| damaged(error.to_string()))?;
+        let failed = |error: io::Error| DamagedFile::failed(&current, &error);
+        let bytes = std::fs::read(&current).map_err(failed)?;
         let mut fields = bytes.as_slice();
-        let number = u64::from_le_bytes(take(&mut fields).map_err(|error| damaged(error.to_string()))?);
-        let checksum = u128::from_le_bytes(take(&mut fields).map_err(|error| damaged(error.to_string()))?);
+        let number = u64::from_le_bytes(take(&mut fields).map_err(failed)?);
+        let checksum = u128::from_le_bytes(take(&mut fields).map_err(failed)?);
         let path = tree.join(format!("v{number}"));
         match std::fs::read(&path) {
             Ok(version) if xxh3_128(&version) == checksum => break (path, version),
-            Ok(_) if tries >= TRIES_MAX => return Err(DamagedFile { path, why: MISMATCH.to_owned() }),
-            Err(error) if tries >= TRIES_MAX => return Err(DamagedFile { path, why: missing(&error) }),
+            Ok(_) if tries >= TRIES_MAX => return Err(DamagedFile::new(&path, MISMATCH)),
+            Err(error) if tries >= TRIES_MAX => return Err(DamagedFile::failed(&path, &error)),
             // A newer version has taken its place.
             Ok(_) | Err(_) => tries += 1,
         }
     };
-    parse_version(tree, &version).map_err(|error| DamagedFile { path, why: error.to_string() })
+    parse_version(tree, &version).map_err(|error| DamagedFile::new(&path, error.to_string()))
 }
 
 const MISMATCH: &str = "it is not as it was written, its checksum does not match";
-
-fn missing(error: &io::Error) -> String {
-    if error.kind() == io::ErrorKind::NotFound { "it is missing".to_owned() } else { error.to_string() }
-}
 
 /// `levels u8 | runs u8 | tables u32 | number u64, kind of checksum u8, checksum u128, seqno u64`, little-endian.
 fn parse_version(tree: &Path, version: &[u8]) -> io::Result<Vec<Table>> {
@@ -166,12 +191,11 @@ fn take<const N: usize>(fields: &mut &[u8]) -> io::Result<[u8; N]> {
 
 impl Table {
     /// Reads the whole file: what is wrong with it, if anything is.
-    pub(super) fn check(&self) -> Option<DamagedFile> {
-        let damaged = |why: String| Some(DamagedFile { path: self.path.clone(), why });
+    fn check(&self) -> Option<DamagedFile> {
         match self.read() {
             Ok(checksum) if checksum == self.checksum => None,
-            Ok(_) => damaged(MISMATCH.to_owned()),
-            Err(error) => damaged(missing(&error)),
+            Ok(_) => Some(DamagedFile::new(&self.path, MISMATCH)),
+            Err(error) => Some(DamagedFile::failed(&self.path, &error)),
         }
     }
 

@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use super::fatal;
 use crate::store::StoreError;
 use crate::store::directory::unreadable;
-use crate::store::tables::{self, DamagedFile, Table};
+use crate::store::tables::{self, DamagedFile};
 
 /// The merges that failed.
 #[derive(Debug, Default)]
@@ -49,11 +49,10 @@ impl Merges {
         if failures < 2 || !failures.is_power_of_two() {
             return Ok(());
         }
-        let damaged = match tables::list(directory) {
-            Ok(tables) => tables.iter().find_map(Table::check),
-            Err(damaged) => Some(damaged),
-        };
-        let Some(DamagedFile { path, why }) = damaged else { return Ok(()) };
+        let damaged = tables::check(directory, |_| Ok::<_, StoreError>(()))?;
+        // A disk that fails may do better later.
+        let damaged = damaged.into_iter().find(|damaged| !damaged.is_unknown);
+        let Some(DamagedFile { path, why, .. }) = damaged else { return Ok(()) };
         let why = format!(
             "{why}: work on the tables fails again and again, and nothing is written any more; reads go on. Copy the store \
              with FileStore::backup, which leaves out what is damaged and says what, and start again with the copy in place of the \

@@ -308,5 +308,29 @@ async fn merge_of_a_damaged_table_ends_in_a_named_state() {
     // A block may hold two.
     assert!(found >= ROWS as usize - 2 && !backup.is_whole(), "{found} rows, {backup:?}");
     assert!(copy.verify().await.unwrap().is_sound());
-    (0..80).for_each(|row| write(&copy, row).unwrap());
+    write(&copy, 0).unwrap();
+}
+
+/// Method: in place of a table, nothing, half of it, and what cannot be read as a file, as of a disk that fails.
+#[tokio::test]
+async fn table_that_cannot_be_read_is_not_called_damaged() {
+    let dir = fast_dir();
+    let mut filling = Filling::start(dir.path()).await;
+    filling.write_until(has_table);
+    let table = settled_tables(&filling.store).pop().unwrap();
+    filling.store.kv.close();
+    let check = || tables::check(dir.path(), |_| Ok::<_, StoreError>(())).unwrap();
+    assert_eq!(check(), []);
+    let bytes = std::fs::read(&table).unwrap();
+    std::fs::write(&table, &bytes[..bytes.len() / 2]).unwrap();
+    assert!(check().iter().any(|damaged| damaged.path == table && !damaged.is_unknown));
+    std::fs::remove_file(&table).unwrap();
+    assert!(check().iter().any(|damaged| damaged.path == table && !damaged.is_unknown));
+    let opened = FileStore::open(dir.path()).await.map(drop);
+    assert!(
+        matches!(&opened, Err(StoreError::Unreadable { at, .. }) if *at == table.display().to_string()),
+        "{opened:?}"
+    );
+    std::fs::create_dir(&table).unwrap();
+    assert!(check().iter().any(|damaged| damaged.path == table && damaged.is_unknown));
 }

@@ -117,29 +117,20 @@ impl Look<'_> {
     }
 
     fn at_files(&mut self) -> Result<(), StoreError> {
-        let file = |DamagedFile { path, why }| Finding::File { path, why };
         let directory = &self.shared.path;
-        let listed = match tables::list(directory) {
-            Ok(listed) => listed,
-            Err(damaged) => {
-                self.found.find(file(damaged));
-                Vec::new()
+        let mut tables = 0;
+        let mut damaged = tables::check(directory, |_| {
+            tables += 1;
+            self.go_on()
+        })?;
+        let (journals, damaged_journals) = journal::look(directory).map_err(fatal)?;
+        damaged.extend(damaged_journals);
+        self.found.files = tables + journals;
+        for DamagedFile { path, why, is_unknown } in damaged {
+            if is_unknown {
+                return Err(StoreError::Fatal(format!("{} cannot be read: {why}", path.display()).into()));
             }
-        };
-        for table in listed {
-            self.go_on()?;
-            self.found.files += 1;
-            // One that was merged with others meanwhile is gone by right.
-            let still_counts =
-                || tables::list(directory).is_ok_and(|now| now.iter().any(|other| other.path == table.path));
-            if let Some(damaged) = table.check().filter(|_| still_counts()) {
-                self.found.find(file(damaged));
-            }
-        }
-        let (journals, damaged) = journal::look(directory).map_err(fatal)?;
-        self.found.files += journals;
-        for damaged in damaged {
-            self.found.find(file(damaged));
+            self.found.find(Finding::File { path, why });
         }
         Ok(())
     }

@@ -161,7 +161,7 @@ pub(super) fn look(directory: &Path) -> io::Result<(u64, Vec<DamagedFile>)> {
         damaged.extend(journal.torn_end.map(|_| journal.damage()));
     }
     if directory.join(DURABLE).exists() && read_durable(directory).is_none() {
-        damaged.push(DamagedFile { path: directory.join(DURABLE), why: "it is damaged".to_owned() });
+        damaged.push(DamagedFile::new(&directory.join(DURABLE), "it is damaged"));
     }
     Ok((count, damaged))
 }
@@ -247,8 +247,7 @@ impl Journal {
     }
 
     fn damage(&self) -> DamagedFile {
-        let why = format!("it cannot be read from byte {} on", self.end);
-        DamagedFile { path: self.path.clone(), why }
+        DamagedFile::new(&self.path, format!("it cannot be read from byte {} on", self.end))
     }
 
     fn position(&self) -> Position {
