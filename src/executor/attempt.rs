@@ -19,8 +19,9 @@ use crate::machine::Outcome;
 use crate::panic::caught;
 use crate::time::Timestamp;
 
-/// How long an attempt with a timeout may run before its start is recorded. A shorter one is not worth a commit: lost
-/// with the process, it starts anew with its whole timeout, at most this much too long.
+/// Time that an attempt with a timeout may run before its start is recorded. The start of a shorter
+/// one is not worth a commit: after a crash the attempt starts again with its whole timeout, which
+/// is at most this much too long.
 const RECORD_START_AFTER: Duration = Duration::from_millis(50);
 
 /// The right to run, given back however the attempt ends.
@@ -28,9 +29,9 @@ pub(super) struct Slot {
     executor: Arc<Executor>,
     key: AttemptKey,
     serial: Serial,
-    /// Whether it ran to its end, as against being dropped.
+    /// True once the attempt ran to its end; false if its future was dropped.
     has_ended: bool,
-    /// For the watchdog.
+    /// Read by the watchdog.
     seat: Seat,
 }
 
@@ -55,7 +56,8 @@ impl Slot {
         &self.seat
     }
 
-    /// The attempt, as a future small enough to be spawned for each: what only some need is boxed.
+    /// Returns the attempt as a future that is small, since each attempt spawns one: the parts that
+    /// only some attempts need are boxed.
     pub(super) fn run(
         self,
         job: Job,
@@ -91,9 +93,10 @@ impl Slot {
             };
             let outcome = match ended {
                 Ok(Some(outcome)) => outcome,
-                // Stopped, and nothing waits for this; but whatever else it may be, an instance must not wait for ever.
-                Ok(None) => Err(AttemptFailure::new(FailureKind::Error, "it was cancelled from within")),
-                // One of user code that is dropped: a future, or what it holds.
+                // The attempt was stopped, so no actor needs this outcome. Report one all the same:
+                // an instance must never wait forever.
+                Ok(None) => Err(AttemptFailure::new(FailureKind::Error, "the attempt was cancelled from within")),
+                // A drop in user code panicked: that of a future, or of a value it held.
                 Err(panic) => Err(AttemptFailure::new(FailureKind::Panicked, panic)),
             };
             slot.executor.finish(&slot.key, slot.serial, outcome);
@@ -106,7 +109,7 @@ fn call(job: Job, started_at: Timestamp, token: &CancellationToken) -> impl Futu
     job.caller.call(&job.key.instance, job.key.run, job.run, started_at, token.clone())
 }
 
-/// Runs a future to its end, or until the token is cancelled: then there is nothing.
+/// Runs a future to its end. Returns `None` once the token is cancelled.
 pub(crate) async fn until_cancelled<T>(future: impl Future<Output = T> + Send, token: &CancellationToken) -> Option<T> {
     let (mut future, mut cancelled) = (pin!(future), pin!(token.cancelled()));
     poll_fn(|context| {
@@ -116,14 +119,15 @@ pub(crate) async fn until_cancelled<T>(future: impl Future<Output = T> + Send, t
         if let Poll::Ready(done) = future.as_mut().poll(context) {
             return Poll::Ready(Some(done));
         }
-        // Only now: one that is ready at once, as many are, need not be entered with the token.
+        // Polled last: a future that is ready at once, as many are, need not be registered with the
+        // token.
         cancelled.as_mut().poll(context).map(|()| None)
     })
     .await
 }
 
-/// One whose start may have to be recorded, which has a timeout, or which blocks. The outcome, or nothing if the attempt was
-/// cancelled.
+/// Runs an attempt whose start may have to be recorded, which has a timeout, or which blocks.
+/// Returns `None` if the attempt was cancelled.
 async fn watched(
     executor: Arc<Executor>,
     serial: Serial,
@@ -159,14 +163,14 @@ async fn watched(
         return ended.await;
     }
     let mut ended = pin!(ended);
-    // The start of one that has a timeout and takes a while is reported meanwhile.
+    // Report the start of an attempt that has a timeout and takes longer.
     tokio::select! {
         biased;
         outcome = &mut ended => return outcome,
         () = clock.sleep(RECORD_START_AFTER) => executor.sink.started(&key, serial, started_at.before(passed)),
     }
-    // The instance's actor, which this has woken, waits in a place of this thread that no other one takes tasks from
-    // (tokio's LIFO slot): should the attempt block now, it would wait as long.
+    // Reporting the start put the instance actor into this worker's LIFO slot, from which other
+    // workers cannot steal. Yield, so that a blocking attempt cannot delay it.
     tokio::task::yield_now().await;
     ended.await
 }
@@ -176,7 +180,8 @@ fn begin(job: Job, clock: &dyn Clock, token: &CancellationToken) -> (BoxFuture<'
     (Box::pin(call(job, now, token)), now)
 }
 
-/// How much of its timeout the attempt had used up before it was interrupted.
+/// Returns the part of its timeout that the attempt used up before a crash or a shutdown
+/// interrupted it.
 fn passed(job: &Job) -> Duration {
     let whole = job.caller.options(&job.run).and_then(|options| options.timeout);
     match (whole, job.run.timeout) {
@@ -185,7 +190,7 @@ fn passed(job: &Job) -> Duration {
     }
 }
 
-/// Runs an attempt to its end, its timeout, or its cancellation, for which there is no outcome.
+/// Runs an attempt to its end or its timeout. Returns `None` if it was cancelled.
 pub(crate) async fn attempt(
     clock: &dyn Clock,
     call: BoxFuture<'static, Outcome>,

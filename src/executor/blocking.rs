@@ -1,5 +1,6 @@
-//! Attempts that block a thread: they run in tokio's pool for that, which has a bound that waits silently. So this has one of its
-//! own, below that, and an attempt has its thread before it begins.
+//! Attempts that block a thread. They run in tokio's pool for blocking work, whose own limit makes
+//! excess work wait silently. The executor therefore has a lower limit of its own, and an attempt
+//! begins only once it has its thread.
 
 use std::sync::Arc;
 
@@ -13,7 +14,8 @@ use crate::definition::{AttemptFailure, FailureKind};
 use crate::machine::Outcome;
 use crate::time::Timestamp;
 
-/// The right to a thread of the pool, given back when the thread is free: an attempt that timed out may hold it much longer.
+/// The right to a thread of the pool, given back when the thread is free. An attempt that timed out
+/// may hold it much longer.
 pub(crate) struct Thread(Arc<Executor>);
 
 impl Thread {
@@ -29,8 +31,9 @@ impl Drop for Thread {
     }
 }
 
-/// Begins an attempt on a thread of the pool for blocking work, and waits until it has begun. Gives its outcome to wait for and
-/// when it began, or nothing if it was cancelled before. Dropping a future does not stop a thread, so the token is watched there too.
+/// Begins an attempt on a thread of the pool for blocking work, and waits until it has begun.
+/// Returns a future of its outcome and the time it began, or `None` if it was cancelled before
+/// that. Dropping a future does not stop a thread, so the thread watches the token too.
 pub(crate) async fn on_thread(
     begin: impl FnOnce() -> (BoxFuture<'static, Outcome>, Timestamp) + Send + 'static,
     thread: Option<Thread>,
@@ -44,7 +47,7 @@ pub(crate) async fn on_thread(
             return None;
         }
         let (call, started_at) = begin();
-        // It may have been cancelled meanwhile: the token says so.
+        // The receiver may be gone: then the attempt was cancelled, and its token stops it.
         let _ = tell_begun.send(started_at);
         tokio.block_on(async {
             tokio::select! {
@@ -57,7 +60,8 @@ pub(crate) async fn on_thread(
     let started_at = tokio::select! {
         biased;
         () = token.cancelled() => return None,
-        // An error means that it panicked before it began, which its outcome says, or that the pool shuts down.
+        // An error means that the attempt panicked before it began, which its outcome reports, or
+        // that the pool is shutting down.
         at = has_begun => at.unwrap_or(Timestamp::EPOCH),
     };
     let outcome = async move {
@@ -67,7 +71,8 @@ pub(crate) async fn on_thread(
                 let failure = crate::panic::said(panic.into_panic());
                 Err(AttemptFailure::new(FailureKind::Panicked, failure))
             }
-            // Cancelled, and with it this future; or the pool shuts down with the process.
+            // The attempt was cancelled, and this future with it; or the pool shuts down with the
+            // process.
             Ok(None) | Err(_) => std::future::pending().await,
         }
     };

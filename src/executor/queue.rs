@@ -1,4 +1,5 @@
-//! Attempts that wait for a slot: the most urgent first, and of those that are equally urgent one of each instance in turn.
+//! Attempts that wait for a slot: highest priority first; within a priority, the instances take
+//! turns.
 //!
 //! ```text
 //! lines, by (instance, priority)            fronts, by place
@@ -6,8 +7,9 @@
 //!   another task                     ──1──> (12:00:01 + 3 x aging, arrival 8)
 //! ```
 //!
-//! Only the first of a line has a place, which it gets when it becomes the first: so an instance with 100,000 attempts has one
-//! turn, like any other. Waiting raises by one priority per `aging`: the same order as that of these points in time.
+//! Only the first job of a line has a place, and gets it on becoming the first: so an instance with
+//! 100,000 attempts has one turn, like any other. Waiting raises an attempt by one priority per
+//! `aging`; sorting by the points in time above gives the same order.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -19,7 +21,7 @@ use crate::definition::Priority;
 use crate::id::InstanceId;
 use crate::time::Timestamp;
 
-/// Time that goes on whichever way the wall clock is set. Attempts in a queue age by it.
+/// Time elapsed by the wall clock, never running backwards. Attempts in the queue age by it.
 #[derive(Default)]
 pub(super) struct Elapsed {
     read_at: Option<Timestamp>,
@@ -27,8 +29,8 @@ pub(super) struct Elapsed {
 }
 
 impl Elapsed {
-    /// The time that has passed by what the wall clock shows now. A clock that was set back loses what passed since the last
-    /// look, and no more.
+    /// Returns the time elapsed so far, given the wall clock's reading. If the clock was set back,
+    /// only the time since the last reading is lost.
     fn at(&mut self, now: Timestamp) -> Duration {
         let passed = self.read_at.map_or(Duration::ZERO, |last| now.since(last));
         self.read_at = Some(now);
@@ -37,12 +39,12 @@ impl Elapsed {
     }
 }
 
-/// Where a job waits.
+/// Identifies the line in which a job waits.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct LineKey {
     pub(super) instance: InstanceId,
     pub(super) priority: Priority,
-    /// Whether it needs a thread of its own.
+    /// True if the job needs a thread of its own.
     pub(super) blocking: bool,
 }
 
@@ -59,7 +61,7 @@ impl LineKey {
 
 type Place = (Duration, u64);
 
-/// The jobs of a line behind the first one, and the place of that.
+/// The jobs of one line: the place of the first, and the jobs after it.
 struct Line {
     place: Place,
     behind: BTreeMap<Serial, Job>,
@@ -69,7 +71,8 @@ pub(super) struct Queue {
     aging: Duration,
     elapsed: Elapsed,
     arrivals: u64,
-    /// The first of each line; those that block a thread apart, since there may be slots and no thread.
+    /// The first job of each line. Jobs that need a thread are kept apart: there may be free slots
+    /// and no free thread.
     fronts: [BTreeMap<Place, (Serial, Job)>; 2],
     lines: HashMap<LineKey, Line>,
 }
@@ -106,7 +109,7 @@ impl Queue {
         self.lines.insert(key, Line { place, behind: BTreeMap::new() });
     }
 
-    /// Takes the job whose turn it is; of those that block a thread only if there is one.
+    /// Takes the job whose turn it is. Takes a job that blocks only if there is a thread for it.
     pub(super) fn pop(&mut self, now: Timestamp, has_thread: bool) -> Option<(Serial, Job)> {
         let [plain, blocking] = &self.fronts;
         let first = |front: &BTreeMap<Place, _>| front.first_key_value().map(|(place, _)| *place);
@@ -146,7 +149,8 @@ impl Queue {
         fronts.chain(behind).collect()
     }
 
-    /// The next of a line becomes its first, and gets in line behind those of the other instances.
+    /// Makes the next job of a line its first, placed after those of other instances with the same
+    /// priority.
     fn advance(&mut self, now: Timestamp, key: &LineKey) {
         let Some(line) = self.lines.get_mut(key) else { return };
         let Some((serial, job)) = line.behind.pop_first() else {
@@ -181,8 +185,9 @@ mod tests {
     }
 
     #[test]
-    fn elapsed_time_goes_on_after_the_clock_was_set_ahead_and_back() {
-        // Method: a day ahead, back again, and on: what passes behind that counts at once.
+    fn elapsed_survives_setting_the_clock_ahead_and_back() {
+        // Method: set the clock a day ahead, back again, and on: time counts again from there at
+        // once.
         let mut elapsed = Elapsed::default();
         assert_eq!(elapsed.at(at(100)), Duration::ZERO);
         let ahead = elapsed.at(at(100 + 86_400));

@@ -1,4 +1,5 @@
-//! Attempts that wait for another instance, and keep their slots meanwhile: if all do, what they wait for gets none.
+//! Attempts that wait for another instance and hold their slots meanwhile. If all slots are held
+//! so, the awaited instances get none.
 
 use std::cell::RefCell;
 use std::future::poll_fn;
@@ -9,16 +10,16 @@ use super::table::Table;
 use super::watchdog::{PollMark, Whose};
 
 thread_local! {
-    /// The attempt that this thread polls.
+    /// The attempt that this thread is polling.
     static POLLED: RefCell<Option<Arc<PollMark>>> = const { RefCell::new(None) };
 }
 
-/// Says which attempt this thread polls, until this is dropped.
+/// A guard that marks this thread as polling an attempt, until dropped.
 pub(super) struct Polled {
     before: Option<Arc<PollMark>>,
 }
 
-/// Runs a future as a part of the attempt with this mark, on whatever thread it is polled.
+/// Runs a future as a part of the attempt with this mark, on any thread that polls it.
 pub(super) async fn polled<T>(mark: Arc<PollMark>, future: impl Future<Output = T>) -> T {
     let mut future = pin!(future);
     poll_fn(|context| {
@@ -40,11 +41,12 @@ impl Drop for Polled {
     }
 }
 
-/// Says that an attempt waits for an instance, until this is dropped.
+/// A guard that marks an attempt as waiting for another instance, until dropped.
 pub(crate) struct WaitsForInstance(Option<Arc<PollMark>>);
 
 impl WaitsForInstance {
-    /// Of the attempt that this is called in; of none if it is called elsewhere, also by what an attempt has spawned.
+    /// Marks the attempt that calls this. Marks none if called elsewhere, also from a task that an
+    /// attempt has spawned.
     pub(crate) fn begin() -> Self {
         let polled = POLLED.with_borrow(Clone::clone);
         if let Some(mark) = &polled {
@@ -63,8 +65,9 @@ impl Drop for WaitsForInstance {
 }
 
 impl Table {
-    /// The attempts that wait for instances and hold others up: all that have a slot, a thread, or the turn to run alone, while
-    /// others queue for the same. None if one of those that have it does not wait.
+    /// Returns the attempts that wait for other instances and thereby hold up the queue: they have
+    /// all slots, all threads, or the turn to run alone, and other attempts queue for the same.
+    /// Empty if at least one holder does not wait.
     pub(super) fn holding_up(&self, slots: usize, threads: usize) -> Vec<Whose> {
         let mut waiting: Vec<_> = self.marks.waiting().cloned().collect();
         if !self.queue.is_empty() && waiting.len() >= slots {
