@@ -1,10 +1,10 @@
-//! What an error rests on, in errors that are cloned and compared.
+//! Causes of errors, for errors that are cloned and compared.
 
 use std::error::Error;
 use std::fmt;
 use std::sync::Arc;
 
-/// What went wrong: a text, and the error that said so, if there is one. Made from either.
+/// A cause of an error: a text, and the underlying error if there is one. Can be made from either.
 ///
 /// ```
 /// use std::error::Error as _;
@@ -14,7 +14,8 @@ use std::sync::Arc;
 /// let error = StoreError::Transient(Cause::of(refused));
 /// assert_eq!(error.to_string(), "the store is not available just now: connection refused");
 /// assert!(error.source().unwrap().is::<std::io::Error>());
-/// assert_eq!(StoreError::Fatal("the disk is gone".into()).to_string(), "the store failed: the disk is gone");
+/// let error = StoreError::Fatal("the disk is gone".into());
+/// assert_eq!(error.to_string(), "the store failed: the disk is gone");
 /// ```
 #[derive(Clone)]
 pub struct Cause {
@@ -23,12 +24,12 @@ pub struct Cause {
 }
 
 impl Cause {
-    /// Keeps the error, and shows its text.
+    /// Keeps the error, and takes its text.
     pub fn of(error: impl Error + Send + Sync + 'static) -> Self {
         Self { text: error.to_string().into(), error: Some(Arc::new(error)) }
     }
 
-    /// Returns the error, if it was made from one.
+    /// Returns the error, if the cause was made from one.
     pub fn error(&self) -> Option<&(dyn Error + 'static)> {
         self.error.as_deref().map(|error| error as _)
     }
@@ -40,7 +41,7 @@ impl<T: Into<Arc<str>>> From<T> for Cause {
     }
 }
 
-/// Two causes are equal if they say the same.
+/// Causes are equal if their texts are.
 impl PartialEq for Cause {
     fn eq(&self, other: &Self) -> bool {
         self.text == other.text
@@ -61,7 +62,7 @@ impl fmt::Display for Cause {
     }
 }
 
-/// The error behind the text; the text is that error's.
+/// The source is that of the underlying error, whose text this already shows.
 impl Error for Cause {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
         self.error().and_then(Error::source)

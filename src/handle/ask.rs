@@ -1,4 +1,4 @@
-//! Asking an instance for something, and its answer in a caller's words.
+//! Sends messages to an instance, and turns answers into errors for callers.
 
 use std::sync::Arc;
 
@@ -9,7 +9,7 @@ use crate::id::InstanceId;
 use crate::limits::WhenBusy;
 use crate::machine::Refusal;
 
-/// None if the answer was lost with an actor.
+/// Answer of the instance's actor. `None` if the answer was lost with an actor.
 pub(super) type Answer = Option<Result<(), MailError>>;
 
 pub(super) async fn ask(
@@ -51,11 +51,13 @@ pub(super) fn explain(hub: &Hub, answer: Answer) -> Result<(), MessageError> {
         MailError::Closing => MessageError::ShuttingDown,
         MailError::Store(_) if hub.is_closing() => MessageError::ShuttingDown,
         MailError::Store(error) => MessageError::OutcomeUnknown(Cause::of(error)),
-        MailError::Fenced => MessageError::OutcomeUnknown("another writer has moved the instance".into()),
+        MailError::Fenced => {
+            MessageError::OutcomeUnknown("write conflict: another writer has changed the instance".into())
+        }
     })
 }
 
-/// Deletes an instance, whatever its definition.
+/// Deletes an instance, of any definition.
 pub(crate) async fn delete(hub: &Arc<Hub>, instance: &InstanceId, when_busy: WhenBusy) -> Result<(), MessageError> {
     let answer = ask(hub, instance, 0, when_busy, |reply| Mail::Delete { reply }).await;
     explain(hub, answer)

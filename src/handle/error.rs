@@ -1,4 +1,4 @@
-//! Why an instance could not be read, did not take a message, or has no result.
+//! Errors of reads, messages and results of an instance.
 
 use std::sync::Arc;
 
@@ -12,55 +12,55 @@ use crate::machine::{Damaged, Refusal};
 use crate::status::{Failure, Status};
 use crate::store::StoreError;
 
-/// Why an instance could not be read.
+/// Error of a read of an instance.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum HandleError {
     /// The instance id is not valid.
     #[error(transparent)]
     Id(#[from] IdError),
-    /// There is no such instance.
+    /// The instance does not exist.
     #[error("there is no such instance")]
     NotFound,
     /// The instance runs on another definition.
     #[error("the instance runs on definition {found}, not {expected}: use that workflow for its handle")]
     DefinitionMismatch {
-        /// The definition given.
+        /// The definition of the workflow that was given.
         expected: DefinitionHash,
-        /// The definition it runs on.
+        /// The definition that the instance runs on.
         found: DefinitionHash,
     },
-    /// A record of it is damaged.
+    /// A record of the instance is damaged.
     #[error(transparent)]
     Damaged(#[from] Damaged),
     /// A value does not decode.
     #[error(transparent)]
     Codec(#[from] CodecError),
-    /// Another run has taken the place of the handle's.
-    #[error("another run has taken the place of this one: get a new handle with Runtime::handle")]
+    /// Another run has replaced the run of the handle.
+    #[error("another run has replaced this one: get a new handle with Runtime::handle")]
     Superseded,
     /// The workflow has no task at this path.
-    #[error("workflow `{workflow}` has no task `{path}`: is the path right?")]
+    #[error("workflow `{workflow}` has no task `{path}`: check the path")]
     NoSuchTask {
         /// The workflow.
         workflow: String,
         /// The path given.
         path: String,
     },
-    /// A task within maps is asked for with another number of indices.
-    #[error("task `{path}` is within {maps} maps: give an index for each, not {given}, with task_result_at")]
+    /// The number of indices is not the number of maps around the task.
+    #[error("task `{path}` is within {maps} maps: pass an index for each to task_result_at, found {given}")]
     WrongIndices {
         /// The path given.
         path: String,
-        /// The maps around it.
+        /// The number of maps around the task.
         maps: usize,
-        /// The indices given.
+        /// The number of indices given.
         given: usize,
     },
     /// The runtime has shut down.
     #[error("the runtime has shut down")]
     ShuttingDown,
-    /// Its codec is not registered with this runtime.
+    /// The codec of the instance is not registered with this runtime.
     #[error("the instance's codec {0} is not registered: add it with RuntimeBuilder::also_codec")]
     UnknownCodec(u8),
     /// The store failed.
@@ -77,39 +77,40 @@ impl From<LoadError> for HandleError {
     }
 }
 
-/// Why an instance did not take a message.
+/// Error of a message to an instance.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum MessageError {
-    /// Too much is under way, and this call does not wait ([`WhenBusy::Refuse`](crate::WhenBusy::Refuse)). Nothing was done:
-    /// the message had no effect and may be repeated.
+    /// A limit of the runtime is reached, and this call does not wait
+    /// ([`WhenBusy::Refuse`](crate::WhenBusy::Refuse)). The message had no effect and may be
+    /// repeated.
     #[error("busy, nothing was done: {0}")]
     Busy(Bound),
-    /// There is no such instance.
+    /// The instance does not exist.
     #[error("there is no such instance")]
     NotFound,
     /// The instance has ended.
-    #[error("the instance has ended already ({0})")]
+    #[error("the instance has already ended ({0})")]
     AlreadyTerminal(Status),
-    /// Unpause of an instance that is not paused.
+    /// The message was an unpause, and the instance is not paused.
     #[error("the instance is not paused ({0})")]
     NotPaused(Status),
-    /// Retry of an instance that has not failed.
+    /// The message was a retry, and the instance has not failed.
     #[error("the instance has not failed ({0})")]
     NotFailed(Status),
-    /// Retry of an instance whose deadline has passed.
-    #[error("the workflow's deadline has passed: retry with a new one, by retry_within")]
+    /// The message was a retry, and the deadline of the instance has passed.
+    #[error("the workflow's deadline has passed: set a new one with retry_within")]
     DeadlinePassed,
-    /// Release of an instance that is not set aside.
-    #[error("the instance is not set aside ({0})")]
+    /// The message was a release, and the instance is not quarantined.
+    #[error("the instance is not quarantined ({0})")]
     NotQuarantined(Status),
     /// The instance cannot be read.
     #[error(transparent)]
     Damaged(#[from] Damaged),
-    /// The instance is set aside.
-    #[error("the instance is set aside ({0})")]
+    /// The instance is quarantined.
+    #[error("the instance is {0}")]
     Quarantined(Status),
-    /// Delete of an instance that has not ended.
+    /// The message was a delete, and the instance has not ended.
     #[error("the instance has not ended ({0}): cancel it first")]
     NotTerminal(Status),
     /// The signal's name or payload type is not what the workflow declares.
@@ -125,20 +126,22 @@ pub enum MessageError {
     #[error(transparent)]
     Refused(Refusal),
     /// The instance's definition or codec is not registered in this process.
-    #[error("the instance's definition or codec is not registered in this process: it is left alone")]
+    #[error("the instance's definition or codec is not registered in this process: register it first")]
     NotRegistered,
-    /// The instance runs on an older definition, and the one that takes it over has no place for it: it is left alone.
-    #[error("the instance has no place in the newer definition: {0}")]
+    /// The instance runs on an older definition, and cannot be upgraded to the newer one. The
+    /// instance stays unchanged.
+    #[error("the instance cannot be upgraded to the newer definition: {0}")]
     Unplaced(String),
     /// The runtime is shutting down.
     #[error("the runtime is shutting down")]
     ShuttingDown,
-    /// Whether the message took effect is unknown: look at the status, or send it again where that is harmless.
-    #[error("whether the message took effect is unknown: {0}")]
+    /// The message may or may not have taken effect: read the status, or repeat the message if that
+    /// is harmless.
+    #[error("outcome unknown, the message may have taken effect: {0}")]
     OutcomeUnknown(#[source] Cause),
 }
 
-/// Why there is no result.
+/// Error of a wait for a result.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ResultError {
@@ -148,23 +151,23 @@ pub enum ResultError {
     /// The run was cancelled.
     #[error("cancelled by {by}: {reason}")]
     Cancelled {
-        /// Why.
+        /// The reason given.
         reason: Arc<str>,
-        /// By whom.
+        /// The person or service that cancelled it.
         by: Arc<str>,
     },
-    /// The instance is set aside: look into why, and let it go on with `InstanceHandle::release`, or start it anew with
-    /// `ConflictPolicy::TerminateExisting`.
-    #[error("the instance is set aside: {reason}")]
+    /// The instance is quarantined. Find the cause, then resume it with `InstanceHandle::release`,
+    /// or start it anew with `ConflictPolicy::TerminateExisting`.
+    #[error("the instance is quarantined: {reason}")]
     Quarantined {
-        /// Why.
+        /// The reason.
         reason: Arc<str>,
     },
-    /// Another run has taken the place of this one.
-    #[error("another run has taken the place of this one")]
+    /// Another run has replaced this one.
+    #[error("another run has replaced this one")]
     Superseded,
-    /// The runtime has shut down; the instance goes on at the next start.
-    #[error("the runtime has shut down before the instance ended")]
+    /// The runtime has shut down. The instance goes on at the next start of the runtime.
+    #[error("the runtime shut down before the instance ended")]
     ShuttingDown,
     /// The instance cannot be read.
     #[error(transparent)]

@@ -1,4 +1,4 @@
-//! What an instance can be told.
+//! Messages to an instance: signals, cancel, pause, retry, release, delete.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,15 +13,18 @@ use crate::id::{check_signal_id, generate_signal_id};
 use crate::limits::WhenBusy;
 use crate::machine::Refusal;
 
-/// How often a message whose outcome is unknown is repeated where that is harmless.
+/// Times that a message with an unknown outcome is repeated, if repeating it is harmless.
 const REPEATS: u32 = 5;
 
 impl<O: 'static> InstanceHandle<O> {
-    /// Sends a signal. Buffered durably if the instance does not wait for it yet; first in, first out per name, in the
-    /// order of commits. What is still buffered when the run ends is never consumed: that is logged as a warning, with names
-    /// and counts. Repeated by itself while its outcome is unknown, which a generated id makes harmless.
+    /// Sends a signal. The signal is buffered durably if the instance does not wait for it yet:
+    /// first in, first out per name, in the order of commits. Signals still buffered when the run
+    /// ends are not consumed, unless a retry resumes the run; a warning with their names and counts
+    /// is logged. While the outcome is unknown the signal is sent again, which is harmless because
+    /// its id is generated only once.
     ///
-    /// `T` is the very type declared at the wait: `&5_u32` for `u32`, `&"ana".to_owned()` for `String`.
+    /// `T` must be exactly the type declared at the wait: `&5_u32` for `u32`, `&"ana".to_owned()`
+    /// for `String`.
     ///
     /// # Errors
     /// [`MessageError`].
@@ -29,19 +32,20 @@ impl<O: 'static> InstanceHandle<O> {
         self.send_signal(name, payload, generate_signal_id(), false).await
     }
 
-    /// Sends a signal that is not to be buffered: it is refused unless something waits for it now, and so consumes it, or waits
-    /// for it in a pause, and consumes it then if nothing ends the run before. A signal that is buffered, as by [`signal`](Self::signal), may stay unread
-    /// when the run ends: see [`buffered_signals`](Self::buffered_signals).
+    /// Sends a signal that must not be buffered. The signal is refused unless a node waits for it
+    /// now, which consumes it, or waits for it in a pause, which consumes it after the pause if
+    /// nothing ends the run before. A signal that is buffered, as by [`signal`](Self::signal), may
+    /// stay unread when the run ends: see [`buffered_signals`](Self::buffered_signals).
     ///
     /// # Errors
-    /// [`MessageError::Refused`] with [`Refusal::NotAwaited`](crate::machine::Refusal::NotAwaited), among others; nothing was
-    /// done then.
+    /// [`MessageError::Refused`] with [`Refusal::NotAwaited`](crate::machine::Refusal::NotAwaited),
+    /// among others; the signal had no effect then.
     pub async fn signal_if_awaited<T: Serialize + 'static>(&self, name: &str, payload: &T) -> Result<(), MessageError> {
         self.send_signal(name, payload, generate_signal_id(), true).await
     }
 
-    /// Sends a signal with an id of the caller's: a repeated one is acknowledged and ignored, also after the run has
-    /// ended. The last 10,000 ids of a run are remembered.
+    /// Sends a signal with an id chosen by the caller. A repeated id is acknowledged and ignored,
+    /// also after the run has ended. A run remembers its last 10,000 ids.
     ///
     /// # Errors
     /// [`MessageError`].
@@ -76,12 +80,13 @@ impl<O: 'static> InstanceHandle<O> {
             });
             let bytes = signal.payload.len();
             match ask(self.hub(), &self.instance, bytes, when_busy, |reply| Mail::Signal { signal, reply }).await {
-                // The current run was started with another codec than the handle's.
+                // The handle has the codec of the run it was made for; the current run has another
+                // one.
                 Some(Err(MailError::OtherCodec(other))) if other != codec_id => codec_id = other,
                 answer => match self.explain(answer) {
                     Err(MessageError::OutcomeUnknown(_)) if repeats < REPEATS => {
                         repeats += 1;
-                        // It may have been done: too late to be refused.
+                        // The signal may have been committed already: too late to refuse it.
                         when_busy = WhenBusy::Wait;
                         self.hub().sleep(Duration::from_millis(50) * repeats).await;
                     }
@@ -91,8 +96,9 @@ impl<O: 'static> InstanceHandle<O> {
         }
     }
 
-    /// Cancels the instance, in whatever unfinished state it is: running tasks have their token cancelled and their
-    /// futures dropped. Racing completion has one winner.
+    /// Cancels the instance in any unfinished state: the tokens of its running tasks are cancelled
+    /// and their futures dropped. If the run ends at the same time, exactly one of the two takes
+    /// effect.
     ///
     /// # Errors
     /// [`MessageError`].
@@ -102,8 +108,8 @@ impl<O: 'static> InstanceHandle<O> {
         self.explain(answer)
     }
 
-    /// Pauses the instance: running tasks finish and are recorded, but no task starts and no signal is consumed; delays
-    /// and deadlines run on. Pausing twice is fine: the first reason stays.
+    /// Pauses the instance: running tasks finish and are recorded, but no task starts and no signal
+    /// is consumed. Delays and deadlines run on. Pausing twice succeeds; the first reason stays.
     ///
     /// # Errors
     /// [`MessageError`].
@@ -113,7 +119,7 @@ impl<O: 'static> InstanceHandle<O> {
         self.explain(answer)
     }
 
-    /// Ends the pause. A signal that came before its wait's timeout wins over the timeout.
+    /// Ends the pause. A signal that came before the timeout of its wait wins over the timeout.
     ///
     /// # Errors
     /// [`MessageError::NotPaused`] among others.
@@ -122,19 +128,21 @@ impl<O: 'static> InstanceHandle<O> {
         self.explain(answer)
     }
 
-    /// Lets a failed instance go on from where it stood, in the same run: what finished tasks gave is kept, every task that
-    /// was at work gets fresh attempts, and a loop that reached its limit or a route without an arm is tried again. Answers
-    /// once that is durable; [`result`](Self::result) then waits anew.
+    /// Resumes a failed instance where it failed, in the same run. Results of finished tasks are
+    /// kept, every unfinished task gets fresh attempts, and a loop that reached its limit or a
+    /// route without an arm for its key is tried again. Returns once this is durable;
+    /// [`result`](Self::result) then waits anew.
     ///
     /// # Errors
-    /// [`MessageError::NotFailed`]; [`MessageError::DeadlinePassed`] if the workflow's deadline has passed, see
-    /// [`retry_within`](Self::retry_within).
+    /// [`MessageError::NotFailed`]; [`MessageError::DeadlinePassed`] if the workflow's deadline has
+    /// passed: see [`retry_within`](Self::retry_within).
     pub async fn retry(&self) -> Result<(), MessageError> {
         let answer = self.ask(|reply| Mail::Retry { deadline: None, reply }).await;
         self.explain(answer)
     }
 
-    /// As [`retry`](Self::retry), with a new deadline for the whole instance: so long from now.
+    /// Resumes a failed instance as [`retry`](Self::retry) does, with a new deadline for the whole
+    /// instance, counted from now.
     ///
     /// # Errors
     /// [`MessageError::NotFailed`] among others.
@@ -143,24 +151,26 @@ impl<O: 'static> InstanceHandle<O> {
         self.explain(answer)
     }
 
-    /// Lets a quarantined instance go on as after a restart: look into why it was set aside first. Deaths of the process and
-    /// panics are counted anew.
+    /// Resumes a quarantined instance as after a restart: find the cause of the quarantine first.
+    /// Process crashes and panics are counted anew.
     ///
     /// # Errors
-    /// [`MessageError::NotQuarantined`]; [`MessageError::Damaged`] if it cannot be read, so that it can only be replaced or
-    /// deleted.
+    /// [`MessageError::NotQuarantined`]; [`MessageError::Damaged`] if the instance cannot be read:
+    /// then it can only be replaced or deleted.
     pub async fn release(&self) -> Result<(), MessageError> {
         let answer = self.ask(|reply| Mail::Release { reply }).await;
         self.explain(answer)
     }
 
-    /// Deletes the instance's current run with all its results, once it has ended or is quarantined. When this returns, that
-    /// is durable and the id is free; the rows go later, in small batches. Whoever still waits or watches is told that the
-    /// instance is not there.
+    /// Deletes the instance's current run with all its results, once it has ended or is
+    /// quarantined. When this returns, the delete is durable and the id is free; the rows are
+    /// removed later, in small batches. Callers that still wait or watch learn that the instance
+    /// does not exist.
     ///
     /// # Errors
-    /// [`MessageError::NotTerminal`] if it has not ended: cancel it first. [`MessageError::NotFound`] if there is none; that
-    /// is also what a second try finds when the first, of unknown outcome, had gone through.
+    /// [`MessageError::NotTerminal`] if it has not ended: cancel it first.
+    /// [`MessageError::NotFound`] if it does not exist; a second attempt finds this too if the
+    /// first, of unknown outcome, had succeeded.
     pub async fn delete(&self) -> Result<(), MessageError> {
         delete(self.hub(), &self.instance, self.when_busy).await
     }

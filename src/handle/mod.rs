@@ -1,4 +1,4 @@
-//! Talking to one instance: [`InstanceHandle`] (`messages`: what it can be told; `reads`: what it can be asked),
+//! The handle of one instance: [`InstanceHandle`] (`messages`: changes it; `reads`: reads it),
 //! [`StatusWatch`], and their errors.
 
 mod ask;
@@ -18,11 +18,13 @@ pub(crate) use ask::delete;
 pub use error::{HandleError, MessageError, ResultError};
 pub use watch::StatusWatch;
 
-/// One instance, as its starter or anyone else sees it. Cheap to clone; keeps no instance awake, but its runtime alive.
+/// A handle of one instance, for the caller that started it or any other. Cheap to clone. Keeps the
+/// runtime alive, but not the instance active.
 ///
-/// Messages go to the instance's current run, whose [`status`](Self::status) is given too; [`result`](Self::result),
-/// [`watch`](Self::watch) and [`task_result`](Self::task_result) are of the run the handle was made for. Every answer
-/// waits for the commit of what it says.
+/// Messages go to the instance's current run, and [`status`](Self::status) is that of the current
+/// run. [`result`](Self::result), [`watch`](Self::watch) and [`task_result`](Self::task_result)
+/// belong to the run that the handle was made for. Every answer waits until what it says is
+/// committed.
 pub struct InstanceHandle<O> {
     actors: Arc<Actors>,
     workflow: Workflow<(), O>,
@@ -44,19 +46,20 @@ impl<O: 'static> InstanceHandle<O> {
         Self { actors: Arc::clone(actors), workflow: workflow.without_input(), instance, run, codec, when_busy }
     }
 
-    /// What messages through this handle do when too much is under way: wait, or end with [`MessageError::Busy`]. By default
-    /// what the [runtime](crate::RuntimeBuilder::when_busy) was told.
+    /// Sets what messages through this handle do when a limit is reached: wait, or fail with
+    /// [`MessageError::Busy`]. The default is that of the
+    /// [runtime](crate::RuntimeBuilder::when_busy).
     pub fn when_busy(mut self, when_busy: WhenBusy) -> Self {
         self.when_busy = when_busy;
         self
     }
 
-    /// The instance's id.
+    /// Returns the instance's id.
     pub fn id(&self) -> &InstanceId {
         &self.instance
     }
 
-    /// The run this handle was made for.
+    /// Returns the id of the run that this handle was made for.
     pub fn run_id(&self) -> RunId {
         self.run
     }
@@ -66,14 +69,15 @@ impl<O: 'static> InstanceHandle<O> {
     }
 }
 
-/// Reads an instance that must be there.
+/// Reads an instance that must exist.
 pub(crate) async fn read(hub: &Hub, instance: &InstanceId) -> Result<Read, HandleError> {
     let read = hub.read(instance).await.map_err(|error| hub.explain(error.into()))?;
     read.ok_or(HandleError::NotFound)
 }
 
 impl Hub {
-    /// That the store is closed is not news about an instance.
+    /// Turns a store error during a shutdown into [`HandleError::ShuttingDown`]: the store is
+    /// closed then.
     fn explain(&self, error: HandleError) -> HandleError {
         match error {
             HandleError::Store(_) if self.is_closing() => HandleError::ShuttingDown,

@@ -1,4 +1,4 @@
-//! What an instance can be asked: all of it from the store, where it is durable.
+//! Reads of an instance: all of them from the store, so they show what is durable.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use crate::machine::Snapshot;
 use crate::status::Status;
 use crate::store::StoreError;
 
-/// How often an instance is read again that moves meanwhile.
+/// Times that an instance is read again if it changes while it is being read.
 const READS_MAX: u32 = 1_000;
 
 impl<O: 'static> InstanceHandle<O> {
@@ -21,7 +21,7 @@ impl<O: 'static> InstanceHandle<O> {
         read(self.hub(), &self.instance).await
     }
 
-    /// The status as of the last commit.
+    /// Returns the status as of the last commit.
     ///
     /// # Errors
     /// [`HandleError`].
@@ -29,15 +29,17 @@ impl<O: 'static> InstanceHandle<O> {
         Ok(self.read().await?.status)
     }
 
-    /// Waits until the run has ended and gives its output.
+    /// Waits until the run has ended, and returns its output.
     ///
-    /// A task that calls this keeps its place among those that run ([`Limits::tasks_running_max`](crate::Limits::tasks_running_max)) and its
-    /// instance awake ([`Limits::resident_max`](crate::Limits::resident_max)) while it waits. If all places are taken by such tasks, what they
-    /// wait for gets none: [`Runtime::stalled`](crate::Runtime::stalled) lists them.
+    /// A task that calls this keeps its slot
+    /// ([`Limits::tasks_running_max`](crate::Limits::tasks_running_max)) and its instance active
+    /// ([`Limits::resident_max`](crate::Limits::resident_max)) while it waits. If such tasks hold
+    /// all slots, the awaited instances get none: [`Runtime::stalled`](crate::Runtime::stalled)
+    /// lists the tasks.
     ///
     /// # Errors
-    /// [`ResultError`]: a typed failure if it ended otherwise; [`HandleError::NotFound`] if it was deleted before this could
-    /// read it.
+    /// [`ResultError`]: a typed failure if the run ended otherwise; [`HandleError::NotFound`] if
+    /// the instance was deleted before this could read it.
     pub async fn result(&self) -> Result<O, ResultError> {
         match self.await_end().await {
             Err(ResultError::Handle(error)) => Err(match self.hub().explain(error) {
@@ -52,7 +54,7 @@ impl<O: 'static> InstanceHandle<O> {
         let hub = self.hub();
         let _waits = WaitsForInstance::begin();
         let mut changes = hub.subscribe(&self.instance);
-        // Who listens before it ends is given its end, and reads nothing.
+        // A subscriber that came before the end is sent the end, and need not read.
         if !hub.works_on(&self.instance, self.run)
             && let Some(output) = self.output(self.read().await?).await?
         {
@@ -73,7 +75,7 @@ impl<O: 'static> InstanceHandle<O> {
         }
     }
 
-    /// The output of the run, if it has ended.
+    /// Returns the output of the run, if the run has ended.
     async fn output(&self, read: Read) -> Result<Option<O>, ResultError> {
         let mut snapshot = read.stored.snapshot;
         if snapshot.run() != self.run {
@@ -117,21 +119,23 @@ impl<O: 'static> InstanceHandle<O> {
         Ok(StatusWatch::new(changes, Arc::clone(&self.actors), self.instance.clone(), self.run))
     }
 
-    /// A task's recorded result, during and after the handle's run; none if it has not finished yet. In a loop it is the
-    /// latest iteration's. For a task within a map, see [`task_result_at`](Self::task_result_at).
+    /// Returns the recorded result of a task of the handle's run, during and after the run; `None`
+    /// if the task has not finished yet. In a loop this is the result of the latest iteration. For
+    /// a task within a map, see [`task_result_at`](Self::task_result_at).
     ///
-    /// `T` is what the task gives: a [`LoopResult`](crate::LoopResult) if it is one.
+    /// `T` is the result type of the task: [`LoopResult`](crate::LoopResult) if it returns one.
     ///
     /// # Errors
-    /// [`HandleError`], also if there is no such task or its result is not a `T`.
+    /// [`HandleError`], also if the workflow has no such task or its result is not a `T`.
     pub async fn task_result<T: Output>(&self, path: &str) -> Result<Option<T>, HandleError> {
         self.task_result_at(path, &[]).await
     }
 
-    /// The recorded result of a task within maps: `indices` says of which item, one for each map around it, outermost first.
+    /// Returns the recorded result of a task within maps. `indices` selects the item: one index for
+    /// each map around the task, outermost first.
     ///
     /// # Errors
-    /// As [`task_result`](Self::task_result).
+    /// As for [`task_result`](Self::task_result).
     pub async fn task_result_at<T: Output>(&self, path: &str, indices: &[u32]) -> Result<Option<T>, HandleError> {
         let definition = self.workflow.definition();
         let maps = definition.maps_around_task(path).ok_or_else(|| HandleError::NoSuchTask {
@@ -180,8 +184,9 @@ impl<O: 'static> InstanceHandle<O> {
         Ok(None)
     }
 
-    /// Says that the run is gone if it is: head and rows are read one by one, and a row of a run that is deleted or replaced in
-    /// between looks as if it had never been written, or were lost.
+    /// Checks that the run of the handle is still stored. Head and rows are read one by one, so a
+    /// row of a run that is deleted or replaced in between looks as if it were lost or had never
+    /// been written.
     async fn still_there(&self) -> Result<(), HandleError> {
         let found = self.read().await?.stored.snapshot.run();
         if found == self.run { Ok(()) } else { Err(HandleError::Superseded) }
@@ -194,8 +199,9 @@ impl<O: 'static> InstanceHandle<O> {
         }
     }
 
-    /// How many signals of each name were acknowledged and are not consumed: those that are buffered for waits to come, or,
-    /// once the run has ended, those that nothing will read unless a retry lets it go on. As of the last commit; empty if there are none.
+    /// Counts the signals of each name that were acknowledged and not consumed, as of the last
+    /// commit; empty if there are none. During the run they are buffered for later waits. After its
+    /// end nothing reads them, unless a retry resumes the run.
     ///
     /// # Errors
     /// [`HandleError`].
@@ -215,7 +221,8 @@ impl<O: 'static> InstanceHandle<O> {
         Err(moves_on())
     }
 
-    /// Everything the instance waits for now, by branch; empty if it has ended or nothing waits.
+    /// Returns everything the instance waits for now, by branch; empty if it has ended or nothing
+    /// waits.
     ///
     /// # Errors
     /// [`HandleError`].
@@ -250,8 +257,8 @@ impl<O: 'static> InstanceHandle<O> {
     }
 }
 
-/// The instance moved whenever it was read.
+/// Returns the error for an instance that changed during every read.
 fn moves_on() -> HandleError {
-    let moved = format!("the instance moved {READS_MAX} times while it was read: ask again");
+    let moved = format!("the instance changed during each of {READS_MAX} reads: try again");
     StoreError::Transient(moved.into()).into()
 }

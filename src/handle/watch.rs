@@ -9,7 +9,7 @@ use crate::id::{InstanceId, RunId};
 use crate::lifecycle::LoadError;
 use crate::status::Status;
 
-/// The first and the longest wait before a status is read again that could not be read.
+/// The first and the longest wait after a failed read of the status.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(20), Duration::from_secs(1));
 
 /// The status changes of one run, from [`InstanceHandle::watch`](crate::InstanceHandle::watch).
@@ -19,7 +19,7 @@ pub struct StatusWatch {
     instance: InstanceId,
     run: RunId,
     last: Option<Status>,
-    /// Why it has ended early, if it has.
+    /// The error that ended the watch early, if any.
     error: Option<HandleError>,
 }
 
@@ -28,9 +28,9 @@ impl StatusWatch {
         Self { changes, actors, instance, run, last: None, error: None }
     }
 
-    /// The next status; none once the run has ended and that was given, or was deleted, or another run has taken its
-    /// place, or the runtime has shut down; and once the instance cannot be read for good, see [`error`](Self::error). While
-    /// the store fails it is asked again, with backoff.
+    /// Returns the next status. Returns `None` after the status that ends the run, when the run is
+    /// deleted or replaced, when the runtime shuts down, and when the instance cannot be read for
+    /// good ([`error`](Self::error)). While the store fails, the read is repeated with backoff.
     pub async fn next(&mut self) -> Option<Status> {
         let hub = Arc::clone(self.actors.hub());
         let mut backoff = BACKOFF.0;
@@ -48,7 +48,7 @@ impl StatusWatch {
                 }
                 Ok(_) => return None,
                 Err(LoadError::Store(error)) => {
-                    tracing::warn!(instance = %self.instance, %error, "a status could not be read; trying again");
+                    tracing::warn!(instance = %self.instance, %error, "cannot read the status; reading it again");
                     ask_again = Some(backoff);
                     backoff = (backoff * 2).min(BACKOFF.1);
                 }
@@ -65,13 +65,14 @@ impl StatusWatch {
         }
     }
 
-    /// Returns why the watch has ended although the run has not: a record of the instance is damaged.
+    /// Returns the error that ended the watch before the run ended: a record of the instance is
+    /// damaged.
     pub fn error(&self) -> Option<&HandleError> {
         self.error.as_ref()
     }
 }
 
-/// Waits as long, on the tokio runtime that Everstep runs on; for ever without a time.
+/// Waits for `time` on the tokio runtime that Everstep runs on; forever without a time.
 async fn wait(hub: &Hub, time: Option<Duration>) {
     match time {
         Some(time) => hub.sleep(time).await,
