@@ -1,4 +1,4 @@
-//! Putting a runtime together.
+//! Builds and starts a runtime.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -16,31 +16,29 @@ use crate::id::DefinitionHash;
 use crate::limits::{Limits, WhenBusy};
 use crate::store::{Guarded, Store, StoreError};
 
-/// Why a runtime did not start.
+/// Error of a runtime's start.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum RuntimeError {
-    /// Tasks ask for services that were not provided. All of them are listed.
+    /// Tasks need services that were not provided; all of them are listed.
     #[error("provide these with RuntimeBuilder::provide: {}", crate::definition::list(.0))]
     MissingDeps(Vec<MissingDep>),
     /// Two codecs have the same id, or one has an id below 128.
-    #[error(
-        "codec id {0} is taken or below {CUSTOM_CODEC_ID_MIN}: give each codec of yours an id of its own from there"
-    )]
+    #[error("codec id {0} is reserved or already registered: use a unique id from {CUSTOM_CODEC_ID_MIN} to 255")]
     CodecId(u8),
     /// Two workflows have the same name, version and structure.
-    #[error("two different workflows look the same to instances: `{workflow}`; give one another name or version")]
+    #[error("two workflows `{workflow}` have the same definition hash: change the name or version of one")]
     RegisteredTwice {
         /// Their name.
         workflow: String,
     },
-    /// Two workflows take over the same older definition.
-    #[error("two workflows take over definition {older}: only one may")]
+    /// Two workflows upgrade the same older definition.
+    #[error("two workflows upgrade definition {older}: remove the upgrade from one of them")]
     TakenOverTwice {
         /// The older definition.
         older: DefinitionHash,
     },
-    /// The tokio runtime has no time driver, so no delay, timeout or retry could ever come.
+    /// The tokio runtime has no time driver: delays, timeouts and retries would never come.
     #[error("the tokio runtime has no time driver: build it with enable_time() or enable_all()")]
     NoTimeDriver,
     /// The store failed.
@@ -51,11 +49,11 @@ pub enum RuntimeError {
     Actors(#[source] Cause),
 }
 
-/// Puts a [`Runtime`] together.
+/// A builder of a [`Runtime`].
 pub struct RuntimeBuilder {
     store: Arc<dyn Store>,
     definitions: HashMap<DefinitionHash, Arc<Definition>>,
-    /// A workflow that was registered although another one has its hash.
+    /// A workflow with the hash of another registered one.
     registered_twice: Option<Arc<Definition>>,
     deps: Deps,
     limits: Limits,
@@ -82,8 +80,8 @@ impl RuntimeBuilder {
         }
     }
 
-    /// Registers a workflow: its instances can be started, and those in the store go on. Several versions side by side
-    /// are fine; each instance runs on its own.
+    /// Registers a workflow: its instances can be started, and stored ones go on. Several versions
+    /// may be registered side by side; each instance runs on its own.
     pub fn register<I, O: 'static>(mut self, workflow: &Workflow<I, O>) -> Self {
         let definition = workflow.definition();
         let registered = self.definitions.entry(workflow.hash()).or_insert_with(|| Arc::clone(definition));
@@ -93,45 +91,46 @@ impl RuntimeBuilder {
         self
     }
 
-    /// Provides a service for tasks that ask for a [`Dep<T>`](crate::Dep) of this very type. For a trait object, use
-    /// [`provide_arc`](Self::provide_arc).
+    /// Provides a service for tasks that take a [`Dep<T>`](crate::Dep) of exactly this type. For a
+    /// trait object, use [`provide_arc`](Self::provide_arc).
     pub fn provide<T: Send + Sync + 'static>(self, service: T) -> Self {
         self.provide_arc(Arc::new(service))
     }
 
-    /// Provides a service that is shared already, or a trait object: `provide_arc::<dyn Mailer>(mailer)`.
+    /// Provides a service that is already shared, or a trait object: `provide_arc::<dyn
+    /// Mailer>(mailer)`.
     pub fn provide_arc<T: ?Sized + Send + Sync + 'static>(mut self, service: Arc<T>) -> Self {
         self.deps.provide(service);
         self
     }
 
-    /// Sets the bounds.
+    /// Sets the limits.
     pub fn limits(mut self, limits: Limits) -> Self {
         self.limits = limits;
         self
     }
 
-    /// Sets what starts and messages do when too much is under way, unless they say themselves
-    /// ([`StartOptions::when_busy`](crate::StartOptions::when_busy),
-    /// [`InstanceHandle::when_busy`](crate::InstanceHandle::when_busy)). They wait by default.
+    /// Sets what starts and messages do when a limit is reached, unless set for a single start
+    /// ([`StartOptions::when_busy`](crate::StartOptions::when_busy)) or handle
+    /// ([`InstanceHandle::when_busy`](crate::InstanceHandle::when_busy)). The default is to wait.
     pub fn when_busy(mut self, when_busy: WhenBusy) -> Self {
         self.when_busy = when_busy;
         self
     }
 
-    /// Sets how long instances are kept once they have ended. For ever by default.
+    /// Sets how long instances are kept after they have ended. The default is forever.
     pub fn retention(mut self, retention: Retention) -> Self {
         self.retention = retention;
         self
     }
 
-    /// Sets the codec of instances started from now on. Those that are there go on with theirs.
+    /// Sets the codec of instances started from now on. Existing ones keep theirs.
     pub fn codec(mut self, codec: Codec) -> Self {
         self.codec = codec;
         self
     }
 
-    /// Adds a codec that instances were started with earlier. MessagePack and JSON are always there.
+    /// Adds a codec of instances started earlier. MessagePack and JSON are always registered.
     pub fn also_codec(mut self, codec: Codec) -> Self {
         self.more_codecs.push(codec);
         self
@@ -143,10 +142,11 @@ impl RuntimeBuilder {
         self
     }
 
-    /// Starts the runtime. What a crash left in progress goes on by itself, in the background.
+    /// Starts the runtime. Instances that a crash interrupted go on by themselves, in the
+    /// background.
     ///
     /// # Errors
-    /// [`RuntimeError`]; nothing runs then.
+    /// [`RuntimeError`]; then nothing runs.
     pub async fn start(self) -> Result<Runtime, RuntimeError> {
         if !has_time_driver() {
             return Err(RuntimeError::NoTimeDriver);
@@ -169,7 +169,7 @@ impl RuntimeBuilder {
         for one in &unregistered {
             let (workflow, count) = (one.workflow.as_deref().unwrap_or("?"), one.instances.len());
             tracing::warn!(definition = %one.definition, workflow, count, more = one.more,
-                "instances of a workflow that is not registered are left alone");
+                "instances of an unregistered workflow stay unchanged: register it to let them go on");
         }
         let parts = HubParts {
             limits: self.limits.clamped(),
@@ -186,12 +186,13 @@ impl RuntimeBuilder {
     }
 }
 
-/// Returns whether the tokio runtime it is called on has a time driver. Tokio only tells by a panic.
+/// Returns true if the current tokio runtime has a time driver. Tokio says so only by a panic.
 fn has_time_driver() -> bool {
     std::panic::catch_unwind(|| drop(tokio::time::sleep(Duration::ZERO))).is_ok()
 }
 
-/// What takes over which older definition; one that is registered itself is not taken over.
+/// Maps each older definition to the one that upgrades it. A definition that is registered itself
+/// is not upgraded.
 fn takeovers(definitions: &HashMap<DefinitionHash, Arc<Definition>>) -> Result<TakeOvers, RuntimeError> {
     let mut takeovers = TakeOvers::new();
     for newer in definitions.values() {

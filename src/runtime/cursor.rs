@@ -1,4 +1,4 @@
-//! Where a list of instances goes on.
+//! Positions in a list of instances.
 
 use std::fmt;
 use std::str::FromStr;
@@ -7,20 +7,20 @@ use super::list::Listed;
 use crate::id::{DefinitionHash, InstanceId};
 use crate::status::StatusCode;
 
-/// A place in the order in which instances are listed. As text it can leave the process; it says nothing that is secret to
-/// whoever sees the list.
+/// A position in the order in which instances are listed. Its text can leave the process, and
+/// reveals nothing that the list does not show.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Cursor {
     pub(super) section: Section,
     pub(super) after: InstanceId,
 }
 
-/// A text that is no cursor.
+/// Error of a text that is not a cursor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("this is no cursor of a list of instances: give one back as it was, or begin without")]
+#[error("invalid cursor: pass one returned by Runtime::list, or none to start over")]
 pub struct CursorError;
 
-/// Instances that the store lists in one place.
+/// A section of the list: instances that the store lists together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Section {
     Status(DefinitionHash, StatusCode),
@@ -37,7 +37,7 @@ impl Cursor {
     }
 }
 
-/// The status code, the definition unless it is a quarantined one's, and the instance id.
+/// Shows the status code, the definition unless the instance is quarantined, and the instance id.
 impl fmt::Display for Cursor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.section {

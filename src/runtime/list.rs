@@ -1,7 +1,8 @@
-//! Listing and counting instances.
+//! Lists and counts of instances.
 //!
-//! Instances come section by section: of each definition those in each status, at last the quarantined, each by id. A cursor
-//! is a place in that order, not an entry, so it stays valid while instances come and go.
+//! Instances come section by section: for each definition and status, then the quarantined ones;
+//! within a section by id. A cursor is a position in that order, not an entry, so it stays valid
+//! while instances come and go.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -14,10 +15,11 @@ use crate::machine::HeadIndex;
 use crate::status::StatusCode;
 use crate::store::{Store, StoreError};
 
-/// Entries read from the store at once.
+/// Entries read from the store at a time.
 const READ: usize = 1_000;
 
-/// Which instances to list or count; all of them, unless it says otherwise. Every restriction must hold.
+/// A filter of the instances to list or count. By default it selects all; every restriction must
+/// hold.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct InstanceFilter {
     workflow: Option<Arc<str>>,
@@ -26,53 +28,54 @@ pub struct InstanceFilter {
 }
 
 impl InstanceFilter {
-    /// All instances.
+    /// Creates a filter that selects all instances.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Only those of a workflow of this name, in all its versions and structures, registered here or not.
+    /// Selects only instances of workflows with this name, of all versions and structures,
+    /// registered here or not.
     pub fn workflow(mut self, name: impl Into<Arc<str>>) -> Self {
         self.workflow = Some(name.into());
         self
     }
 
-    /// Only those that run on this definition: [`Workflow::hash`](crate::Workflow::hash).
+    /// Selects only instances on this definition: [`Workflow::hash`](crate::Workflow::hash).
     pub fn definition(mut self, definition: DefinitionHash) -> Self {
         self.definition = Some(definition);
         self
     }
 
-    /// Only those in this status.
+    /// Selects only instances in this status.
     pub fn status(mut self, status: StatusCode) -> Self {
         self.status = Some(status);
         self
     }
 }
 
-/// Some instances, and where to go on.
+/// A page of instances, and the cursor of the next.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Page {
     /// The instances, by definition, status and id; the quarantined ones last, by id.
     pub instances: Vec<Listed>,
-    /// Where the next page begins; none if there was nothing more.
+    /// The start of the next page; `None` if there are no more instances.
     pub next: Option<Cursor>,
 }
 
-/// An instance, as the store's indexes have it.
+/// An instance, as the store's indexes show it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Listed {
     /// The instance.
     pub instance: InstanceId,
-    /// Where it stands; [`InstanceHandle::status`](crate::InstanceHandle::status) says more.
+    /// The status code; [`InstanceHandle::status`](crate::InstanceHandle::status) says more.
     pub status: StatusCode,
-    /// The definition it runs on; none if it is quarantined and its head cannot be read.
+    /// The definition it runs on. `None` if it is quarantined and its head cannot be read.
     pub definition: Option<DefinitionHash>,
 }
 
-/// Why instances were not listed or counted.
+/// Error of listing or counting instances.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ListError {
@@ -85,12 +88,13 @@ pub enum ListError {
 }
 
 impl Runtime {
-    /// Lists up to `limit` instances, at least one, behind `after`, of the page before; beginning without. Shows what is
-    /// committed. What stays as it is between two pages is listed exactly once; an instance that changes its status
-    /// meanwhile may be listed in both or in neither. A cursor of another filter is a valid place too.
+    /// Lists up to `limit` instances, at least one, after the cursor `after` of the previous page;
+    /// from the beginning without one. Shows the committed state. An instance that does not change
+    /// between two pages is listed exactly once; one that changes its status in between may be
+    /// listed in both or in neither. The cursor of another filter is valid too.
     ///
-    /// Costs one seek for each definition and status, however many instances there are; but each quarantined instance is
-    /// read to tell its definition.
+    /// Costs one seek for each definition and status, however many instances there are. Each
+    /// quarantined instance is read, to find its definition.
     ///
     /// # Errors
     /// [`ListError`].
@@ -122,8 +126,9 @@ impl Runtime {
         Ok(Page { instances: found, next })
     }
 
-    /// How many instances there are: as many as [`Runtime::list`] would give. Reads the index entries of all of them, so it
-    /// takes longer the more there are; what changes meanwhile may be counted or not.
+    /// Counts the instances that [`Runtime::list`] would list. Reads the index entries of all of
+    /// them, so it takes longer the more there are. Instances that change during the count may be
+    /// counted or not.
     ///
     /// # Errors
     /// [`ListError`].
@@ -148,7 +153,8 @@ impl Runtime {
         Reader { store: &*self.inner.actors.hub().store, filter, chosen: HashMap::new() }
     }
 
-    /// That the store is closed is not news about it.
+    /// Turns a store error during a shutdown into [`ListError::ShuttingDown`]: the store is closed
+    /// then.
     fn explain<T>(&self, read: Result<T, StoreError>) -> Result<T, ListError> {
         read.map_err(|error| match error {
             _ if self.inner.actors.hub().is_closing() => ListError::ShuttingDown,
@@ -160,12 +166,12 @@ impl Runtime {
 struct Reader<'a> {
     store: &'a dyn Store,
     filter: &'a InstanceFilter,
-    /// Which definitions the filter wants, as far as they were looked at.
+    /// Answers of the filter for the definitions seen so far.
     chosen: HashMap<DefinitionHash, bool>,
 }
 
 impl Reader<'_> {
-    /// The sections in which there may be something, in order.
+    /// Returns the sections that may hold instances, in order.
     async fn sections(&mut self) -> Result<Vec<Section>, StoreError> {
         let mut definitions = match self.filter.definition {
             Some(definition) => vec![definition],
@@ -186,7 +192,7 @@ impl Reader<'_> {
         Ok(sections)
     }
 
-    /// Whether the filter wants instances of this definition.
+    /// Returns true if the filter selects instances of this definition.
     async fn wants(&mut self, definition: Option<DefinitionHash>) -> Result<bool, StoreError> {
         if !self.needs_definition() {
             return Ok(true);
@@ -208,7 +214,8 @@ impl Reader<'_> {
         self.filter.workflow.is_some() || self.filter.definition.is_some()
     }
 
-    /// Up to `limit` ids of a section, and behind which to read on if there may be more.
+    /// Reads up to `limit` ids of a section. Also returns the id after which to read on, if there
+    /// may be more.
     async fn ids(
         &self,
         section: Section,
@@ -226,7 +233,8 @@ impl Reader<'_> {
         Ok((ids, last))
     }
 
-    /// Up to `limit` instances of a section, perhaps none, and behind which to read on if there may be more.
+    /// Reads up to `limit` instances of a section, perhaps none. Also returns the id after which to
+    /// read on, if there may be more.
     async fn page(
         &mut self,
         section: Section,

@@ -1,4 +1,4 @@
-//! The runtime a service embeds: builder, starts, lists, deletes, health, shutdown.
+//! The runtime that a service embeds: builder, starts, lists, deletes, health, shutdown.
 
 mod builder;
 mod cursor;
@@ -30,16 +30,18 @@ pub use list::{InstanceFilter, ListError, Listed, Page};
 pub use report::{StartReport, Unregistered};
 pub use start::{StartOptions, Started};
 
-/// A running Everstep: starts instances, keeps them going, and picks up by itself what a crash left behind.
+/// A running Everstep: starts instances, keeps them going, and resumes by itself those that a crash
+/// interrupted.
 ///
-/// Cheap to clone. [`Runtime::shutdown`] stops it gently. Otherwise it stops when the last clone is dropped and the last
-/// handle and watch of it, at once and without losing anything that was acknowledged; the store is let go of a moment
-/// later, so shut it down first if you mean to open the same directory again.
+/// Cheap to clone. [`Runtime::shutdown`] stops it gently. Otherwise the runtime stops at once when
+/// the last clone and the last of its handles and watches are dropped. Nothing acknowledged is
+/// lost. The store is released a moment later, so call shutdown first to open the same directory
+/// again.
 ///
-/// A service that is provided to tasks must not hold a clone of the runtime it is provided to, since the runtime holds its
-/// services: it would never stop by itself. Let it hold a [`WeakRuntime`].
+/// A service that is provided to tasks must not hold a clone of the same runtime: the runtime holds
+/// its services, so it would never stop by itself. Let the service hold a [`WeakRuntime`].
 ///
-/// Runs on the tokio runtime it is started on, which needs its time driver.
+/// Runs on the tokio runtime it is started on, which must have a time driver.
 #[derive(Clone)]
 pub struct Runtime {
     inner: Arc<Inner>,
@@ -52,7 +54,7 @@ struct Inner {
 }
 
 impl Runtime {
-    /// Begins a runtime on a store.
+    /// Begins to build a runtime on a store.
     pub fn builder(store: impl Store) -> RuntimeBuilder {
         RuntimeBuilder::new(Arc::new(store))
     }
@@ -61,44 +63,48 @@ impl Runtime {
         Self { inner: Arc::new(Inner { actors: Arc::new(actors), codec, report }) }
     }
 
-    /// What was found at the start.
+    /// Returns the findings of the start.
     pub fn report(&self) -> &StartReport {
         &self.inner.report
     }
 
-    /// Instances of older definitions that the one which takes them over has no place for, and those of which a newer version of
-    /// this crate has written a record, as far as they were activated, at most 1,000. They are left as they are, and looked at again when they are next activated.
+    /// Returns the instances of older definitions that cannot be upgraded to the newer one, and
+    /// those with a record written by a newer version of this crate. Only instances activated so
+    /// far are listed, at most 1,000. They stay unchanged, and are tried again when next activated.
     pub fn unplaced(&self) -> Vec<Unplaced> {
         self.inner.actors.hub().upgrades.unplaced()
     }
 
-    /// Instances that the store fails to read while they should go on: five times in a row or more, by id, at most 1,000. Each is
-    /// tried again by itself, at least once a minute, and leaves the list once it was read. If most instances are listed, the
-    /// store is at fault.
+    /// Returns the unfinished instances that the store has failed to read five times in a row or
+    /// more, by id, at most 1,000. Each is tried again at least once a minute, and leaves the list
+    /// once read. If most instances are listed, the store is at fault.
     pub fn unreadable(&self) -> Vec<Unreadable> {
         self.inner.actors.hub().unreadable()
     }
 
-    /// Attempts that block their thread at present: they have not come to an await for half a second or more, and are not
-    /// declared [`blocking`](crate::Task::blocking). Each takes one thread from everything else on this tokio runtime; it is
-    /// listed within a second, and logged once as a warning. Measured in real time, whatever the runtime's clock.
+    /// Returns the attempts that block their thread now: they have not come to an await for half a
+    /// second or more, and are not declared [`blocking`](crate::Task::blocking). Each takes one
+    /// thread from everything else on this tokio runtime. An attempt is listed within a second, and
+    /// logged once as a warning. Measured in real time, not by the runtime's clock.
     ///
-    /// Also attempts that hold all places ([`Limits::tasks_running_max`](crate::Limits::tasks_running_max)) while each waits for another
-    /// instance's [`result`](crate::InstanceHandle::result): see [`StallCause`](crate::StallCause).
+    /// Also returns attempts that hold all slots
+    /// ([`Limits::tasks_running_max`](crate::Limits::tasks_running_max)) while each waits for
+    /// another instance's [`result`](crate::InstanceHandle::result): see
+    /// [`StallCause`](crate::StallCause).
     pub fn stalled(&self) -> Vec<Stalled> {
         self.inner.actors.hub().stalled()
     }
 
-    /// Whether anything can be made durable at present.
+    /// Returns the health of the runtime: whether anything can be made durable now.
     pub fn health(&self) -> Health {
         self.inner.actors.hub().health()
     }
 
-    /// A handle of an instance that exists.
+    /// Returns a handle of an instance that exists.
     ///
     /// # Errors
-    /// [`HandleError::NotFound`] if there is none, [`HandleError::DefinitionMismatch`] if it runs on another definition
-    /// than this workflow's, and on none that this one takes over.
+    /// [`HandleError::NotFound`] if it does not exist, [`HandleError::DefinitionMismatch`] if it
+    /// runs on a definition that is neither this workflow's nor one that this workflow upgrades.
     pub async fn handle<I, O: 'static>(
         &self,
         workflow: &Workflow<I, O>,
@@ -114,9 +120,9 @@ impl Runtime {
         Ok(InstanceHandle::new(&self.inner.actors, workflow, instance, snapshot.run(), snapshot.codec()))
     }
 
-    /// Deletes an instance that has ended or is quarantined, whatever its workflow, registered here or not: see
-    /// [`InstanceHandle::delete`]. Also the way to get rid of an instance that no handle can be had of, because its head is
-    /// damaged; which run that was is unknown then, and the run's rows stay in the store.
+    /// Deletes an instance that has ended or is quarantined, of any workflow, registered here or
+    /// not: see [`InstanceHandle::delete`]. Also deletes an instance with a damaged head, of which
+    /// there is no handle. Its run is unknown then, and the rows of that run stay in the store.
     ///
     /// # Errors
     /// [`MessageError`], as [`InstanceHandle::delete`].
@@ -125,7 +131,8 @@ impl Runtime {
         delete(hub, instance, hub.when_busy).await
     }
 
-    /// For tests, see [`TestRuntime::crash`](crate::testing::TestRuntime::crash).
+    /// Crashes the runtime, for tests: see
+    /// [`TestRuntime::crash`](crate::testing::TestRuntime::crash).
     #[cfg(feature = "testing")]
     pub(crate) async fn crash(&self) {
         self.inner.actors.crash().await;
@@ -136,25 +143,30 @@ impl Runtime {
         Arc::downgrade(&self.inner.actors)
     }
 
-    /// For tests: none while there is something to do at this time; else what is due next, if anything is.
+    /// Returns `None` while there is something to do at this time; else the time at which something
+    /// is due next, if ever. For tests.
     #[cfg(feature = "testing")]
     pub(crate) async fn next_due(&self, now: Timestamp) -> Result<Option<Option<Timestamp>>, StoreError> {
         next_due(self.inner.actors.hub(), now).await
     }
 
-    /// Stops gently: new work is refused, running tasks may finish until `grace` is over, then they are cancelled and run
-    /// again at the next start. When this returns, everything is written and the store is closed.
+    /// Stops gently: new work is refused, and running tasks may finish until `grace` is over. Then
+    /// they are cancelled, and run again at the next start. When this returns, everything is
+    /// written and the store is closed.
     ///
-    /// Callers who wait for a result stay without one: [`ResultError::ShuttingDown`](crate::ResultError::ShuttingDown). A
-    /// message that was under way may have taken effect although its answer says that the runtime is shutting down; what was
-    /// acknowledged has. It may be called several times, also at once: the shortest grace counts.
+    /// Callers that wait for a result get
+    /// [`ResultError::ShuttingDown`](crate::ResultError::ShuttingDown). A message may have taken
+    /// effect even if its answer says that the runtime is shutting down; an acknowledged message
+    /// always has. Shutdown may be called several times, also at once: the shortest grace counts.
     ///
-    /// A thread cannot be stopped: a [`blocking`](crate::Task::blocking) task that looks at no token runs on, and what it gives
-    /// is nobody's. This does not wait for it. A tokio runtime that is dropped does: a service that must not wait ends its
-    /// own with `tokio::runtime::Runtime::shutdown_timeout`, or exits.
+    /// A thread cannot be stopped: a [`blocking`](crate::Task::blocking) task that ignores its
+    /// token runs on, and its result is dropped. Shutdown does not wait for it, but dropping a
+    /// tokio runtime does: a service that must not wait ends its own with
+    /// `tokio::runtime::Runtime::shutdown_timeout`, or exits.
     ///
-    /// Comes to its end also if the caller gives up, as long as the caller's tokio runtime lives: a task of this runtime may
-    /// call it, and is cancelled with the others once the grace is over.
+    /// Shutdown completes even if the caller drops this future, as long as the caller's tokio
+    /// runtime lives. A task of this runtime may call it too, and is cancelled with the others once
+    /// the grace is over.
     pub async fn shutdown(&self, grace: Duration) {
         let actors = Arc::clone(&self.inner.actors);
         let shutdown = async move { actors.shutdown(grace).await };
@@ -165,21 +177,21 @@ impl Runtime {
         }
     }
 
-    /// Returns a reference that does not keep this running: for a service that its own tasks use, which would otherwise hold
-    /// the runtime that holds the service.
+    /// Returns a reference that does not keep the runtime running: for a service used by its own
+    /// tasks, which would otherwise hold the runtime that holds the service.
     pub fn downgrade(&self) -> WeakRuntime {
         WeakRuntime { inner: Arc::downgrade(&self.inner) }
     }
 }
 
-/// A reference to a [`Runtime`] that does not keep it running; from [`Runtime::downgrade`].
+/// A reference to a [`Runtime`] that does not keep it running, from [`Runtime::downgrade`].
 #[derive(Clone)]
 pub struct WeakRuntime {
     inner: Weak<Inner>,
 }
 
 impl WeakRuntime {
-    /// Returns the runtime, if a clone of it is still there.
+    /// Returns the runtime, if a clone of it still exists.
     pub fn upgrade(&self) -> Option<Runtime> {
         Some(Runtime { inner: self.inner.upgrade()? })
     }

@@ -1,19 +1,19 @@
-//! What a runtime finds when it starts.
+//! Findings of a runtime's start.
 
 use crate::definition::Manifest;
 use crate::id::{DefinitionHash, InstanceId};
 use crate::status::StatusCode;
 use crate::store::{Store, StoreError};
 
-/// Instances listed for one definition that is not registered; there may be more.
+/// Instances listed per definition that is not registered; there may be more.
 const LISTED_MAX: usize = 1_000;
 
-/// What was found at the start.
+/// Findings of a runtime's start.
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub struct StartReport {
-    /// Unfinished instances whose definition is not registered in this process, nor taken over by one that is. They are left
-    /// alone.
+    /// Unfinished instances whose definition is not registered in this process, nor upgraded by one
+    /// that is. They stay unchanged.
     pub unregistered: Vec<Unregistered>,
 }
 
@@ -23,17 +23,18 @@ pub struct StartReport {
 pub struct Unregistered {
     /// The definition.
     pub definition: DefinitionHash,
-    /// The workflow's name, if its manifest is there.
+    /// The workflow's name, if its manifest is stored.
     pub workflow: Option<String>,
-    /// The workflow's version, if its manifest is there.
+    /// The workflow's version, if its manifest is stored.
     pub version: Option<String>,
     /// The instances, at most 1,000.
     pub instances: Vec<InstanceId>,
-    /// Whether there are more.
+    /// True if there are more.
     pub more: bool,
 }
 
-/// Seeks definition by definition, so registered ones cost nothing, however many instances they have.
+/// Finds unfinished instances of unknown definitions. Seeks from definition to definition, so known
+/// ones cost nothing, however many instances they have.
 pub(super) async fn find_unregistered(
     store: &dyn Store,
     is_known: impl Fn(&DefinitionHash) -> bool,
