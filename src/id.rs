@@ -9,36 +9,37 @@ use serde::{Deserialize, Serialize};
 use crate::limits::{INSTANCE_ID_BYTES_MAX, NAME_BYTES_MAX, SIGNAL_ID_BYTES_MAX, TRACEPARENT_BYTES_MAX};
 use crate::time::Timestamp;
 
-/// Why a name was refused.
+/// Error of a name that was refused.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum IdError {
     /// The text is empty.
-    #[error("{what} is empty: give it at least one character")]
+    #[error("{what} is empty: use at least one character")]
     Empty {
-        /// Which name it was to be.
+        /// The kind of name.
         what: &'static str,
     },
-    /// The text has white space only.
-    #[error("{what} is blank: give it a character that can be seen")]
+    /// The text has only white space.
+    #[error("{what} is blank: use at least one visible character")]
     Blank {
-        /// Which name it was to be.
+        /// The kind of name.
         what: &'static str,
     },
     /// The text is too long.
     #[error("{what} has {bytes} bytes: at most {bytes_max} are allowed")]
     TooLong {
-        /// Which name it was to be.
+        /// The kind of name.
         what: &'static str,
         /// Bytes found.
         bytes: usize,
         /// Bytes allowed.
         bytes_max: usize,
     },
-    /// The text has a character that cannot be seen, such as a control character, or for a node id or signal name a `/`.
+    /// The text has an invisible character, such as a control character, or a `/` in a node id or
+    /// signal name.
     #[error("{what} has the character {found:?} at byte {at}: it must be printable{}", if *found == '/' { " and without '/'" } else { "" })]
     BadCharacter {
-        /// Which name it was to be.
+        /// The kind of name.
         what: &'static str,
         /// The character.
         found: char,
@@ -61,8 +62,8 @@ fn check(what: &'static str, text: &str, bytes_max: usize, slash_allowed: bool) 
     }
 }
 
-/// As [`check`], and refuses what cannot be seen: two ids that look the same must be the same, and none may turn or break the
-/// line of a log it is in.
+/// Checks as [`check`] does, and refuses invisible characters: two ids that look alike must be
+/// equal, and none may turn or break the line of a log.
 fn check_visible(what: &'static str, text: &str, bytes_max: usize) -> Result<(), IdError> {
     check(what, text, bytes_max, true)?;
     if text.trim().is_empty() {
@@ -74,8 +75,9 @@ fn check_visible(what: &'static str, text: &str, bytes_max: usize) -> Result<(),
     }
 }
 
-/// Whether it is one of the categories Cf (format), Zl and Zp (separators of lines and paragraphs), or no character. The standard
-/// library does not tell; these are those of `DerivedGeneralCategory.txt` of Unicode 16.0.
+/// Returns true for characters of the categories Cf (format), Zl and Zp (line and paragraph
+/// separators), and for noncharacters. The standard library has no such test; the ranges are those
+/// of `DerivedGeneralCategory.txt` of Unicode 16.0.
 fn is_unseen(c: char) -> bool {
     matches!(
         u32::from(c),
@@ -86,8 +88,8 @@ fn is_unseen(c: char) -> bool {
     ) || u32::from(c) & 0xfffe == 0xfffe
 }
 
-/// Checks a node id or a signal name: 1 to 128 bytes of UTF-8 without control characters and `/`. Not more, since definitions
-/// that have run with a name must build for ever.
+/// Checks a node id or signal name: 1 to 128 bytes of UTF-8 without control characters and `/`. No
+/// stricter, because definitions that have run with a name must build forever.
 pub(crate) fn check_name(what: &'static str, text: &str) -> Result<(), IdError> {
     check(what, text, NAME_BYTES_MAX, false)
 }
@@ -97,7 +99,7 @@ pub(crate) fn check_signal_id(text: &str) -> Result<(), IdError> {
     check_visible("signal id", text, SIGNAL_ID_BYTES_MAX)
 }
 
-/// Checks a traceparent: 1 to 256 bytes of printable UTF-8. What is in it is for whoever reads it.
+/// Checks a traceparent: 1 to 256 bytes of printable UTF-8. The content is not interpreted.
 pub(crate) fn check_traceparent(text: &str) -> Result<(), IdError> {
     check_visible("traceparent", text, TRACEPARENT_BYTES_MAX)
 }
@@ -107,24 +109,26 @@ pub(crate) fn check_traceparent(text: &str) -> Result<(), IdError> {
 pub struct InstanceId(Arc<str>);
 
 impl InstanceId {
-    /// Checks and takes the text, for an instance to be started.
+    /// Checks the text, for an instance to be started.
     ///
     /// # Errors
-    /// [`IdError`] if the text is empty or blank, longer than 256 bytes, or has a character that cannot be seen: control and format
-    /// characters (Unicode's Cc and Cf, invisible ones and those that turn the direction among them), separators of lines and
-    /// paragraphs (Zl, Zp), and what is no character.
+    /// [`IdError`] if the text is empty or blank, longer than 256 bytes, or has an invisible
+    /// character: control and format characters (Unicode's Cc and Cf, including zero-width ones and
+    /// those that change the text direction), line and paragraph separators (Zl, Zp), and
+    /// noncharacters.
     pub fn new(text: &str) -> Result<Self, IdError> {
         check_visible("instance id", text, INSTANCE_ID_BYTES_MAX)?;
         Ok(Self(text.into()))
     }
 
-    /// The same for one that may be stored already, by a version that refused control characters only.
+    /// Checks the text of an id that may be stored already, by a version that refused control
+    /// characters only.
     pub(crate) fn stored(text: &str) -> Result<Self, IdError> {
         check("instance id", text, INSTANCE_ID_BYTES_MAX, true)?;
         Ok(Self(text.into()))
     }
 
-    /// The id as text.
+    /// Returns the id as text.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -142,21 +146,21 @@ impl AsRef<str> for InstanceId {
     }
 }
 
-/// One execution of an instance id; an id that is started again gets a new one.
+/// Id of one execution of an instance; a restarted instance id gets a new one.
 ///
-/// 48 bits of milliseconds and 80 random bits, so that ids made later sort later.
+/// Made of 48 bits of milliseconds and 80 random bits, so that later ids sort later.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct RunId(pub(crate) u128);
 
 impl RunId {
-    /// A new id, made of the time and the system's random source.
+    /// Generates an id from the time and the system's random source.
     pub fn generate(now: Timestamp) -> Self {
         let millis = u128::from(now.as_micros() / 1_000) & ((1 << 48) - 1);
         Self(millis << 80 | random_u128() >> 48)
     }
 
-    /// The same, with the mark of the runtime that starts the run as the last of the random bits.
+    /// Generates an id whose last two random bytes are the mark of the runtime that starts the run.
     pub(crate) fn generate_by(starter: Starter, now: Timestamp) -> Self {
         let mut bytes = Self::generate(now).to_bytes();
         let [.., a, b] = &mut bytes;
@@ -164,18 +168,19 @@ impl RunId {
         Self::from_bytes(bytes)
     }
 
-    /// The id as 16 bytes, big-endian.
+    /// Returns the id as 16 bytes, big-endian.
     pub const fn to_bytes(self) -> [u8; 16] {
         self.0.to_be_bytes()
     }
 
-    /// The id from its 16 bytes.
+    /// Creates the id from its 16 bytes.
     pub const fn from_bytes(bytes: [u8; 16]) -> Self {
         Self(u128::from_be_bytes(bytes))
     }
 }
 
-/// The mark by which a runtime knows the runs it has started: random, so one in 65,536 others has the same.
+/// The mark by which a runtime knows the runs it has started. Two random bytes: one in 65,536 other
+/// runtimes has the same.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Starter([u8; 2]);
 
@@ -203,67 +208,70 @@ impl fmt::Display for RunId {
     }
 }
 
-/// Tells one write of an instance from every other: each write carries one, which is stored with what it wrote. A batch that
-/// is repeated carries the same stamps, and is known by them.
+/// Identifies one write of an instance. Each write carries a stamp, which is stored with it. A
+/// batch that is repeated carries the same stamps, and is recognised by them.
 ///
-/// A number of eight bytes that no other write at the same transition has, whoever makes it: of a random beginning per
-/// process, counted up.
+/// A number of eight bytes, unique among all writes at the same transition by any process: each
+/// process counts up from a random start.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Stamp(u64);
 
 impl Stamp {
-    /// No stamp: that of records written before there were any. Proves nothing, and is never taken for a repeated one.
+    /// The absence of a stamp, in records written before stamps existed. Never counts as the stamp
+    /// of a repeated write.
     pub const NONE: Self = Self(0);
 
-    /// One that no other write has.
+    /// Generates a stamp that no other write has.
     pub fn generate() -> Self {
         static NEXT: LazyLock<AtomicU64> =
             LazyLock::new(|| AtomicU64::new(u64::try_from(random_u128() >> 64).unwrap_or_default()));
         Self(NEXT.fetch_add(1, Ordering::Relaxed).max(1))
     }
 
-    /// The stamp as 8 bytes, big-endian.
+    /// Returns the stamp as 8 bytes, big-endian.
     pub const fn to_bytes(self) -> [u8; 8] {
         self.0.to_be_bytes()
     }
 
-    /// The stamp from its 8 bytes.
+    /// Creates the stamp from its 8 bytes.
     pub const fn from_bytes(bytes: [u8; 8]) -> Self {
         Self(u64::from_be_bytes(bytes))
     }
 
-    /// Whether both are of the same write.
+    /// Returns true if both are stamps of the same write.
     pub fn is_of_same_write(self, other: Self) -> bool {
         self == other && self != Self::NONE
     }
 }
 
-/// A signal id for a caller who gave none; unique, so that the handle may repeat the message safely.
+/// Generates a unique id for a signal sent without one, so that the handle may repeat the message
+/// safely.
 pub(crate) fn generate_signal_id() -> Arc<str> {
     format!("{:032x}", random_u128()).into()
 }
 
 fn random_u128() -> u128 {
     let mut bytes = [0; 16];
-    // Without a random source ids could collide and overwrite each other's rows: there is no safe way on.
+    // Without a random source ids could collide and overwrite each other's rows: it is not safe to
+    // go on.
     if let Err(error) = getrandom::fill(&mut bytes) {
-        panic!("the operating system gives no random bytes: {error}");
+        panic!("the operating system returned no random bytes: {error}");
     }
     u128::from_be_bytes(bytes)
 }
 
-/// The place of a node in its definition: ids from the root, joined by `/`.
+/// Path of a node in its definition: ids from the root, joined by `/`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct NodePath(Arc<str>);
 
 impl NodePath {
-    /// A path to look something up by; whether there is such a node is another question.
+    /// Creates a path for a lookup. Does not check that such a node exists.
     pub fn new(text: &str) -> Self {
         Self(text.into())
     }
 
-    /// The path as text.
+    /// Returns the path as text.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -275,26 +283,26 @@ impl fmt::Display for NodePath {
     }
 }
 
-/// What a definition is recognised by: SHA-256 over its name, version and structure.
+/// Hash that identifies a definition: SHA-256 of its name, version and structure.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct DefinitionHash(pub(crate) [u8; 32]);
 
 impl DefinitionHash {
-    /// The hash as bytes.
+    /// Returns the hash as bytes.
     pub const fn as_bytes(&self) -> &[u8; 32] {
         &self.0
     }
 }
 
-/// A text that is not a definition hash.
+/// Error of a text that is not a definition hash.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("a definition hash is 64 hexadecimal digits")]
+#[error("invalid definition hash: expected 64 hexadecimal digits")]
 pub struct HashError;
 
 impl std::str::FromStr for DefinitionHash {
     type Err = HashError;
 
-    /// From 64 hexadecimal digits, as it is shown.
+    /// Parses 64 hexadecimal digits, the format of `Display`.
     fn from_str(text: &str) -> Result<Self, HashError> {
         let digits = text.chars().map(|digit| digit.to_digit(16)).collect::<Option<Vec<_>>>().ok_or(HashError)?;
         let bytes = digits.chunks_exact(2).map(|pair| pair.iter().fold(0, |byte, digit| byte << 4 | *digit));
@@ -321,7 +329,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn instance_ids_are_checked_for_length_and_print() {
+    fn instance_id_checks_length_and_control_characters() {
         assert!(InstanceId::new("order/42 ✓").is_ok());
         assert!(InstanceId::new(&"x".repeat(256)).is_ok());
         assert_eq!(InstanceId::new(""), Err(IdError::Empty { what: "instance id" }));
@@ -329,9 +337,10 @@ mod tests {
         assert!(matches!(InstanceId::new("a\nb"), Err(IdError::BadCharacter { at: 1, .. })));
     }
 
-    /// Method: what is invisible, breaks a line or turns its direction; as a stored id it is still read.
+    /// Method: try characters that are invisible, break a line or turn its direction; as stored ids
+    /// they are accepted.
     #[test]
-    fn unseen_characters_are_refused_in_new_ids_only() {
+    fn invisible_characters_are_refused_in_new_ids_only() {
         for text in [" ", "\u{3000}\u{a0}"] {
             assert_eq!(InstanceId::new(text), Err(IdError::Blank { what: "instance id" }), "{text:?}");
             assert!(InstanceId::stored(text).is_ok() && check_signal_id(text).is_err(), "{text:?}");
@@ -350,13 +359,13 @@ mod tests {
     }
 
     #[test]
-    fn node_ids_may_not_hold_the_path_separator() {
+    fn node_id_with_a_slash_is_refused() {
         assert!(check_name("node id", "reserve stock").is_ok());
         assert!(matches!(check_name("node id", "a/b"), Err(IdError::BadCharacter { found: '/', .. })));
     }
 
     #[test]
-    fn a_definition_hash_reads_back_from_how_it_is_shown() {
+    fn definition_hash_parses_its_display() {
         let hash = DefinitionHash(std::array::from_fn(|n| u8::try_from(n * 8).unwrap_or(255)));
         assert_eq!(hash.to_string().parse(), Ok(hash));
         for no_hash in ["", "00", &"0".repeat(63), &"0".repeat(66), &"g".repeat(64)] {
@@ -365,7 +374,7 @@ mod tests {
     }
 
     #[test]
-    fn run_ids_made_later_sort_later() {
+    fn later_run_ids_sort_later() {
         let early = RunId::generate(Timestamp::from_micros(1_000_000));
         let late = RunId::generate(Timestamp::from_micros(2_000_000));
         assert!(early < late);

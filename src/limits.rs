@@ -1,6 +1,7 @@
-//! Every bound in one place, each with its unit in its name.
+//! All limits in one place, each with its unit in its name.
 //!
-//! The constants are bounds of the format or of a definition; [`Limits`] holds those a service may tune.
+//! The constants are limits of the format or of a definition. [`Limits`] holds those that a service
+//! may tune.
 
 use std::time::Duration;
 
@@ -10,84 +11,93 @@ pub const INSTANCE_ID_BYTES_MAX: usize = 256;
 pub const NAME_BYTES_MAX: usize = 128;
 /// Longest signal id, in bytes of UTF-8.
 pub const SIGNAL_ID_BYTES_MAX: usize = 128;
-/// Longest traceparent of a start, in bytes: it is in the head, and so in every write.
+/// Longest traceparent of a start, in bytes. The traceparent is part of the head, and so of every write.
 pub const TRACEPARENT_BYTES_MAX: usize = 256;
-/// Deepest nesting of nodes in one workflow: branches, arms, loop bodies, children and maps within each other.
+/// Deepest nesting of nodes in one workflow: branches, arms, loop bodies, children and maps within
+/// each other.
 pub const NESTING_MAX: usize = 64;
 /// Most nodes in one workflow.
 pub const NODES_MAX: usize = 100_000;
 /// Longest task failure message that is kept, in bytes; a longer one is cut.
 pub const FAILURE_MESSAGE_BYTES_MAX: usize = 2_048;
-/// Longest reason or name of an actor given with cancel and pause, in bytes; a longer one is refused.
+/// Longest reason or name of a person or service in a cancel or pause, in bytes; a longer one is
+/// refused.
 pub const REASON_BYTES_MAX: usize = 1_024;
-/// A value up to this size, in bytes, rides in the snapshot; a larger one is written once, as a row of its own.
+/// Largest value stored in the snapshot, in bytes; a larger one is written once, as a row of its
+/// own.
 pub const INLINE_BYTES_MAX: usize = 128;
-/// Results of at most [`INLINE_BYTES_MAX`] ride in the snapshot too, up to this many bytes of them together: then they are
-/// written as rows. They are in every write, so more of them would cost more than the rows do.
+/// Bytes of results stored in the snapshot, each of at most [`INLINE_BYTES_MAX`]. Beyond that they
+/// are written as rows: the snapshot is part of every write, so more of them would cost more than
+/// rows do.
 pub const KEPT_RESULTS_BYTES_MAX: usize = 512;
-/// Most results of tasks with [`Checkpoint::Deferred`](crate::Checkpoint::Deferred) of an instance that are not durable.
+/// Most results of one instance, of tasks with
+/// [`Checkpoint::Deferred`](crate::Checkpoint::Deferred), that are not durable yet.
 pub const DEFERRED_RESULTS_MAX: usize = 64;
-/// Most bytes of these, but for the last one.
+/// Most bytes of deferred results of one instance, not counting the last one.
 pub const DEFERRED_BYTES_MAX: usize = 256 << 10;
-/// How long such a result waits for another commit.
+/// Longest time that a deferred result waits for another commit.
 pub const DEFERRED_FOR: Duration = Duration::from_millis(50);
-/// About how many bytes of a map's list stand in one row: what is read for one item.
+/// Approximate bytes of a map's list per row; one row is read for one item.
 pub const LIST_ROW_BYTES: usize = 16 << 10;
 /// Most items of a map's list in one row.
 pub const LIST_ROW_ITEMS_MAX: u32 = 1_024;
-/// Deepest nesting of lists, maps, structs and enums in a payload, in MessagePack and in JSON: a decoder follows it on the
-/// stack of a thread, and a payload may come from outside.
+/// Deepest nesting of lists, maps, structs and enums in a payload, in MessagePack and in JSON. A
+/// decoder recurses on the stack of a thread, and a payload may come from outside.
 pub const PAYLOAD_DEPTH_MAX: usize = 127;
 /// Signal ids remembered per run, so that a repeated one is ignored.
 pub const SIGNAL_IDS_REMEMBERED: u64 = 10_000;
-/// Most findings that a verification of a store lists; further ones are counted.
+/// Most findings listed by a verification of a store; further ones are only counted.
 pub const FINDINGS_MAX: usize = 10_000;
-/// Runs that a verification holds in memory, each with its instance's id; of more the heads are gone through again.
+/// Runs that a verification holds in memory, each with its instance's id. With more runs it reads
+/// the heads several times.
 pub const RUNS_VERIFIED_AT_ONCE: usize = 100_000;
-/// Rows of consumed signals, or of branches that have ended, that a read of an instance passes by: it begins behind them once
-/// there are more.
+/// Rows of consumed signals or ended branches that a read of an instance skips over. With more, the
+/// read begins after them.
 pub const ROWS_PASSED_BY_MAX: u64 = 64;
-/// Deaths of the process in a row at one position after which the instance is quarantined.
+/// Process crashes in a row at one position after which the instance is quarantined.
 pub const DEATHS_MAX: u32 = 5;
-/// Deaths in a row from which an attempt runs only while no other such attempt does, so that those who merely ran beside
-/// the one that kills the process are told from it.
+/// Process crashes in a row from which an attempt runs only while no other such attempt does. This
+/// tells the attempt that crashes the process from those that only ran beside it.
 pub const DEATHS_ALONE: u32 = 3;
 
-/// What a call does that reaches one of these [`Limits`]: see [`Bound`].
+/// Behavior of a call that reaches a limit of [`Limits`]: see [`Bound`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum WhenBusy {
-    /// It waits, in line with the others. Who gives up drops the call: nothing was done then, unless it had its place.
+    /// Waits in line with other callers. To give up, drop the call: it had no effect unless it had
+    /// its place already.
     ///
-    /// Waiting for a store that fails is another matter: what has its place waits until the store is back, whatever is chosen
-    /// here. [`Runtime::health`](crate::Runtime::health) says so; put a timeout around calls that must not wait.
+    /// Waiting for a store that fails is separate: a call that has its place waits until the store
+    /// is back, whatever is chosen here. [`Runtime::health`](crate::Runtime::health) tells; put a
+    /// timeout around calls that must not wait.
     #[default]
     Wait,
-    /// It is refused at once: nothing was done, and it may be repeated.
+    /// Refuses the call at once. The call had no effect and may be repeated.
     Refuse,
 }
 
-/// A bound that was reached by those who start instances and send messages. Nothing was done; try again later.
+/// A limit reached by a start or a message. The call had no effect: try again later.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
 #[non_exhaustive]
 pub enum Bound {
     /// [`Limits::instance_messages_max`].
-    #[error("the instance has as many messages queued as Limits::instance_messages_max allows")]
+    #[error("limit of messages queued for the instance reached (Limits::instance_messages_max)")]
     InstanceMessages,
     /// [`Limits::resident_max`].
-    #[error("as many instances are awake as Limits::resident_max allows, and this one is not")]
+    #[error("limit of active instances reached (Limits::resident_max)")]
     Residents,
     /// [`Limits::writes_queued_max`].
-    #[error("as many starts are under way as Limits::writes_queued_max allows")]
+    #[error("limit of starts in progress reached (Limits::writes_queued_max)")]
     WritesQueued,
     /// [`Limits::payload_bytes_under_way_max`].
-    #[error("as many payload bytes are under way as Limits::payload_bytes_under_way_max allows")]
+    #[error("limit of payload bytes in progress reached (Limits::payload_bytes_under_way_max)")]
     PayloadBytes,
 }
 
-/// Bounds a service may tune, given to [`RuntimeBuilder::limits`](crate::RuntimeBuilder::limits).
+/// Limits that a service may tune, passed to
+/// [`RuntimeBuilder::limits`](crate::RuntimeBuilder::limits).
 ///
-/// Each has a typed error or a stated wait where it is reached; nothing acknowledged is dropped to make room. Where nothing could
-/// go on with none, 0 counts as 1.
+/// Each limit that is reached causes a typed error or a documented wait; nothing acknowledged is
+/// dropped to make room. Where nothing could run with a limit of 0, it counts as 1.
 ///
 /// ```
 /// let mut limits = everstep::Limits::default();
@@ -100,42 +110,51 @@ pub struct Limits {
     pub payload_bytes_max: usize,
     /// Items of a list that a map runs over. Default 100,000.
     pub list_items_max: usize,
-    /// Bytes of such a list, and of the list of its results. Default 64 MiB. Each item and each result is also a payload. A map
-    /// that collects failures keeps them beyond it, without their messages.
+    /// Bytes of such a list, and of the list of its results. Default 64 MiB. Each item and each
+    /// result is also a payload. A map that collects failures keeps them beyond this limit, without
+    /// their messages.
     pub list_bytes_max: usize,
-    /// Signals one instance buffers. Default 10,000.
+    /// Signals buffered by one instance. Default 10,000.
     pub signals_buffered_max: u32,
-    /// Payload bytes one instance buffers in signals. Default 64 MiB.
+    /// Payload bytes of the signals buffered by one instance. Default 64 MiB.
     pub signal_buffer_bytes_max: u64,
-    /// Instances awake (with an actor in memory) at once; callers of further ones wait or are refused. Default 20,000. An instance
-    /// whose task waits for another instance is awake: see [`Limits::tasks_running_max`].
+    /// Instances active (with an actor in memory) at once; callers of further ones wait or are
+    /// refused. Default 20,000. An instance whose task waits for another instance is active: see
+    /// [`Limits::tasks_running_max`].
     pub resident_max: usize,
     /// Tasks that run at once. Default 1,024.
     ///
-    /// A task that waits for another instance, for its [`result`](crate::InstanceHandle::result) say, keeps its place meanwhile: if all
-    /// places are taken by such tasks, the instances they wait for get none, and nothing moves. Wait in the workflow instead
-    /// (a signal that the other instance's last task sends, or a [`child`](crate::Builder::child)), or keep such tasks fewer than this.
+    /// A task that waits for another instance, for example for its
+    /// [`result`](crate::InstanceHandle::result), keeps its slot meanwhile. If such tasks hold all
+    /// slots, the awaited instances get none, and nothing moves. Wait in the workflow instead (a
+    /// signal sent by the other instance's last task, or a [`child`](crate::Builder::child)), or
+    /// keep such tasks fewer than this.
     pub tasks_running_max: usize,
-    /// Of these, tasks that are [`blocking`](crate::Task::blocking): each takes a thread of tokio's pool for blocking work, and
-    /// keeps its place until that thread is free, even if the attempt has timed out. Keep it below the size of that pool (512
-    /// unless the service sets `max_blocking_threads`), which file systems and name lookups use too. Default 384.
+    /// Tasks running at once that are [`blocking`](crate::Task::blocking); they count as running
+    /// tasks too. Each takes a thread of tokio's pool for blocking work, and holds its place until
+    /// that thread is free, even if the attempt has timed out. Keep this below the size of that
+    /// pool (512 unless the service sets `max_blocking_threads`), which file systems and name
+    /// lookups use too. Default 384.
     pub blocking_tasks_running_max: usize,
-    /// Messages of callers queued at one instance; further callers wait or are refused. Default 64.
+    /// Messages queued for one instance; further callers wait or are refused. Default 64.
     pub instance_messages_max: usize,
-    /// Writes of callers (starts) queued at the store; further callers wait or are refused. As many starts more may wait for the
-    /// instances that they replace. Default 4,096.
+    /// Starts queued at the store; further callers wait or are refused. As many more starts may
+    /// wait for the instances that they replace. Default 4,096.
     pub writes_queued_max: usize,
-    /// Payload bytes of starts and signals that are queued or being committed; further callers wait or are refused. Payloads
-    /// of at most 128 bytes do not count; a payload larger than this goes alone. Default 256 MiB.
+    /// Payload bytes of starts and signals that are queued or being committed; further callers wait
+    /// or are refused. Payloads of at most 128 bytes do not count; a payload larger than this limit
+    /// goes alone. Default 256 MiB.
     pub payload_bytes_under_way_max: usize,
     /// Wake-ups held in memory; later ones stay in the store's due index. Default 10,000.
     pub timer_window_max: usize,
-    /// Seconds of waiting in the task queue that raise a task by one priority; at least 1. Default 300. Of the tasks of an instance
-    /// that have the same priority one waits in that queue, and the others behind it: instances take turns.
+    /// Seconds of waiting in the task queue that raise a task by one priority; at least 1. Default
+    /// 300. Of an instance's tasks with the same priority only the first waits in that queue, and
+    /// the others wait after it: instances take turns.
     pub priority_aging_seconds: u64,
-    /// Actor panics of one instance within [`Limits::panic_window_seconds`] after which it is quarantined. Default 5.
+    /// Actor panics of one instance within [`Limits::panic_window_seconds`] after which it is
+    /// quarantined. Default 5.
     pub panics_max: u32,
-    /// The window in which actor panics are counted, in seconds. Default 60.
+    /// Length of the window in which actor panics are counted, in seconds. Default 60.
     pub panic_window_seconds: u64,
 }
 
@@ -161,14 +180,15 @@ impl Default for Limits {
     }
 }
 
-/// The longest time among the limits, in seconds: a hundred years. What is longer means the same, and would overflow.
+/// Longest time among the limits, in seconds: a hundred years. A longer one means the same, and
+/// would overflow.
 const SECONDS_MAX: u64 = 100 * 365 * 24 * 60 * 60;
-/// The largest number of places of a queue. Larger ones mean the same: no bound.
+/// Largest number of places of a queue. A larger one means the same: no limit.
 const PLACES_MAX: usize = u32::MAX as usize >> 3;
 
 impl Limits {
-    /// Returns limits with which everything works: where nothing could go on with none, 0 counts as 1, and what stands for
-    /// "no limit" is as large as queues and clocks can count.
+    /// Returns limits with which everything works: 0 counts as 1 where nothing could run with 0,
+    /// and values that mean "no limit" are as large as queues and clocks can count.
     pub(crate) fn clamped(mut self) -> Self {
         let places = [
             &mut self.resident_max,
@@ -187,7 +207,7 @@ impl Limits {
     }
 }
 
-/// The bounds on what a task takes and gives.
+/// The limits on inputs and outputs of a task.
 #[derive(Clone, Copy, Debug)]
 pub struct PayloadLimits {
     /// [`Limits::payload_bytes_max`].

@@ -1,12 +1,12 @@
-//! Turning a panic into a value.
+//! Turns panics into values.
 
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::pin;
 use std::task::Poll;
 
-/// Runs a future to its end, or to what its panic said. After a panic it is never polled again, and whatever it borrowed
-/// must not be used again either.
+/// Runs a future to its end, or returns the message of its panic. After a panic the future is never
+/// polled again, and values it borrowed must not be used again either.
 pub(crate) async fn caught<F: Future>(future: F) -> Result<F::Output, String> {
     let mut future = pin!(future);
     std::future::poll_fn(move |context| match catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(context))) {
@@ -16,14 +16,14 @@ pub(crate) async fn caught<F: Future>(future: F) -> Result<F::Output, String> {
     .await
 }
 
-/// Gives what a panic said, and drops it.
+/// Returns the message of a panic, and drops its payload.
 pub(crate) fn said(panic: Box<dyn Any + Send>) -> String {
     let said = text(&*panic);
     drop_quietly(panic);
     said
 }
 
-/// What was thrown may itself panic when it is dropped; what that throws is not looked at.
+/// Drops the payload of a panic. Dropping it may panic again; the payload of that panic is leaked.
 fn drop_quietly(panic: Box<dyn Any + Send>) {
     if let Err(again) = catch_unwind(AssertUnwindSafe(|| drop(panic))) {
         std::mem::forget(again);

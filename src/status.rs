@@ -1,4 +1,4 @@
-//! Where an instance stands, in names its author gave.
+//! Status of an instance, in the names that its author chose.
 
 use std::fmt;
 use std::sync::Arc;
@@ -7,7 +7,7 @@ use crate::definition::TaskFailure;
 use crate::id::NodePath;
 use crate::time::Timestamp;
 
-/// Where an instance stands, as of its last commit.
+/// Status of an instance, as of its last commit.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Status {
@@ -15,7 +15,7 @@ pub enum Status {
     InProgress,
     /// Parked in a delay.
     Waiting {
-        /// When it goes on.
+        /// The time at which the delay ends.
         wake_at: Timestamp,
         /// The delay's node.
         delay: NodePath,
@@ -26,44 +26,44 @@ pub enum Status {
         node: NodePath,
         /// The signal's name.
         signal: String,
-        /// When it stops waiting, if ever.
+        /// The time at which it stops waiting, if ever.
         wake_at: Option<Timestamp>,
     },
     /// Paused: running tasks finish, none start.
     Paused {
-        /// Why.
+        /// The reason given.
         reason: Arc<str>,
-        /// Who paused it.
+        /// The person or service that paused it.
         by: Arc<str>,
     },
     /// Ended with an output.
     Completed,
     /// Ended by a failure; every finished result is kept.
     Failed {
-        /// What failed.
+        /// The failure.
         failure: Failure,
     },
     /// Ended by a request.
     Cancelled {
-        /// Why.
+        /// The reason given.
         reason: Arc<str>,
-        /// Who cancelled it.
+        /// The person or service that cancelled it.
         by: Arc<str>,
     },
-    /// Set aside because going on would do harm; its bytes are left as they are.
+    /// Quarantined: going on would do harm. The stored bytes stay unchanged.
     Quarantined {
-        /// Why.
+        /// The reason.
         reason: Arc<str>,
     },
 }
 
 impl Status {
-    /// Whether the run has ended.
+    /// Returns true if the run has ended.
     pub fn is_terminal(&self) -> bool {
         self.code().is_terminal()
     }
 
-    /// The status without its details, as stores index it.
+    /// Returns the status without its details, as stores index it.
     pub fn code(&self) -> StatusCode {
         match self {
             Self::InProgress => StatusCode::InProgress,
@@ -117,7 +117,7 @@ pub enum StatusCode {
 }
 
 impl StatusCode {
-    /// Every code, in the order of its number.
+    /// All codes, in the order of their numbers.
     pub const ALL: [Self; 8] = [
         Self::InProgress,
         Self::Waiting,
@@ -129,22 +129,23 @@ impl StatusCode {
         Self::Quarantined,
     ];
 
-    /// Whether it is one of a run that has ended.
+    /// Returns true for a status of a run that has ended.
     pub fn is_terminal(self) -> bool {
         matches!(self, Self::Completed | Self::Failed | Self::Cancelled)
     }
 
-    /// From its number.
+    /// Returns the code with this number, if there is one.
     pub fn from_u8(number: u8) -> Option<Self> {
         Self::ALL.get(usize::from(number)).copied()
     }
 }
 
-/// Why an instance failed.
+/// Failure of an instance.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Failure {
-    /// A task failed in its last attempt, a route had no arm for its key, or a loop reached its limit.
+    /// A task failed in its last attempt, a route had no arm for its key, or a loop reached its
+    /// limit.
     #[error(transparent)]
     Task(TaskFailure),
     /// The workflow's deadline passed.

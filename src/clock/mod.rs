@@ -1,4 +1,4 @@
-//! Where time comes from: the machine's own clock, or one that a test moves.
+//! Sources of time: the machine's clock, or one that a test moves.
 
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -13,34 +13,35 @@ mod real_time;
 /// A boxed future, as object-safe traits here return them.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
-/// The source of time for a runtime.
+/// A source of time for a runtime.
 ///
-/// Two kinds of time are asked of it: wall-clock time for what is durable (delays, deadlines, backoff), and elapsed
-/// time for what lives with the process (a running attempt's timeout).
+/// The runtime needs two kinds of time: wall-clock time for durable waits (delays, deadlines,
+/// backoff), and elapsed time for waits that end with the process (a running attempt's timeout).
 pub trait Clock: Send + Sync + 'static {
-    /// The wall-clock time.
+    /// Returns the wall-clock time.
     fn now(&self) -> Timestamp;
 
-    /// Resolves when this much time has elapsed, whatever the wall clock was set to meanwhile.
+    /// Returns a future that resolves once this much time has elapsed, even if the wall clock is
+    /// set in between.
     fn sleep(&self, duration: Duration) -> BoxFuture<'static, ()>;
 }
 
-/// How far the clock may move between a look at it and the start of a sleep that was measured by that look.
+/// Time that may pass between reading the clock and beginning a sleep computed from that reading.
 const LOOK_TOLERANCE: Duration = Duration::from_millis(1);
 
-/// Sleeps until the wall clock shows `at`, or as long as `at_most`: it may be set meanwhile.
+/// Sleeps until the wall clock shows `at`, or for `at_most`: the clock may be set during the sleep.
 pub(crate) async fn sleep_until(clock: &dyn Clock, at: Timestamp, at_most: Duration) {
     loop {
         let now = clock.now();
         let sleep = clock.sleep(at.since(now).min(at_most));
-        // A clock that was moved in between would make this sleep too long.
+        // If the clock was moved in between, this sleep would be too long.
         if clock.now().since(now) <= LOOK_TOLERANCE {
             return sleep.await;
         }
     }
 }
 
-/// The machine's own clock. Its sleeps take real time also where a test has paused tokio's.
+/// The machine's clock. Sleeps take real time even if a test has paused tokio's time.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct SystemClock;
 
@@ -55,7 +56,7 @@ impl Clock for SystemClock {
         let sleep = tokio::time::sleep(duration);
         Box::pin(async move {
             sleep.await;
-            // Early only in a test that has paused tokio's time, which then passes in no time.
+            // Woken early only in a test that has paused tokio's time, where sleeps take no time.
             let left = until.map(|until| until.saturating_duration_since(Instant::now())).unwrap_or_default();
             if left > LOOK_TOLERANCE {
                 real_time::sleep(left).await;
@@ -64,11 +65,12 @@ impl Clock for SystemClock {
     }
 }
 
-/// A clock that stands still until it is moved: for tests of workflows with delays and timeouts. Clones share the same
-/// time.
+/// A clock that stands still until it is moved, for tests of workflows with delays and timeouts.
+/// Clones share the same time.
 ///
-/// A delay is measured from the moment it is reached, so wait until the instance is parked before you move the clock, and
-/// move it once per delay. Tokio's paused time moves neither this clock nor [`SystemClock`].
+/// A delay is measured from the moment it is reached. So wait until the instance is parked before
+/// you move the clock, and move it once per delay. Tokio's paused time moves neither this clock nor
+/// [`SystemClock`].
 ///
 /// ```
 /// # use std::convert::Infallible;
@@ -78,9 +80,11 @@ impl Clock for SystemClock {
 /// # #[tokio::main(flavor = "multi_thread", worker_threads = 2)]
 /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// const DAY: Duration = Duration::from_hours(24);
-/// let workflow = Workflow::builder_for::<u32>("reminder").delay("a day", DAY).then("remind", remind).build()?;
+/// let builder = Workflow::builder_for::<u32>("reminder");
+/// let workflow = builder.delay("a day", DAY).then("remind", remind).build()?;
 /// let clock = ManualClock::new(Timestamp::EPOCH);
-/// let runtime = Runtime::builder(MemoryStore::new()).register(&workflow).clock(clock.clone()).start().await?;
+/// let builder = Runtime::builder(MemoryStore::new()).register(&workflow).clock(clock.clone());
+/// let runtime = builder.start().await?;
 ///
 /// let handle = runtime.start(&workflow, "user-7", 7).await?;
 /// let mut watch = handle.watch().await?;
@@ -97,21 +101,21 @@ pub struct ManualClock {
 
 #[derive(Debug)]
 struct ManualInner {
-    /// Wall-clock offset; changed alone by [`ManualClock::set_wall`].
+    /// Offset of the wall clock; changed only by [`ManualClock::set_wall`].
     wall_base_micros: Mutex<u64>,
-    /// Microseconds elapsed since the clock was made: what sleepers watch.
+    /// Microseconds elapsed since the clock was made; sleepers watch this.
     elapsed_micros: watch::Sender<u64>,
 }
 
 impl ManualClock {
-    /// A clock that stands at `start`.
+    /// Creates a clock that shows `start`.
     pub fn new(start: Timestamp) -> Self {
         let (elapsed_micros, _) = watch::channel(0);
         let wall_base_micros = Mutex::new(start.as_micros());
         Self { inner: Arc::new(ManualInner { wall_base_micros, elapsed_micros }) }
     }
 
-    /// Moves both kinds of time forward and wakes who sleeps no longer than that.
+    /// Moves both kinds of time forward, and wakes the sleepers whose time has come.
     pub fn advance(&self, by: Duration) {
         let micros = u64::try_from(by.as_micros()).unwrap_or(u64::MAX);
         self.inner.elapsed_micros.send_modify(|elapsed| *elapsed = elapsed.saturating_add(micros));

@@ -1,6 +1,7 @@
-//! Sleeps that paused time does not shorten: on the timer of a tokio runtime of their own, whose time nobody can pause.
+//! Sleeps that paused time does not shorten: on the timer of a tokio runtime of their own, whose
+//! time cannot be paused.
 //!
-//! Made on first use, which is in tests with paused time only.
+//! The runtime is built on first use, which happens only in tests with paused time.
 
 use std::future::pending;
 use std::sync::OnceLock;
@@ -11,8 +12,8 @@ use tokio::runtime::{Builder, Handle};
 
 static RUNTIME: OnceLock<Option<Handle>> = OnceLock::new();
 
-/// Resolves when this much real time has elapsed. If the system has no thread to spare, a thread of the caller's blocking pool
-/// sleeps instead.
+/// Sleeps for this much real time. If the system has no thread to spare, a thread of the caller's
+/// blocking pool sleeps instead.
 pub(super) async fn sleep(duration: Duration) {
     match RUNTIME.get_or_init(start) {
         Some(runtime) => {
@@ -27,7 +28,8 @@ pub(super) async fn sleep(duration: Duration) {
     }
 }
 
-/// The tokio runtime is built on its own thread: one that is dropped within another one panics, and there may be no thread for it.
+/// Builds the tokio runtime, on its own thread: dropping one within another panics, and there may
+/// be no thread for it.
 fn start() -> Option<Handle> {
     let (ready, started) = sync_channel(1);
     let drive = move || {
