@@ -1,9 +1,9 @@
 //! Durable workflows for Rust services, as supervised actors.
 //!
-//! A service writes ordinary async functions, composes them into a workflow, and starts instances by id. Each instance
-//! survives crashes, restarts and days of waiting: finished tasks never run again, delays and signals wait at no cost,
-//! and a restarted process picks every instance up by itself. There is no server to run: the default store is an
-//! embedded directory.
+//! A service writes ordinary async functions, composes them into a workflow, and starts instances
+//! by id. Each instance survives crashes, restarts and days of waiting: finished tasks never run
+//! again, delays and signals wait at no cost, and a restarted process resumes every instance by
+//! itself. There is no server to run: the default store is an embedded directory.
 //!
 //! ```
 //! use std::convert::Infallible;
@@ -22,12 +22,16 @@
 //! # let dir = tempfile::tempdir()?;
 //! # let directory = dir.path().join("data");
 //! let checkout = Workflow::builder("checkout")
-//!     .then("reserve", task(reserve).retry(RetryPolicy::exponential(5)).timeout(Duration::from_secs(30)))
+//!     .then(
+//!         "reserve",
+//!         task(reserve).retry(RetryPolicy::exponential(5)).timeout(Duration::from_secs(30)),
+//!     )
 //!     .wait_for_signal_keeping::<String>("approval", "approved")
 //!     .then("ship", ship)
 //!     .build()?;
 //!
-//! let runtime = Runtime::builder(FileStore::open(directory).await?).register(&checkout).start().await?;
+//! let store = FileStore::open(directory).await?;
+//! let runtime = Runtime::builder(store).register(&checkout).start().await?;
 //!
 //! let order = runtime.start(&checkout, "order-42", 42).await?;
 //! order.signal("approved", &"ana".to_owned()).await?;
@@ -37,29 +41,34 @@
 //! # }
 //! ```
 //!
-//! # What it is not
+//! # Not included
 //!
-//! * No replay: a snapshot is written after each task, and a restarted instance goes on from it. Tasks may do anything;
-//!   there are no determinism rules. A task that was running when the process died runs again, so outside effects want
+//! * No replay: a snapshot is written after each task, and a restarted instance goes on from it.
+//!   Tasks may do anything; there are no determinism rules. A task that was running when the
+//!   process crashed runs again, so effects outside the process need
 //!   [`TaskContext::idempotency_key`].
-//! * No server and no network protocol: it is a library, and the workflows are the service's own code.
-//! * Not a queue between machines: one process at a time owns a [`FileStore`].
+//! * No server and no network protocol: Everstep is a library, and the workflows are the service's
+//!   own code.
+//! * No queue between machines: one process at a time owns a [`FileStore`].
 //!
 //! # Changing a workflow
 //!
-//! An instance keeps to the definition it was started with, recognised by a hash of the workflow's name, version and
-//! structure. Lengths of timeouts and delays, retry policies, limits of loops and maps, priorities, tags and texts are not
-//! part of it and can be changed freely. Adding, removing, renaming or reordering nodes, another signal name, another branch
-//! or route key, and another workflow or task version make another definition. Then there are two ways:
+//! An instance keeps the definition it was started with, identified by a hash of the workflow's
+//! name, version and structure. Lengths of timeouts and delays, retry policies, limits of loops and
+//! maps, priorities, tags and texts are not part of the hash and can be changed freely. Adding,
+//! removing, renaming or reordering nodes, or changing a signal name, a branch or route key, or the
+//! version of the workflow or a task makes another definition. Then there are two ways:
 //!
-//! * Register the old one beside the new one until no instance needs it any more: each instance runs on its own.
-//! * Let the new one take the old one over ([`TakeOver`]): instances go on with it when they are next activated, where
-//!   everything they have under way has a place in it.
+//! * Register the old workflow beside the new one until no instance needs it any more: each
+//!   instance runs on its own.
+//! * Let the new workflow upgrade instances of the old one ([`TakeOver`]): they go on with it when
+//!   next activated, if it has a place for everything they have in progress.
 //!
-//! What is neither is left alone: [`Runtime::report`] lists instances whose definition is not known here, and
-//! [`Runtime::unplaced`] those that a take-over has no place for.
+//! All other instances stay unchanged: [`Runtime::report`] lists those whose definition is not
+//! known to this runtime, and [`Runtime::unplaced`] those that cannot be upgraded.
 //!
-//! Payload types are not part of it either: add fields with `#[serde(default)]`, or give the workflow another version.
+//! Payload types are not part of the hash either: add fields with `#[serde(default)]`, or change
+//! the version of the workflow.
 //!
 //! # Table of contents
 //!
@@ -71,14 +80,14 @@
 //! | draw it | [`Workflow::to_mermaid`], [`Manifest`] |
 //! | give tasks what they need | [`Dep`], [`TaskContext`], [`Permanent`], [`RetryAfter`] |
 //! | run it | [`Runtime`], [`RuntimeBuilder`], [`StartOptions`], [`RunOnce`] |
-//! | talk to an instance | [`InstanceHandle`], [`Status`], [`StatusWatch`] |
-//! | look after what failed | [`InstanceHandle::retry`], [`InstanceHandle::release`] |
+//! | send messages to an instance and read it | [`InstanceHandle`], [`Status`], [`StatusWatch`] |
+//! | resume failed and quarantined instances | [`InstanceHandle::retry`], [`InstanceHandle::release`] |
 //! | find tasks that block their thread | [`Runtime::stalled`] |
 //! | list, count and delete instances | [`Runtime::list`], [`Runtime::count`], [`InstanceFilter`], [`InstanceHandle::delete`] |
-//! | let ended instances go by themselves | [`Retention`] |
+//! | delete ended instances by themselves | [`Retention`] |
 //! | choose a store | [`FileStore`], [`MemoryStore`], [`Durability`], [`store`] |
 //! | choose a codec | [`Codec`], [`CustomCodec`] |
-//! | tune the bounds | [`Limits`], [`WhenBusy`] |
+//! | tune the limits | [`Limits`], [`WhenBusy`] |
 //! | drive instances with a scheduler of your own | [`lifecycle`], [`machine`] |
 //! | test with time that you move | [`ManualClock`] |
 //! | test with crashes, stubs and a store that fails | the module `testing`, behind the feature of that name |
@@ -104,7 +113,7 @@ pub mod testing;
 mod time;
 
 pub use tokio_util::sync::CancellationToken;
-// In signatures of traits that users implement.
+// Part of signatures of traits that users implement.
 pub use {bytes, erased_serde};
 
 pub use cause::Cause;

@@ -1,4 +1,5 @@
-//! Running a workflow in memory, through the same machine: no store, no actors, nothing survives.
+//! Runs a workflow in memory, through the same machine: no store, no actors, and nothing survives a
+//! crash.
 
 mod attempts;
 
@@ -22,20 +23,20 @@ use crate::time::Timestamp;
 
 use attempts::{Attempt, Attempts};
 
-/// Why a run in memory gave no output.
+/// Error of a run in memory.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum RunOnceError {
-    /// It failed.
+    /// The workflow failed.
     #[error(transparent)]
     Failed(Failure),
-    /// It waits for a signal without a timeout, and nobody can send one.
-    #[error("the workflow waits for a signal at `{node}`, and a run in memory takes none: use a Runtime")]
+    /// The workflow waits for a signal without a timeout, and a run in memory receives none.
+    #[error("the workflow waits for a signal at `{node}`, but a run in memory receives none: use a Runtime")]
     NeedsSignal {
         /// The node that waits.
         node: NodePath,
     },
-    /// Tasks ask for services that were not provided.
+    /// Tasks need services that were not provided.
     #[error("provide these with RunOnce::provide: {}", crate::definition::list(.0))]
     MissingDeps(Vec<MissingDep>),
     /// The input does not encode, or the output does not decode.
@@ -53,8 +54,9 @@ pub struct RunOnce<'a, I, O> {
 }
 
 impl<I: Serialize, O: 'static> Workflow<I, O> {
-    /// Runs the workflow in memory: for tests, scripts, and where durability is not wanted. Delays and backoffs are
-    /// waited for; tasks run in the calling task, so dropping the future stops everything.
+    /// Runs the workflow in memory: for tests, scripts, and work that need not be durable. Waits
+    /// for delays and backoffs; tasks run in the calling task, so dropping the future stops
+    /// everything.
     ///
     /// ```
     /// use everstep::Workflow;
@@ -65,7 +67,8 @@ impl<I: Serialize, O: 'static> Workflow<I, O> {
     ///
     /// # #[tokio::main(flavor = "current_thread")]
     /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
-    /// let workflow = Workflow::builder("four times").then("first", double).then("second", double).build()?;
+    /// let builder = Workflow::builder("four times");
+    /// let workflow = builder.then("first", double).then("second", double).build()?;
     /// assert_eq!(workflow.run_once(3).await?, 12);
     /// # Ok(())
     /// # }
@@ -79,7 +82,7 @@ impl<I: Serialize, O: 'static> Workflow<I, O> {
 }
 
 impl<'a, I: Serialize, O: 'static> RunOnce<'a, I, O> {
-    /// With no services and the machine's clock.
+    /// Creates a run with no services and the machine's clock.
     pub fn new(workflow: &'a Workflow<I, O>) -> Self {
         Self {
             workflow,
@@ -95,19 +98,19 @@ impl<'a, I: Serialize, O: 'static> RunOnce<'a, I, O> {
         self.provide_arc(Arc::new(service))
     }
 
-    /// Provides a service that is shared already, or a trait object.
+    /// Provides a service that is already shared, or a trait object.
     pub fn provide_arc<T: ?Sized + Send + Sync + 'static>(mut self, service: Arc<T>) -> Self {
         self.deps.provide(service);
         self
     }
 
-    /// Sets the codec of the payloads; MessagePack, if nothing is said.
+    /// Sets the codec of the payloads. The default is MessagePack.
     pub fn codec(mut self, codec: Codec) -> Self {
         self.codec = codec;
         self
     }
 
-    /// Sets the bounds on payloads and lists; those on queues mean nothing to one run.
+    /// Sets the limits on payloads and lists. Limits on queues do not apply to a single run.
     pub fn limits(mut self, limits: Limits) -> Self {
         self.limits = limits.clamped();
         self
@@ -119,7 +122,7 @@ impl<'a, I: Serialize, O: 'static> RunOnce<'a, I, O> {
         self
     }
 
-    /// Runs it.
+    /// Runs the workflow.
     ///
     /// # Errors
     /// [`RunOnceError`].
@@ -150,7 +153,7 @@ impl<'a, I: Serialize, O: 'static> RunOnce<'a, I, O> {
             (Some(End::Completed { output }), _) => Ok(self.workflow.decode_output(output, &self.codec)?),
             (_, Status::Failed { failure }) => Err(RunOnceError::Failed(failure)),
             (_, Status::AwaitingSignal { node, .. }) => Err(RunOnceError::NeedsSignal { node }),
-            (_, status) => unreachable!("nobody cancels or pauses a run in memory: {status}"),
+            (_, status) => unreachable!("a run in memory is never cancelled or paused: {status}"),
         }
     }
 }
@@ -166,7 +169,7 @@ impl Driver {
         Setting { program: self.caller.definition.program(), limits: &self.limits, now: self.clock.now() }
     }
 
-    /// Runs until the end, or until nothing but a signal could move it.
+    /// Runs to the end, or until only a signal could make the run go on.
     async fn drive(&self, new: NewRun) -> Result<Snapshot, RunOnceError> {
         let mut setting = self.setting();
         let (mut snapshot, transition) = start(&setting, new);
@@ -177,7 +180,8 @@ impl Driver {
                 match effect {
                     Effect::Run(run) => self.begin(&snapshot, run, setting.now, &mut attempts),
                     Effect::Stop { ticket } => attempts.stop(ticket),
-                    // A wake-up is asked of the snapshot below; the others do not occur, or need nothing here.
+                    // Wake-ups are read from the snapshot below; the other effects do not occur, or
+                    // need nothing here.
                     _ => {}
                 }
             }
@@ -220,7 +224,7 @@ impl Driver {
         attempts.begin(Attempt { ticket, token, call });
     }
 
-    /// The next thing to happen; none if only a signal could make something happen.
+    /// Waits for the next event. Returns `None` if only a signal could cause one.
     async fn next(&self, wake: Option<Timestamp>, attempts: &mut Attempts<'_>) -> Option<Event> {
         let finished = |(ticket, outcome)| Event::AttemptFinished { ticket, outcome };
         let Some(at) = wake else { return attempts.next().await.map(finished) };

@@ -1,4 +1,4 @@
-//! The attempts of a run in memory, polled by whoever drives it.
+//! The attempts of a run in memory, polled by the run itself.
 
 use std::collections::HashMap;
 
@@ -10,7 +10,7 @@ use crate::clock::BoxFuture;
 use crate::executor::until_cancelled;
 use crate::machine::{Outcome, Ticket};
 
-/// One attempt. It ends without an outcome if it is stopped.
+/// One attempt. Ends without an outcome if it is stopped.
 pub(super) struct Attempt<'a> {
     pub(super) ticket: Ticket,
     pub(super) token: CancellationToken,
@@ -18,18 +18,18 @@ pub(super) struct Attempt<'a> {
 }
 
 impl Attempt<'_> {
-    /// Its outcome. Nothing is lost if this is dropped before.
+    /// Waits for the outcome. Dropping this future loses nothing.
     async fn ended(&mut self) -> Option<Outcome> {
         until_cancelled(&mut self.call, &self.token).await.flatten()
     }
 }
 
-/// Those under way.
+/// The attempts in progress.
 #[derive(Default)]
 pub(super) struct Attempts<'a> {
-    /// The only one, as it is in a chain: it is polled as it is, and needs no table.
+    /// The only attempt in progress, as in a chain: polled directly, without a table.
     alone: Option<Attempt<'a>>,
-    /// Several.
+    /// All attempts in progress, if there are several.
     running: FuturesUnordered<BoxFuture<'a, (Ticket, Option<Outcome>)>>,
     tokens: HashMap<Ticket, CancellationToken>,
 }
@@ -54,7 +54,8 @@ impl<'a> Attempts<'a> {
         }
     }
 
-    /// The next outcome; none if nothing is under way. Nothing is lost if this is dropped before.
+    /// Waits for the next outcome; `None` if no attempt is in progress. Dropping this future loses
+    /// nothing.
     pub(super) async fn next(&mut self) -> Option<(Ticket, Outcome)> {
         loop {
             let (ticket, outcome) = if let Some(alone) = &mut self.alone {

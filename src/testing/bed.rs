@@ -1,4 +1,4 @@
-//! A runtime in a test: on a store in memory that outlives it, with time that the test moves.
+//! A runtime in a test, on a store in memory that outlives it, with time that the test moves.
 
 use std::ops::Deref;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
@@ -15,11 +15,11 @@ use crate::time::Timestamp;
 
 /// The first of January 2030.
 const START: Timestamp = Timestamp::from_micros(1_893_456_000_000_000);
-/// How often somebody looks whether there is still something to do.
+/// Interval at which a waiting test checks whether there is still something to do.
 const LOOK_EVERY: Duration = Duration::from_millis(1);
 
-/// What outlives a process: a store in memory, and a clock that stands still until the test moves it. Runtimes are started
-/// on it one after the other.
+/// The parts that outlive a process: a store in memory, and a clock that stands still until the
+/// test moves it. Runtimes are started on it one after the other.
 ///
 /// ```
 /// # use std::convert::Infallible;
@@ -30,7 +30,8 @@ const LOOK_EVERY: Duration = Duration::from_millis(1);
 /// # #[tokio::main(flavor = "multi_thread", worker_threads = 2)]
 /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// const MONTH: Duration = Duration::from_hours(30 * 24);
-/// let reminder = Workflow::builder_for::<u32>("reminder").delay("a month", MONTH).then("remind", remind).build()?;
+/// let builder = Workflow::builder_for::<u32>("reminder");
+/// let reminder = builder.delay("a month", MONTH).then("remind", remind).build()?;
 ///
 /// let bed = TestBed::new();
 /// let runtime = bed.start(|builder| builder.register(&reminder)).await?;
@@ -58,26 +59,26 @@ impl Default for TestBed {
 }
 
 impl TestBed {
-    /// An empty store; the clock shows the first of January 2030.
+    /// Creates a bed with an empty store, whose clock shows the first of January 2030.
     pub fn new() -> Self {
         Self { store: MemoryStore::new(), clock: ManualClock::new(START), latest: Arc::default() }
     }
 
-    /// The clock.
+    /// Returns the clock.
     pub fn clock(&self) -> &ManualClock {
         &self.clock
     }
 
-    /// What is durable.
+    /// Returns the store: everything that is durable.
     pub fn store(&self) -> &MemoryStore {
         &self.store
     }
 
-    /// Starts a runtime: `setup` registers workflows and provides services. The one before must have been shut down, crashed,
-    /// or dropped with all its handles.
+    /// Starts a runtime; `setup` registers workflows and provides services. The previous runtime
+    /// must have been shut down, crashed, or dropped with all its handles.
     ///
     /// # Errors
-    /// As [`RuntimeBuilder::start`]; [`StoreError::Locked`] if the one before still runs.
+    /// As [`RuntimeBuilder::start`]; [`StoreError::Locked`] if the previous runtime still runs.
     pub async fn start(
         &self,
         setup: impl FnOnce(RuntimeBuilder) -> RuntimeBuilder,
@@ -106,18 +107,18 @@ impl TestBed {
     }
 }
 
-/// Why an instance did not come to its end.
+/// Error of an instance that did not end with an output.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum FinishError {
-    /// It ended without an output, or is not there.
+    /// The instance ended without an output, or does not exist.
     #[error(transparent)]
     Result(#[from] ResultError),
-    /// Nothing runs and nothing will ever be due: it waits for a signal, or is paused.
-    #[error("the instance goes no further by itself: it is {0}")]
+    /// Nothing runs and nothing will ever be due: the instance waits for a signal, or is paused.
+    #[error("the instance is stuck, {0}: send its signal, or unpause it")]
     Stuck(Status),
-    /// It is still at work.
-    #[error("the instance is still {0} after 30 seconds: does a task wait for the test, or the store fail?")]
+    /// The instance is still running.
+    #[error("the instance is still {0} after 30 seconds: check for a held task or a failing store")]
     StillAtWork(Status),
     /// The store could not be read.
     #[error(transparent)]
@@ -141,21 +142,22 @@ impl Deref for TestRuntime {
 }
 
 impl TestRuntime {
-    /// Its store, which can be told to fail or to crash.
+    /// Returns the runtime's store, which can be told to fail or to crash.
     pub fn store(&self) -> &FaultyStore {
         &self.store
     }
 
-    /// The clock of its bed.
+    /// Returns the clock of the bed.
     pub fn clock(&self) -> &ManualClock {
         &self.clock
     }
 
-    /// Waits until nothing happens any more unless the clock is moved or something is sent: no task runs or is about to, and
-    /// nothing is due. So it waits for tasks that wait for the test, and for ever if they do.
+    /// Waits until nothing happens any more unless the clock is moved or a message is sent: no task
+    /// runs or is about to, and nothing is due. This includes tasks that wait for the test, so it
+    /// waits forever if they do.
     ///
     /// # Errors
-    /// [`StoreError`] if that cannot be read.
+    /// [`StoreError`] if the store cannot be read.
     pub async fn idle(&self) -> Result<(), StoreError> {
         while self.next_due().await?.is_none() {
             tokio::time::sleep(LOOK_EVERY).await;
@@ -163,12 +165,13 @@ impl TestRuntime {
         Ok(())
     }
 
-    /// Waits until it is [`idle`](Self::idle), and moves the clock to what is due next: the end of a delay, a timeout of a
-    /// wait, a retry, a deadline. Gives that time, or none if nothing will ever be due.
+    /// Waits until the runtime is [`idle`](Self::idle), and moves the clock to what is due next:
+    /// the end of a delay, the timeout of a wait, a retry, a deadline. Returns that time, or `None`
+    /// if nothing will ever be due.
     ///
-    /// The timeout of a task that runs goes by the clock too, and the test moves it: hold the task
-    /// ([`Stub::hold`](super::Stub::hold)), wait until it has [arrived](super::Gate::arrived), and
-    /// [advance](ManualClock::advance) the clock.
+    /// The timeout of a running task goes by the clock too, but the test must move the clock for
+    /// it: hold the task ([`Stub::hold`](super::Stub::hold)), wait until it has
+    /// [arrived](super::Gate::arrived), and [advance](ManualClock::advance) the clock.
     ///
     /// # Errors
     /// As [`idle`](Self::idle).
@@ -186,7 +189,8 @@ impl TestRuntime {
         }
     }
 
-    /// Waits until the instance has ended, skipping the time in which nothing happens, and gives its output.
+    /// Waits until the instance has ended, skipping the time in which nothing happens. Returns its
+    /// output.
     ///
     /// # Errors
     /// [`FinishError`].
@@ -213,14 +217,16 @@ impl TestRuntime {
         Err(FinishError::StillAtWork(handle.status().await.map_err(ResultError::from)?))
     }
 
-    /// Ends at once, as a killed process does: nothing is written from here on, running tasks are dropped where they await,
-    /// and callers learn nothing. What was acknowledged is in the bed's store. Blocking tasks go on to their next await.
+    /// Ends at once, as a killed process does: nothing more is written, running tasks are dropped
+    /// where they await, and callers get no answer. Everything acknowledged is in the bed's store.
+    /// Blocking tasks go on to their next await.
     pub async fn crash(self) {
         self.store.crash();
         self.runtime.crash().await;
     }
 
-    /// None while there is something to do; else what is due next, if anything is.
+    /// Returns `None` while there is something to do; else the time at which something is due next,
+    /// if ever.
     async fn next_due(&self) -> Result<Option<Option<Timestamp>>, StoreError> {
         self.runtime.next_due(self.clock.now()).await
     }

@@ -1,4 +1,4 @@
-//! A scenario, with a crash at every point where there can be one.
+//! Runs a scenario with a crash at every possible point.
 
 use std::fmt::{self, Debug};
 
@@ -8,13 +8,13 @@ use crate::definition::BoxError;
 use crate::runtime::{RuntimeBuilder, RuntimeError};
 use crate::store::CrashPoint;
 
-/// What [`crash_everywhere`] did.
+/// Statistics of [`crash_everywhere`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct CrashReport {
-    /// Times the scenario was run.
+    /// Number of times the scenario was run.
     pub runs: u64,
-    /// Crashes in all of them.
+    /// Number of crashes in all of them.
     pub crashes: u64,
 }
 
@@ -22,42 +22,43 @@ pub struct CrashReport {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Crash {
-    /// Where.
+    /// The point of the crash.
     pub point: CrashPoint,
-    /// What had just become durable: of which instance, and the tasks whose results were recorded.
+    /// The transition that had just become durable: its instance, and the tasks whose results it
+    /// recorded.
     pub behind: String,
 }
 
-/// A crash that showed.
+/// A crash that changed the outcome of the scenario.
 #[derive(Debug, thiserror::Error)]
 #[error("{}: {why}", list(crashes))]
 #[non_exhaustive]
 pub struct CrashFailure {
-    /// The crashes, life by life; none if there was none yet.
+    /// The crashes, one per life of the process; empty if there were none yet.
     pub crashes: Vec<Crash>,
-    /// What came of it.
+    /// The problem that the crash caused.
     pub why: CrashProblem,
 }
 
-/// What came of a crash.
+/// A problem that a crash caused.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum CrashProblem {
-    /// The scenario gave something else than without a crash.
-    #[error("the scenario gave {found}, and without a crash {expected}")]
+    /// The scenario returned another value than without a crash.
+    #[error("the scenario returned {found}; expected {expected}, as without a crash")]
     Differs {
-        /// Without a crash.
+        /// The value without a crash.
         expected: String,
-        /// With it.
+        /// The value with the crash.
         found: String,
     },
-    /// The scenario gave something else the second time, both without a crash: what it gives must not depend on run ids, times
-    /// or the order in which tasks run.
-    #[error("the scenario gave {first}, and then, again without a crash, {second}")]
+    /// The scenario returned another value the second time, both times without a crash. The value
+    /// must not depend on run ids, times or the order in which tasks run.
+    #[error("the scenario returned {first}, then {second}, both without a crash: make it deterministic")]
     NotTheSameTwice {
-        /// The first time.
+        /// The first value.
         first: String,
-        /// The second time.
+        /// The second value.
         second: String,
     },
     /// The scenario failed in a life that had not crashed.
@@ -67,34 +68,37 @@ pub enum CrashProblem {
     #[error("the runtime did not start: {0}")]
     Start(#[from] RuntimeError),
     /// The scenario took longer than 30 seconds.
-    #[error("the scenario was not done within 30 seconds")]
+    #[error("the scenario did not finish within 30 seconds")]
     Hung,
 }
 
 fn list(crashes: &[Crash]) -> impl fmt::Display {
     let text = |Crash { point: CrashPoint { commit, answered }, behind }: &Crash| {
         let answered = if *answered { "was answered" } else { "was not answered" };
-        format!("a crash behind transition {commit}, {behind}, which {answered}")
+        format!("a crash after transition {commit}, {behind}, which {answered}")
     };
     let crashes: Vec<_> = crashes.iter().map(text).collect();
     if crashes.is_empty() { "without a crash".to_owned() } else { format!("with {}", crashes.join(", and then ")) }
 }
 
-/// Runs a scenario without a crash, then once with a crash behind each transition that becomes durable, and checks that it
-/// gives the same every time.
+/// Runs a scenario without a crash, then once with a crash after each transition that becomes
+/// durable, and checks that it returns the same value every time.
 ///
-/// * `world` makes what outlives a process beside the store: [`Stub`](super::Stub)s, a ledger of effects. Made anew for each
-///   run; `|| ()` if there is nothing.
+/// * `world` creates what outlives a process beside the store: [`Stub`](super::Stub)s, a ledger of
+///   effects. Called once per run; use `|| ()` if there is nothing.
 /// * `setup` registers workflows and provides services, for each life of the process.
-/// * `scenario` is what the callers do. When the process crashes it is dropped where it awaits, and in the next life it begins
-///   anew. So it must do what careful callers do: start by [`ConflictPolicy::UseExisting`](crate::ConflictPolicy), and send
-///   signals [with an id](crate::InstanceHandle::signal_with_id). What it gives is compared: outputs, and what else must not
-///   depend on crashes, such as how many different idempotency keys the world has seen. It must give the same at every run, so not
-///   the keys themselves, which depend on the run's id. Errors count only in a life that has not crashed.
+/// * `scenario` does the work of the callers. When the process crashes it is dropped where it
+///   awaits, and in the next life it starts from its beginning. So it must do what careful callers
+///   do: start with [`ConflictPolicy::UseExisting`](crate::ConflictPolicy), and send signals [with
+///   an id](crate::InstanceHandle::signal_with_id). Its value is compared: outputs, and anything
+///   else that must not depend on crashes, such as the number of different idempotency keys that
+///   the world has seen. The value must be the same in every run, so it cannot contain the keys
+///   themselves, which depend on the run's id. Errors count only in a life that has not crashed.
 ///
-/// Each transition has two crashes: nobody learns of it; or it is answered, and everything goes on until one more is to be
-/// made durable, so that tasks run whose results are lost. Each run is done once more with a second crash, right behind the
-/// first transition of the second life. A scenario with `n` transitions is run about `4 n` times.
+/// Each transition has two crashes: one before anything learns of it; one after it is answered,
+/// when everything goes on until the next transition is about to become durable, so that tasks run
+/// whose results are lost. Each run is repeated with a second crash, right after the first
+/// transition of the second life. A scenario with `n` transitions is run about `4 n` times.
 ///
 /// ```
 /// use std::collections::BTreeSet;
@@ -104,7 +108,8 @@ fn list(crashes: &[Crash]) -> impl fmt::Display {
 /// # #[tokio::main(flavor = "multi_thread", worker_threads = 2)]
 /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// let transfer = |account: &Stub<u32, u32>| {
-///     Workflow::builder("transfer").then("withdraw", account.clone()).wait_for_signal_keeping::<bool>("approval", "ok").build()
+///     let builder = Workflow::builder("transfer").then("withdraw", account.clone());
+///     builder.wait_for_signal_keeping::<bool>("approval", "ok").build()
 /// };
 /// let report = crash_everywhere(
 ///     || Stub::new(|cents: u32| cents),
@@ -115,7 +120,9 @@ fn list(crashes: &[Crash]) -> impl fmt::Display {
 ///         handle.signal_with_id("ok", &true, "the approval").await?;
 ///         let output = runtime.finish(&handle).await?;
 ///         // The account drops a withdrawal whose key it knows.
-///         let keys: BTreeSet<_> = account.calls().iter().map(|call| call.context.idempotency_key()).collect();
+///         let calls = account.calls();
+///         let keys = calls.iter().map(|call| call.context.idempotency_key());
+///         let keys: BTreeSet<_> = keys.collect();
 ///         Ok((output, keys.len()))
 ///     },
 /// )
@@ -126,7 +133,7 @@ fn list(crashes: &[Crash]) -> impl fmt::Display {
 /// ```
 ///
 /// # Errors
-/// [`CrashFailure`], at the first crash that shows.
+/// [`CrashFailure`], at the first crash that changes the outcome.
 pub async fn crash_everywhere<W, T>(
     world: impl Fn() -> W,
     setup: impl Fn(&W, RuntimeBuilder) -> RuntimeBuilder,

@@ -1,4 +1,4 @@
-//! Holding a task where it is.
+//! Gates that hold a task in a test.
 
 use std::panic::Location;
 use std::sync::Arc;
@@ -8,7 +8,7 @@ use tokio::sync::Semaphore;
 
 use super::PATIENCE;
 
-/// A closed gate: who comes to it waits until the test lets them go. Clones are the same gate.
+/// A closed gate: a task that arrives waits until the test opens it. Clones are the same gate.
 #[derive(Clone, Debug)]
 pub struct Gate {
     arrived: Arc<Semaphore>,
@@ -23,12 +23,12 @@ impl Default for Gate {
 }
 
 impl Gate {
-    /// A closed gate.
+    /// Creates a closed gate.
     pub fn new() -> Self {
         Self { arrived: Arc::new(Semaphore::new(0)), open: Arc::new(Semaphore::new(0)), count: Arc::default() }
     }
 
-    /// For the task: arrives, and waits to be let go.
+    /// Arrives at the gate and waits until the test opens it. Called by the task.
     pub async fn pass(&self) {
         self.count.fetch_add(1, Ordering::SeqCst);
         self.arrived.add_permits(1);
@@ -38,7 +38,7 @@ impl Gate {
         }
     }
 
-    /// For the test: waits until one more has arrived.
+    /// Waits until one more task has arrived. Called by the test.
     ///
     /// # Panics
     /// After 30 seconds of tokio's time, with the caller's line.
@@ -47,23 +47,23 @@ impl Gate {
         let (arrived, asked_at) = (Arc::clone(&self.arrived), Location::caller());
         async move {
             let Ok(permit) = tokio::time::timeout(PATIENCE, arrived.acquire()).await else {
-                panic!("nobody came to the gate within {PATIENCE:?}, asked at {asked_at}")
+                panic!("no task arrived at the gate within {PATIENCE:?}, awaited at {asked_at}")
             };
             permit.into_iter().for_each(tokio::sync::SemaphorePermit::forget);
         }
     }
 
-    /// For the test: lets this many go, those that are there first.
+    /// Lets this many attempts pass, those that arrived first before others. Called by the test.
     pub fn open(&self, attempts: usize) {
         self.open.add_permits(attempts);
     }
 
-    /// For the test: lets everyone go from now on.
+    /// Lets all attempts pass from now on. Called by the test.
     pub fn open_for_good(&self) {
         self.open.add_permits(Semaphore::MAX_PERMITS / 2);
     }
 
-    /// How many have arrived so far.
+    /// Returns the number of arrivals so far.
     pub fn arrivals(&self) -> u32 {
         self.count.load(Ordering::SeqCst)
     }

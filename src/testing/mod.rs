@@ -7,16 +7,17 @@
 //!
 //! | to | see |
 //! |---|---|
-//! | run workflows in a test, in no time and in memory | [`TestBed`], [`TestRuntime::finish`] |
+//! | run workflows in a test, in memory and without waiting for real time | [`TestBed`], [`TestRuntime::finish`] |
 //! | replace a task | [`Stub`], [`Workflow::with_stub`](crate::Workflow::with_stub) |
 //! | hold a task while the test does something | [`Stub::hold`], [`Gate`] |
-//! | crash, and go on | [`TestRuntime::crash`] |
+//! | crash, and continue | [`TestRuntime::crash`] |
 //! | crash at every point, and compare | [`crash_everywhere`] |
-//! | let the store fail | [`FaultyStore`], [`TestRuntime::store`] |
+//! | make the store fail | [`FaultyStore`], [`TestRuntime::store`] |
 //! | test a store of your own | [`conformance`] |
 //!
-//! They run on tokio, with one thread or several. [`TestRuntime::finish`], [`Gate::arrived`] and [`crash_everywhere`] give up after
-//! 30 seconds of tokio's time, so that a test which hangs says where.
+//! All of them run on tokio, with one thread or several. [`TestRuntime::finish`], [`Gate::arrived`]
+//! and [`crash_everywhere`] give up after 30 seconds of tokio's time, so that a test which hangs
+//! reports where.
 
 mod bed;
 mod crash;
@@ -32,5 +33,5 @@ pub use crash::{Crash, CrashFailure, CrashProblem, CrashReport, crash_everywhere
 pub use gate::Gate;
 pub use stub::{ByStub, Stub, StubCall};
 
-/// How long anything may take before a test is told that it will never happen. Never a measure of speed.
+/// Time after which a test is told that an event will never happen. Never a measure of speed.
 const PATIENCE: Duration = Duration::from_secs(30);

@@ -1,4 +1,4 @@
-//! Tasks that a test tells what to do.
+//! Tasks controlled by a test.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -7,7 +7,7 @@ use crate::clock::BoxFuture;
 use crate::codec::Output;
 use crate::definition::{BoxError, Handler, TaskContext, TaskScope};
 
-/// Tells a stub from a function.
+/// Marks a stub, as opposed to a function.
 #[doc(hidden)]
 pub struct ByStub;
 
@@ -15,26 +15,30 @@ pub struct ByStub;
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct StubCall<I> {
-    /// What flowed in.
+    /// The input of the attempt.
     pub input: I,
-    /// Instance, node, attempt, idempotency key and the like.
+    /// The instance, node, attempt, idempotency key and the like.
     pub context: TaskContext,
 }
 
 type Answer<I, O> = dyn Fn(I) -> Result<O, BoxError> + Send + Sync;
 
-/// A task for tests: remembers who called it, fails when it is told to, waits where it is told to. In a workflow under test
-/// it stands in for a task by [`Workflow::with_stub`](crate::Workflow::with_stub); it can also be added like any task.
+/// A task for tests: records its calls, fails when told to, waits where told to. Replaces a task of
+/// a workflow by [`Workflow::with_stub`](crate::Workflow::with_stub), or is added like any task.
 ///
-/// Clones are the same stub. It outlives runtimes, so that what it remembers spans crashes.
+/// Clones are the same stub. A stub outlives runtimes, so its record spans crashes.
 ///
 /// ```
 /// use std::convert::Infallible;
 /// use everstep::testing::{Stub, TestBed};
 /// use everstep::{RetryPolicy, Workflow, task};
 ///
-/// async fn charge(cents: u32) -> Result<String, Infallible> { unreachable!("charges a real card {cents}") }
-/// async fn thank(receipt: String) -> Result<String, Infallible> { Ok(format!("thank you for {receipt}")) }
+/// async fn charge(cents: u32) -> Result<String, Infallible> {
+///     unreachable!("charges a real card {cents}")
+/// }
+/// async fn thank(receipt: String) -> Result<String, Infallible> {
+///     Ok(format!("thank you for {receipt}"))
+/// }
 ///
 /// # #[tokio::main(flavor = "multi_thread", worker_threads = 2)]
 /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -51,7 +55,8 @@ type Answer<I, O> = dyn Fn(I) -> Result<O, BoxError> + Send + Sync;
 /// let runtime = bed.start(|builder| builder.register(&order)).await?;
 /// let handle = runtime.start(&order, "order-1", 990).await?;
 /// assert_eq!(runtime.finish(&handle).await?, "thank you for 990 cents");
-/// assert_eq!(charging.calls().iter().map(|call| call.context.attempt()).collect::<Vec<_>>(), [1, 2, 3]);
+/// let attempts: Vec<_> = charging.calls().iter().map(|call| call.context.attempt()).collect();
+/// assert_eq!(attempts, [1, 2, 3]);
 /// # Ok(())
 /// # }
 /// ```
@@ -71,30 +76,32 @@ struct State<I> {
 }
 
 impl<I: Clone + Send + 'static, O: Output> Stub<I, O> {
-    /// A task that gives what this function makes of its input.
+    /// Creates a task whose output is computed from its input by this function.
     pub fn new(answer: impl Fn(I) -> O + Send + Sync + 'static) -> Self {
         Self::failing(move |input| Ok::<_, std::convert::Infallible>(answer(input)))
     }
 
-    /// A task that gives what this function makes of its input, or fails. [`Permanent`](crate::Permanent) and
-    /// [`RetryAfter`](crate::RetryAfter) work as in any task.
+    /// Creates a task whose output is computed from its input by this function, which may fail.
+    /// [`Permanent`](crate::Permanent) and [`RetryAfter`](crate::RetryAfter) work as in any task.
     pub fn failing<E: Into<BoxError>>(answer: impl Fn(I) -> Result<O, E> + Send + Sync + 'static) -> Self {
         let answer = Box::new(move |input| answer(input).map_err(Into::into));
         let state = State { calls: Vec::new(), failures: Vec::new(), gate: None };
         Self { shared: Arc::new(Shared { answer, state: Mutex::new(state) }) }
     }
 
-    /// The next few attempts fail with this message, whatever their input.
+    /// Makes the next attempts fail with this message, for any input.
     pub fn fail_next(&self, attempts: usize, message: &str) {
         self.state().failures.extend(std::iter::repeat_n(message.to_owned(), attempts));
     }
 
-    /// From now on each attempt is remembered and then waits at this gate: the same one, however often this is asked for.
+    /// Makes each attempt, once recorded, wait at a gate from now on. Returns the same gate on
+    /// every call.
     pub fn hold(&self) -> Gate {
         self.state().gate.get_or_insert_default().clone()
     }
 
-    /// Every attempt so far, in order. One that was lost with its process did not fail: the next one has the same number.
+    /// Returns all attempts so far, in order. An attempt lost in a crash did not fail: the next one
+    /// has the same number.
     pub fn calls(&self) -> Vec<StubCall<I>> {
         self.state().calls.clone()
     }
