@@ -1,34 +1,34 @@
-//! What can be wrong with a definition.
+//! Errors of a definition.
 
 use std::fmt;
 
 use crate::id::IdError;
 use crate::limits::{NESTING_MAX, NODES_MAX};
 
-/// One thing that is wrong with a definition.
+/// One error of a definition.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum BuildError {
-    /// A workflow needs at least one node.
+    /// The workflow has no nodes.
     #[error("workflow `{workflow}` has no nodes: add at least one")]
     Empty {
         /// The workflow.
         workflow: String,
     },
-    /// A fork without branches, or a route without arms.
+    /// A fork has no branches, or a route no arms.
     #[error("`{node}` has no branches or arms: add at least one")]
     NoBranches {
         /// The node's path.
         node: String,
     },
-    /// A branch of a fork, or the body of a loop or map, without nodes.
+    /// A branch of a fork, or the body of a loop or map, has no nodes.
     #[error("`{chain}` has no nodes: add at least one")]
     EmptyChain {
         /// The path of the branch, or of the loop or map.
         chain: String,
     },
-    /// Two nodes of one scope have the same id, or two branches or arms of one node.
-    #[error("id `{id}` is used twice: ids are unique in their scope")]
+    /// Two nodes of one scope, or two branches or arms of one node, have the same id.
+    #[error("id `{id}` is used twice: use ids that are unique in their scope")]
     DuplicateNode {
         /// The path of the second one.
         id: String,
@@ -38,15 +38,15 @@ pub enum BuildError {
     BadName {
         /// The name.
         name: String,
-        /// What is wrong with it.
+        /// The rule that the name breaks.
         error: IdError,
     },
     /// One signal name is used with two payload types.
-    #[error("signal `{signal}` carries `{first}` at one node and `{second}` at another: one payload type per name")]
+    #[error("signal `{signal}` carries `{first}` at one node and `{second}` at another: use one payload type per name")]
     SignalTypes {
         /// The signal's name.
         signal: String,
-        /// The type it was first used with.
+        /// The type at its first use.
         first: &'static str,
         /// The other type.
         second: &'static str,
@@ -59,31 +59,29 @@ pub enum BuildError {
         /// The keys without an arm.
         keys: Vec<String>,
     },
-    /// An arm's key is none of the route's.
-    #[error(
-        "route `{route}` has an arm for `{key}`, which is none of its keys: remove it, or list it in `RouteKey::all`"
-    )]
+    /// An arm's key is not one of the route's keys.
+    #[error("route `{route}` has no key `{key}`, but an arm for it: remove it, or list it in `RouteKey::all`")]
     OrphanArm {
         /// The route's path.
         route: String,
         /// The arm's key.
         key: String,
     },
-    /// A loop that may not run at all.
+    /// A loop may not run at all.
     #[error("loop `{node}` has a limit of zero iterations: allow at least one")]
     ZeroIterations {
         /// The loop's path.
         node: String,
     },
-    /// A loop that drains a signal that its body does not wait for.
-    #[error("loop `{node}` drains signal `{signal}`, which nothing in its body waits for: wait for it there")]
+    /// A loop drains a signal for which its body does not wait.
+    #[error("loop `{node}` drains signal `{signal}`, but no node in its body waits for it: add a wait there")]
     NothingDrains {
         /// The loop's path.
         node: String,
         /// The signal's name.
         signal: String,
     },
-    /// A map none of whose items may run.
+    /// A map may not run any of its items.
     #[error("map `{node}` has a concurrency of zero: allow at least one item")]
     ZeroConcurrency {
         /// The map's path.
@@ -96,13 +94,13 @@ pub enum BuildError {
         node: String,
     },
     /// There are too many nodes.
-    #[error("{nodes} nodes: at most {NODES_MAX} are allowed in one workflow")]
+    #[error("the workflow has {nodes} nodes: at most {NODES_MAX} are allowed")]
     TooManyNodes {
-        /// How many there are.
+        /// The number of nodes found.
         nodes: usize,
     },
-    /// A node that another one was renamed to is not there.
-    #[error("`{path}`, the new name of `{renamed}` in a take-over, is no node of this workflow")]
+    /// The new path of a renamed node does not exist.
+    #[error("`{renamed}` was renamed to `{path}` in an upgrade, which is not a node of this workflow: check the path")]
     UnknownNewName {
         /// The old path.
         renamed: String,
@@ -111,7 +109,7 @@ pub enum BuildError {
     },
 }
 
-/// Everything that is wrong with a definition.
+/// All errors of a definition.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BuildErrors(pub Vec<BuildError>);
 

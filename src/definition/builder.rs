@@ -1,4 +1,4 @@
-//! Putting a workflow together, node by node.
+//! Builds a workflow, node by node.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,8 +12,8 @@ use super::workflow::SignalType;
 use super::{BuildErrors, TakeOver, Workflow, WorkflowInfo};
 use crate::codec::{Decode, Output, SignalOutcome};
 
-/// A workflow without nodes yet; its first task decides the input. Version, texts, metadata and deadline are set here,
-/// before the first node.
+/// A workflow without nodes yet; its first task determines the input. Version, texts, metadata and
+/// deadline are set here, before the first node.
 #[derive(Debug)]
 pub struct EmptyBuilder {
     about: About,
@@ -26,31 +26,34 @@ impl EmptyBuilder {
         Self { about: About { info, deadline: None, takes_over: Vec::new() } }
     }
 
-    /// The version, `"1"` by default: part of the definition hash, so instances of another version keep to theirs.
+    /// Sets the version, `"1"` by default. Part of the definition hash, so instances of another
+    /// version keep theirs.
     pub fn version(mut self, version: impl Into<String>) -> Self {
         self.about.info.version = version.into();
         self
     }
 
-    /// A text for people.
+    /// Sets a text for people.
     pub fn description(mut self, text: impl Into<String>) -> Self {
         self.about.info.description = Some(text.into());
         self
     }
 
-    /// A free key-value pair, which tasks find in [`TaskContext::workflow`](crate::TaskContext::workflow).
+    /// Adds a key-value pair, which tasks read with
+    /// [`TaskContext::workflow`](crate::TaskContext::workflow).
     pub fn metadata(mut self, key: impl Into<String>, value: impl Into<String>) -> Self {
         self.about.info.metadata.insert(key.into(), value.into());
         self
     }
 
-    /// How long an instance may take as a whole, from its start; past that it fails. Durable, by the wall clock.
+    /// Sets the longest time that an instance may take, from its start; after that it fails. The
+    /// deadline is durable, by the wall clock.
     pub fn deadline(mut self, deadline: Duration) -> Self {
         self.about.deadline = Some(deadline);
         self
     }
 
-    /// Lets instances of an older definition go on with this one, see [`TakeOver`].
+    /// Upgrades instances of an older definition to this one: see [`TakeOver`].
     pub fn takes_over(mut self, older: impl Into<TakeOver>) -> Self {
         self.about.takes_over.push(older.into());
         self
@@ -65,28 +68,30 @@ impl EmptyBuilder {
         self.taking::<I>().then(id, task)
     }
 
-    /// Sets the input: needed where the first node is a delay or a wait, which leaves it open.
+    /// Sets the input type: needed if the first node is a delay or a wait, which does not determine
+    /// it.
     pub fn taking<I: DeserializeOwned + Send + 'static>(self) -> Builder<I, I> {
         Builder::within(&Arc::new(self.about), Decode::payload())
     }
 }
 
-/// A workflow in the making, from an `I` to an `O` so far. Nodes are erased as they are added, so that compile time is
-/// linear and a workflow can be built in a loop.
+/// A workflow being built, from an `I` to an `O` so far. Types of nodes are erased as they are
+/// added, so compile time is linear and a workflow can be built in a loop.
 ///
-/// Branches, arms, loop bodies and items are chains of the same kind: closures get a builder and give it back with nodes
-/// added. So a function from builder to builder is a reusable piece of a workflow.
+/// Branches, arms, loop bodies and items are chains of the same kind: a closure gets a builder and
+/// returns it with nodes added. So a function from builder to builder is a reusable part of a
+/// workflow.
 pub struct Builder<I, O> {
     pub(super) about: Arc<About>,
     pub(super) nodes: Vec<NodeDraft>,
-    /// How the next node reads what flows to it.
+    /// Reads the value that flows to the next node.
     pub(super) decode: Decode<O>,
-    /// How the input is read.
+    /// Reads the input.
     input: Decode<I>,
 }
 
 impl<T> Builder<T, T> {
-    /// A chain without nodes yet, of the workflow itself or within one of its nodes.
+    /// Begins a chain without nodes, of the workflow itself or within one of its nodes.
     pub(super) fn within(about: &Arc<About>, decode: Decode<T>) -> Self {
         let input = decode.clone();
         Self { about: Arc::clone(about), nodes: Vec::new(), decode, input }
@@ -104,14 +109,14 @@ impl<I, O: Send + 'static> Builder<I, O> {
         self.flowing(H::Output::decoder().0)
     }
 
-    /// Adds a delay, which parks the instance and passes the value on. It never ends early and survives restarts; a
-    /// parked instance costs no memory.
+    /// Adds a delay, which parks the instance and passes the value on. The delay never ends early
+    /// and survives restarts; a parked instance uses no memory.
     pub fn delay(mut self, id: impl Into<String>, duration: Duration) -> Self {
         self.add(id, NodeDraftKind::Delay(duration));
         self
     }
 
-    /// Adds a wait for a signal, whose payload flows on in place of what flowed in.
+    /// Adds a wait for a signal, whose payload replaces the value that flowed in.
     pub fn wait_for_signal<T>(mut self, id: impl Into<String>, signal: impl Into<String>) -> Builder<I, T>
     where
         T: DeserializeOwned + Send + 'static,
@@ -120,7 +125,8 @@ impl<I, O: Send + 'static> Builder<I, O> {
         self.flowing(Decode::payload())
     }
 
-    /// Adds a wait that gives up after `timeout`: [`SignalOutcome`] says which it was.
+    /// Adds a wait that ends after `timeout`. [`SignalOutcome`] tells whether the signal came in
+    /// time.
     pub fn wait_for_signal_timeout<T>(
         mut self,
         id: impl Into<String>,
@@ -134,7 +140,7 @@ impl<I, O: Send + 'static> Builder<I, O> {
         self.flowing(Decode::payload().outcome())
     }
 
-    /// Adds a wait for a signal that keeps what flowed in beside the payload.
+    /// Adds a wait for a signal that keeps the value that flowed in, beside the payload.
     pub fn wait_for_signal_keeping<T>(mut self, id: impl Into<String>, signal: impl Into<String>) -> Builder<I, (O, T)>
     where
         T: DeserializeOwned + Send + 'static,
@@ -144,7 +150,7 @@ impl<I, O: Send + 'static> Builder<I, O> {
         self.flowing(both)
     }
 
-    /// Adds a wait that gives up after `timeout` and keeps what flowed in.
+    /// Adds a wait that ends after `timeout` and keeps the value that flowed in.
     pub fn wait_for_signal_keeping_timeout<T>(
         mut self,
         id: impl Into<String>,
@@ -162,7 +168,7 @@ impl<I, O: Send + 'static> Builder<I, O> {
     /// Checks the definition and compiles it.
     ///
     /// # Errors
-    /// [`BuildErrors`]: everything that is wrong, at once.
+    /// [`BuildErrors`]: all errors of the definition at once.
     pub fn build(self) -> Result<Workflow<I, O>, BuildErrors> {
         let about = Arc::unwrap_or_clone(self.about);
         let definition = compile(about, self.nodes)?;

@@ -1,4 +1,4 @@
-//! Child flow: another workflow as one node.
+//! Child workflows: another workflow as one node.
 
 use std::sync::Arc;
 
@@ -13,9 +13,11 @@ impl<I, O> Builder<I, O>
 where
     O: Output + Serialize,
 {
-    /// Adds another workflow as one node: what flows in is its input, its output flows on. Its nodes' paths begin with this
-    /// id, so the same workflow can be used more than once. It is inlined: it runs within this instance, with its tasks'
-    /// options, and without its own deadline and metadata. Its name and version are part of this workflow's definition hash.
+    /// Adds another workflow as one node: the value that flows in is its input, and its output
+    /// flows on. The paths of its nodes begin with this id, so one workflow can be used more than
+    /// once. The child is inlined: it runs within this instance, with its tasks' options, and
+    /// without its own deadline and metadata. Its name and version are part of this workflow's
+    /// definition hash.
     ///
     /// ```
     /// # use std::convert::Infallible;
@@ -28,8 +30,8 @@ where
     /// # #[tokio::main(flavor = "current_thread")]
     /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
     /// let twice = Workflow::builder("twice").then("double", double).build()?;
-    /// let workflow =
-    ///     Workflow::builder_for::<u32>("four times").child("first", &twice).child("second", &twice).build()?;
+    /// let builder = Workflow::builder_for::<u32>("four times");
+    /// let workflow = builder.child("first", &twice).child("second", &twice).build()?;
     /// assert_eq!(workflow.run_once(3).await?, 12);
     /// # Ok(())
     /// # }

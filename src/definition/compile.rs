@@ -1,4 +1,4 @@
-//! From nodes as they were added to a checked, flat program.
+//! Compiles nodes to a checked, flat program.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -39,13 +39,13 @@ struct Compiler {
     errors: Vec<BuildError>,
 }
 
-/// Where a chain stands.
+/// Position of a chain in the workflow.
 #[derive(Default)]
 struct Scope {
-    /// What its nodes' paths begin with, up to a slash.
+    /// The beginning of its nodes' paths, up to a slash.
     prefix: String,
     depth: usize,
-    /// The node around it, and which branch or arm of that it is.
+    /// The node around the chain, and the branch or arm of that node.
     within: Option<u32>,
     branch: Option<String>,
 }
@@ -55,7 +55,7 @@ impl Scope {
         format!("{}{id}", self.prefix)
     }
 
-    /// The chain within one of its nodes.
+    /// Returns the scope of the chain within one of its nodes.
     fn inner(&self, node: u32, id: &str) -> Self {
         Self { prefix: format!("{}{id}/", self.prefix), depth: self.depth + 1, within: Some(node), branch: None }
     }
@@ -198,7 +198,8 @@ impl Compiler {
         }
     }
 
-    /// Nothing but the loop's own body can consume what keeps the loop from its end.
+    /// Checks that the loop's own body waits for the signal it drains: nothing else can consume a
+    /// signal that keeps the loop from ending.
     fn check_drained(&mut self, start: u32, node: u32, signal: Option<&str>) {
         let Some(signal) = signal else { return };
         let mut body = self.ops.iter().skip(start as usize);
@@ -208,7 +209,7 @@ impl Compiler {
         }
     }
 
-    /// A chain that may not be empty.
+    /// Compiles a chain that must not be empty.
     fn body(&mut self, scope: &Scope, drafts: &[NodeDraft]) {
         if drafts.is_empty() {
             self.errors.push(BuildError::EmptyChain { chain: scope.prefix.trim_end_matches('/').to_owned() });
@@ -273,7 +274,7 @@ impl Compiler {
         }
     }
 
-    /// Where the next op will stand.
+    /// Returns the index of the next op.
     fn position(&self) -> u32 {
         index(self.ops.len())
     }
@@ -349,7 +350,7 @@ impl NodeDraftKind {
         }
     }
 
-    /// The names of its branches or arms.
+    /// Returns the names of its branches or arms.
     fn branches(&self) -> Vec<String> {
         let (chains, last) = match self {
             Self::Fork { branches } => (branches.as_slice(), None),
@@ -360,7 +361,8 @@ impl NodeDraftKind {
     }
 }
 
-/// An index into a table of at most [`NODES_MAX`] entries and what stands between them; past that the build fails anyway.
+/// Returns an index into a table of at most [`NODES_MAX`] nodes and the ops between them. The build
+/// fails anyway beyond that.
 fn index(length: usize) -> u32 {
     u32::try_from(length).unwrap_or(u32::MAX)
 }
@@ -378,7 +380,7 @@ mod tests {
     }
 
     #[test]
-    fn every_error_is_reported_at_once() {
+    fn build_reports_all_errors_at_once() {
         let errors = Workflow::builder("a/b")
             .then("x", double)
             .then("x", double)
@@ -396,20 +398,21 @@ mod tests {
     }
 
     #[test]
-    fn an_empty_workflow_is_refused() {
+    fn empty_workflow_is_refused() {
         let errors = Workflow::builder_for::<u32>("nothing").build().unwrap_err();
         assert_eq!(errors.0, [BuildError::Empty { workflow: "nothing".into() }]);
     }
 
     #[test]
-    fn ten_thousand_nodes_can_be_added_in_a_loop() {
+    fn ten_thousand_nodes_build_in_a_loop() {
         let chain = (0..10_000).fold(Workflow::builder_for::<u32>("long"), |b, n| b.then(format!("n{n}"), double));
         assert_eq!(chain.build().unwrap().definition().program().ops.len(), 10_001);
     }
 
-    /// Tuning must not strand instances; structure and versions must be noticed.
+    /// Method: tuning must not strand instances; a changed structure or version must change the
+    /// hash.
     #[test]
-    fn the_hash_follows_structure_and_not_tuning() {
+    fn hash_follows_structure_and_not_tuning() {
         let base =
             || Workflow::builder("w").then("a", double).delay("d", Duration::from_secs(1)).build().unwrap().hash();
         let tuned = Workflow::builder("w")

@@ -1,4 +1,4 @@
-//! Services that tasks ask for by type.
+//! Services that tasks need, by type.
 
 use std::any::{Any, TypeId};
 use std::collections::HashMap;
@@ -8,8 +8,9 @@ use std::sync::Arc;
 
 use super::handler::{Extract, TaskScope};
 
-/// A service a task asks for: provided once with [`RuntimeBuilder::provide`](crate::RuntimeBuilder::provide), handed to
-/// every attempt. A missing one is reported when the runtime starts, all of them at once.
+/// A service for a task: provided once with
+/// [`RuntimeBuilder::provide`](crate::RuntimeBuilder::provide), passed to every attempt. Missing
+/// services are reported when the runtime starts, all at once.
 pub struct Dep<T: ?Sized>(pub Arc<T>);
 
 impl<T: ?Sized> Deref for Dep<T> {
@@ -32,27 +33,27 @@ impl<T: ?Sized + fmt::Debug> fmt::Debug for Dep<T> {
     }
 }
 
-/// A `Dep<T>` that a task asks for and nobody provided.
+/// A `Dep<T>` of a task that was not provided.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MissingDep {
-    /// The type asked for.
+    /// The type of the service.
     pub type_name: &'static str,
-    /// The workflow and node that ask for it.
+    /// The workflow and node that need it.
     pub asked_by: String,
 }
 
 impl fmt::Display for MissingDep {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "`{}` (asked for by {})", self.type_name, self.asked_by)
+        write!(f, "`{}` (needed by {})", self.type_name, self.asked_by)
     }
 }
 
-/// What is missing, in a line.
+/// Lists missing services in one line.
 pub(crate) fn list(missing: &[MissingDep]) -> String {
     missing.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
 }
 
-/// One type a task asks for.
+/// A type of service that a task needs.
 #[derive(Clone, Copy, Debug)]
 pub struct Requirement {
     type_id: TypeId,
@@ -66,7 +67,7 @@ pub struct Deps {
 }
 
 impl Deps {
-    /// None yet.
+    /// Creates an empty set.
     pub fn new() -> Self {
         Self::default()
     }

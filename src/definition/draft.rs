@@ -7,7 +7,7 @@ use super::handler::ErasedTask;
 use super::workflow::SignalType;
 use super::{TakeOver, WorkflowInfo};
 
-/// What is said of a workflow before its first node.
+/// Everything set on a workflow before its first node.
 #[derive(Clone, Debug)]
 pub(super) struct About {
     pub(super) info: WorkflowInfo,
@@ -39,14 +39,14 @@ pub(super) enum NodeDraftKind {
         decide: ErasedTask,
         arms: Vec<ChainDraft>,
         otherwise: Option<ChainDraft>,
-        /// Every key there is, if they are known.
+        /// All keys, if they are known.
         keys: Option<Vec<String>>,
     },
     Loop {
         body: Vec<NodeDraft>,
         limit: Option<u64>,
         exits: bool,
-        /// The signal of which none may be left buffered when it ends.
+        /// The signal of which none may be left buffered when the loop ends.
         drains: Option<String>,
     },
     Map {
@@ -58,7 +58,8 @@ pub(super) enum NodeDraftKind {
     Child {
         nodes: Arc<[NodeDraft]>,
         workflow: WorkflowInfo,
-        /// Turns what flows in into the one payload that a workflow's input is, if it is not one.
+        /// Code that turns a value of several payloads into one, since a workflow's input is one
+        /// payload. Absent if the value is one payload already.
         convert: Option<ErasedTask>,
     },
 }

@@ -1,4 +1,4 @@
-//! How an attempt fails, and how a task says what that means.
+//! Failures of attempts, and the marks that a task puts on its errors.
 
 use std::error::Error;
 use std::fmt;
@@ -14,9 +14,10 @@ use crate::limits::FAILURE_MESSAGE_BYTES_MAX;
 /// Any error a task may return; `anyhow::Error` converts to it as well.
 pub type BoxError = Box<dyn Error + Send + Sync>;
 
-/// Wraps an error that no retry can mend: the task fails at once, whatever its retry policy. Found in every error that it is
-/// turned into or that has it among its sources: boxed, by `?` into `anyhow::Error`, with or without context, by thiserror's
-/// `#[from]`, `#[source]` and `transparent`.
+/// Wraps an error that no retry can fix: the task fails at once, whatever its retry policy. The
+/// mark is found in every error that wraps it or has it among its sources: boxed, converted by `?`
+/// into `anyhow::Error`, with or without context, or wrapped by thiserror's `#[from]`, `#[source]`
+/// and `transparent`.
 ///
 /// ```
 /// use everstep::{BoxError, Permanent};
@@ -28,20 +29,22 @@ pub type BoxError = Box<dyn Error + Send + Sync>;
 #[derive(Debug)]
 pub struct Permanent(Marked<Never>);
 
-/// Wraps an error that says itself when to try again, as "429 Too Many Requests" does. Used in place of the policy's
-/// wait, if the policy has a retry left. Found as [`Permanent`] is.
+/// Wraps an error that names the time of its retry, as "429 Too Many Requests" does. This wait
+/// replaces the policy's, if the policy has a retry left. The mark is found as that of
+/// [`Permanent`] is.
 #[derive(Debug)]
 pub struct RetryAfter(Marked<Duration>);
 
-/// The error in a [`Permanent`] or [`RetryAfter`], and what that says of it: their source. An error that stands for another one
-/// hides that one's type but hands on its source, so the mark is found where its wrapper is not.
+/// The source of a [`Permanent`] or [`RetryAfter`]: the wrapped error and its mark. A transparent
+/// wrapper hides the type of the error it wraps but passes on its source, so the mark is found
+/// where the wrapper is not.
 #[derive(Debug)]
 struct Marked<M> {
     error: BoxError,
     mark: M,
 }
 
-/// Not to be tried again.
+/// Marks an error that must not be retried.
 #[derive(Debug)]
 struct Never;
 
@@ -95,7 +98,7 @@ impl Error for RetryAfter {
     }
 }
 
-/// What made an attempt fail.
+/// Cause of an attempt's failure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
@@ -110,39 +113,41 @@ pub enum FailureKind {
     TimedOut,
     /// The input did not decode or the output did not encode. Never retried.
     Codec,
-    /// A route's key function gave a key that has no arm, and there is no default arm. Never retried.
+    /// A route's key function returned a key without an arm, and there is no default arm. Never
+    /// retried.
     UnknownKey,
-    /// A loop's body said [`Again`](crate::LoopResult::Again) when its limit was reached. Never retried.
+    /// A loop's body returned [`Again`](crate::LoopResult::Again) when its limit was reached. Never
+    /// retried.
     LoopLimit,
 }
 
 impl FailureKind {
-    /// Whether the retry policy is asked at all.
+    /// Returns true if the retry policy applies at all.
     pub(crate) fn is_retryable(self) -> bool {
         matches!(self, Self::Error | Self::Panicked | Self::TimedOut)
     }
 }
 
-/// A task's final failure; or that of a route that knows no arm for its key, or of a loop that reached its limit.
+/// Final failure of a task; or of a route without an arm for its key, or of a loop at its limit.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 #[error("task `{task}` failed in attempt {attempt}: {message}")]
 pub struct TaskFailure {
-    /// The task's node, or the route's or loop's.
+    /// The node of the task, route or loop.
     pub task: NodePath,
-    /// The attempt that was its last.
+    /// The number of its last attempt.
     pub attempt: u32,
-    /// What made it fail.
+    /// The cause of the failure.
     pub kind: FailureKind,
-    /// The error's text.
+    /// The text of the error.
     pub message: String,
 }
 
 impl TaskFailure {
-    /// As a map keeps it that collects failures: MessagePack with field names.
+    /// Encodes the failure as a map that collects failures keeps it: MessagePack with field names.
     pub(crate) fn to_bytes(&self) -> Bytes {
         match rmp_serde::to_vec_named(self) {
             Ok(bytes) => bytes.into(),
-            Err(error) => panic!("a failure of ours does not encode: {error}"),
+            Err(error) => panic!("an internal failure record does not encode: {error}"),
         }
     }
 
@@ -151,19 +156,19 @@ impl TaskFailure {
     }
 }
 
-/// One failed attempt, as the machine is told of it.
+/// Failure of one attempt, as reported to the machine.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AttemptFailure {
-    /// What made it fail.
+    /// The cause of the failure.
     pub kind: FailureKind,
     /// The text of the error and its causes, cut at 2,048 bytes.
     pub message: String,
-    /// The wait the error named itself.
+    /// The wait named by the error itself.
     pub retry_after: Option<Duration>,
 }
 
 impl AttemptFailure {
-    /// A failure of `kind` with `message`, cut to its limit.
+    /// Creates a failure of `kind` with `message`, cut to its limit.
     pub fn new(kind: FailureKind, message: impl Into<String>) -> Self {
         let mut message = message.into();
         let end = message.floor_char_boundary(FAILURE_MESSAGE_BYTES_MAX);
@@ -171,7 +176,7 @@ impl AttemptFailure {
         Self { kind, message, retry_after: None }
     }
 
-    /// What the task's own error means.
+    /// Converts an error returned by a task, with its marks.
     pub fn from_error(error: &BoxError) -> Self {
         let first: &(dyn Error + 'static) = &**error;
         let chain = || std::iter::successors(Some(first), |error: &&'_ (dyn Error + 'static)| Error::source(*error));
@@ -182,7 +187,8 @@ impl AttemptFailure {
     }
 }
 
-/// What an error and its causes say, each once: many errors repeat their cause in their own text.
+/// Joins the texts of an error and its causes, each once: many errors repeat their cause in their
+/// own text.
 fn message<'a>(chain: impl Iterator<Item = &'a (dyn Error + 'static)>) -> String {
     let mut message = String::new();
     for text in chain.map(ToString::to_string) {
@@ -217,7 +223,7 @@ mod tests {
 
     type Wrap<E> = (&'static str, fn(E) -> BoxError);
 
-    /// What users do to an error on its way out of a task.
+    /// Returns ways in which users wrap an error on its way out of a task.
     fn wraps<E: Error + Send + Sync + 'static>() -> Vec<Wrap<E>> {
         use anyhow::Context as _;
         vec![
@@ -243,7 +249,7 @@ mod tests {
     }
 
     #[test]
-    fn permanent_is_found_however_it_is_wrapped() {
+    fn permanent_is_found_in_any_wrapper() {
         for (name, wrap) in wraps::<Permanent>() {
             let failure = AttemptFailure::from_error(&wrap(Permanent::new("gone")));
             assert_eq!(failure.kind, FailureKind::Permanent, "{name}");
@@ -252,7 +258,7 @@ mod tests {
     }
 
     #[test]
-    fn retry_after_is_found_however_it_is_wrapped() {
+    fn retry_after_is_found_in_any_wrapper() {
         let wait = Duration::from_secs(3);
         for (name, wrap) in wraps::<RetryAfter>() {
             let failure = AttemptFailure::from_error(&wrap(RetryAfter::new("busy", wait)));
@@ -261,7 +267,7 @@ mod tests {
     }
 
     #[test]
-    fn marked_error_stays_reachable_by_its_type() {
+    fn marked_error_stays_reachable_by_type() {
         let error: BoxError = Permanent::new("x".parse::<u32>().unwrap_err()).into();
         let inner = error.source().and_then(Error::source).unwrap();
         assert!(inner.is::<std::num::ParseIntError>());
@@ -270,7 +276,7 @@ mod tests {
     }
 
     #[test]
-    fn a_long_message_is_cut_at_a_character() {
+    fn long_message_is_cut_at_a_character() {
         let failure = AttemptFailure::new(FailureKind::Error, "é".repeat(2_000));
         assert_eq!(failure.message.len(), 2_048);
         assert_eq!(AttemptFailure::new(FailureKind::Error, format!("a{}", "é".repeat(2_000))).message.len(), 2_047);

@@ -1,4 +1,4 @@
-//! Fork and join: branches side by side, and the task that gets what each of them gave.
+//! Fork and join: branches side by side, and the task that gets their outputs.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -17,7 +17,7 @@ pub struct Fork<O, T> {
 
 type ReadBranches<T> = dyn Fn(&mut Reader<'_>) -> Result<T, CodecError> + Send + Sync;
 
-/// The branches of a fork that all give an `X`, by name: made by [`Builder::fork_by_name`].
+/// The branches of a fork that all return an `X`, by name: made by [`Builder::fork_by_name`].
 pub struct NamedFork<O, X> {
     about: Arc<About>,
     input: Decode<O>,
@@ -31,14 +31,14 @@ pub struct Join<I, T> {
     builder: Builder<I, T>,
 }
 
-/// A tuple that can take one more.
+/// A tuple to which one more element can be appended.
 #[doc(hidden)]
 #[diagnostic::on_unimplemented(message = "a fork has at most 12 branches: use `fork_by_name` for more")]
 pub trait Append<X> {
     /// The longer tuple.
     type Longer;
 
-    /// Takes one more.
+    /// Appends one element.
     fn append(self, one: X) -> Self::Longer;
 }
 
@@ -70,11 +70,13 @@ impl_append!(A B C D E F G H J K);
 impl_append!(A B C D E F G H J K L);
 
 impl<I, O: Send + 'static> Builder<I, O> {
-    /// Forks: all branches get what flows in and run side by side, each a chain of any nodes. The task given to
-    /// [`Join::join`] gets what they gave, as a tuple in their order.
+    /// Adds a fork: every branch gets the value that flows in, and all run side by side, each a
+    /// chain of any nodes. The task passed to [`Join::join`] gets their outputs, as a tuple in the
+    /// order of the branches.
     ///
-    /// A branch whose task fails for good fails the instance by that task's error; its siblings are cancelled and keep where
-    /// they were, so that a retry goes on in each. A branch that waits leaves its siblings running.
+    /// A branch whose task fails for good fails the instance with that task's error; the other
+    /// branches are cancelled and keep their positions, so that a retry resumes each. A branch that
+    /// waits leaves the others running.
     ///
     /// ```
     /// # use std::convert::Infallible;
@@ -120,8 +122,8 @@ impl<I, O: Send + 'static> Builder<I, O> {
         Join { builder: self.flowing(decode) }
     }
 
-    /// Forks into branches that all give the same type, as many as are added, also in a loop. The join gets what they gave by
-    /// their names.
+    /// Adds a fork whose branches all return the same type. Any number of branches can be added,
+    /// also in a loop. The join gets their outputs by branch name.
     pub fn fork_by_name<X: Send + 'static>(
         mut self,
         id: impl Into<String>,
@@ -168,7 +170,7 @@ impl<O: Send + 'static, X: Send + 'static> NamedFork<O, X> {
 }
 
 impl<I, T: Send + 'static> Join<I, T> {
-    /// Adds the join: a task that gets what every branch gave.
+    /// Adds the join: a task that gets the outputs of all branches.
     pub fn join<M, H>(self, id: impl Into<String>, task: H) -> Builder<I, H::Output>
     where
         H: Handler<M, T, Output: Output>,

@@ -1,4 +1,4 @@
-//! How an async function becomes a task.
+//! Turns async functions into tasks.
 
 use std::sync::Arc;
 
@@ -8,7 +8,7 @@ use crate::clock::BoxFuture;
 use crate::codec::{Codec, CodecError, Decode, Output, Value};
 use crate::limits::PayloadLimits;
 
-/// What one attempt is given.
+/// The surroundings of one attempt.
 #[derive(Clone, Debug)]
 pub struct TaskScope {
     /// The attempt.
@@ -17,54 +17,58 @@ pub struct TaskScope {
     pub deps: Arc<Deps>,
     /// The instance's codec.
     pub codec: Codec,
-    /// The bounds on what it takes and gives.
+    /// The limits on its input and output.
     pub limits: PayloadLimits,
 }
 
-/// A parameter that a task takes from the runtime: [`Dep<T>`](crate::Dep) or [`TaskContext`].
+/// A parameter that a task gets from the runtime: [`Dep<T>`](crate::Dep) or [`TaskContext`].
 #[diagnostic::on_unimplemented(
     message = "`{Self}` cannot be a parameter of a task",
     label = "not something the runtime can hand to a task",
-    note = "the first parameter is the input; behind it come `Dep<T>` and `TaskContext`, in any order"
+    note = "the first parameter is the input; after it come `Dep<T>` and `TaskContext`, in any order"
 )]
 pub trait Extract: Sized {
-    /// Adds what must have been provided.
+    /// Adds the services that must have been provided.
     #[doc(hidden)]
     fn require(_requirements: &mut Vec<Requirement>) {}
 
     /// Takes the parameter from the scope.
     ///
     /// # Errors
-    /// [`MissingDep`] for a service nobody provided; the runtime refuses to start before that can happen.
+    /// [`MissingDep`] for a service that was not provided. The runtime checks this before it
+    /// starts.
     fn extract(scope: &TaskScope) -> Result<Self, MissingDep>;
 }
 
-/// An async function that can be a task: `async fn(I) -> Result<O, E>`, with up to six further parameters that
-/// implement [`Extract`]; or such a function with options, made by [`task`](crate::task).
+/// An async function that can be a task: `async fn(I) -> Result<O, E>`, with up to six further
+/// parameters that implement [`Extract`]; or such a function with options, made by
+/// [`task`](crate::task).
 ///
-/// `I` is what flows in, `O` what flows on; `M` tells the arities apart and is always inferred.
+/// `I` is the input and `O` the output. `M` distinguishes the numbers of parameters and is always
+/// inferred.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` cannot be the task here, where `{I}` flows in",
     label = "expected an async function from `{I}` to a `Result`",
-    note = "a task is an `async fn(I) -> Result<O, E>`, where `I` is what the node before it gives",
+    note = "a task is an `async fn(I) -> Result<O, E>`, where `I` is the output of the previous node",
     note = "further parameters, at most 6, must be `Dep<T>` (`T: Send + Sync`) or `TaskContext`",
     note = "`I: Deserialize`, `O: Serialize + Deserialize` or a `LoopResult` of such, `E: Into<Box<dyn Error + Send + Sync>>`, and its future is `Send`"
 )]
 pub trait Handler<M, I>: Send + Sync + 'static {
-    /// What the task gives. That it is an [`Output`] is asked for where the task is added: asked for here, the compiler would
-    /// find no task at all where a result has no serde derives, and not say that.
+    /// The output of the task. The bound [`Output`] is required where the task is added: if it were
+    /// required here, the compiler would find no task at all for a result without serde derives,
+    /// and not say why.
     type Output;
 
     /// Starts one attempt.
     fn call(&self, input: I, scope: &TaskScope) -> BoxFuture<'static, Result<Self::Output, BoxError>>;
 
-    /// The services the task asks for.
+    /// Returns the services that the task needs.
     #[doc(hidden)]
     fn requirements(&self) -> Vec<Requirement> {
         Vec::new()
     }
 
-    /// The options it was given.
+    /// Returns the task's options.
     #[doc(hidden)]
     fn options(&self) -> TaskOptions {
         TaskOptions::default()
@@ -89,7 +93,7 @@ macro_rules! impl_handler {
                 match start() {
                     Ok(future) => Box::pin(async move { future.await.map_err(Into::into) }),
                     Err(missing) => {
-                        let error = format!("nobody provided {missing}");
+                        let error = format!("service not provided: {missing}");
                         Box::pin(async move { Err(error.into()) })
                     }
                 }
@@ -113,7 +117,7 @@ impl_handler!(A, B, C, D);
 impl_handler!(A, B, C, D, E1);
 impl_handler!(A, B, C, D, E1, F1);
 
-/// Tells a function with options from a plain one.
+/// Marks a function with options, as opposed to a plain one.
 #[doc(hidden)]
 pub struct WithOptions<M>(std::marker::PhantomData<fn(M)>);
 
@@ -138,18 +142,20 @@ where
     }
 }
 
-/// User code without its types: value in, value out. It, serde's included, runs when the future is polled.
+/// User code without its types, from value to value. All of it, including serde's, runs when the
+/// future is polled.
 type Run = dyn Fn(Value, TaskScope) -> BoxFuture<'static, Result<Value, AttemptFailure>> + Send + Sync;
 
-/// User code of a definition: a task, or what decides a route or splits a list. Cheap to clone.
+/// User code of a definition: a task, or the code that decides a route or splits a list. Cheap to
+/// clone.
 #[derive(Clone)]
 pub(crate) struct ErasedTask {
     run: Arc<Run>,
     pub(crate) options: Arc<TaskOptions>,
     pub(crate) requirements: Arc<[Requirement]>,
-    /// Whether what it gives is a list for a map, which has a limit of its own.
+    /// True if the output is a list for a map, which has a limit of its own.
     gives_list: bool,
-    /// Of a task: what a stub in its place must take and give.
+    /// Types that a stub of this task must have. Absent if this is not a task.
     #[cfg(feature = "testing")]
     pub(super) types: Option<Arc<super::stub::TaskTypes>>,
 }
@@ -187,7 +193,8 @@ impl ErasedTask {
         }
     }
 
-    /// A function of what flows in, which the machine needs to go on: not a task, so without options, retries and services.
+    /// Wraps a function of the value that flows in, which the machine needs to go on. Not a task,
+    /// so without options, retries and services.
     pub(crate) fn inner<I: 'static>(
         decode: Decode<I>,
         function: impl Fn(I, &TaskScope) -> Result<Value, CodecError> + Send + Sync + 'static,
@@ -211,7 +218,7 @@ impl ErasedTask {
         }
     }
 
-    /// The other one's code in this one's place.
+    /// Replaces the code by that of `other`, and keeps the options.
     #[cfg(feature = "testing")]
     pub(super) fn replaced_by(&self, other: Self) -> Self {
         Self { options: Arc::clone(&self.options), gives_list: self.gives_list, ..other }
@@ -221,7 +228,7 @@ impl ErasedTask {
         self.gives_list = true;
     }
 
-    /// One attempt.
+    /// Runs one attempt.
     pub(crate) fn run(&self, value: Value, mut scope: TaskScope) -> BoxFuture<'static, Result<Value, AttemptFailure>> {
         if self.gives_list {
             scope.limits.payload_bytes_max = scope.limits.list_bytes_max;

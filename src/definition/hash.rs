@@ -1,9 +1,11 @@
-//! The definition hash: SHA-256 over a length-prefixed encoding of what an instance depends on.
+//! The definition hash: SHA-256 over a length-prefixed encoding of everything that an instance
+//! depends on.
 //!
-//! In it: workflow name and version; of every op in order its kind, node path, signal name, whether a wait has a timeout
-//! and keeps its input, a task's version, branch ids, route keys, what a loop does at its limit and which signal it drains, what a map does with failures;
-//! name and version of each child. Not in it: lengths of timeouts and delays, retry numbers, limits of loops and maps,
-//! priorities, tags, texts: tuning never strands an instance.
+//! Included: workflow name and version; for every op in order its kind, node path, signal name,
+//! whether a wait has a timeout and keeps its input, a task's version, branch ids, route keys, what
+//! a loop does at its limit and which signal it drains, what a map does with failures; name and
+//! version of each child. Not included: lengths of timeouts and delays, retry numbers, limits of
+//! loops and maps, priorities, tags, texts. So tuning never strands an instance.
 
 use sha2::{Digest, Sha256};
 
@@ -27,14 +29,14 @@ impl Canonical {
     }
 }
 
-/// A child, which has no op of its own.
+/// A child workflow, which has no op of its own.
 pub(super) struct ChildEntry {
     pub(super) path: String,
     pub(super) name: String,
     pub(super) version: String,
 }
 
-/// `options` gives a task's options by its index.
+/// Hashes a definition. `options` returns a task's options by its index.
 pub(super) fn hash<'a>(
     info: &WorkflowInfo,
     ops: &[Op],
@@ -76,7 +78,8 @@ pub(super) fn hash<'a>(
             }
             Op::Loop(repeat) => {
                 out.field(b"loop");
-                // A draining loop's field is longer than any other's, so that earlier hashes stand.
+                // A draining loop has a longer field than any other loop, so that earlier hashes
+                // stay valid.
                 let mut end = vec![u8::from(repeat.exits)];
                 if let Some(signal) = &repeat.drains {
                     end.push(1);

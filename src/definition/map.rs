@@ -1,4 +1,4 @@
-//! Map: a branch for each item of a list that is known only at run time.
+//! Map: one branch per item of a list known only at run time.
 
 use std::num::NonZeroU32;
 
@@ -10,13 +10,14 @@ use super::handler::{ErasedTask, TaskScope};
 use super::{Builder, TaskFailure};
 use crate::codec::{CodecError, Decode, Token, Value};
 
-/// How many items of a map are between start and end at once, those that wait included. Not part of the definition hash.
+/// Number of items of a map that are between start and end at once, including items that wait. Not
+/// part of the definition hash.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Concurrency {
-    /// All of them. How many tasks really run at once is bounded for the whole runtime
+    /// All items. The number of tasks that really run at once is limited for the whole runtime
     /// ([`Limits::tasks_running_max`](crate::Limits::tasks_running_max)).
     Unlimited,
-    /// So many; an item starts when another has ended. Zero does not build.
+    /// At most this many; an item starts when another has ended. Zero does not build.
     AtMost(usize),
 }
 
@@ -24,13 +25,15 @@ impl<I, T> Builder<I, Vec<T>>
 where
     T: Serialize + DeserializeOwned + Send + 'static,
 {
-    /// Runs `body` for each item of the list that flows in; what they gave flows on as a list in the items' order. An empty
-    /// list gives an empty list. An item whose task fails for good fails the instance, as a branch of a fork does.
+    /// Runs `body` for each item of the list that flows in; the outputs flow on as a list in the
+    /// order of the items. An empty list gives an empty list. An item whose task fails for good
+    /// fails the instance, as a branch of a fork does.
     ///
     /// A list has at most [`Limits::list_items_max`](crate::Limits::list_items_max) items and
-    /// [`Limits::list_bytes_max`](crate::Limits::list_bytes_max) bytes, and each item and each result is a payload with a
-    /// payload's limit. A task right before the map may give a list of that size; a list from elsewhere (the instance's input,
-    /// an arm, a child) that is one payload has a payload's limit.
+    /// [`Limits::list_bytes_max`](crate::Limits::list_bytes_max) bytes; each item and each result
+    /// is a payload with the limit of a payload. A task right before the map may return a list of
+    /// that size. A list from elsewhere (the instance's input, an arm, a child) that is one payload
+    /// has the limit of a payload.
     ///
     /// ```
     /// # use std::convert::Infallible;
@@ -59,7 +62,8 @@ where
         self.flowing(output.list())
     }
 
-    /// As [`map`](Self::map), but a failed item is a result like any other and stops nothing: an `Err` in its place.
+    /// Runs a map as [`map`](Self::map) does, but a failed item stops nothing: its result is an
+    /// `Err`.
     pub fn map_collect<U: Send + 'static>(
         mut self,
         id: impl Into<String>,
@@ -92,7 +96,7 @@ where
     }
 }
 
-/// A list as one value, an item a payload.
+/// Encodes a list as one value, one payload per item.
 fn split<T: Serialize>(list: &[T], scope: &TaskScope) -> Result<Value, CodecError> {
     let limits = scope.limits;
     let (items, items_max, bytes_max) = (list.len(), limits.list_items_max, limits.list_bytes_max);
@@ -112,7 +116,7 @@ fn split<T: Serialize>(list: &[T], scope: &TaskScope) -> Result<Value, CodecErro
     Ok(Value::from_tokens(tokens))
 }
 
-/// The limit as the program has it; none for a number that does not build.
+/// Returns the limit for the program; `None` if unlimited, and for 0, which does not build.
 pub(super) fn limit(concurrency: Option<usize>) -> Option<NonZeroU32> {
     concurrency.and_then(|items| NonZeroU32::new(u32::try_from(items).unwrap_or(u32::MAX)))
 }

@@ -1,10 +1,12 @@
-//! A definition as a picture: its manifest as a Mermaid flowchart.
+//! Draws a definition: its manifest as a Mermaid flowchart.
 //!
-//! All shapes come first, then all arrows: a node that an arrow within a subgraph names would belong to that subgraph. Shapes
-//! are known by numbers of ours, so that no name is ever a keyword of Mermaid's; names stand in labels alone, escaped.
+//! All shapes come first, then all arrows: a node named by an arrow within a subgraph would belong
+//! to that subgraph. Shapes have generated numbers for ids, so that no name is ever a keyword of
+//! Mermaid; names appear only in labels, escaped.
 //!
-//! A manifest may come damaged from a store. What it says of nesting is believed only where it can be true ([`nesting`]), so
-//! that nothing here runs in a circle, too deep, or past the end of a table.
+//! A manifest may come damaged from a store. Its nesting is used only where it can be true
+//! ([`nesting`]), so that nothing here runs in a circle, recurses too deep, or reads past the end
+//! of a table.
 
 use std::collections::HashMap;
 
@@ -12,13 +14,14 @@ use super::{Manifest, ManifestNode, NodeKind};
 use crate::limits::NESTING_MAX;
 
 impl Manifest {
-    /// The definition as a flowchart in the language of [Mermaid](https://mermaid.js.org), which code hosts and many editors
-    /// draw: a box is a task, a rounded box a delay, a hexagon a wait for a signal; what has chains within is a frame around
-    /// them that begins with a shape that says its kind. See [`Workflow::to_mermaid`](crate::Workflow::to_mermaid).
+    /// Draws the definition as a flowchart in the language of [Mermaid](https://mermaid.js.org),
+    /// which code hosts and many editors draw. A box is a task, a rounded box a delay, a hexagon a
+    /// wait for a signal. A node with chains within is a frame around them that begins with a shape
+    /// that names its kind. See [`Workflow::to_mermaid`](crate::Workflow::to_mermaid).
     ///
-    /// Needs no code of the workflow's: a manifest that a store kept ([`Manifest::decode`]) is drawn as well, and one that is
-    /// damaged gives a drawing of the nodes that can be made out. Drawers have limits of their own; Mermaid's own draws 500
-    /// arrows unless it is told otherwise.
+    /// Needs no code of the workflow: a manifest kept by a store ([`Manifest::decode`]) is drawn as
+    /// well, and a damaged one gives a drawing of its legible nodes. Drawers have limits of their
+    /// own; Mermaid draws 500 arrows by default.
     pub fn to_mermaid(&self) -> String {
         let (within, roots) = nesting(&self.nodes);
         let mut drawing = Drawing { nodes: &self.nodes, within, shapes: String::new(), arrows: String::new() };
@@ -31,15 +34,16 @@ impl Manifest {
     }
 }
 
-/// For each node those directly within it, and those within none; both in program order.
+/// Returns for each node the nodes directly within it, and the nodes within none; both in program
+/// order.
 ///
-/// A node stands behind the one it is within, which has chains, and is nested no deeper than a definition may be. Where that
-/// does not hold, the node is taken as within none.
+/// A node comes after the node it is within, which has chains, and is nested no deeper than a
+/// definition may be. Otherwise the node counts as within none.
 fn nesting(nodes: &[ManifestNode]) -> (Vec<Vec<usize>>, Vec<usize>) {
     let (mut within, mut roots) = (vec![Vec::new(); nodes.len()], Vec::new());
     let mut depths: Vec<usize> = Vec::with_capacity(nodes.len());
     for (index, node) in nodes.iter().enumerate() {
-        // Depths are known of the nodes before this one only.
+        // Depths are known only of the nodes before this one.
         let around = node.within.map(|around| around as usize).filter(|around| {
             depths.get(*around).is_some_and(|depth| *depth < NESTING_MAX)
                 && nodes.get(*around).is_some_and(|node| has_chains(node.kind))
@@ -54,7 +58,7 @@ fn has_chains(kind: NodeKind) -> bool {
     !matches!(kind, NodeKind::Task | NodeKind::Delay | NodeKind::Signal)
 }
 
-/// A shape that an arrow to whatever comes next will begin at, and what that arrow says.
+/// A shape where the next arrow begins, and the label of that arrow.
 struct End<'a> {
     shape: String,
     label: Option<&'a str>,
@@ -68,7 +72,8 @@ struct Drawing<'a> {
 }
 
 impl<'a> Drawing<'a> {
-    /// Draws nodes one behind the other, from the ends of what was drawn before; gives the ends of the last.
+    /// Draws nodes one after the other, from the ends of what was drawn before. Returns the ends of
+    /// the last.
     fn chain(&mut self, chain: &[usize], before: Vec<End<'a>>, depth: usize) -> Vec<End<'a>> {
         let mut ends = before;
         for &index in chain {
@@ -100,7 +105,7 @@ impl<'a> Drawing<'a> {
         vec![End { shape, label: None }]
     }
 
-    /// Draws what stands in the frame of a node with chains.
+    /// Draws the inside of the frame of a node with chains.
     fn nested(&mut self, index: usize, node: &'a ManifestNode, shape: &str, depth: usize) -> Vec<End<'a>> {
         let signal = node.signal.as_deref().map(escaped).unwrap_or_default();
         let turn = if node.form == "draining" { format!("done, and no {signal} left?") } else { "done?".to_owned() };
@@ -132,7 +137,8 @@ impl<'a> Drawing<'a> {
         ends
     }
 
-    /// The chains within a node: those it names, also if they have no nodes, then those its nodes say they are in.
+    /// Returns the chains within a node: those it names, even without nodes, then those that its
+    /// nodes name.
     fn branches(&self, index: usize, node: &'a ManifestNode) -> Vec<(Option<&'a str>, Vec<usize>)> {
         let mut branches: Vec<_> = node.branches.iter().map(|name| (Some(name.as_str()), Vec::new())).collect();
         let mut places: HashMap<_, _> = branches.iter().enumerate().map(|(at, (name, _))| (*name, at)).collect();
@@ -166,11 +172,12 @@ impl<'a> Drawing<'a> {
     }
 }
 
-/// A name as a label shows it. What Mermaid, its Markdown or HTML could take for something else is written as the number of
-/// the character: everything but letters and digits, single spaces, and `_`, `-` and `.` within a word.
+/// Escapes a name for a label. Everything that Mermaid, its Markdown or HTML could interpret is
+/// written as the number of the character: all but letters and digits, single spaces, and `_`, `-`
+/// and `.` within a word.
 fn escaped(name: &str) -> String {
     if name.is_empty() {
-        // Only a damaged manifest has such a name; a label must not be empty.
+        // Only a damaged manifest has an empty name; a label must not be empty.
         return "?".into();
     }
     let mut label = String::with_capacity(name.len());
@@ -182,7 +189,7 @@ fn escaped(name: &str) -> String {
         let alone = || around.iter().all(|one| one.is_some_and(|one| one != ' '));
         match found {
             ' ' if alone() => label.push(' '),
-            // A space that does not break: others are dropped.
+            // A non-breaking space: plain ones would be dropped.
             ' ' => label.push_str("#160;"),
             '_' | '-' | '.' if within_word() => label.push(found),
             found if found.is_alphanumeric() => label.push(found),
@@ -207,10 +214,10 @@ mod tests {
         Manifest { name: "w".into(), version: "1".into(), nodes, edges: Vec::new() }
     }
 
-    /// Method: manifests that no definition gives: a circle, a node within itself, one within what is not there, within a
-    /// task, and before the node it is within. Every node is drawn, once.
+    /// Method: draw manifests that no definition has: a circle, a node within itself, one within a
+    /// missing node, within a task, and before the node it is within. Every node is drawn, once.
     #[test]
-    fn a_damaged_manifest_is_drawn_node_by_node() {
+    fn damaged_manifest_is_drawn_node_by_node() {
         let damaged = manifest(vec![
             node("a", NodeKind::Fork, Some(1)),
             node("b", NodeKind::Fork, Some(0)),
@@ -231,8 +238,9 @@ mod tests {
         assert!(drawing.contains("n5{{\"?<br/>signal \"}}"), "{drawing}");
     }
 
-    /// Method: far more nodes within each other than a definition may have, each a fork with a branch. Were all of that
-    /// believed, the recursion would overflow the stack, and the indentation alone take gigabytes.
+    /// Method: draw many more nodes within each other than a definition may have, each a fork with
+    /// a branch. If all of that were used, the recursion would overflow the stack, and the
+    /// indentation alone would take gigabytes.
     #[test]
     fn manifest_nested_past_the_limit_is_drawn_flat() {
         let nodes = (0..100_000_u32).map(|n| node("x", NodeKind::Fork, n.checked_sub(1)));

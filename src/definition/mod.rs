@@ -1,15 +1,17 @@
-//! WHAT to run: a workflow as its author writes it, compiled to a flat program.
+//! Definitions: a workflow as its author writes it, compiled to a flat program.
 //!
-//! * [`builder`]: nodes are added one by one, types checked at compile time; [`fork`], [`route`], [`repeat`], [`map`] and
-//!   [`child`]: nodes with chains within. They are kept as [`draft`]s, then compiled ([`compile`], [`build_error`]).
-//! * [`handler`], [`deps`], [`context`]: how an async function becomes a task and gets what it asks for.
-//! * [`options`], [`retry`], [`failure`]: how a task is run, and how it can fail.
-//! * [`takeover`]: which older definition a newer one takes over.
-//! * `stub` (feature `testing`): other code in the place of a task's.
-//! * [`program`]: the table of ops the machine interprets; [`hash`] and [`manifest`] are made of it, and [`mermaid`] draws
-//!   the manifest.
+//! * [`builder`] adds nodes one by one, with types checked at compile time. [`fork`], [`route`],
+//!   [`repeat`], [`map`] and [`child`] add nodes that contain chains. Nodes are kept as [`draft`]s,
+//!   then compiled ([`compile`], [`build_error`]).
+//! * [`handler`], [`deps`], [`context`] turn an async function into a task, and pass it its
+//!   parameters.
+//! * [`options`], [`retry`], [`failure`] define how a task runs, and how it can fail.
+//! * [`takeover`] names the older definitions that a newer one upgrades.
+//! * `stub` (feature `testing`) replaces the code of a task.
+//! * [`program`] is the table of ops that the machine interprets; [`hash`] and [`manifest`] are
+//!   made from it, and [`mermaid`] draws the manifest.
 //!
-//! Knows nothing of snapshots, stores or actors.
+//! This module knows nothing of snapshots, stores or actors.
 
 mod build_error;
 mod builder;

@@ -1,47 +1,50 @@
-//! How a task is run.
+//! Options of tasks.
 
 use std::time::Duration;
 
 use super::RetryPolicy;
 
-/// How urgent a task is when more are ready than may run at once. A waiting task rises by one per
+/// Priority of a task when more are ready than may run at once. A waiting task rises by one every
 /// [`priority_aging_seconds`](crate::Limits::priority_aging_seconds).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(u8)]
 pub enum Priority {
-    /// Before everything else.
+    /// Runs before everything else.
     Critical = 1,
-    /// Before the usual.
+    /// Runs before normal tasks.
     High = 2,
-    /// The usual.
+    /// The default.
     #[default]
     Normal = 3,
-    /// After the usual.
+    /// Runs after normal tasks.
     Low = 4,
-    /// When there is nothing else.
+    /// Runs after everything else.
     Minimal = 5,
 }
 
-/// When a task's result is made durable.
+/// Time at which a task's result is made durable.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Checkpoint {
-    /// Before anything behind the task starts.
+    /// The result is committed before anything after the task starts.
     #[default]
     Immediate,
-    /// With a later commit of the instance: what is behind the task may start before. For short tasks that may as well run
-    /// again, since **after a crash it runs again** if its result was not durable yet, and so does what had started behind it,
-    /// also if that is not deferred itself. It may give another result then, and what is behind it is run with that one. A
-    /// store that fails, and an actor that dies, do the same to what had started behind it, in one life of the process.
+    /// The result is committed together with a later one; the next task may start first. For short
+    /// tasks that may run twice: **after a crash the task runs again** if its result was not
+    /// durable yet, and so does every task started after it, deferred or not. The task may return
+    /// another result then, and the tasks after it run with that one. A failing store or a crashed
+    /// actor does the same, within one life of the process, to the tasks started after it.
     ///
-    /// Nobody outside learns of a result before it is durable: whatever is answered, shown or waited for, and the end of the run,
-    /// waits for all results before it. So do a delay, a wait for a signal, the decision of a route, the join of branches and what
-    /// follows a failed attempt; and nothing starts with a signal that is not durable itself. At most 64 results, or 256 KiB, of an instance are not durable, for about 50 ms at most and as long as a commit
-    /// takes; then tasks wait as if they were not deferred. Results become durable in their order.
+    /// Nothing outside sees a result before it is durable: answers, the status, waiting callers and
+    /// the end of the run wait for all results before them. So do a delay, a wait for a signal, the
+    /// decision of a route, the join of branches, and anything after a failed attempt; and nothing
+    /// starts with a signal that is not durable itself. Limits per instance: 64 results or 256 KiB
+    /// that are not durable yet, for about 50 ms plus the time of a commit; beyond that tasks wait
+    /// as if they were not deferred. Results become durable in their order.
     Deferred,
 }
 
-/// Everything about a task besides its code.
+/// Everything about a task except its code.
 #[derive(Clone, Debug, Default)]
 pub struct TaskOptions {
     pub(crate) timeout: Option<Duration>,
@@ -56,60 +59,60 @@ pub struct TaskOptions {
 }
 
 impl TaskOptions {
-    /// How long one attempt may run.
+    /// Returns how long one attempt may run.
     pub fn timeout(&self) -> Option<Duration> {
         self.timeout
     }
 
-    /// When a failed attempt is tried again.
+    /// Returns the retry policy.
     pub fn retry(&self) -> &RetryPolicy {
         &self.retry
     }
 
-    /// How urgent it is.
+    /// Returns the priority.
     pub fn priority(&self) -> Priority {
         self.priority
     }
 
-    /// Free labels.
+    /// Returns the labels.
     pub fn tags(&self) -> &[String] {
         &self.tags
     }
 
-    /// The version that is part of the definition hash; empty by default.
+    /// Returns the version that is part of the definition hash; empty by default.
     pub fn version(&self) -> &str {
         &self.version
     }
 
-    /// A name for people.
+    /// Returns the name for people.
     pub fn display_name(&self) -> Option<&str> {
         self.display_name.as_deref()
     }
 
-    /// A text for people.
+    /// Returns the text for people.
     pub fn description(&self) -> Option<&str> {
         self.description.as_deref()
     }
 
-    /// When its result is made durable.
+    /// Returns the time at which the result is made durable.
     pub fn checkpoint(&self) -> Checkpoint {
         self.checkpoint
     }
 
-    /// Whether it runs on the pool for blocking work.
+    /// Returns true if the task runs on the pool for blocking work.
     pub fn is_blocking(&self) -> bool {
         self.blocking
     }
 }
 
-/// A task function with options; made by [`task`].
+/// A task function with options, made by [`task`].
 #[derive(Clone, Debug)]
 pub struct Task<F> {
     pub(crate) function: F,
     pub(crate) options: TaskOptions,
 }
 
-/// Takes a task function to give it options.
+/// Wraps a task function to set its options.
 ///
 /// ```
 /// use std::time::Duration;
@@ -120,7 +123,10 @@ pub struct Task<F> {
 /// }
 ///
 /// let workflow = Workflow::builder("checkout")
-///     .then("charge", task(charge).retry(RetryPolicy::exponential(5)).timeout(Duration::from_secs(30)))
+///     .then(
+///         "charge",
+///         task(charge).retry(RetryPolicy::exponential(5)).timeout(Duration::from_secs(30)),
+///     )
 ///     .build()?;
 /// # Ok::<(), everstep::BuildErrors>(())
 /// ```
@@ -129,47 +135,50 @@ pub fn task<F>(function: F) -> Task<F> {
 }
 
 impl<F> Task<F> {
-    /// Ends an attempt that runs longer as failed; it is retried by policy. Counted from the moment the attempt gets
-    /// its slot, and after a crash goes on from what is left of it. Looked at where the task awaits; for work that blocks
-    /// its thread, see [`blocking`](Self::blocking). Not part of the definition hash.
+    /// Sets the longest time of one attempt. A longer attempt fails, and is retried by the policy.
+    /// The time counts from the moment the attempt gets its slot; after a crash the attempt has the
+    /// rest of it. Checked where the task awaits; for work that blocks its thread, see
+    /// [`blocking`](Self::blocking). Not part of the definition hash.
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.options.timeout = Some(timeout);
         self
     }
 
-    /// When a failed attempt is tried again. The default is never. Not part of the definition hash.
+    /// Sets the retry policy. By default a failed attempt is not retried. Not part of the
+    /// definition hash.
     pub fn retry(mut self, policy: RetryPolicy) -> Self {
         self.options.retry = policy;
         self
     }
 
-    /// How urgent the task is. Not part of the definition hash.
+    /// Sets the priority. Not part of the definition hash.
     pub fn priority(mut self, priority: Priority) -> Self {
         self.options.priority = priority;
         self
     }
 
-    /// Adds a free label. Not part of the definition hash.
+    /// Adds a label. Not part of the definition hash.
     pub fn tag(mut self, tag: impl Into<String>) -> Self {
         self.options.tags.push(tag.into());
         self
     }
 
-    /// A version that **is** part of the definition hash: change it when running instances must not go on with the new
-    /// code.
+    /// Sets a version that **is** part of the definition hash. Change it if running instances must
+    /// not go on with the new code.
     pub fn version(mut self, version: impl Into<String>) -> Self {
         self.options.version = version.into();
         self
     }
 
-    /// When the task's result is made durable: [`Checkpoint::Immediate`] by default. Not part of the definition hash.
+    /// Sets when the task's result is made durable: [`Checkpoint::Immediate`] by default. Not part
+    /// of the definition hash.
     ///
     /// ```
     /// use everstep::{Checkpoint, Workflow, task};
     /// # async fn words(line: String) -> Result<Vec<String>, std::io::Error> { Ok(vec![line]) }
-    /// # async fn index(words: Vec<String>) -> Result<u32, std::io::Error> { Ok(words.len() as u32) }
+    /// # async fn index(words: Vec<String>) -> Result<usize, std::io::Error> { Ok(words.len()) }
     ///
-    /// // To split a line again costs less than to wait for the disk.
+    /// // Splitting a line again costs less than waiting for the disk.
     /// let workflow = Workflow::builder("index")
     ///     .then("words", task(words).checkpoint(Checkpoint::Deferred))
     ///     .then("index", index)
@@ -181,20 +190,21 @@ impl<F> Task<F> {
         self
     }
 
-    /// A name for people.
+    /// Sets a name for people.
     pub fn display_name(mut self, name: impl Into<String>) -> Self {
         self.options.display_name = Some(name.into());
         self
     }
 
-    /// A text for people.
+    /// Sets a text for people.
     pub fn description(mut self, text: impl Into<String>) -> Self {
         self.options.description = Some(text.into());
         self
     }
 
-    /// Runs the task on the pool for blocking work, because it blocks its thread (file system, computation). When such
-    /// an attempt is cancelled or timed out, it counts as ended at once, though its thread stays busy to its next await.
+    /// Runs the task on the pool for blocking work, because it blocks its thread (file system,
+    /// computation). When such an attempt is cancelled or times out, it ends at once, but its
+    /// thread stays busy until its next await.
     pub fn blocking(mut self) -> Self {
         self.options.blocking = true;
         self

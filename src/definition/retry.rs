@@ -1,12 +1,13 @@
-//! When a failed attempt is tried again.
+//! Retry policies of tasks.
 
 use std::time::Duration;
 
-/// How often and how long after a failure a task is tried again.
+/// Number of retries of a failed task, and the waits before them.
 ///
-/// The wait before retry `n` is `initial * multiplier^(n-1)`, at most `max_delay`, less a random part of up to
-/// `jitter` of it. An error may name its own wait ([`RetryAfter`](crate::RetryAfter)) or refuse retries
-/// ([`Permanent`](crate::Permanent)). What is left of a wait is honoured after a restart of the process.
+/// The wait before retry `n` is `initial * multiplier^(n-1)`, at most `max_delay`, less a random
+/// part of up to `jitter` of it. An error may name its own wait ([`RetryAfter`](crate::RetryAfter))
+/// or refuse retries ([`Permanent`](crate::Permanent)). After a restart of the process, the rest of
+/// a wait is still waited for.
 ///
 /// The default is no retry: [`RetryPolicy::none`].
 #[derive(Clone, Debug, PartialEq)]
@@ -19,17 +20,18 @@ pub struct RetryPolicy {
 }
 
 impl RetryPolicy {
-    /// The first failure is final.
+    /// Creates a policy without retries: the first failure is final.
     pub const fn none() -> Self {
         Self::fixed(0, Duration::ZERO)
     }
 
-    /// Up to `max_retries` retries, each after `delay`.
+    /// Creates a policy of up to `max_retries` retries, each after `delay`.
     pub const fn fixed(max_retries: u32, delay: Duration) -> Self {
         Self { max_retries, initial: delay, multiplier: 1.0, max_delay: delay, jitter: 0.0 }
     }
 
-    /// Up to `max_retries` retries, after 100 ms, 200 ms, 400 ms and so on up to a minute, with 20 % jitter.
+    /// Creates a policy of up to `max_retries` retries, after 100 ms, 200 ms, 400 ms and so on up
+    /// to a minute, with 20 % jitter.
     pub const fn exponential(max_retries: u32) -> Self {
         Self {
             max_retries,
@@ -40,26 +42,26 @@ impl RetryPolicy {
         }
     }
 
-    /// The wait before the first retry.
+    /// Sets the wait before the first retry.
     pub const fn initial(mut self, delay: Duration) -> Self {
         self.initial = delay;
         self
     }
 
-    /// The factor by which each wait is longer than the one before. Below 1 or not a number counts as 1.
+    /// Sets the factor from one wait to the next. A factor below 1, or not a number, counts as 1.
     pub const fn multiplier(mut self, factor: f64) -> Self {
         self.multiplier = if factor >= 1.0 { factor } else { 1.0 };
         self
     }
 
-    /// The longest wait.
+    /// Sets the longest wait.
     pub const fn max_delay(mut self, delay: Duration) -> Self {
         self.max_delay = delay;
         self
     }
 
-    /// The part of each wait that is left to chance, 0 to 1: with 0.2 a wait of 10 s takes 8 to 10 s. Other numbers
-    /// are brought into that range.
+    /// Sets the random part of each wait, 0 to 1: with 0.2 a wait of 10 s takes 8 to 10 s. Other
+    /// numbers are clamped to that range.
     pub const fn jitter(mut self, part: f64) -> Self {
         self.jitter = if part >= 1.0 {
             1.0
@@ -71,24 +73,24 @@ impl RetryPolicy {
         self
     }
 
-    /// Retries after the first attempt; 0 means none.
+    /// Returns the number of retries after the first attempt; 0 means none.
     pub const fn max_retries(&self) -> u32 {
         self.max_retries
     }
 
-    /// The wait after failed attempt number `attempt` (from 1), if there is one more. `chance` decides the jitter, so
-    /// that the same input gives the same wait.
+    /// Returns the wait after failed attempt number `attempt` (from 1), or `None` if there is no
+    /// retry left. `chance` decides the jitter, so that equal inputs give equal waits.
     pub(crate) fn delay_after(&self, attempt: u32, chance: u64) -> Option<Duration> {
         if attempt > self.max_retries {
             return None;
         }
-        // Zero times a factor without end would be no number.
+        // Zero times an infinite factor would be NaN.
         if self.initial.is_zero() {
             return Some(Duration::ZERO);
         }
         let exponent = i32::try_from(attempt.saturating_sub(1)).unwrap_or(i32::MAX);
         let factor = self.multiplier.powi(exponent);
-        // 53 bits are what an f64 holds exactly.
+        // An f64 holds 53 bits exactly.
         #[expect(clippy::cast_precision_loss, reason = "the low bits of chance do not matter")]
         let chance = (chance >> 11) as f64 / (1_u64 << 53) as f64;
         let seconds = (self.initial.as_secs_f64() * factor).min(self.max_delay.as_secs_f64());
@@ -121,10 +123,10 @@ mod tests {
         assert_eq!(policy.delay_after(u32::MAX, 0), Some(Duration::from_mins(1)));
     }
 
-    /// Method: every combination of numbers at their edges; a wait is never longer than the longest, nor shorter than the
-    /// initial one (or the longest, if that is shorter) less its jitter.
+    /// Method: try every combination of extreme numbers. A wait is never longer than the longest,
+    /// nor shorter than the initial one (or the longest, if that is shorter) less its jitter.
     #[test]
-    fn waits_at_the_edges_stay_within_their_bounds() {
+    fn extreme_policies_keep_waits_within_bounds() {
         let times = [Duration::ZERO, Duration::from_nanos(1), Duration::from_secs(1), Duration::MAX];
         let factors = [f64::NEG_INFINITY, -1.0, 0.0, 0.5, 1.0, 2.0, f64::MAX, f64::INFINITY, f64::NAN];
         let jitters = [f64::NEG_INFINITY, -1.0, 0.0, 0.5, 1.0, 2.0, f64::NAN];
@@ -146,7 +148,7 @@ mod tests {
             for chance in [0, u64::MAX / 2, u64::MAX] {
                 let wait = policy.delay_after(attempt, chance).unwrap();
                 assert!(wait <= policy.max_delay, "{policy:?}, attempt {attempt}: {wait:?}");
-                // An f64 holds 15 digits, and a duration no part of a nanosecond.
+                // An f64 holds 15 digits, and a duration whole nanoseconds.
                 let tolerated = least * (1.0 - 1e-9) - 1e-9;
                 assert!(wait.as_secs_f64() >= tolerated, "{policy:?}, attempt {attempt}: {wait:?}");
                 if policy.initial.is_zero() {

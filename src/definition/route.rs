@@ -11,15 +11,17 @@ use super::draft::{About, ChainDraft, NodeDraft, NodeDraftKind};
 use super::handler::ErasedTask;
 use crate::codec::{Decode, Value};
 
-/// The id of a route's default arm, as paths have it.
+/// Id of a route's default arm in paths.
 const OTHERWISE: &str = "otherwise";
 
-/// What a route is chosen by: an enum without fields, made by [`route_key!`](crate::route_key), a `bool`, or a `String`.
+/// Key of a route: an enum without fields made by [`route_key!`](crate::route_key), a `bool`, or a
+/// `String`.
 pub trait RouteKey: Sized + Send + 'static {
-    /// Every key there is, if they can be listed: a route then needs an arm for each, or a default arm.
+    /// Returns all keys if they can be listed: a route then needs an arm for each, or a default
+    /// arm.
     fn all() -> Option<Vec<Self>>;
 
-    /// The key's name, as arms and paths have it.
+    /// Returns the key's name, as used for arms and in paths.
     fn name(&self) -> Cow<'_, str>;
 }
 
@@ -43,7 +45,8 @@ impl RouteKey for bool {
     }
 }
 
-/// Declares an enum without fields that can be the key of a route; each variant's name is its key's name.
+/// Declares an enum without fields that can be the key of a route. The name of a variant is the
+/// name of its key.
 ///
 /// ```
 /// everstep::route_key! {
@@ -81,7 +84,7 @@ macro_rules! route_key {
     };
 }
 
-/// The arms of a route that all give an `X`: made by [`Builder::route`].
+/// The arms of a route, which all return an `X`: made by [`Builder::route`].
 pub struct Route<O, K, X> {
     about: Arc<About>,
     input: Decode<O>,
@@ -92,13 +95,15 @@ pub struct Route<O, K, X> {
 }
 
 impl<I, O: Send + 'static> Builder<I, O> {
-    /// Routes: `key` looks at what flows in and names the arm that gets it. All arms give the same type, which is handed on
-    /// as it is; an arm without nodes hands on what flowed in.
+    /// Adds a route: `key` reads the value that flows in and names the arm that gets it. All arms
+    /// return the same type, which flows on unchanged; an arm without nodes passes its input on.
     ///
-    /// The choice is recorded before the arm runs, so a crash never decides again. Keys of a closed type (an enum made by
-    /// [`route_key!`](crate::route_key), a `bool`) each need an arm, or there must be a default arm
-    /// ([`Route::otherwise`]): checked when the workflow is built. A `String` without an arm fails the instance by
-    /// [`FailureKind::UnknownKey`](crate::FailureKind::UnknownKey). If `key` panics, that is a failure too.
+    /// The choice is recorded before the arm runs, so it is never made again after a crash. Keys of
+    /// a closed type (an enum made by [`route_key!`](crate::route_key), a `bool`) each need an arm,
+    /// or there must be a default arm ([`Route::otherwise`]); this is checked when the workflow is
+    /// built. A `String` without an arm fails the instance with
+    /// [`FailureKind::UnknownKey`](crate::FailureKind::UnknownKey). A panic of `key` is a failure
+    /// too.
     ///
     /// ```
     /// # use std::convert::Infallible;
@@ -108,6 +113,9 @@ impl<I, O: Send + 'static> Builder<I, O> {
     ///     enum Parity { Even, Odd }
     /// }
     ///
+    /// fn parity(n: &u32) -> Parity {
+    ///     if n % 2 == 0 { Parity::Even } else { Parity::Odd }
+    /// }
     /// async fn halve(n: u32) -> Result<u32, Infallible> {
     ///     Ok(n / 2)
     /// }
@@ -115,7 +123,7 @@ impl<I, O: Send + 'static> Builder<I, O> {
     /// # #[tokio::main(flavor = "current_thread")]
     /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
     /// let workflow = Workflow::builder_for::<u32>("halve evens")
-    ///     .route("parity", |n: &u32| if n % 2 == 0 { Parity::Even } else { Parity::Odd }, |route| {
+    ///     .route("parity", parity, |route| {
     ///         route.arm(Parity::Even, |arm| arm.then("halve", halve)).arm(Parity::Odd, |arm| arm)
     ///     })
     ///     .build()?;
@@ -144,7 +152,7 @@ impl<I, O: Send + 'static> Builder<I, O> {
         let Route { arms, otherwise, output, .. } = arms(none);
         let keys = K::all().map(|keys| keys.iter().map(|key| key.name().into_owned()).collect());
         self.add(id, NodeDraftKind::Route { decide, arms, otherwise, keys });
-        // Without arms the route does not build, so nothing is ever read.
+        // A route without arms does not build, so nothing is ever read.
         let output = output.unwrap_or_else(Decode::nothing);
         self.flowing(output)
     }
@@ -158,7 +166,8 @@ impl<O: Send + 'static, K: RouteKey, X: Send + 'static> Route<O, K, X> {
         self
     }
 
-    /// Adds the default arm, for every key that has none. Its nodes' paths begin with the route's id and `otherwise`.
+    /// Adds the default arm, for every key without an arm. Its nodes' paths begin with the route's
+    /// id and `otherwise`.
     pub fn otherwise(mut self, chain: impl FnOnce(Builder<O, O>) -> Builder<O, X>) -> Self {
         let nodes = self.chain(chain);
         self.otherwise = Some(ChainDraft { name: OTHERWISE.into(), nodes });

@@ -1,4 +1,4 @@
-//! Other code in the place of a task's, for tests of the workflow around it.
+//! Replaces the code of tasks, for tests of the workflow around them.
 
 use std::any::{Any, TypeId, type_name};
 use std::sync::Arc;
@@ -9,7 +9,7 @@ use super::handler::ErasedTask;
 use super::{Definition, Handler, NodeKind, Workflow};
 use crate::codec::{Decode, Output};
 
-/// Why a task cannot have this stub.
+/// Error of a task that cannot have this stub.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum StubError {
@@ -23,29 +23,29 @@ pub enum StubError {
         /// The paths of its tasks.
         known: Vec<String>,
     },
-    /// The stub takes another type than the task.
-    #[error("task `{path}` takes a `{expected}`, and its stub a `{found}`")]
+    /// The input type of the stub is not that of the task.
+    #[error("the stub of task `{path}` takes `{found}`: it must take `{expected}`")]
     Takes {
         /// The task.
         path: String,
-        /// What flows to the task.
+        /// The input type of the task.
         expected: &'static str,
-        /// What the stub takes.
+        /// The input type of the stub.
         found: &'static str,
     },
-    /// The stub gives another type than the task.
-    #[error("task `{path}` gives a `{expected}`, and its stub a `{found}`")]
+    /// The output type of the stub is not that of the task.
+    #[error("the stub of task `{path}` returns `{found}`: it must return `{expected}`")]
     Gives {
         /// The task.
         path: String,
-        /// What the task gives.
+        /// The output type of the task.
         expected: &'static str,
-        /// What the stub gives.
+        /// The output type of the stub.
         found: &'static str,
     },
 }
 
-/// What a task takes, and how that is read where it stands; and what it gives.
+/// The input type of a task with the code that reads it, and the output type.
 pub(super) struct TaskTypes {
     decode: Box<dyn Any + Send + Sync>,
     takes: &'static str,
@@ -75,16 +75,18 @@ impl TaskTypes {
 }
 
 impl<I, O: 'static> Workflow<I, O> {
-    /// The same workflow with `stub` run in place of the task at `path`, in tests: an async function like any task, or a
-    /// [`Stub`](crate::testing::Stub). The definition, its hash and the task's options (retries, timeout) stay as they are;
-    /// services are asked for by the stub alone. What is registered is what runs: register the workflow with its stubs, or
-    /// a start of it is refused.
+    /// Returns this workflow with `stub` run in place of the task at `path`, in tests: an async
+    /// function like any task, or a [`Stub`](crate::testing::Stub). The definition, its hash and
+    /// the task's options (retries, timeout) stay unchanged; only the stub's services are needed.
+    /// The registered workflow is the one that runs: register the workflow with its stubs, or a
+    /// start of it is refused.
     ///
-    /// The path is that of [`TaskContext::node`](crate::TaskContext::node): ids from the outside in, with the names of
-    /// branches and arms, as in `"pay/charge"`; all items of a map have the same.
+    /// The path is that of [`TaskContext::node`](crate::TaskContext::node): ids from the outside
+    /// in, with the names of branches and arms, as in `"pay/charge"`. All items of a map have the
+    /// same path.
     ///
     /// # Errors
-    /// [`StubError`]: no such task, or other types.
+    /// [`StubError`] if there is no such task, or its types differ.
     pub fn with_stub<M, T, H>(&self, path: &str, stub: H) -> Result<Self, StubError>
     where
         H: Handler<M, T, Output: Output>,
@@ -116,7 +118,7 @@ impl<I, O: 'static> Workflow<I, O> {
     }
 }
 
-/// The task at a path below these nodes. No deeper than nesting may be.
+/// Finds the task at a path below these nodes. Recursion is limited by the nesting limit.
 fn find<'a>(drafts: &'a mut [NodeDraft], path: &str) -> Option<&'a mut ErasedTask> {
     drafts.iter_mut().find_map(|draft| {
         let below = path.strip_prefix(draft.id.as_str())?;

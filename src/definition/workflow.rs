@@ -1,4 +1,4 @@
-//! A finished definition.
+//! Finished definitions.
 
 use std::any::{Any, TypeId};
 use std::collections::{BTreeMap, HashMap};
@@ -16,7 +16,7 @@ use super::{Builder, Deps, EmptyBuilder, Manifest, ManifestNode, MissingDep, Nod
 use crate::codec::{Codec, CodecError, Decode, Value};
 use crate::id::{DefinitionHash, NodePath};
 
-/// The name of a workflow and what its author says about it.
+/// Name and description of a workflow, as set by its author.
 #[derive(Clone, Debug)]
 pub struct WorkflowInfo {
     pub(super) name: String,
@@ -26,75 +26,75 @@ pub struct WorkflowInfo {
 }
 
 impl WorkflowInfo {
-    /// The workflow's name.
+    /// Returns the workflow's name.
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// The workflow's version; `"1"` by default. Part of the definition hash.
+    /// Returns the workflow's version; `"1"` by default. Part of the definition hash.
     pub fn version(&self) -> &str {
         &self.version
     }
 
-    /// A text for people.
+    /// Returns the text for people.
     pub fn description(&self) -> Option<&str> {
         self.description.as_deref()
     }
 
-    /// Free key-value pairs for the author's own use.
+    /// Returns the key-value pairs for the author's own use.
     pub fn metadata(&self) -> &BTreeMap<String, String> {
         &self.metadata
     }
 }
 
-/// Why a signal cannot be meant for a workflow.
+/// Error of a signal that does not match its workflow.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum SignalError {
     /// No node waits for a signal of this name.
-    #[error("workflow `{workflow}` waits for no signal named `{signal}`; it waits for: {}", .known.join(", "))]
+    #[error("workflow `{workflow}` has no wait for signal `{signal}`; it waits for: {}", .known.join(", "))]
     UnknownSignal {
-        /// The workflow.
+        /// The name of the workflow.
         workflow: String,
-        /// The name.
+        /// The name of the signal.
         signal: String,
-        /// The names it has.
+        /// The signal names that the workflow waits for.
         known: Vec<String>,
     },
     /// The payload has another type than the workflow declares.
-    #[error("signal `{signal}` carries `{expected}`, not `{found}`: send that type")]
+    #[error("signal `{signal}` carries `{expected}`, found `{found}`: send a `{expected}`")]
     PayloadType {
-        /// The name.
+        /// The name of the signal.
         signal: String,
         /// The type declared in the workflow.
         expected: &'static str,
-        /// The type that was to be sent.
+        /// The type of the payload that was passed.
         found: &'static str,
     },
 }
 
-/// The type a signal carries.
+/// Type of a signal's payload.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct SignalType {
     pub(super) type_id: TypeId,
     pub(super) type_name: &'static str,
-    /// How it is read; none of what was only sent.
+    /// Reads the payload; `None` for a type that is only sent.
     read: Option<ReadSignal>,
 }
 
 type ReadSignal = fn(&Codec, &[u8]) -> Result<Box<dyn Any>, CodecError>;
 
-/// A definition without its types: the program, and the user's code behind its tasks.
+/// A definition without its types: the program, and the user code of its tasks.
 pub struct Definition {
     pub(super) info: Arc<WorkflowInfo>,
     pub(super) program: Program,
     pub(super) tasks: Vec<ErasedTask>,
     pub(super) signals: HashMap<Arc<str>, SignalType>,
     pub(super) manifest: Manifest,
-    /// The nodes as they were added, for workflows that have this one as a child.
+    /// The nodes as they were added, for workflows that use this one as a child.
     pub(super) drafts: Arc<[NodeDraft]>,
     pub(super) takes_over: Vec<TakeOver>,
-    /// The paths of tasks that have stubs.
+    /// Paths of the tasks that have stubs.
     #[cfg(feature = "testing")]
     pub(crate) stubs: std::collections::BTreeSet<String>,
 }
@@ -104,7 +104,7 @@ impl SignalType {
         Self { type_id: TypeId::of::<T>(), type_name: std::any::type_name::<T>(), read: None }
     }
 
-    /// As a wait declares it.
+    /// Creates the type of a signal as a wait declares it.
     pub(super) fn declared<T: DeserializeOwned + 'static>() -> Self {
         let read: ReadSignal = |codec, bytes| Ok(Box::new(codec.decode::<T>(bytes)?));
         Self { read: Some(read), ..Self::of::<T>() }
@@ -112,22 +112,22 @@ impl SignalType {
 }
 
 impl Definition {
-    /// Name, version, description and metadata.
+    /// Returns name, version, description and metadata.
     pub fn info(&self) -> &Arc<WorkflowInfo> {
         &self.info
     }
 
-    /// What the definition is recognised by.
+    /// Returns the hash that identifies the definition.
     pub fn hash(&self) -> DefinitionHash {
         self.program.hash
     }
 
-    /// The program that the machine interprets.
+    /// Returns the program that the machine interprets.
     pub fn program(&self) -> &Program {
         &self.program
     }
 
-    /// Names, kinds and edges.
+    /// Returns the manifest: names, kinds and edges.
     pub fn manifest(&self) -> &Manifest {
         &self.manifest
     }
@@ -136,7 +136,7 @@ impl Definition {
         self.tasks.get(index as usize)
     }
 
-    /// The services its tasks ask for that `deps` lacks.
+    /// Returns the services that tasks need and `deps` lacks.
     pub fn missing_deps(&self, deps: &Deps) -> Vec<MissingDep> {
         let mut missing = Vec::new();
         for op in &self.program.ops {
@@ -151,17 +151,17 @@ impl Definition {
         missing
     }
 
-    /// The older definitions it takes over.
+    /// Returns the older definitions that this one upgrades.
     pub fn takes_over(&self) -> &[TakeOver] {
         &self.takes_over
     }
 
-    /// Whether instances of this definition go on with this one.
+    /// Returns true if instances of the definition `found` go on with this one.
     pub(crate) fn accepts(&self, found: DefinitionHash) -> bool {
         self.hash() == found || self.takes_over.iter().any(|older| older.from == found)
     }
 
-    /// How many maps are around the task at this path, if there is one.
+    /// Returns the number of maps around the task at this path, if there is such a task.
     pub(crate) fn maps_around_task(&self, path: &str) -> Option<usize> {
         let is_task = |node: &ManifestNode| node.kind == NodeKind::Task && node.path.as_str() == path;
         let task = u32::try_from(self.manifest.nodes.iter().position(is_task)?).ok()?;
@@ -195,7 +195,8 @@ impl Definition {
         })
     }
 
-    /// The bytes of a signal's payload, which its wait can read. One that no wait declares is refused later, by the instance.
+    /// Encodes a signal's payload, and checks that its wait can read it. A signal that no wait
+    /// declares is refused later, by the instance.
     pub(crate) fn encode_signal<T: Serialize + 'static>(
         &self,
         signal: &str,
@@ -234,7 +235,7 @@ impl fmt::Debug for Definition {
     }
 }
 
-/// A workflow from an `I` to an `O`: what [`Builder::build`] gives. Cheap to clone.
+/// A workflow from an `I` to an `O`, built by [`Builder::build`]. Cheap to clone.
 pub struct Workflow<I, O> {
     pub(super) definition: Arc<Definition>,
     pub(super) output: Decode<O>,
@@ -242,12 +243,13 @@ pub struct Workflow<I, O> {
 }
 
 impl Workflow<(), ()> {
-    /// Starts a workflow whose input is that of its first task.
+    /// Begins a workflow whose input is that of its first task.
     pub fn builder(name: impl Into<String>) -> EmptyBuilder {
         EmptyBuilder::new(name.into())
     }
 
-    /// Starts a workflow whose input is an `I`: needed where the first node is a delay or a wait, which leaves it open. The same as `Workflow::builder(name).taking::<I>()`.
+    /// Begins a workflow whose input is an `I`: needed if the first node is a delay or a wait,
+    /// which does not determine the input. Short for `Workflow::builder(name).taking::<I>()`.
     pub fn builder_for<I>(name: impl Into<String>) -> Builder<I, I>
     where
         I: serde::de::DeserializeOwned + Send + 'static,
@@ -257,18 +259,18 @@ impl Workflow<(), ()> {
 }
 
 impl<I, O: 'static> Workflow<I, O> {
-    /// The definition without its types.
+    /// Returns the definition without its types.
     pub fn definition(&self) -> &Arc<Definition> {
         &self.definition
     }
 
-    /// What the definition is recognised by.
+    /// Returns the hash that identifies the definition.
     pub fn hash(&self) -> DefinitionHash {
         self.definition.hash()
     }
 
-    /// The workflow as a flowchart in the language of [Mermaid](https://mermaid.js.org), for documents and reviews: paste it into
-    /// a Markdown file between ` ```mermaid ` and ` ``` `.
+    /// Draws the workflow as a flowchart in the language of [Mermaid](https://mermaid.js.org), for
+    /// documents and reviews: paste it into a Markdown file between ` ```mermaid ` and ` ``` `.
     ///
     /// ```
     /// # use std::convert::Infallible;
@@ -304,17 +306,17 @@ impl<I, O: 'static> Workflow<I, O> {
     /// # Ok::<(), everstep::BuildErrors>(())
     /// ```
     ///
-    /// It is drawn from the [`Manifest`] alone, see [`Manifest::to_mermaid`].
+    /// Only the [`Manifest`] is drawn: see [`Manifest::to_mermaid`].
     pub fn to_mermaid(&self) -> String {
         self.definition.manifest.to_mermaid()
     }
 
-    /// The same with its input left open, for handles.
+    /// Returns the workflow without its input type, for handles.
     pub(crate) fn without_input(&self) -> Workflow<(), O> {
         Workflow { definition: Arc::clone(&self.definition), output: self.output.clone(), input: Decode::nothing() }
     }
 
-    /// Reads an output.
+    /// Decodes an output.
     ///
     /// # Errors
     /// [`CodecError`] if the value is not this workflow's output.
@@ -324,7 +326,7 @@ impl<I, O: 'static> Workflow<I, O> {
 }
 
 impl<I: Serialize, O> Workflow<I, O> {
-    /// The bytes of an input, which its first node can read.
+    /// Encodes an input, and checks that the first node can read it.
     pub(crate) fn encode_input(&self, input: &I, codec: &Codec, bytes_max: usize) -> Result<Bytes, CodecError> {
         self.input.encode(input, codec, bytes_max)
     }
