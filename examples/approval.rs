@@ -1,4 +1,4 @@
-//! A wait for a signal that gives up after a while: one order is approved in time, another is not.
+//! A wait for a signal that ends after a while: one order is approved in time, another is not.
 //!
 //! ```text
 //! cargo run --example approval
@@ -26,7 +26,8 @@ async fn price(item: String) -> Result<Order, Infallible> {
     Ok(Order { item, cents })
 }
 
-/// The type says that the approval may be missing; the order is kept beside it.
+/// Decides on an order. The type says that the approval may be missing; the order is kept beside
+/// it.
 async fn decide((order, outcome): (Order, SignalOutcome<Approval>)) -> Result<String, Infallible> {
     let Order { item, cents } = order;
     Ok(match outcome {
@@ -43,12 +44,12 @@ async fn main() -> Result<(), BoxError> {
         .then("decide", decide)
         .build()?;
 
-    // Nothing here needs to outlive the process; with a `FileStore` both would go on after a restart.
+    // Nothing here must survive a crash; with a `FileStore` both would go on after a restart.
     let runtime = Runtime::builder(MemoryStore::new()).register(&purchase).start().await?;
     let lamp = runtime.start(&purchase, "order-1", "lamp".to_owned()).await?;
     let piano = runtime.start(&purchase, "order-2", "piano".to_owned()).await?;
 
-    // The timer that plays the manager: it likes lamps, and never looks at the piano.
+    // The timer plays the manager, who approves the lamp and ignores the piano.
     let manager = lamp.clone();
     let timer = tokio::spawn(async move {
         tokio::time::sleep(Duration::from_millis(200)).await;

@@ -1,4 +1,4 @@
-//! Kills itself in the middle of a workflow, in a child process, and goes on with it in the parent.
+//! Crashes in the middle of a workflow, in a child process, and goes on with it in the parent.
 //!
 //! ```text
 //! cargo run --example crash_and_resume
@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use everstep::{BoxError, BuildErrors, Dep, FileStore, Runtime, Workflow};
 
-/// Where the tasks of this example leave their traces.
+/// Record of the tasks that ran.
 struct Journal {
     directory: PathBuf,
 }
@@ -39,7 +39,7 @@ async fn charge(so_far: String, journal: Dep<Journal>) -> io::Result<String> {
     Ok(format!("{so_far}, charged"))
 }
 
-/// Kills the process the first time, as a segmentation fault or a power cut would.
+/// Crashes the process the first time, as a segmentation fault or a power failure would.
 async fn pack(so_far: String, journal: Dep<Journal>) -> io::Result<String> {
     journal.note("pack")?;
     let marker = journal.directory.join("crashed");
@@ -64,14 +64,14 @@ fn order() -> Result<Workflow<String, String>, BuildErrors> {
         .build()
 }
 
-/// Opens the store; whatever it holds unfinished goes on by itself.
+/// Opens the store; its unfinished instances go on by themselves.
 async fn runtime(directory: &Path, order: &Workflow<String, String>) -> Result<Runtime, BoxError> {
     let store = FileStore::open(directory.join("store")).await?;
     let journal = Journal { directory: directory.to_owned() };
     Ok(Runtime::builder(store).register(order).provide(journal).start().await?)
 }
 
-/// The child: starts the order and does not live to see its end.
+/// Starts the order, in the child process, which crashes before the order ends.
 async fn child(directory: &Path) -> Result<(), BoxError> {
     let order = order()?;
     let runtime = runtime(directory, &order).await?;

@@ -1,16 +1,18 @@
-//! Payloads encrypted at rest: a codec of one's own that puts MessagePack through AES-256-GCM.
+//! Payloads encrypted at rest: a custom codec that encrypts MessagePack with AES-256-GCM.
 //!
 //! ```sh
 //! cargo run --example encrypted -- ./encrypted-data ./encrypted.keys
 //! ```
 //!
-//! Everything that flows through a workflow passes the codec: inputs, results, signals, what loops carry. What stays readable is
-//! what the engine itself needs or words: instance ids, names of workflows, nodes and signals, times, who cancelled or paused
-//! and why, and the messages with which tasks fail. Keep secrets out of those. Sizes of payloads show as well.
+//! All values of a workflow pass through the codec: inputs, results, signals, values carried by
+//! loops. Data of the engine stays readable: instance ids, names of workflows, nodes and signals,
+//! times, who cancelled or paused and why, and the messages of failed tasks. Keep secrets out of
+//! these. Sizes of payloads are visible too.
 //!
-//! A key is a line of the key file: its number, and 64 hex digits. The last one encrypts, all of them decrypt: to rotate, add a
-//! line, and drop the first only when no instance is left that was started under it. Who can write the data directory can
-//! still put one payload in the place of another of the same service: the codec is not told where a payload stands.
+//! A line of the key file is a key: its number, and 64 hex digits. The last key encrypts, all of
+//! them decrypt. To rotate, add a line; remove the first only when no instance is left that was
+//! started under it. An attacker with write access to the data directory can still replace one
+//! payload with another of the same service: the codec is not told where a payload is stored.
 
 use std::collections::HashMap;
 use std::convert::Infallible;
@@ -28,21 +30,21 @@ use everstep::{
 };
 use serde::{Deserialize, Serialize};
 
-/// Stored with every instance: it never changes its meaning.
+/// Codec id, stored with every instance: its meaning must never change.
 const CODEC: u8 = 129;
 const NONCE_BYTES: usize = 12;
-/// MessagePack within may nest this deep.
+/// Deepest nesting of the MessagePack inside.
 const DEPTH_MAX: usize = 128;
 
-/// A payload is `key number, 1 byte | nonce, 12 bytes | ciphertext | tag, 16 bytes`. The nonce is random: under one key it may
-/// be used for some four thousand million payloads.
+/// A codec whose payload is `key number, 1 byte | nonce, 12 bytes | ciphertext | tag, 16 bytes`.
+/// The nonce is random: one key is safe for some four thousand million payloads.
 struct Encrypted {
     newest: u8,
     keys: HashMap<u8, Aes256Gcm>,
 }
 
 impl Encrypted {
-    /// From the text of a key file.
+    /// Reads the keys from the text of a key file.
     fn new(text: &str) -> Result<Self, BoxError> {
         let (mut newest, mut keys) = (None, HashMap::new());
         for line in text.lines() {
@@ -55,7 +57,8 @@ impl Encrypted {
     }
 }
 
-/// Says nothing of what was encrypted: Everstep passes none of it on, but others might.
+/// Returns an error that reveals nothing of the payload: Everstep passes no error text on, but
+/// others might.
 fn refused(why: &str) -> erased_serde::Error {
     serde::ser::Error::custom(why)
 }
@@ -95,7 +98,8 @@ fn from_hex(text: &str) -> Result<Vec<u8>, BoxError> {
     (0..text.len()).step_by(2).map(pair).collect()
 }
 
-/// Reads the key file; makes one with a random key if there is none. A service gets its keys from where it has its secrets.
+/// Reads the key file; creates it with a random key if it is missing. A real service gets its keys
+/// from its secret store.
 fn keys(path: &Path) -> Result<String, BoxError> {
     if !path.exists() {
         let mut line = "1 ".to_owned();
@@ -139,7 +143,8 @@ async fn main() -> Result<(), BoxError> {
 
     let patient = Patient { name: "Wilhelmina".to_owned(), findings: "a broken heart".to_owned() };
     let options = StartOptions::new().policy(ConflictPolicy::UseExisting);
-    // With another key than that of an instance which is there, this is a typed error, and the instance stays as it is.
+    // With a key other than that of an existing instance this is a typed error, and the instance
+    // stays unchanged.
     match runtime.start_with(&workflow, "report-7", patient, options).await {
         Ok(started) => {
             if started.existing.is_none() {

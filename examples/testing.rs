@@ -1,5 +1,5 @@
-//! Tests of a workflow, as a service would write them: in memory, with time that passes at once, with stubs for what costs
-//! money, and with a crash at every point where there can be one.
+//! Tests of a workflow, as a service would write them: in memory, with time that passes at once,
+//! with stubs for tasks that cost money, and with a crash at every possible point.
 //!
 //! ```sh
 //! cargo run --example testing --features testing
@@ -17,7 +17,7 @@ use everstep::{
 const MINUTE: Duration = Duration::from_mins(1);
 const WEEK: Duration = Duration::from_hours(7 * 24);
 
-// The service's own code: two tasks that reach outside, and the workflow.
+// The service's own code: two tasks with effects outside the process, and the workflow.
 
 async fn charge(cents: u32) -> Result<String, BoxError> {
     Err(format!("no test may charge a real card {cents} cents").into())
@@ -38,9 +38,9 @@ fn order() -> Result<Workflow<u32, String>, BuildErrors> {
         .build()
 }
 
-// Its tests. Each would be a `#[tokio::test]`.
+// The tests. Each would be a `#[tokio::test]`.
 
-/// A stub in place of the card: fails twice, then charges.
+/// Replaces the card: fails twice, then charges.
 fn card() -> Stub<u32, String> {
     let card = Stub::new(|cents: u32| format!("receipt for {cents} cents"));
     card.fail_next(2, "the bank is not there");
@@ -87,13 +87,14 @@ async fn no_crash_shows() -> Result<(), Box<dyn Error>> {
             Err(error) => unreachable!("{error}"),
         },
         async |card, runtime| {
-            // What a careful caller does: all of it may be done again.
+            // As a careful caller does: all of it may be repeated.
             let order = stubbed(card)?;
             let options = StartOptions::new().policy(ConflictPolicy::UseExisting);
             let handle = runtime.start_with(&order, "order-1", 990, options).await?.handle;
             handle.signal_with_id("approved", &"ana".to_owned(), "approval of order-1").await?;
             let output = runtime.finish(&handle).await?;
-            // The bank drops a charge whose key it knows: so many different keys, so many charges.
+            // The bank drops a charge with a known key: the number of keys is the number of
+            // charges.
             let charges: BTreeSet<_> = card.calls().iter().map(|call| call.context.idempotency_key()).collect();
             Ok((output, charges.len()))
         },

@@ -5,12 +5,13 @@ use std::time::Duration;
 
 use tokio::sync::oneshot;
 
-/// Asks once. No answer (standard input has ended) is a no; after `answers_after` it is a yes.
+/// Asks once. No answer (standard input has ended) means no; after `answers_after` the answer is
+/// yes.
 pub(crate) async fn ask(answers_after: Option<Duration>) -> bool {
     let by_itself = answers_after.map(|after| format!("(yes by itself in {} s) ", after.as_secs_f64()));
     let question = format!("All files are done. Write the report? [y/N] {}", by_itself.unwrap_or_default());
     let mut out = std::io::stdout();
-    // A terminal that is gone gives no answer either.
+    // A closed terminal gives no answer either.
     let _gone = out.write_all(question.as_bytes()).and_then(|()| out.flush());
     let (yes, is_on_screen) = tokio::select! {
         Ok(answer) = typed() => (is_yes(&answer), std::io::stdin().is_terminal()),
@@ -27,8 +28,8 @@ fn is_yes(answer: &str) -> bool {
     matches!(answer.trim().to_ascii_lowercase().as_str(), "y" | "yes")
 }
 
-/// The line typed next; an error if standard input has ended. On a thread of its own: the runtime would wait at its end
-/// for one of its own that still reads.
+/// Reads the next line; an error if standard input has ended. Reads on a thread of its own: the
+/// runtime would wait at its end for one of its own threads that still reads.
 fn typed() -> oneshot::Receiver<String> {
     let (sender, receiver) = oneshot::channel();
     std::thread::spawn(move || {

@@ -1,4 +1,4 @@
-//! What there is: the files below a directory.
+//! The files below a directory.
 
 use std::collections::VecDeque;
 use std::fs;
@@ -12,13 +12,15 @@ use crate::progress::Progress;
 use crate::source::Source;
 use crate::stop::Stop;
 
-/// Directories that are left out where they lie directly in the root: the repository's own and what is built from it.
+/// Directories that are skipped directly in the root: the repository's own and build output.
 const LEFT_OUT: [&str; 2] = [".git", "target"];
 
-/// A file's path below the root, with forward slashes. Nothing else: the list of all of them is one task's output, which for
-/// a list that is mapped over may have 64 MiB ([`Limits::list_bytes_max`]).
+/// A file's path below the root, with forward slashes. No more than that: the list of all of them
+/// is the output of one task, and the list of a map is limited to 64 MiB
+/// ([`Limits::list_bytes_max`]).
 ///
-/// What is not UTF-8 in it is replaced; such a file is then not found under this name, and its card says so.
+/// Bytes that are not UTF-8 are replaced. Such a file is then not found by this name, and its card
+/// says so.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub(crate) struct FileName(pub(crate) String);
@@ -29,7 +31,7 @@ impl FileName {
     }
 }
 
-/// The directory, without links and dots.
+/// Returns the directory, without links and dots.
 pub(crate) fn root(path: &Path) -> Result<PathBuf, Stop> {
     let root = path.canonicalize().map_err(|error| match error.kind() {
         ErrorKind::NotFound => Stop::NoSuchPath(path.to_owned()),
@@ -38,7 +40,7 @@ pub(crate) fn root(path: &Path) -> Result<PathBuf, Stop> {
     if root.is_dir() { Ok(root) } else { Err(Stop::NotADirectory(path.to_owned())) }
 }
 
-/// Task: lists the files, in order. From here on the job keeps to this list, whatever comes and goes in the directory.
+/// Task: lists the files, in order. From here on the job uses this list, even if files come and go.
 pub(crate) async fn list(
     (): (),
     source: Dep<Source>,
@@ -49,19 +51,21 @@ pub(crate) async fn list(
     let files = walk(&source)?;
     let (count, count_max) = (files.len(), Limits::default().list_items_max);
     if count > count_max {
-        // The map would refuse the list too, but its list would be recorded then, and trying again in vain.
-        let many = format!("{count} files: at most {count_max} fit one list; give a directory within this one");
+        // The map would refuse the list too, but only after it was recorded, and retries would be
+        // in vain.
+        let many = format!("{count} files: at most {count_max} fit one list; pass a directory within this one");
         return Err(Permanent::new(many).into());
     }
     progress.found(files.len());
     Ok(files)
 }
 
-/// Links are not followed, since they may lead in a circle, and devices are no files. A directory that cannot be listed
-/// stands in the list itself: whoever looks at it finds out why.
+/// Lists all files. Links are not followed, since they may form a circle, and devices are not
+/// files. A directory that cannot be listed is in the list itself: the look at it reports why.
 fn walk(source: &Source) -> std::io::Result<Vec<FileName>> {
     let mut files = Vec::new();
-    // Directories still to be listed: a queue of our own, so that depth costs no call stack.
+    // Directories still to be listed: an explicit queue, so that deep trees need no deep call
+    // stack.
     let mut open = VecDeque::from([PathBuf::new()]);
     while let Some(directory) = open.pop_front() {
         let at_root = directory.as_os_str().is_empty();

@@ -1,4 +1,4 @@
-//! What a file's bytes are recognised by.
+//! The hash of a file's bytes.
 
 use std::fs::File;
 
@@ -12,9 +12,9 @@ use crate::source::Source;
 /// A file with the hash of its bytes.
 #[derive(Serialize, Deserialize)]
 pub(crate) struct Hashed {
-    /// Handed on: what comes behind a fork knows only what the branches give.
+    /// The look at the file, passed on: nodes after a fork get only the outputs of its branches.
     pub(crate) look: Look,
-    /// In hexadecimal digits.
+    /// SHA-256 in hexadecimal digits.
     pub(crate) sha256: String,
 }
 

@@ -1,4 +1,4 @@
-//! Starts the one instance, or finds the one that is there, and sees it to its end.
+//! Starts the one instance, or finds the existing one, and waits for its end.
 
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use crate::report::Summary;
 use crate::stop::Stop;
 use crate::workflow::{APPROVE, Approval};
 
-/// The instance's id: a data directory has one.
+/// The instance's id: a data directory has one instance.
 const INSTANCE: &str = "report";
 
 /// The running job.
@@ -24,17 +24,17 @@ pub(crate) struct Job {
     progress: Arc<Progress>,
 }
 
-/// How a job that could begin has ended.
+/// Result of a job that could begin.
 pub(crate) enum End {
-    /// The report is there; so many of its files were done by this process.
+    /// The report is written; the number of its files that this process did.
     Done(Summary, u64),
-    /// It was there before.
+    /// The report was written before.
     DoneBefore(Summary),
     /// The report waits for an approval.
     Waiting,
-    /// The instance failed; started again, it goes on from where it stood.
+    /// The instance failed. Started again, it goes on where it failed.
     Failed(String),
-    /// Ctrl-C.
+    /// The job was stopped by Ctrl-C.
     Stopped,
 }
 
@@ -54,7 +54,7 @@ impl Job {
         Self { runtime, workflow, progress }
     }
 
-    /// Brings the report to its end, or to its wait for an approval that is not given.
+    /// Brings the report to its end, or to its wait for an approval that is refused.
     pub(crate) async fn run(&self, again: bool, answers_after: Option<Duration>) -> Result<End, Stop> {
         let policy = if again { ConflictPolicy::TerminateExisting } else { ConflictPolicy::UseExisting };
         let started = self.runtime.start_with(&self.workflow, INSTANCE, (), StartOptions::new().policy(policy)).await?;
@@ -68,17 +68,17 @@ impl Job {
         self.see_to_end(&handle, answers_after).await
     }
 
-    /// Takes up what an earlier process left behind. The runtime does so by itself, unless the instance failed: then whoever
-    /// starts the job again wants it tried again.
+    /// Goes on with the work of an earlier process. The runtime does so by itself, unless the
+    /// instance failed: then starting the job again means trying again.
     async fn go_on(&self, handle: &InstanceHandle<Summary>, status: &Status) -> Result<(), Stop> {
         if let Status::Failed { failure } = status {
-            self.progress.say(&format!("trying again what failed: {failure}"));
+            self.progress.say(&format!("retrying the failed job: {failure}"));
             handle.retry().await?;
         }
         if let Some(files) = handle.task_result::<Vec<FileName>>("list").await? {
             let before = self.done_before(handle, &files).await?;
             self.progress.go_on(files.len(), before);
-            self.progress.say(&format!("going on: {before} of {} files were done before", files.len()));
+            self.progress.say(&format!("going on: {before} of {} files done before", files.len()));
         }
         Ok(())
     }
@@ -92,15 +92,16 @@ impl Job {
                     return Ok(End::Waiting);
                 }
                 let approval = Approval { by: "the person at the terminal".into() };
-                // The signal's id makes a second approval, after a kill in between, the same as the first.
+                // The signal id makes a second approval, after a kill in between, the same as the
+                // first.
                 handle.signal_with_id(APPROVE, &approval, "approval").await?;
             }
             match handle.result().await {
                 Ok(summary) => return Ok(End::Done(summary, self.progress.now())),
-                // The process died five times in a row at one place. A service would call for a person, but here there is
-                // one, who has started the job once more.
+                // The process crashed five times in a row at one place. A service would call a
+                // person; here a person has started the job once more.
                 Err(ResultError::Quarantined { reason }) if !was_set_aside => {
-                    self.progress.say(&format!("trying again what was set aside: {reason}"));
+                    self.progress.say(&format!("releasing the quarantined job: {reason}"));
                     handle.release().await?;
                     was_set_aside = true;
                 }
@@ -109,8 +110,8 @@ impl Job {
         }
     }
 
-    /// How many files were done by earlier processes: the result of their last task is recorded, and since the instance may be
-    /// on its way again already, it was not this process that did it.
+    /// Counts the files done by earlier processes: the result of their last task is recorded, and
+    /// this process did not do it (the instance may be running again already).
     async fn done_before(&self, handle: &InstanceHandle<Summary>, files: &[FileName]) -> Result<u64, HandleError> {
         let mut done = 0;
         for (index, file) in (0..).zip(files) {
@@ -133,7 +134,7 @@ impl Job {
         Ok(false)
     }
 
-    /// Clears what shows how far the job is.
+    /// Clears the progress bar.
     pub(crate) fn end(&self) {
         self.progress.end();
     }

@@ -1,24 +1,29 @@
-//! Makes a report of all files of a directory, with ONE durable workflow instance that fans out over them; may be killed at any
-//! moment.
+//! Makes a report of all files of a directory, with ONE durable workflow instance that fans out
+//! over them. May be killed at any moment.
 //!
 //! ```text
-//! cargo run --release --example fan_out -- [PATH] [--data DIR] [--at-once N] [--approve] [--again] [--draw]
+//! cargo run --release --example fan_out -- \
+//!     [PATH] [--data DIR] [--at-once N] [--approve] [--again] [--draw]
 //! ```
 //!
-//! The workflow uses every kind of node (`--draw` prints it as a Mermaid flowchart): a task lists the files, a map runs over
-//! them, a route tells text from binary from the rest, a fork has a hash and a count made of a text side by side, a child flow
-//! with a loop counts page by page, and all cards are joined into `DIR/report.json`. The instance lives in `DIR/store`: started
-//! again after `kill -9`, it goes on where it was, in every file that was under way, and repeats nothing that was recorded.
+//! The workflow uses every kind of node (`--draw` prints it as a Mermaid flowchart). A task lists
+//! the files, and a map runs over them. A route separates text, binary and other files; for a text
+//! a fork computes a hash and a count side by side, and a child workflow with a loop counts page by
+//! page. All cards are joined into `DIR/report.json`. The instance lives in `DIR/store`: started
+//! again after `kill -9`, it goes on where it was, in every file in progress, and repeats nothing
+//! that was recorded.
 //!
-//! * [`workflow`]: the nodes and how they are put together. Start reading there.
-//! * The tasks, by what they give: [`files`] (the list), [`kind`], [`hash`], [`pages`] (counts), [`card`], [`report`].
-//! * The services they ask for: [`source`] (where the files are), [`progress`].
-//! * [`job`]: starts the instance, or finds the one that is there, and sees it to its end; [`approval`]: asks the person at the
-//!   terminal.
-//! * [`owner`]: whose data directory it is; [`table`]: what is said at the end; [`stop`]: why it cannot begin.
+//! * [`workflow`]: the nodes and their connections. Start reading there.
+//! * The tasks, by their output: [`files`] (the list), [`kind`], [`hash`], [`pages`] (counts),
+//!   [`card`], [`report`].
+//! * The services they need: [`source`] (the location of the files), [`progress`].
+//! * [`job`]: starts the instance, or finds the existing one, and waits for its end; [`approval`]:
+//!   asks the person at the terminal.
+//! * [`owner`]: the owner of the data directory; [`table`]: the output at the end; [`stop`]: errors
+//!   at the start.
 //!
-//! Exit codes: 0 the report is complete; 1 some files, or the whole job, failed; 2 the job could not begin; 3 it waits for
-//! approval; 130 it was stopped by Ctrl-C.
+//! Exit codes: 0 the report is complete; 1 some files, or the whole job, failed; 2 the job could
+//! not begin; 3 it waits for approval; 130 it was stopped by Ctrl-C.
 
 mod approval;
 mod card;
@@ -49,32 +54,32 @@ use crate::progress::Progress;
 use crate::source::Source;
 use crate::stop::Stop;
 
-/// How long running tasks may take to finish when the job ends.
+/// Time for running tasks to finish when the job ends.
 const GRACE: Duration = Duration::from_secs(5);
 
 /// Makes a report of all files of a directory, with one durable workflow instance.
 #[derive(Parser)]
 #[command(name = "fan_out")]
 struct Args {
-    /// The directory; `.git` and `target` directly in it are left out.
+    /// The directory; `.git` and `target` directly in it are skipped.
     #[arg(default_value = ".")]
     path: PathBuf,
-    /// Where the store and `report.json` are kept.
+    /// The directory for the store and `report.json`.
     #[arg(long, value_name = "DIR", default_value = "./fan-out-data")]
     data: PathBuf,
-    /// Files under way at once; may be another number each time.
+    /// Files in progress at once; each start may use another number.
     #[arg(long, value_name = "N", default_value_t = 16, value_parser = clap::value_parser!(u16).range(1..))]
     at_once: u16,
     /// The report waits for an approval before it is written; the job asks for it.
     #[arg(long)]
     approve: bool,
-    /// Approves by itself after so many seconds; implies --approve.
+    /// Approves by itself after this many seconds; implies --approve.
     #[arg(long, value_name = "SECONDS", value_parser = seconds)]
     approve_after: Option<Duration>,
-    /// Begins anew, whatever is there of an earlier job.
+    /// Starts from the beginning, and discards an earlier job.
     #[arg(long)]
     again: bool,
-    /// Gets a line each time a task really runs.
+    /// A file that gets a line each time a task really runs.
     #[arg(long, value_name = "FILE")]
     ledger: Option<PathBuf>,
     /// Prints the workflow as a Mermaid flowchart, and does nothing else.
@@ -117,7 +122,7 @@ async fn run(args: Args) -> Result<ExitCode, Stop> {
     let root = files::root(&args.path)?;
     let data = args.data.as_path();
     std::fs::create_dir_all(data).map_err(|error| Stop::io("create the data directory", data, error))?;
-    // The store comes first: its lock keeps a second process off the rest.
+    // The store comes first: its lock keeps other processes away from the rest.
     let store = FileStore::open(data.join("store")).await?;
     let owner = Owner::check(data, &root, args.approve(), args.again)?;
     let source = Arc::new(Source::new(root, data, args.ledger.as_deref())?);

@@ -1,4 +1,4 @@
-//! Whose data directory it is: the report of one directory must not go on as that of another.
+//! The owner of a data directory: the report of one directory must not go on as that of another.
 
 use std::fs;
 use std::io::ErrorKind;
@@ -8,18 +8,18 @@ use serde::{Deserialize, Serialize};
 
 use crate::stop::Stop;
 
-/// What a data directory was made for: `job.json` in it.
+/// The job of a data directory, in its file `job.json`.
 #[derive(Serialize, Deserialize)]
 pub(crate) struct Owner {
-    /// The directory that the report is of.
+    /// The directory that the report is about.
     path: String,
-    /// Whether the report waits for an approval: a job keeps to how it was begun.
+    /// True if the report waits for an approval. Fixed when the job begins.
     pub(crate) approve: bool,
 }
 
 impl Owner {
-    /// Compares with the owner that is there, or becomes it: of an empty directory, or of the job that begins anew. Called
-    /// under the store's lock.
+    /// Compares with the existing owner, or writes one: if the directory is empty, or if the job
+    /// starts from the beginning. Called under the store's lock.
     pub(crate) fn check(data: &Path, root: &Path, approve: bool, again: bool) -> Result<Self, Stop> {
         let at = data.join("job.json");
         let ours = Self { path: root.to_string_lossy().into_owned(), approve };
@@ -40,7 +40,7 @@ impl Owner {
         Ok(theirs)
     }
 
-    /// Writes beside and renames, so that a kill leaves a whole file or none.
+    /// Writes a new file and renames it, so that a kill leaves a whole file or none.
     fn write(self, at: &Path) -> Result<Self, Stop> {
         let beside = at.with_extension("json.new");
         let written = serde_json::to_vec(&self).map_err(Into::into).and_then(|bytes| fs::write(&beside, bytes));

@@ -1,4 +1,4 @@
-//! Counts of a text, made page by page.
+//! Counts of a text, page by page.
 
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
@@ -10,35 +10,35 @@ use crate::files::FileName;
 use crate::kind::Look;
 use crate::source::Source;
 
-/// What one turn of the loop reads.
+/// Bytes that one iteration of the loop reads.
 pub(crate) const PAGE_BYTES: u64 = 64 << 10;
 
-/// What is counted.
+/// Counts of a text.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Counts {
-    /// Lines; a last one without a line feed counts.
+    /// Number of lines; a last one without a line feed counts.
     pub(crate) lines: u64,
-    /// Runs of bytes other than ASCII white space.
+    /// Number of words: runs of bytes other than ASCII white space.
     pub(crate) words: u64,
     pub(crate) bytes: u64,
 }
 
-/// What the loop carries from page to page: all that the next one needs to know.
+/// The value that the loop carries from page to page.
 #[derive(Serialize, Deserialize)]
 pub(crate) struct Pages {
     name: FileName,
-    /// Of the pages so far; their bytes are where the next one begins.
+    /// Counts of the pages so far; their bytes are the offset of the next one.
     counts: Counts,
     in_word: bool,
     in_line: bool,
 }
 
-/// Task: what the first page begins with.
+/// Task: makes the value for the first page.
 pub(crate) async fn begin(look: Look) -> std::io::Result<Pages> {
     Ok(Pages { name: look.name, counts: Counts::default(), in_word: false, in_line: false })
 }
 
-/// Task: counts one page, and says whether there may be more.
+/// Task: counts one page, and returns `Done` after the last one.
 pub(crate) async fn page(
     mut pages: Pages,
     source: Dep<Source>,

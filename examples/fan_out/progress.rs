@@ -1,4 +1,4 @@
-//! How far the job is: a bar on a terminal, a line each second elsewhere.
+//! Progress of the job: a bar on a terminal, a line each second elsewhere.
 
 use std::collections::HashSet;
 use std::io::IsTerminal;
@@ -10,12 +10,13 @@ use indicatif::{ProgressBar, ProgressStyle};
 use crate::files::FileName;
 use crate::table::warn;
 
-/// How often a line is written where there is no terminal.
+/// Time between lines if there is no terminal.
 const LINE_EVERY: Duration = Duration::from_secs(1);
 
-/// Counts files as they are done, on standard error: a service, since the tasks know when that is.
+/// Counts finished files, on standard error. A service, since the tasks know when a file is
+/// finished.
 pub(crate) struct Progress {
-    /// None where there is no terminal.
+    /// Absent if there is no terminal.
     bar: Option<ProgressBar>,
     inner: Mutex<Inner>,
 }
@@ -24,7 +25,7 @@ struct Inner {
     total: u64,
     /// Files done by earlier processes.
     before: u64,
-    /// Those done by this one.
+    /// Files done by this process.
     now: HashSet<FileName>,
     last_line: Instant,
 }
@@ -36,29 +37,29 @@ impl Progress {
         Self { bar, inner: Mutex::new(inner) }
     }
 
-    /// There are so many files.
+    /// Sets the number of files.
     pub(crate) fn found(&self, files: usize) {
         self.go_on(files, 0);
     }
 
-    /// There are so many files, of which earlier processes did so many.
+    /// Sets the number of files, and the number done by earlier processes.
     pub(crate) fn go_on(&self, files: usize, before: u64) {
         self.change(|inner| (inner.total, inner.before) = (files as u64, before));
     }
 
-    /// One more is done.
+    /// Counts one more finished file.
     pub(crate) fn one(&self, file: FileName) {
         self.change(|inner| {
             inner.now.insert(file);
         });
     }
 
-    /// How many were done by this process.
+    /// Returns the number of files done by this process.
     pub(crate) fn now(&self) -> u64 {
         self.lock().now.len() as u64
     }
 
-    /// Whether this process did it.
+    /// Returns true if this process did the file.
     pub(crate) fn did(&self, file: &FileName) -> bool {
         self.lock().now.contains(file)
     }

@@ -1,4 +1,4 @@
-//! The report: all cards as one JSON file, and the sums of them.
+//! The report: all cards as one JSON file, and their sums.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -11,7 +11,7 @@ use crate::kind::Kind;
 use crate::source::Source;
 use crate::workflow::Approval;
 
-/// Failures that the summary repeats; the report has all.
+/// Failures that the summary repeats; the report has all of them.
 const FAILED_SHOWN_MAX: usize = 50;
 
 /// The report as written.
@@ -21,18 +21,19 @@ struct Report<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     approved_by: Option<&'a str>,
     sums: &'a BTreeMap<Kind, Sum>,
-    /// In the order of their names.
+    /// The cards, in the order of their names.
     files: &'a [Card],
-    /// What went wrong with files that have no card.
+    /// Failures of files that have no card.
     failed: Vec<String>,
 }
 
-/// The sums of the report: the output of the whole workflow, which is a payload and so has to stay small.
+/// The sums of the report: the output of the whole workflow, which is one payload and so must stay
+/// small.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Summary {
     pub(crate) kinds: BTreeMap<Kind, Sum>,
     pub(crate) failed: u64,
-    /// The first of those.
+    /// The first failures.
     pub(crate) first_failed: Vec<String>,
 }
 
@@ -61,7 +62,7 @@ impl From<&Card> for Sum {
     }
 }
 
-/// Task: writes the report of what came of each file, in their order.
+/// Task: writes the report of all files, in their order.
 pub(crate) async fn report(
     cards: Vec<Result<Card, TaskFailure>>,
     source: Dep<Source>,
@@ -70,7 +71,7 @@ pub(crate) async fn report(
     write(cards, None, &source, &context)
 }
 
-/// Task: the same, with the name of who approved.
+/// Task: writes the report, with the name of the person who approved.
 pub(crate) async fn report_approved(
     (cards, approval): (Vec<Result<Card, TaskFailure>>, Approval),
     source: Dep<Source>,
@@ -79,8 +80,8 @@ pub(crate) async fn report_approved(
     write(cards, Some(&approval.by), &source, &context)
 }
 
-/// May run more than once, when the process dies before its end is recorded: so it writes the same file anew, beside and
-/// renamed, and never half of it.
+/// Writes the report. May run again, if the process crashes before its end is recorded: so it
+/// writes a new file each time and renames it, and never leaves half of one.
 fn write(
     cards: Vec<Result<Card, TaskFailure>>,
     approved_by: Option<&str>,

@@ -1,4 +1,5 @@
-//! The service behind the tasks: where the files are, where the report goes, and a ledger of what was really done.
+//! The service behind the tasks: the location of the files and of the report, and a ledger of the
+//! work really done.
 
 use std::fs::{File, OpenOptions};
 use std::io::{Error, Write};
@@ -9,10 +10,10 @@ use everstep::TaskContext;
 use crate::files::FileName;
 use crate::stop::Stop;
 
-/// Where everything is.
+/// Locations of files, report and ledger.
 pub(crate) struct Source {
     root: PathBuf,
-    /// Paths that are the job's own, and so none of the directory's.
+    /// Paths of the job's own files, which are skipped.
     left_out: Vec<PathBuf>,
     report: PathBuf,
     ledger: Option<File>,
@@ -30,28 +31,29 @@ impl Source {
         Ok(Self { root, left_out, report, ledger: opened })
     }
 
-    /// The directory.
+    /// Returns the directory.
     pub(crate) fn root(&self) -> &Path {
         &self.root
     }
 
-    /// Where a file is.
+    /// Returns the path of a file.
     pub(crate) fn at(&self, name: &FileName) -> PathBuf {
         self.root.join(&name.0)
     }
 
-    /// Whether a path below the root is the job's own.
+    /// Returns true if a path below the root is one of the job's own.
     pub(crate) fn leaves_out(&self, below: &Path) -> bool {
         let at = self.root.join(below);
         self.left_out.contains(&at)
     }
 
-    /// Where the report goes.
+    /// Returns the path of the report.
     pub(crate) fn report(&self) -> &Path {
         &self.report
     }
 
-    /// Notes in the ledger that a task runs, and on what. With one write, so that lines of tasks side by side do not mix.
+    /// Notes in the ledger that a task runs, and on what. Uses one write, so that lines of
+    /// concurrent tasks do not mix.
     pub(crate) fn note(&self, context: &TaskContext, what: &str) -> std::io::Result<()> {
         let Some(mut ledger) = self.ledger.as_ref() else { return Ok(()) };
         let line = format!("{} {}\n", context.node(), what.replace('\n', "\\n"));
@@ -60,7 +62,7 @@ impl Source {
 }
 
 impl FileName {
-    /// For `map_err`: what failed, with which file.
+    /// Adds the name of the file to an I/O error, for `map_err`.
     pub(crate) fn failed(&self, error: &Error) -> Error {
         Error::new(error.kind(), format!("{}: {error}", self.0))
     }

@@ -1,21 +1,21 @@
-//! Why the job cannot begin, or cannot be seen to its end: each a message of its own, and exit code 2.
+//! Errors that keep the job from beginning or ending: each with its own message, and exit code 2.
 
 use std::path::{Path, PathBuf};
 
 use everstep::{BuildErrors, HandleError, MessageError, RuntimeError, StartError, StoreError};
 
-/// Why the job cannot begin, or cannot be seen to its end.
+/// Error that keeps the job from beginning or ending.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Stop {
-    #[error("there is no {0}: give the directory to report on")]
+    #[error("there is no {0}: pass the directory to report on")]
     NoSuchPath(PathBuf),
-    #[error("{0} is not a directory: give the directory to report on")]
+    #[error("{0} is not a directory: pass the directory to report on")]
     NotADirectory(PathBuf),
     #[error("cannot {what} {at}: {error}")]
     Io { what: &'static str, at: PathBuf, error: std::io::Error },
     #[error("{data} belongs to the report on {theirs}: use another --data directory for {ours}")]
     OtherJob { data: PathBuf, theirs: String, ours: String },
-    #[error("the job in {0} was begun without --approve: go on without it, or begin anew with --again")]
+    #[error("the job in {0} was begun without --approve: continue without it, or start over with --again")]
     BegunWithoutApproval(PathBuf),
     #[error("{0} is not this job's: use another --data directory")]
     NotAnOwner(PathBuf),
@@ -29,12 +29,12 @@ pub(crate) enum Stop {
     Start(#[from] StartError),
     #[error("the job does not answer: {0}")]
     Handle(#[from] HandleError),
-    #[error("the job takes no message: {0}")]
+    #[error("the job refuses the message: {0}")]
     Message(#[from] MessageError),
 }
 
 impl Stop {
-    /// For `map_err`: what was to be done, and to which file.
+    /// Wraps an I/O error with the action and the file, for `map_err`.
     pub(crate) fn io(what: &'static str, at: &Path, error: std::io::Error) -> Self {
         Self::Io { what, at: at.to_owned(), error }
     }

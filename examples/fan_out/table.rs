@@ -1,4 +1,5 @@
-//! What is said at the end, and how anything is said: a closed pipe is no reason to panic, as `println!` would.
+//! The output at the end, and how all output is written: a closed pipe must not panic, as with
+//! `println!`.
 
 use std::fmt::Write as _;
 use std::io::Write as _;
@@ -17,7 +18,7 @@ pub(crate) fn warn(line: &str) {
     let _closed = writeln!(std::io::stderr(), "{line}");
 }
 
-/// Says how the job has ended.
+/// Prints how the job has ended.
 pub(crate) fn print(end: &End, report: &Path) {
     let report = report.display();
     match end {
@@ -27,12 +28,12 @@ pub(crate) fn print(end: &End, report: &Path) {
             table(summary);
         }
         End::DoneBefore(summary) => {
-            say(&format!("{report}: was complete before; --again makes it anew"));
+            say(&format!("{report}: was complete before; use --again to make a new one"));
             table(summary);
         }
-        End::Waiting => say("the report goes on waiting for approval: start the job again to be asked"),
-        End::Failed(why) => warn(&format!("{why}\nstarted again, the job goes on from where it stood")),
-        End::Stopped => warn("stopped; started again, the job goes on from where it stood"),
+        End::Waiting => say("the report still waits for approval: start the job again to be asked"),
+        End::Failed(why) => warn(&format!("{why}\nstart the job again to go on where it failed")),
+        End::Stopped => warn("stopped; start the job again to go on"),
     }
 }
 
@@ -68,7 +69,7 @@ fn failed(out: &mut String, summary: &Summary) -> std::fmt::Result {
     if summary.failed == 0 {
         return Ok(());
     }
-    writeln!(out, "{} failed; --again tries all files anew:", grouped(summary.failed))?;
+    writeln!(out, "{} failed; use --again to try all files again:", grouped(summary.failed))?;
     for why in &summary.first_failed {
         writeln!(out, "  {why}")?;
     }
@@ -78,7 +79,7 @@ fn failed(out: &mut String, summary: &Summary) -> std::fmt::Result {
     }
 }
 
-/// 1234567 as `1,234,567`.
+/// Formats 1234567 as `1,234,567`.
 fn grouped(number: u64) -> String {
     let digits = number.to_string();
     let mut out = String::new();

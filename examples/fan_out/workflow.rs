@@ -1,4 +1,4 @@
-//! The workflow: what is done with a directory, node by node.
+//! The workflow: the work on a directory, node by node.
 
 use std::time::Duration;
 
@@ -15,29 +15,30 @@ use crate::report::{Summary, report, report_approved};
 /// The signal that a job with approval waits for.
 pub(crate) const APPROVE: &str = "approve";
 
-/// What that signal carries.
+/// Payload of the signal.
 #[derive(Serialize, Deserialize)]
 pub(crate) struct Approval {
-    /// Who approved.
+    /// The person who approved.
     pub(crate) by: String,
 }
 
 /// The delay between the last card and the report.
 const SETTLE: Duration = Duration::from_millis(200);
 
-/// After the first failure another try at 100, 200 and 400 ms: enough for a file that is being moved into place.
+/// Retry policy: after 100, 200 and 400 ms, enough for a file that is being moved into place.
 const RETRY: RetryPolicy = RetryPolicy::exponential(3);
 
-/// The workflow from nothing to the report's summary. One with approval is another workflow, with a name of its own.
+/// Builds the workflow from nothing to the report's summary. The one with approval is another
+/// workflow, with its own name.
 ///
-/// `at_once` is not part of what the definition is recognised by: each process may choose anew.
+/// `at_once` is not part of the definition hash: each process may choose another number.
 pub(crate) fn workflow(approve: bool, at_once: usize) -> Result<Workflow<(), Summary>, BuildErrors> {
     let counting = counting()?;
     let name = if approve { "fan-out-approved" } else { "fan-out" };
     let cards = Workflow::builder(name)
         .description("makes a card of each file of a directory, and a report of all cards")
         .then("list", on_disk(list))
-        // A file that fails for good is an `Err` in the list, and stops no other.
+        // A file that fails for good becomes an `Err` in the list, and stops no other file.
         .map_collect("files", Concurrency::AtMost(at_once), |file| {
             file.then("look", on_disk(look))
                 .route("kind", |look: &Look| look.kind, |kind| arms(kind, &counting))
@@ -51,7 +52,7 @@ pub(crate) fn workflow(approve: bool, at_once: usize) -> Result<Workflow<(), Sum
     }
 }
 
-/// How a file becomes a card, by its kind: each arm gives one.
+/// Builds the card of a file, by its kind: each arm returns one.
 fn arms(kind: Route<Look, Kind, Card>, counting: &Workflow<Look, Counts>) -> Route<Look, Kind, Card> {
     kind.arm(Kind::Text, |text| {
         text.fork("facts", |facts| {
@@ -65,9 +66,10 @@ fn arms(kind: Route<Look, Kind, Card>, counting: &Workflow<Look, Counts>) -> Rou
     .otherwise(|rest| rest.then("card", rest_card))
 }
 
-/// Counts a text page by page: a workflow of its own, which others can have as a child.
+/// Counts a text page by page: a workflow of its own, which others can use as a child.
 ///
-/// The loop is not limited: each turn costs the same, and a kill costs one page, however large the file is.
+/// The loop is not limited: each iteration costs the same, and a kill costs one page, however large
+/// the file is.
 fn counting() -> Result<Workflow<Look, Counts>, BuildErrors> {
     Workflow::builder("counting")
         .then("begin", begin)
@@ -75,7 +77,7 @@ fn counting() -> Result<Workflow<Look, Counts>, BuildErrors> {
         .build()
 }
 
-/// A task that reads or writes files: it blocks its thread, and is tried again.
+/// Wraps a task that reads or writes files: it blocks its thread, and is retried.
 fn on_disk<F>(function: F) -> Task<F> {
     task(function).blocking().retry(RETRY)
 }

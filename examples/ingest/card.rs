@@ -1,4 +1,5 @@
-//! The card in a data directory says whose it is: two jobs with the same file names must not share one.
+//! The card of a data directory names its job: two jobs with the same file names must not share
+//! one.
 
 use std::fs;
 use std::io::ErrorKind;
@@ -8,17 +9,17 @@ use serde::{Deserialize, Serialize};
 
 use crate::stop::Stop;
 
-/// What a data directory was made for.
+/// The job of a data directory.
 #[derive(Serialize, Deserialize)]
 pub(crate) struct Card {
-    /// The directory that is taken in.
+    /// The directory to ingest.
     path: String,
-    /// Whether files wait for an approval: a job keeps to how it was begun.
+    /// True if files wait for an approval. Fixed when the job begins.
     pub(crate) approve: bool,
 }
 
 impl Card {
-    /// Compares with the card that is there, or leaves one. Called under the store's lock.
+    /// Compares with the existing card, or writes one. Called under the store's lock.
     pub(crate) fn read_or_write(data: &Path, root: &Path, approve: bool) -> Result<Self, Stop> {
         let at = data.join("job.json");
         let ours = Self { path: root.to_string_lossy().into_owned(), approve };
@@ -45,7 +46,7 @@ impl Card {
         Ok(theirs)
     }
 
-    /// Writes beside and renames, so that a kill leaves a whole card or none.
+    /// Writes a new file and renames it, so that a kill leaves a whole card or none.
     fn write(&self, at: &Path) -> std::io::Result<()> {
         let beside = at.with_extension("json.new");
         fs::write(&beside, serde_json::to_vec(self)?)?;

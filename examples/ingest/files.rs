@@ -1,4 +1,4 @@
-//! What there is to take in: the files below a directory.
+//! The files to ingest: all files below a directory.
 
 use std::collections::HashSet;
 use std::ffi::OsString;
@@ -12,15 +12,15 @@ use sha2::{Digest, Sha256};
 
 use crate::stop::Stop;
 
-/// Directories that are left out where they lie directly in the root: the repository's own and what is built from it.
+/// Directories that are skipped directly in the root: the repository's own and build output.
 const LEFT_OUT: [&str; 2] = [".git", "target"];
 
-/// One file, as it enters the workflow.
+/// One file, as the workflow gets it.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub(crate) struct FileRef {
-    /// The path below the root, with forward slashes; what is not UTF-8 is replaced.
+    /// The path below the root, with forward slashes. Bytes that are not UTF-8 are replaced.
     pub(crate) path: String,
-    /// The real path, where [`FileRef::path`] is not.
+    /// The real path, if [`FileRef::path`] is not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     real: Option<OsString>,
 }
@@ -32,12 +32,13 @@ impl FileRef {
         Self { path: shown, real }
     }
 
-    /// The path below the root, as the operating system knows it.
+    /// Returns the path below the root, as the operating system knows it.
     pub(crate) fn real(&self) -> &Path {
         self.real.as_deref().map_or(Path::new(&self.path), Path::new)
     }
 
-    /// The instance that takes in this file: its path, or the path's hash where a path cannot be an id.
+    /// Returns the id of the instance for this file: its path, or the path's hash if the path
+    /// cannot be an id.
     pub(crate) fn instance(&self) -> String {
         match InstanceId::new(&self.path) {
             Ok(id) => id.as_str().to_owned(),
@@ -46,18 +47,18 @@ impl FileRef {
     }
 }
 
-/// Everything below a directory.
+/// All entries below a directory.
 #[derive(Default)]
 pub(crate) struct Listing {
-    /// Files, in order. A link that leads nowhere is one: reading it says what is wrong.
+    /// Files, in order. A broken link counts as a file: reading it reports the error.
     pub(crate) files: Vec<FileRef>,
     /// Directories that could not be listed, with the reason.
     pub(crate) unreadable: Vec<(String, String)>,
-    /// Entries that are no files: links to directories, devices, pipes, sockets.
+    /// Entries that are not files: links to directories, devices, pipes, sockets.
     pub(crate) left_out: usize,
 }
 
-/// The directory to take in, without links and dots.
+/// Returns the directory to ingest, without links and dots.
 pub(crate) fn root(path: &Path) -> Result<PathBuf, Stop> {
     let root = path.canonicalize().map_err(|error| match error.kind() {
         ErrorKind::NotFound => Stop::NoSuchPath(path.to_owned()),
@@ -66,11 +67,12 @@ pub(crate) fn root(path: &Path) -> Result<PathBuf, Stop> {
     if root.is_dir() { Ok(root) } else { Err(Stop::NotADirectory(path.to_owned())) }
 }
 
-/// Lists the files below `root`, without `left_out`, whose paths are canonical like the root's. Links to directories
-/// are not followed, since they may lead in a circle.
+/// Lists the files below `root`, except `left_out`, whose paths are canonical as the root's is.
+/// Links to directories are not followed, since they may form a circle.
 pub(crate) fn list(root: &Path, left_out: &[PathBuf]) -> Result<Listing, Stop> {
     let mut listing = Listing::default();
-    // Relative directories still to be listed: a stack of our own, so that depth costs no call stack.
+    // Relative directories still to be listed: an explicit stack, so that deep trees need no deep
+    // call stack.
     let mut open = vec![PathBuf::new()];
     while let Some(directory) = open.pop() {
         if let Err(error) = list_one(root, &directory, left_out, &mut open, &mut listing) {
@@ -122,7 +124,8 @@ fn is_file(at: &Path, file_type: FileType) -> bool {
     file_type.is_file()
 }
 
-/// Names that are not UTF-8 may look the same once that is replaced: all but the first get a part of their hash.
+/// Makes names unique. Names that are not UTF-8 may become equal by replacement: all but the first
+/// get a part of their hash.
 fn tell_apart(files: &mut [FileRef]) {
     let mut seen = HashSet::new();
     for file in files.iter_mut().filter(|file| file.path.contains(char::REPLACEMENT_CHARACTER)) {

@@ -1,4 +1,4 @@
-//! Starts an instance per file, or finds the one that is there, and sees each to its end.
+//! Starts an instance per file, or finds the existing one, and waits for the end of each.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -12,7 +12,7 @@ use crate::report::{Record, Report};
 use crate::tally::Tally;
 use crate::tasks::{APPROVE, Approval};
 
-/// Files under way at once: what bounds the memory, however many there are.
+/// Files in progress at once. This limits the memory, however many files there are.
 const IN_FLIGHT: usize = 256;
 
 /// The running job.
@@ -29,30 +29,30 @@ pub(crate) struct Waiting {
     handle: InstanceHandle<Record>,
 }
 
-/// Where a file was brought.
+/// The outcome of one visit to a file.
 enum Brought {
-    /// Its instance had ended before.
+    /// The instance had ended before.
     Before,
-    /// Its instance ended now.
+    /// The instance ended now.
     Now,
-    /// It waits for its approval.
+    /// The instance waits for its approval.
     Waiting(InstanceHandle<Record>),
-    /// Its instance failed.
+    /// The instance failed.
     Failed(String),
 }
 
-/// What came of one file, and how long it took.
+/// Outcome of one file, and how long it took.
 struct Visit {
     path: String,
     brought: Brought,
-    /// How long the start of a new instance took.
+    /// The time to start a new instance.
     start: Option<Duration>,
-    /// From before the start, or the approval, to now.
+    /// The time from before the start, or the approval, to the end.
     whole: Duration,
 }
 
 impl Visit {
-    /// The task that visited panicked: nothing here does, but a file must not vanish if it happens.
+    /// Reports a visit whose task panicked. No task here does, but a file must never vanish.
     fn lost(error: &JoinError) -> Self {
         let brought = Brought::Failed(error.to_string());
         Self { path: "(one file)".into(), brought, start: None, whole: Duration::ZERO }
@@ -73,7 +73,7 @@ impl Job {
         self.runtime.shutdown(grace).await;
     }
 
-    /// Brings every file to its end, or to its wait for approval; gives those that wait.
+    /// Brings every file to its end, or to its wait for approval. Returns the files that wait.
     pub(crate) async fn bring(self: &Arc<Self>, files: Vec<FileRef>, tally: &mut Tally) -> Vec<Waiting> {
         let mut waiting = Vec::new();
         let progress = Progress::new(if self.approve { "read" } else { "recorded" }, files.len());
@@ -86,7 +86,7 @@ impl Job {
             match visit.brought {
                 Brought::Waiting(handle) => waiting.push(Waiting { path: visit.path, handle }),
                 Brought::Now => {
-                    // One that an earlier process started has no whole latency here.
+                    // An instance started by an earlier process has no whole latency here.
                     tally.ends.add(visit.start.map(|_| visit.whole));
                     tally.now += 1;
                 }
@@ -98,7 +98,7 @@ impl Job {
         waiting
     }
 
-    /// Approves every waiting file and sees it to its end.
+    /// Approves every waiting file and waits for its end.
     pub(crate) async fn approve(self: &Arc<Self>, waiting: Vec<Waiting>, tally: &mut Tally) {
         let progress = Progress::new("recorded", waiting.len());
         let visit = |waiting: Waiting| {
@@ -133,12 +133,13 @@ impl Job {
         let mut started = self.start(file, ConflictPolicy::UseExisting).await?;
         if let Some(existing) = &started.existing {
             if let Some(record) = &existing.output {
-                // There already, unless the report was lost: then the store has what it said.
+                // Recorded already, unless the report was lost: then the store has the output.
                 self.report.record(record)?;
                 return Ok(Brought::Before);
             }
             if existing.status.is_terminal() {
-                // It failed in an earlier process; whoever starts the job again wants it tried again.
+                // The instance failed in an earlier process: starting the job again means trying
+                // again.
                 started = self.start(file, ConflictPolicy::TerminateExisting).await?;
             }
         }
@@ -162,7 +163,8 @@ impl Job {
         let begun = Instant::now();
         let approval = Approval { by: "the person at the terminal".into() };
         let ended = async {
-            // The signal's id makes a second approval, after a kill in between, the same as the first.
+            // The signal id makes a second approval, after a kill in between, the same as the
+            // first.
             handle.signal_with_id(APPROVE, &approval, "approval").await.map_err(|error| error.to_string())?;
             handle.result().await.map_err(|error| error.to_string())
         };
@@ -185,7 +187,7 @@ async fn waits(handle: &InstanceHandle<Record>) -> Result<bool, everstep::Handle
     Ok(false)
 }
 
-/// Does `work` for every item, [`IN_FLIGHT`] at a time.
+/// Runs `work` for every item, [`IN_FLIGHT`] at a time.
 async fn each<T, Work>(items: Vec<T>, work: impl Fn(T) -> Work, mut done: impl FnMut(Visit), mut progress: Progress)
 where
     Work: Future<Output = Visit> + Send + 'static,

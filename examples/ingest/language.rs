@@ -1,6 +1,6 @@
-//! Which language a file is in, by its name.
+//! The language of a file, by its name.
 
-/// Extensions in lower case, and what they stand for.
+/// File extensions in lower case, and their languages.
 const EXTENSIONS: &[(&str, &str)] = &[
     ("bash", "Shell"),
     ("bat", "Batch"),
@@ -63,10 +63,10 @@ const EXTENSIONS: &[(&str, &str)] = &[
     ("zsh", "Shell"),
 ];
 
-/// The language of the file at `path`; `Other` for an extension that is not known, or none.
+/// Returns the language of the file at `path`; `Other` if its extension is unknown or missing.
 pub(crate) fn of(path: &str) -> &'static str {
     let name = path.rsplit('/').next().unwrap_or(path);
-    // A name such as `.gitignore` is all stem.
+    // A name such as `.gitignore` has no extension.
     let extension = match name.rsplit_once('.') {
         Some((stem, extension)) if !stem.is_empty() => extension.to_ascii_lowercase(),
         _ => return "Other",

@@ -1,4 +1,4 @@
-//! The ledger: a line for each time a file was really read, so that anyone can see what ran twice.
+//! The ledger: one line for each time a file was really read, to show which files were read twice.
 
 use std::fs::{File, OpenOptions};
 use std::io::Write;

@@ -1,20 +1,25 @@
-//! Takes in a directory of files with one durable workflow instance per file; may be killed at any moment.
+//! Ingests a directory of files with one durable workflow instance per file. May be killed at any
+//! moment.
 //!
 //! ```text
-//! cargo run --release --example ingest -- [PATH] [--data DIR] [--ledger FILE] [--approve] [--approve-after SECONDS]
+//! cargo run --release --example ingest -- \
+//!     [PATH] [--data DIR] [--ledger FILE] [--approve] [--approve-after SECONDS]
 //! ```
 //!
-//! Each file is read once as a stream, classified, held for a moment and recorded as a line of `DIR/report.jsonl`. The
-//! instances live in `DIR/store`: started again after `kill -9`, the job goes on where it was, reads no file a second
-//! time whose reading was recorded, and writes no line twice. A file keeps what was recorded of it: to take in new
-//! contents, use another data directory.
+//! Each file is read once as a stream, classified, held for a moment and recorded as a line of
+//! `DIR/report.jsonl`. The instances live in `DIR/store`. Started again after `kill -9`, the job
+//! goes on where it was, reads no file again whose reading was recorded, and writes no line twice.
+//! A file keeps its record: to ingest new contents, use another data directory.
 //!
-//! * [`files`]: what there is to take in; [`scan`] and [`language`]: what is found out about a file.
+//! * [`files`]: the files to ingest; [`scan`] and [`language`]: the facts about a file.
 //! * [`tasks`]: the workflow; [`report`] and [`ledger`]: the files it writes.
-//! * [`job`]: starts an instance per file and sees each to its end; [`approval`]: asks the person at the terminal.
-//! * [`progress`], [`tally`], [`summary`]: what is shown; [`card`]: whose data directory it is; [`stop`]: why it cannot begin.
+//! * [`job`]: starts an instance per file and waits for the end of each; [`approval`]: asks the
+//!   person at the terminal.
+//! * [`progress`], [`tally`], [`summary`]: the output; [`card`]: the owner of the data directory;
+//!   [`stop`]: errors at the start.
 //!
-//! Exit codes: 0 every file is recorded; 1 some files failed; 2 the job could not begin; 3 files wait for approval.
+//! Exit codes: 0 every file is recorded; 1 some files failed; 2 the job could not begin; 3 files
+//! wait for approval.
 
 mod approval;
 mod card;
@@ -47,26 +52,26 @@ use crate::stop::Stop;
 use crate::tally::Tally;
 use crate::tasks::Source;
 
-/// How long running tasks may take to finish when the job ends.
+/// Time for running tasks to finish when the job ends.
 const GRACE: Duration = Duration::from_secs(5);
 
-/// Takes in a directory of files: one durable workflow instance per file.
+/// Ingests a directory of files: one durable workflow instance per file.
 #[derive(Parser)]
 #[command(name = "ingest")]
 struct Args {
-    /// The directory to take in; `.git` and `target` directly in it are left out.
+    /// The directory to ingest; `.git` and `target` directly in it are skipped.
     #[arg(default_value = ".")]
     path: PathBuf,
-    /// Where the store and `report.jsonl` are kept.
+    /// The directory for the store and `report.jsonl`.
     #[arg(long, value_name = "DIR", default_value = "./ingest-data")]
     data: PathBuf,
-    /// Gets a line with the path each time a file is really read.
+    /// A file that gets a line with the path each time a file is really read.
     #[arg(long, value_name = "FILE")]
     ledger: Option<PathBuf>,
     /// Every file waits for an approval before it is recorded; the job asks for it.
     #[arg(long)]
     approve: bool,
-    /// Approves by itself after so many seconds; implies --approve.
+    /// Approves by itself after this many seconds; implies --approve.
     #[arg(long, value_name = "SECONDS", value_parser = seconds)]
     approve_after: Option<Duration>,
 }
@@ -91,7 +96,7 @@ async fn main() -> ExitCode {
     }
 }
 
-/// How a job that could begin has ended.
+/// Result of a job that could begin.
 enum End {
     AllRecorded,
     SomeFailed,
@@ -120,7 +125,8 @@ async fn run(args: Args) -> Result<End, Stop> {
     begin(&args, &root, listing).await
 }
 
-/// Opens everything in the data directory. The store comes first: its lock keeps a second process off the rest.
+/// Opens everything in the data directory. The store comes first: its lock keeps other processes
+/// away from the rest.
 async fn begin(args: &Args, root: &Path, listing: Listing) -> Result<End, Stop> {
     let data = args.data.as_path();
     std::fs::create_dir_all(data).map_err(|error| Stop::io("create the data directory", data, error))?;
@@ -139,7 +145,9 @@ async fn begin(args: &Args, root: &Path, listing: Listing) -> Result<End, Stop> 
         .await?;
     for other in &runtime.report().unregistered {
         let name = other.workflow.as_deref().unwrap_or("unknown");
-        summary::warn(&format!("the store also holds instances of another version of workflow `{name}`: left alone"));
+        summary::warn(&format!(
+            "the store also holds instances of another version of workflow `{name}`, which stay unchanged"
+        ));
     }
     let job = Arc::new(Job::new(runtime, workflow, Arc::clone(&report), card.approve));
     let (tally, end) = work(&job, args, listing).await;
@@ -148,7 +156,8 @@ async fn begin(args: &Args, root: &Path, listing: Listing) -> Result<End, Stop> 
     Ok(end)
 }
 
-/// Takes every file as far as it goes: with approvals in two rounds, with the question between them.
+/// Takes every file as far as possible: with approvals in two rounds, with the question between
+/// them.
 async fn work(job: &Arc<Job>, args: &Args, listing: Listing) -> (Tally, End) {
     let mut tally = Tally::new(listing.unreadable, listing.left_out);
     let begun = Instant::now();
@@ -157,7 +166,7 @@ async fn work(job: &Arc<Job>, args: &Args, listing: Listing) -> (Tally, End) {
     if !waiting.is_empty() {
         if !approval::ask(waiting.len(), args.approve_after).await {
             let count = waiting.len();
-            summary::say(&format!("{count} files go on waiting for approval: start the job again to be asked"));
+            summary::say(&format!("{count} files still wait for approval: start the job again to be asked"));
             return (tally, End::Waiting);
         }
         let begun = Instant::now();

@@ -1,4 +1,4 @@
-//! How far the job is: a bar on a terminal, a line each second elsewhere.
+//! Progress of the job: a bar on a terminal, a line each second elsewhere.
 
 use std::io::IsTerminal;
 use std::time::{Duration, Instant};
@@ -7,15 +7,15 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::summary::warn;
 
-/// How often a line is written where there is no terminal.
+/// Time between lines if there is no terminal.
 const LINE_EVERY: Duration = Duration::from_secs(1);
 
-/// Counts files as they are done with, on standard error.
+/// Counts finished files, on standard error.
 pub(crate) struct Progress {
     what: &'static str,
     total: usize,
     done: usize,
-    /// None where there is no terminal.
+    /// Absent if there is no terminal.
     bar: Option<ProgressBar>,
     last_line: Instant,
 }
@@ -26,7 +26,7 @@ impl Progress {
         Self { what, total, done: 0, bar, last_line: Instant::now() }
     }
 
-    /// One more is done with.
+    /// Counts one more finished file.
     pub(crate) fn one(&mut self) {
         self.done += 1;
         match &self.bar {

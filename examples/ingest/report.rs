@@ -1,9 +1,10 @@
 //! The report: `report.jsonl`, one line per file, each file once.
 //!
-//! A task runs at least once: killed between its line and its commit, it runs again. So the report is what makes the
-//! line exist once: it knows every path it holds. A kill may also tear the last line; that is cut off when the report
-//! is opened, and the task that wrote it, never recorded as finished, writes it again. Lines are handed to the
-//! operating system, not synced; one that a power loss takes is written again from the instance's output.
+//! A task runs at least once: killed between its line and its commit, it runs again. So the report
+//! ensures that each line exists once: it knows every path it holds. A kill may also tear the last
+//! line. The torn line is removed when the report is opened, and the task that wrote it, never
+//! recorded as finished, writes it again. Lines are handed to the operating system, not synced; a
+//! line lost in a power failure is written again from the instance's output.
 
 use std::collections::{BTreeMap, HashSet};
 use std::fs::{File, OpenOptions};
@@ -15,7 +16,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::stop::Stop;
 
-/// What is recorded of one file.
+/// Record of one file.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Record {
     /// The path below the root, with forward slashes.
@@ -24,12 +25,12 @@ pub(crate) struct Record {
     pub(crate) bytes: u64,
     pub(crate) lines: u64,
     pub(crate) words: u64,
-    /// In bytes, without the line feed.
+    /// Length in bytes, without the line feed.
     pub(crate) longest_line: u64,
     pub(crate) language: String,
 }
 
-/// The report file and what is known to be in it.
+/// The report file, and its known contents.
 pub(crate) struct Report {
     at: PathBuf,
     inner: Mutex<Inner>,
@@ -37,7 +38,7 @@ pub(crate) struct Report {
 
 struct Inner {
     file: File,
-    /// Bytes of whole lines: the length the file has between two calls.
+    /// Bytes of whole lines: the length of the file between two calls.
     bytes: u64,
     paths: HashSet<String>,
     totals: Totals,
@@ -59,7 +60,7 @@ pub(crate) struct Sum {
 }
 
 impl Report {
-    /// Opens the report, or makes it; cuts a torn last line and takes in the others.
+    /// Opens or creates the report; removes a torn last line and reads the others.
     pub(crate) fn open(at: PathBuf) -> Result<Self, Stop> {
         let opened = OpenOptions::new().read(true).append(true).create(true).open(&at);
         let file = opened.map_err(|error| Stop::io("open", &at, error))?;
@@ -72,7 +73,8 @@ impl Report {
         &self.at
     }
 
-    /// Adds a line, unless its path is there already. When this returns, the operating system has it.
+    /// Adds a line, unless its path is recorded already. When this returns, the operating system
+    /// has the line.
     pub(crate) fn record(&self, record: &Record) -> std::io::Result<()> {
         let mut inner = self.inner();
         if inner.paths.contains(&record.path) {
@@ -81,7 +83,8 @@ impl Report {
         let mut line = serde_json::to_vec(record)?;
         line.push(b'\n');
         if let Err(error) = inner.file.write_all(&line) {
-            // A full disk may have taken a part of the line: what follows must not stand behind it.
+            // A full disk may have taken a part of the line: remove it, or the next line would
+            // follow it.
             inner.file.set_len(inner.bytes)?;
             return Err(error);
         }

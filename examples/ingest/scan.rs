@@ -1,26 +1,26 @@
-//! What one pass over a file's bytes finds out.
+//! One pass over the bytes of a file.
 
 use std::io::{ErrorKind, Read};
 
 use sha2::{Digest, Sha256};
 
-/// Bytes read at a time: a file's size never shows in the memory used.
+/// Bytes read at a time, so that memory does not depend on the file's size.
 const BUFFER_BYTES: usize = 64 << 10;
 
-/// What one pass found out.
+/// Facts found in one pass.
 pub(crate) struct Scan {
-    /// In hexadecimal digits.
+    /// SHA-256 in hexadecimal digits.
     pub(crate) sha256: String,
     pub(crate) bytes: u64,
-    /// Lines; a last one without a line feed counts.
+    /// Number of lines; a last one without a line feed counts.
     pub(crate) lines: u64,
-    /// Runs of bytes other than ASCII white space.
+    /// Number of words: runs of bytes other than ASCII white space.
     pub(crate) words: u64,
-    /// Bytes of the longest line, without its line feed.
+    /// Length of the longest line in bytes, without its line feed.
     pub(crate) longest_line: u64,
 }
 
-/// Reads to the end.
+/// Reads a file to its end.
 pub(crate) fn scan(mut file: impl Read) -> std::io::Result<Scan> {
     let mut hasher = Sha256::new();
     let mut counter = Counter::default();
@@ -55,7 +55,7 @@ struct Counter {
 impl Counter {
     fn take(&mut self, byte: u8) {
         self.bytes += 1;
-        // ASCII white space as the C library sees it: `is_ascii_whitespace` leaves out the vertical tab.
+        // ASCII white space as in the C library: `is_ascii_whitespace` lacks the vertical tab.
         let space = byte.is_ascii_whitespace() || byte == b'\x0b';
         self.words += u64::from(!space && !self.in_word);
         self.in_word = !space;

@@ -1,4 +1,5 @@
-//! What is said at the end, and how anything is said: a closed pipe is no reason to panic, as `println!` would.
+//! The output at the end, and how all output is written: a closed pipe must not panic, as with
+//! `println!`.
 
 use std::fmt::Write as _;
 use std::io::Write as _;
@@ -21,7 +22,7 @@ pub(crate) fn warn(line: &str) {
     let _closed = writeln!(std::io::stderr(), "{line}");
 }
 
-/// Prints the table of what is in the report and how long this run took.
+/// Prints the totals of the report and the time of this run.
 pub(crate) fn print(report: &Report, tally: &Tally, tasks: u64) {
     let mut out = String::new();
     // Writing to a string cannot fail.
@@ -34,7 +35,8 @@ pub(crate) fn print(report: &Report, tally: &Tally, tasks: u64) {
 
 fn headline(out: &mut String, report: &Report, tally: &Tally, tasks: u64) -> std::fmt::Result {
     let at = report.path().display();
-    // Tasks without a file recorded now: instances that a kill left behind ended before they were asked for.
+    // There may be tasks without a file recorded now: instances left by a kill ended before the job
+    // asked for them.
     if tally.is_idle() && tasks == 0 {
         writeln!(out, "nothing to do: all {} files are recorded", grouped(tally.before))?;
     }
@@ -80,7 +82,7 @@ fn troubles(out: &mut String, tally: &Tally) -> std::fmt::Result {
     if tally.failed.is_empty() {
         return Ok(());
     }
-    writeln!(out, "{} failed; started again, the job tries them again:", tally.failed.len())?;
+    writeln!(out, "{} failed; start the job again to retry them:", tally.failed.len())?;
     for (path, why) in tally.failed.iter().take(FAILED_SHOWN_MAX) {
         writeln!(out, "  {path}: {why}")?;
     }
@@ -90,7 +92,7 @@ fn troubles(out: &mut String, tally: &Tally) -> std::fmt::Result {
     }
 }
 
-/// 1234567 as `1,234,567`.
+/// Formats 1234567 as `1,234,567`.
 fn grouped(number: u64) -> String {
     let digits = number.to_string();
     let mut out = String::new();

@@ -1,8 +1,8 @@
-//! What came of the job, and how long things took.
+//! Results and latencies of the job.
 
 use std::time::Duration;
 
-/// What came of the whole job in this process.
+/// Results of the whole job in this process.
 #[derive(Default)]
 pub(crate) struct Tally {
     /// Files recorded by this process.
@@ -11,7 +11,7 @@ pub(crate) struct Tally {
     pub(crate) before: u64,
     /// Files and directories that failed, with the reason.
     pub(crate) failed: Vec<(String, String)>,
-    /// Entries that are no files.
+    /// Entries that are not files.
     pub(crate) left_out: usize,
     /// Time spent working, without waiting for a person.
     pub(crate) worked: Duration,
@@ -25,23 +25,23 @@ impl Tally {
         Self { failed: unreadable, left_out, ..Self::default() }
     }
 
-    /// Whether every file was recorded before.
+    /// Returns true if every file was recorded before.
     pub(crate) fn is_idle(&self) -> bool {
         self.now == 0 && self.failed.is_empty() && self.before > 0
     }
 }
 
-/// Latencies, as measured.
+/// Measured latencies.
 #[derive(Default)]
 pub(crate) struct Latencies(Vec<Duration>);
 
 impl Latencies {
-    /// Takes in what was measured, if it was.
+    /// Adds a latency, if it was measured.
     pub(crate) fn add(&mut self, latency: Option<Duration>) {
         self.0.extend(latency);
     }
 
-    /// The median, the 99th percentile and the longest; none if nothing was measured.
+    /// Returns the median, the 99th percentile and the longest; `None` if nothing was measured.
     pub(crate) fn quantiles(&self) -> Option<[Duration; 3]> {
         let mut sorted = self.0.clone();
         sorted.sort_unstable();

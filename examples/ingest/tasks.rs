@@ -14,16 +14,16 @@ use crate::ledger::Ledger;
 use crate::report::{Record, Report};
 use crate::{language, scan};
 
-/// The signal a file waits for in a job with approvals.
+/// The signal that a file waits for in a job with approvals.
 pub(crate) const APPROVE: &str = "approve";
 
 /// The delay between classifying a file and recording it.
 pub(crate) const DELAY: Duration = Duration::from_millis(50);
 
-/// After the first failure another try at 100, 200 and 400 ms: enough for a file that is being moved into place.
+/// Retry policy: after 100, 200 and 400 ms, enough for a file that is being moved into place.
 const RETRY: RetryPolicy = RetryPolicy::exponential(3);
 
-/// The service behind the tasks: where the files are, and what was done.
+/// The service behind the tasks: the location of the files, and the record of the work.
 pub(crate) struct Source {
     root: PathBuf,
     ledger: Option<Ledger>,
@@ -35,7 +35,7 @@ impl Source {
         Self { root, ledger, tasks_run: AtomicU64::new(0) }
     }
 
-    /// Attempts of tasks in this process.
+    /// Task attempts in this process.
     pub(crate) fn tasks_run(&self) -> u64 {
         self.tasks_run.load(Ordering::Relaxed)
     }
@@ -45,7 +45,7 @@ impl Source {
     }
 }
 
-/// What reading a file gives: never its contents, which have no place in a durable payload.
+/// Result of reading a file. Never its contents, which do not belong in a durable payload.
 #[derive(Serialize, Deserialize)]
 struct Facts {
     path: String,
@@ -56,10 +56,10 @@ struct Facts {
     longest_line: u64,
 }
 
-/// What the signal [`APPROVE`] carries.
+/// Payload of the signal [`APPROVE`].
 #[derive(Serialize, Deserialize)]
 pub(crate) struct Approval {
-    /// Who approved.
+    /// The person who approved.
     pub(crate) by: String,
 }
 
@@ -95,7 +95,8 @@ async fn record_approved(
     self::record(record, report, source).await
 }
 
-/// The workflow from a file to what was recorded of it. One with approvals is another workflow, with a name of its own.
+/// Builds the workflow from a file to its record. The one with approvals is another workflow, with
+/// its own name.
 pub(crate) fn workflow(approve: bool) -> Result<Workflow<FileRef, Record>, BuildErrors> {
     let name = if approve { "ingest-approved" } else { "ingest" };
     let classified = Workflow::builder(name)
