@@ -11,7 +11,8 @@ pub const INSTANCE_ID_BYTES_MAX: usize = 256;
 pub const NAME_BYTES_MAX: usize = 128;
 /// Longest signal id, in bytes of UTF-8.
 pub const SIGNAL_ID_BYTES_MAX: usize = 128;
-/// Longest traceparent of a start, in bytes. The traceparent is part of the head, and so of every write.
+/// Longest traceparent of a start, in bytes. The traceparent is part of the head, and so of every
+/// write.
 pub const TRACEPARENT_BYTES_MAX: usize = 256;
 /// Deepest nesting of nodes in one workflow: branches, arms, loop bodies, children and maps within
 /// each other.

@@ -78,7 +78,7 @@ fn the_body_of_a_loop_is_told_what_it_must_end_with() {
     for (program, gives) in
         [("loop_without_result", "`u32`"), ("loop_carries_another_type", "`LoopResult<String, u32>`")]
     {
-        let gives = format!("the body of this loop gives {gives}, not a `LoopResult<u32, _>`");
+        let gives = format!("the body of this loop returns {gives}, not a `LoopResult<u32, _>`");
         assert_says(program, &[&gives, "the body's last task must return a `LoopResult<u32, _>`"]);
     }
 }

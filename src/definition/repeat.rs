@@ -1,4 +1,4 @@
-//! Loop: a body that is repeated until it says that it is done.
+//! Loop: a body that is repeated until it returns `Done`.
 
 use serde::de::DeserializeOwned;
 
@@ -6,13 +6,15 @@ use super::Builder;
 use super::draft::{NodeDraft, NodeDraftKind};
 use crate::codec::{Decode, LoopResult};
 
-/// How often a loop's body may run. Not part of the definition hash: it can be changed while instances run.
+/// Number of times a loop's body may run. Not part of the definition hash: the limit can be changed
+/// while instances run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LoopLimit {
-    /// As often as the body says [`Again`](LoopResult::Again). Each iteration costs the same bytes, and memory is constant.
+    /// As often as the body returns [`Again`](LoopResult::Again). Each iteration writes the same
+    /// number of bytes, and memory is constant.
     Unlimited,
-    /// So many times, at least once; a further [`Again`](LoopResult::Again) fails the instance by
-    /// [`FailureKind::LoopLimit`](crate::FailureKind::LoopLimit).
+    /// At most this many times, and at least once. A further [`Again`](LoopResult::Again) fails the
+    /// instance with [`FailureKind::LoopLimit`](crate::FailureKind::LoopLimit).
     AtMost(u64),
 }
 
@@ -25,11 +27,11 @@ impl LoopLimit {
     }
 }
 
-/// What the body of a loop may give that a `T` flows into: a [`LoopResult<T, _>`](LoopResult) and nothing else. A trait only
-/// so that the compiler says it in these words.
+/// Result of a loop's body into which a `T` flows: only a [`LoopResult<T, _>`](LoopResult). A trait
+/// so that the compiler reports a mistake in these words.
 #[doc(hidden)]
 #[diagnostic::on_unimplemented(
-    message = "the body of this loop gives `{Self}`, not a `LoopResult<{T}, _>`",
+    message = "the body of this loop returns `{Self}`, not a `LoopResult<{T}, _>`",
     label = "the body's last task must return a `LoopResult<{T}, _>`",
     note = "`LoopResult::Again` carries the `{T}` that the next iteration begins with, `LoopResult::Done` the loop's output"
 )]
@@ -43,11 +45,12 @@ impl<T, U> EndOfBody<T> for LoopResult<T, U> {
 }
 
 impl<I, O: DeserializeOwned + Send + 'static> Builder<I, O> {
-    /// Repeats `body` until its last task returns [`LoopResult::Done`], whose value flows on. With [`LoopResult::Again`] the
-    /// body runs once more, with that value. So the body gives a [`LoopResult<O, U>`](LoopResult), and the loop a `U`.
+    /// Repeats `body` until its last task returns [`LoopResult::Done`], whose value flows on. With
+    /// [`LoopResult::Again`] the body runs once more, with that value. So the body returns a
+    /// [`LoopResult<O, U>`](LoopResult), and the loop a `U`.
     ///
-    /// The number of the iteration and the carried value are durable. Of the results of tasks in the body the latest
-    /// iteration's are kept.
+    /// The number of the iteration and the carried value are durable. For each task in the body,
+    /// the result of the latest iteration is kept.
     ///
     /// ```
     /// # use std::convert::Infallible;
@@ -81,8 +84,9 @@ impl<I, O: DeserializeOwned + Send + 'static> Builder<I, O> {
         self.flowing(Decode::payload())
     }
 
-    /// Repeats `body` at most `iterations` times, at least once; when the last of them says [`LoopResult::Again`], its value
-    /// is the loop's output. So the body gives a [`LoopResult<O, O>`](LoopResult).
+    /// Repeats `body` at most `iterations` times, and at least once. If the last of them returns
+    /// [`LoopResult::Again`], its value is the loop's output. So the body returns a [`LoopResult<O,
+    /// O>`](LoopResult).
     pub fn repeat_or_exit<X: EndOfBody<O, Done = O>>(
         mut self,
         id: impl Into<String>,
@@ -94,18 +98,20 @@ impl<I, O: DeserializeOwned + Send + 'static> Builder<I, O> {
         self.flowing(Decode::payload())
     }
 
-    /// Repeats `body` until its last task returns [`LoopResult::Done`] and no signal named `signal` is buffered that no other
-    /// node waits for: what was acknowledged while the body's last task ran is consumed, in a further iteration, and not left
-    /// unread. That is decided in the write that ends the loop. So the body gives a [`LoopResult<O, O>`](LoopResult), and with
-    /// `Done` as with `Again` its value is what a further iteration begins with.
+    /// Repeats `body` until its last task returns [`LoopResult::Done`] and no signal named `signal`
+    /// is buffered that no other node waits for. So a signal acknowledged while the body's last
+    /// task ran is consumed, in a further iteration, and not left unread. The check is part of the
+    /// write that ends the loop. The body returns a [`LoopResult<O, O>`](LoopResult); with `Done`
+    /// as with `Again` its value is the input of a further iteration.
     ///
-    /// A wait for the signal must stand in the body, or the build fails by [`BuildError::NothingDrains`](crate::BuildError::NothingDrains);
-    /// let it be the
-    /// first node of the body, and no other node wait for that signal: a wait that is not on every way through the body lets the
-    /// loop go round and round, and one that finds its signal taken by another wait stays there. A signal that keeps the loop from its end
-    /// at its last iteration fails the instance by [`FailureKind::LoopLimit`](crate::FailureKind::LoopLimit), and is there after
-    /// a retry. A signal that comes after the end of the loop is not consumed by it: let the loop be the last node, then such a
-    /// signal is refused, as the run has ended.
+    /// The body must contain a wait for the signal, or the build fails with
+    /// [`BuildError::NothingDrains`](crate::BuildError::NothingDrains). Make this wait the first
+    /// node of the body, and let no other node wait for the signal: if the wait is not on every
+    /// path through the body, the loop never ends; if another wait takes the signal, this wait is
+    /// never over. A signal that keeps the loop from ending at its last iteration fails the
+    /// instance with [`FailureKind::LoopLimit`](crate::FailureKind::LoopLimit), and is still
+    /// buffered after a retry. A signal that comes after the end of the loop is not consumed by it.
+    /// If the loop is the last node, such a signal is refused, as the run has ended.
     ///
     /// ```
     /// # use std::{convert::Infallible, time::Duration};
@@ -114,7 +120,9 @@ impl<I, O: DeserializeOwned + Send + 'static> Builder<I, O> {
     /// type Cart = Vec<String>;
     ///
     /// /// Saves the cart when nothing was added for an hour.
-    /// async fn add_or_save((mut cart, item): (Cart, SignalOutcome<String>)) -> Result<LoopResult<Cart, Cart>, Infallible> {
+    /// async fn add_or_save(
+    ///     (mut cart, item): (Cart, SignalOutcome<String>),
+    /// ) -> Result<LoopResult<Cart, Cart>, Infallible> {
     ///     match item {
     ///         SignalOutcome::Received(item) => cart.push(item),
     ///         SignalOutcome::TimedOut => return Ok(LoopResult::Done(cart)),
@@ -126,7 +134,8 @@ impl<I, O: DeserializeOwned + Send + 'static> Builder<I, O> {
     /// let hour = Duration::from_secs(3_600);
     /// let workflow = Workflow::builder_for::<Cart>("cart")
     ///     .repeat_draining("items", LoopLimit::Unlimited, "add", |body| {
-    ///         body.wait_for_signal_timeout_keeping::<String>("item", "add", hour).then("add or save", add_or_save)
+    ///         body.wait_for_signal_keeping_timeout::<String>("item", "add", hour)
+    ///             .then("add or save", add_or_save)
     ///     })
     ///     .build()?;
     /// # let _ = workflow;
@@ -147,7 +156,7 @@ impl<I, O: DeserializeOwned + Send + 'static> Builder<I, O> {
     }
 
     fn body<X>(&self, body: impl FnOnce(Builder<O, O>) -> Builder<O, X>) -> Vec<NodeDraft> {
-        // First comes what flows in, then what a task carried on: one payload.
+        // Either the value that flows in, or the one carried on by a task: one payload.
         let input = self.decode.clone().or(&Decode::payload());
         body(Builder::within(&self.about, input)).nodes
     }

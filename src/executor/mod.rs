@@ -1,6 +1,8 @@
-//! Runs user code: so many attempts at once, the most urgent first, each with its timeout, each cancellable.
+//! Runs user code: a bounded number of attempts at once, highest priority first, each with its
+//! timeout and each cancellable.
 //!
-//! Not an actor: a table behind a lock and spawned tasks. It reports to a [`Sink`] and knows nothing of who listens.
+//! Not an actor: a table in a mutex, and spawned tasks. The executor reports to a [`Sink`] and
+//! knows none of its listeners.
 
 mod attempt;
 mod blocking;
@@ -34,7 +36,7 @@ use crate::limits::Limits;
 use crate::machine::{Outcome, Run, Ticket};
 use crate::time::Timestamp;
 
-/// An attempt, in the whole runtime.
+/// Identifies an attempt within the whole runtime.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct AttemptKey {
     pub(crate) instance: InstanceId,
@@ -42,18 +44,20 @@ pub(crate) struct AttemptKey {
     pub(crate) ticket: Ticket,
 }
 
-/// The number of a job, which the executor gives once. A ticket is given again if the transition that issued it was never
-/// durable; so reports carry this number too, and a late one of the first job is not taken for one of the second.
+/// Number of a job, issued once by the executor. An attempt id is issued again if the transition
+/// that issued it was never durable; reports carry this number too, so a late report of the first
+/// job is never taken for one of the second.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Serial(u64);
 
-/// Takes what becomes of attempts.
+/// Receives the reports of attempts.
 pub(crate) trait Sink: Send + Sync + 'static {
-    /// It got its slot.
+    /// Reports that the attempt got its slot.
     fn started(&self, key: &AttemptKey, serial: Serial, at: Timestamp);
-    /// It was taken back before it got its slot.
+    /// Reports that the attempt was taken out of the queue before it got a slot, or was cancelled
+    /// by a shutdown.
     fn withdrawn(&self, key: &AttemptKey);
-    /// It ended.
+    /// Reports that the attempt ended.
     fn finished(&self, key: &AttemptKey, serial: Serial, outcome: Outcome);
 }
 
@@ -76,22 +80,22 @@ pub(crate) struct Executor {
     slots: usize,
     threads: usize,
     table: Mutex<Table>,
-    /// Counted by the watchdog.
+    /// Ticks counted by the watchdog.
     ticks: Ticks,
-    /// Told when the last attempt has ended.
+    /// Notified when the last attempt has ended.
     idle: Notify,
-    /// For the tasks it spawns.
+    /// Used by the tasks that the executor spawns.
     myself: Weak<Self>,
     tokio: tokio::runtime::Handle,
 }
 
-/// An attempt that has its slot and is not spawned yet: that happens outside the lock.
+/// An attempt that has its slot and is not spawned yet: spawning happens outside the lock.
 struct Ready {
     slot: Slot,
     job: Job,
     token: CancellationToken,
     gate: Option<oneshot::Receiver<()>>,
-    /// For one that blocks.
+    /// Present if the task is declared blocking.
     thread: Option<Thread>,
 }
 
@@ -115,7 +119,8 @@ impl Executor {
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Runs an attempt when there is a slot for it. One that is here already is not run a second time.
+    /// Runs an attempt as soon as there is a slot for it. Does nothing if the attempt is known
+    /// already.
     pub(crate) fn submit(&self, job: Job) {
         let ready = {
             let mut table = self.table();
@@ -161,24 +166,27 @@ impl Executor {
         Some(Ready { slot, job, token, gate, thread })
     }
 
-    /// Outside the lock: a tokio runtime that is going down drops what is spawned on the spot, and with it the slot.
+    /// Spawns an attempt, outside the lock: a tokio runtime that shuts down drops a new task at
+    /// once, and its slot with it.
     fn spawn(&self, ready: Option<Ready>) {
         if let Some(Ready { slot, job, token, gate, thread }) = ready {
             self.tokio.spawn(slot.run(job, token, gate, thread));
         }
     }
 
-    /// Whether an attempt is queued or running here, or has an outcome that its instance has not recorded.
+    /// Returns true if an attempt is queued or running, or has an outcome that its instance has not
+    /// recorded.
     pub(crate) fn knows(&self, key: &AttemptKey) -> bool {
         self.table().get(key).is_some()
     }
 
-    /// Whether this is the job that an attempt stands for now: reports of any other one are late.
+    /// Returns true if the attempt is now run by this job. Reports of any other job are late.
     pub(crate) fn is_current(&self, key: &AttemptKey, serial: Serial) -> bool {
         self.table().get(key).is_some_and(|attempt| attempt.serial == serial)
     }
 
-    /// Reports an outcome once more, to the successor of an actor that may have lost it.
+    /// Reports an outcome again, to the next actor of the instance: the previous one may have lost
+    /// it.
     pub(crate) fn report_again(&self, key: &AttemptKey) {
         let (serial, outcome) = match self.table().get(key) {
             Some(Attempt { serial, phase: Phase::Finished(outcome) }) => (*serial, outcome.clone()),
@@ -187,7 +195,7 @@ impl Executor {
         self.sink.finished(key, serial, outcome);
     }
 
-    /// The outcome is durable, or nothing wants it.
+    /// Forgets an outcome that is durable, or that nothing needs.
     pub(crate) fn forget(&self, key: &AttemptKey) {
         let ready = {
             let mut table = self.table();
@@ -199,8 +207,8 @@ impl Executor {
         self.spawn(ready);
     }
 
-    /// Cancels the attempts of an instance that wait to go ahead: their instance cannot record that now, and hands them out again
-    /// later. No user code of theirs has run.
+    /// Cancels the attempts of an instance that wait to go ahead: the instance cannot record their
+    /// start now, and hands them out again later. None of their user code has run.
     pub(crate) fn stop_at_gates(&self, instance: &InstanceId) {
         let waiting = self.table().at_gates(instance);
         for key in &waiting {
@@ -208,8 +216,8 @@ impl Executor {
         }
     }
 
-    /// Lets the next of those that run alone have its turn, if an attempt of this instance has it whose outcome cannot be recorded
-    /// now.
+    /// Ends the turn of an attempt of this instance that is run alone and has ended, if its outcome
+    /// cannot be recorded now. The next such attempt gets the turn.
     pub(crate) fn yield_turn(&self, instance: &InstanceId) {
         let ready = {
             let mut table = self.table();
@@ -225,7 +233,7 @@ impl Executor {
         if let Some(Phase::Running { go_ahead, .. }) = self.table().get_mut(key).map(|attempt| &mut attempt.phase)
             && let Some(go_ahead) = go_ahead.take()
         {
-            // It may have been cancelled meanwhile.
+            // The attempt may have been cancelled in between.
             let _ = go_ahead.send(());
         }
     }
@@ -243,7 +251,7 @@ impl Executor {
         }
     }
 
-    /// Cancels an attempt: its token is cancelled, its future dropped, and nothing is reported.
+    /// Cancels an attempt: cancels its token, drops its future, and reports nothing.
     pub(crate) fn stop(&self, key: &AttemptKey) {
         let ready = {
             let (mut table, now) = (self.table(), self.clock.now());
@@ -251,7 +259,7 @@ impl Executor {
                 && let Some(Attempt { serial, phase }) = table.remove_if(key, |_| true)
             {
                 match phase {
-                    // Its slot is given back when its future is dropped, and its turn with it.
+                    // Dropping the future gives back the slot, and the turn to run alone.
                     Phase::Running { token, .. } => token.cancel(),
                     Phase::Queued(_) | Phase::Finished(_) => table.end_turn(now, serial),
                 }
@@ -261,13 +269,13 @@ impl Executor {
         self.spawn(ready);
     }
 
-    /// Cancels and forgets all attempts of an instance, of whatever run.
+    /// Cancels and forgets all attempts of an instance, of any run.
     pub(crate) fn stop_instance(&self, instance: &InstanceId) {
         self.stop_others(instance, None);
     }
 
-    /// Cancels and forgets all attempts of an instance, of whatever run, but these, which whatever takes it up adopts. Costs what
-    /// is found.
+    /// Cancels and forgets all attempts of an instance, of any run, except `kept`: the next actor
+    /// of the instance goes on with these. The cost grows with the attempts of this instance only.
     pub(crate) fn stop_others(&self, instance: &InstanceId, kept: Option<(RunId, &[Ticket])>) {
         let others = self.table().others(instance, kept);
         for key in &others {
@@ -275,8 +283,9 @@ impl Executor {
         }
     }
 
-    /// Starts nothing more, waits until what runs has ended or `grace` is over, and cancels the rest. What was not run to
-    /// its end is reported as withdrawn: it runs again when the instance is taken up the next time.
+    /// Starts no more attempts, waits up to `grace` for the running ones, and cancels the rest. An
+    /// attempt that did not end is reported as withdrawn: its task runs again the next time the
+    /// instance is activated.
     pub(crate) async fn close(&self, grace: Duration) {
         let queued = self.table().close();
         for (serial, job) in queued {
@@ -293,7 +302,7 @@ impl Executor {
         }
     }
 
-    /// Waits until nothing runs.
+    /// Waits until no attempt runs.
     pub(crate) async fn idle(&self) {
         loop {
             let idle = self.idle.notified();
@@ -304,7 +313,7 @@ impl Executor {
         }
     }
 
-    /// Cancels everything; gives what was running.
+    /// Cancels all attempts, and returns those that were running.
     pub(crate) fn stop_all(&self) -> Vec<AttemptKey> {
         let mut table = self.table();
         table.close();
@@ -318,7 +327,7 @@ impl Executor {
         stopped
     }
 
-    /// Gives a slot back: to the next in the queue, if there is one.
+    /// Frees a slot, for the next attempt in the queue if there is one.
     fn release(&self, slot: &Slot) {
         let ready = {
             let mut table = self.table();
@@ -332,7 +341,8 @@ impl Executor {
             table.running -= 1;
             table.marks.give_back(slot.seat());
             if !slot.has_ended() {
-                // The tokio runtime drops its tasks: what was started now would be dropped as well.
+                // The tokio runtime is dropping its tasks: an attempt started now would be dropped
+                // as well.
                 table.close();
             }
             if table.running == 0 && table.queue.is_empty() {
@@ -343,7 +353,7 @@ impl Executor {
         self.spawn(ready);
     }
 
-    /// Gives a thread back: to the next that needs one, if it has a slot as well.
+    /// Frees a thread, for the next attempt that needs one if there is a slot as well.
     fn release_thread(&self) {
         let ready = {
             let mut table = self.table();
@@ -353,7 +363,7 @@ impl Executor {
         self.spawn(ready);
     }
 
-    /// The next of the queue, if there is a slot for it.
+    /// Takes the next attempt from the queue, if there is a slot for it.
     fn next(&self, table: &mut Table) -> Option<Ready> {
         if table.running >= self.slots || table.queue.is_empty() {
             return None;
@@ -362,7 +372,8 @@ impl Executor {
         self.take_slot(table, serial, job)
     }
 
-    /// Keeps an outcome until it is recorded, and reports it; unless the attempt was stopped meanwhile.
+    /// Keeps an outcome until it is recorded, and reports it. Does nothing if the attempt was
+    /// stopped in between.
     fn finish(&self, key: &AttemptKey, serial: Serial, outcome: Outcome) {
         match self.table().get_mut(key) {
             Some(attempt) if attempt.serial == serial => attempt.phase = Phase::Finished(outcome.clone()),

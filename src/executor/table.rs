@@ -1,4 +1,4 @@
-//! Every attempt there is, instance by instance, and what it is at.
+//! All attempts by instance, each with its phase.
 
 use std::collections::BTreeMap;
 
@@ -15,17 +15,19 @@ use crate::time::Timestamp;
 
 pub(super) struct Table {
     pub(super) running: usize,
-    /// Threads of the pool for blocking work that are taken, also by attempts that were given up.
+    /// Threads taken from the pool for blocking work, including those of attempts that were given
+    /// up.
     pub(super) threads: usize,
     pub(super) queue: Queue,
-    /// Attempts to be run alone that wait for the one before them, in order of arrival.
+    /// Attempts to be run alone that wait for their turn, in order of arrival.
     pub(super) alone: BTreeMap<Serial, Job>,
-    /// The one of them that has its turn: until its outcome is recorded, or it would be blamed for what the next one does.
+    /// The attempt whose turn it is to run alone. The turn lasts until its outcome is recorded:
+    /// otherwise a crash caused by the next attempt would also count against this one.
     pub(super) turn: Option<Serial>,
     pub(super) marks: PollMarks,
     pub(super) closed: bool,
     serials: u64,
-    /// An instance's attempts stand together, so that all of them are found at once; no entry is empty.
+    /// Attempts by instance, so that all of one instance are found at once. No entry is empty.
     instances: HashMap<InstanceId, Attempts>,
 }
 
@@ -36,19 +38,22 @@ pub(super) struct Attempt {
     pub(super) phase: Phase,
 }
 
+/// Phase of an attempt.
+///
 /// ```text
 /// Queued ──slot──> Running ──> Finished ──forget──> gone
 ///    \──withdraw────\──stop───────────────────────^
 /// ```
 ///
-/// An attempt that is stopped is gone at once, although it holds its slot until its future is dropped.
+/// An attempt that is stopped is gone at once, although it holds its slot until its future is
+/// dropped.
 pub(super) enum Phase {
     Queued(LineKey),
     Running {
         token: CancellationToken,
         go_ahead: Option<oneshot::Sender<()>>,
     },
-    /// Kept until the instance has the outcome durable, so that it is not lost with an actor.
+    /// Keeps the outcome until the instance has committed it, so that it is not lost with an actor.
     Finished(Outcome),
 }
 
@@ -89,7 +94,7 @@ impl Table {
         }
     }
 
-    /// Takes an attempt out, if this will do.
+    /// Removes an attempt if `will_do` returns true for it.
     pub(super) fn remove_if(&mut self, key: &AttemptKey, will_do: impl Fn(&Attempt) -> bool) -> Option<Attempt> {
         let attempts = self.instances.get_mut(&key.instance)?;
         let place = (key.run, key.ticket);
@@ -101,7 +106,7 @@ impl Table {
         attempt
     }
 
-    /// The attempts of an instance that have their slot and wait to go ahead.
+    /// Returns the attempts of an instance that have their slot and wait to go ahead.
     pub(super) fn at_gates(&self, instance: &InstanceId) -> Vec<AttemptKey> {
         let attempts = self.instances.get(instance).into_iter().flatten();
         let waiting = attempts.filter(|(_, one)| matches!(one.phase, Phase::Running { go_ahead: Some(_), .. }));
@@ -110,13 +115,13 @@ impl Table {
             .collect()
     }
 
-    /// Whether the attempt with this serial is one of the instance, and has ended.
+    /// Returns true if the attempt with this serial belongs to the instance and has ended.
     pub(super) fn is_finished(&self, instance: &InstanceId, serial: Serial) -> bool {
         let mut attempts = self.instances.get(instance).into_iter().flat_map(BTreeMap::values);
         attempts.any(|attempt| attempt.serial == serial && matches!(attempt.phase, Phase::Finished(_)))
     }
 
-    /// Attempts of an instance, of whatever run, but those of this run that are kept.
+    /// Returns the attempts of an instance, of any run, except those that are kept.
     pub(super) fn others(&self, instance: &InstanceId, kept: Option<(RunId, &[Ticket])>) -> Vec<AttemptKey> {
         let Some(attempts) = self.instances.get(instance) else { return Vec::new() };
         let is_kept =
@@ -125,7 +130,7 @@ impl Table {
         others.map(|(run, ticket)| AttemptKey { instance: instance.clone(), run: *run, ticket: *ticket }).collect()
     }
 
-    /// All that have their slot.
+    /// Returns all attempts that have their slot.
     pub(super) fn all_running(&self) -> Vec<AttemptKey> {
         let all =
             self.instances.iter().flat_map(|(instance, attempts)| attempts.iter().map(move |all| (instance, all)));
@@ -135,7 +140,7 @@ impl Table {
             .collect()
     }
 
-    /// Takes an attempt back that waits for its slot, or its turn.
+    /// Takes back an attempt that waits for its slot or its turn. Returns false if it did neither.
     pub(super) fn unqueue(&mut self, now: Timestamp, key: &AttemptKey) -> bool {
         let is_queued = |attempt: &Attempt| matches!(attempt.phase, Phase::Queued(_));
         let Some(Attempt { serial, phase }) = self.remove_if(key, is_queued) else { return false };
@@ -148,7 +153,8 @@ impl Table {
         true
     }
 
-    /// If it was this one's turn, the next of those that run alone has it: it queues for a slot like any other.
+    /// Ends the turn of this attempt, if it had the turn to run alone. The next one gets the turn,
+    /// and queues for a slot like any other.
     pub(super) fn end_turn(&mut self, now: Timestamp, serial: Serial) {
         if self.turn != Some(serial) {
             return;

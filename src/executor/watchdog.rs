@@ -1,8 +1,8 @@
 //! Finds attempts that block their thread, and keeps the rest going meanwhile.
 //!
-//! A poll of an attempt notes the watchdog's tick when it begins and clears it when it returns: two atomic stores, no
-//! lock, no look at a clock. The watchdog counts ticks on a thread of its own, since those of tokio may all be blocked,
-//! and a poll that began ticks ago has lasted so long.
+//! Each poll of an attempt stores the watchdog's tick when it begins and clears it when it returns:
+//! two atomic stores, no lock, no clock. The watchdog counts ticks on a thread of its own, because
+//! tokio's threads may all be blocked. A poll that began n ticks ago has lasted n ticks.
 //!
 //! ```text
 //!   ticks   |-------|-------|-------|-------|
@@ -18,26 +18,29 @@ use std::time::Duration;
 use super::{Executor, Serial};
 use crate::id::{InstanceId, NodePath};
 
-/// Between two ticks.
+/// Time between two ticks.
 const TICK: Duration = Duration::from_millis(250);
-/// Whole ticks after which a poll is reported: within a second, since it may have begun just behind one.
+/// Whole ticks after which a poll is reported: 0.5 to 0.75 s, since the poll may have begun just
+/// after a tick.
 const STALLED_TICKS: u64 = 2;
-/// Attempts that a warning names.
+/// Attempts named in one warning.
 const NAMES_MAX: usize = 8;
-/// What a poll that is not going on has for the tick at which it began.
+/// Value of a mark's tick while no poll is going on.
 const NOT_POLLED: u64 = 0;
 
-/// Why an attempt is listed by [`Runtime::stalled`](crate::Runtime::stalled).
+/// The cause for which [`Runtime::stalled`](crate::Runtime::stalled) lists an attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum StallCause {
-    /// It blocks its thread, which other tasks and actors need: such a task wants [`blocking`](crate::Task::blocking), or
-    /// `tokio::task::spawn_blocking` around the part that blocks.
+    /// The attempt blocks its thread, which other tasks and actors need. Declare the task
+    /// [`blocking`](crate::Task::blocking), or wrap the part that blocks in
+    /// `tokio::task::spawn_blocking`.
     BlocksThread,
-    /// It waits for the result of another instance, as all attempts do that have a place
+    /// The attempt waits for the result of another instance, and so do all others that hold a slot
     /// ([`Limits::tasks_running_max`](crate::Limits::tasks_running_max)), a thread
-    /// ([`Limits::blocking_tasks_running_max`](crate::Limits::blocking_tasks_running_max)) or the turn to run alone, while others queue
-    /// for the same. If what they wait for is among those, nothing moves until one of them is cancelled.
+    /// ([`Limits::blocking_tasks_running_max`](crate::Limits::blocking_tasks_running_max)) or the
+    /// turn to run alone, while others queue for the same. If the awaited instances are among those
+    /// that queue, nothing moves until one of the attempts is cancelled.
     AwaitsInstance,
 }
 
@@ -45,20 +48,21 @@ pub enum StallCause {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Stalled {
-    /// The instance whose attempt it is.
+    /// The instance that the attempt belongs to.
     pub instance: InstanceId,
-    /// The task's place in the workflow.
+    /// The task's path in the workflow.
     pub node: NodePath,
-    /// How long it has been so, at least; up to half a second longer.
+    /// The time for which it has stalled so far: at least this, at most half a second more.
     pub stalled_for: Duration,
-    /// Why.
+    /// The cause.
     pub cause: StallCause,
 }
 
-/// The ticks so far, from 1.
+/// The tick count so far, from 1.
 pub(super) struct Ticks {
     count: AtomicU64,
-    /// The tick since which attempts that wait for instances hold all there is of something, while others queue for it.
+    /// The tick since which attempts that wait for other instances hold up the queue, or
+    /// [`NOT_POLLED`].
     all_wait_since: AtomicU64,
 }
 
@@ -71,24 +75,24 @@ impl Ticks {
         self.count.load(Ordering::Relaxed)
     }
 
-    /// Whole ticks for which all have waited, if they do.
+    /// Returns the whole ticks for which all holders have waited, if they do now.
     fn all_wait_for(&self) -> Option<u64> {
         let since = self.all_wait_since.load(Ordering::Relaxed);
         (since != NOT_POLLED).then(|| self.now().saturating_sub(since))
     }
 }
 
-/// Where an attempt notes that it is polled. Used again by another one when it has ended.
+/// Record of an attempt being polled. The next attempt with the same slot uses it again.
 #[derive(Default)]
 pub(super) struct PollMark {
     began: AtomicU64,
-    /// Whether this attempt was reported.
+    /// True once the attempt was reported as blocking.
     told: AtomicBool,
-    /// Results of other instances that it waits for.
+    /// Number of results of other instances that the attempt waits for.
     waits: AtomicU32,
 }
 
-/// A poll that is going on, until this is dropped.
+/// A guard for a poll that is going on, until dropped.
 pub(super) struct Polling<'a>(&'a PollMark);
 
 impl PollMark {
@@ -109,7 +113,7 @@ impl PollMark {
         self.waits.load(Ordering::Relaxed) > 0
     }
 
-    /// Whole ticks that the present poll has lasted.
+    /// Returns the whole ticks that the current poll has lasted.
     fn lasts(&self, now: u64) -> u64 {
         match self.began.load(Ordering::Relaxed) {
             NOT_POLLED => 0,
@@ -124,20 +128,21 @@ impl Drop for Polling<'_> {
     }
 }
 
-/// One mark for each slot that was ever taken, so that looking at all costs nothing that grows with what is queued.
+/// One mark per slot that was ever taken, so that looking at all marks does not cost more the more
+/// is queued.
 #[derive(Default)]
 pub(super) struct PollMarks {
     all: Vec<(Arc<PollMark>, Option<Whose>)>,
     free: Vec<usize>,
 }
 
-/// The attempt that has a seat.
+/// The attempt that holds a seat.
 #[derive(Clone)]
 pub(super) struct Whose {
     pub(super) instance: InstanceId,
     pub(super) node: NodePath,
     pub(super) serial: Serial,
-    /// Whether it has a thread of the pool for blocking work.
+    /// True if it holds a thread of the pool for blocking work.
     pub(super) is_blocking: bool,
 }
 
@@ -173,14 +178,15 @@ impl PollMarks {
         if let Some((mark, whose)) = self.all.get_mut(seat.place) {
             let was_blocking = whose.take().is_some_and(|whose| whose.is_blocking);
             if was_blocking || mark.waits() {
-                // The attempt may have left its thread, or a wait, to code that would be taken for the next one here.
+                // A thread or a wait of the attempt may outlive it: neither must count for the next
+                // attempt here.
                 *mark = Arc::default();
             }
         }
         self.free.push(seat.place);
     }
 
-    /// The attempts that wait for other instances.
+    /// Returns the attempts that wait for other instances.
     pub(super) fn waiting(&self) -> impl Iterator<Item = &Whose> {
         self.all.iter().filter(|(mark, _)| mark.waits()).filter_map(|(_, whose)| whose.as_ref())
     }
@@ -190,7 +196,7 @@ impl PollMarks {
     }
 }
 
-/// The thread that ticks; it ends when this is dropped.
+/// Owner of the thread that ticks. Dropping it ends the thread.
 pub(crate) struct Watchdog {
     _alive: Sender<()>,
 }
@@ -207,14 +213,14 @@ impl Watchdog {
     }
 }
 
-/// False once the executor is gone.
+/// Counts a tick and reports attempts that block. Returns false once the executor is gone.
 fn tick(executor: &Weak<Executor>) -> bool {
     let Some(executor) = executor.upgrade() else { return false };
     executor.ticks.count.fetch_add(1, Ordering::Relaxed);
     executor.see_whether_waits_hold_up();
     if executor.longest_poll() >= 1 {
-        // The thread that blocks may be the one that looked after tokio's timers and sockets, and another one takes that over
-        // only when it goes to sleep anew: so it is woken.
+        // The blocked thread may be the one that served tokio's timers and sockets. Another worker
+        // takes over only when it next goes to sleep, so wake one.
         executor.tokio.spawn(std::future::ready(()));
     }
     for Stalled { instance, node, stalled_for, .. } in
@@ -227,14 +233,15 @@ fn tick(executor: &Weak<Executor>) -> bool {
 }
 
 impl Executor {
-    /// Attempts that block their thread now.
+    /// Returns the attempts that block their thread now, or that hold up the queue by waiting.
     pub(crate) fn stalled(&self) -> Vec<Stalled> {
         let mut stalled = self.find_stalled(|_| true);
         stalled.extend(self.all_that_wait());
         stalled
     }
 
-    /// Notes since when attempts that wait for instances hold others up, and warns once when that has lasted.
+    /// Notes since when attempts that wait for other instances hold up the queue. Warns once when
+    /// that has lasted [`STALLED_TICKS`].
     fn see_whether_waits_hold_up(&self) {
         let hold_up = !self.table().holding_up(self.slots, self.threads).is_empty();
         let since = &self.ticks.all_wait_since;
@@ -249,13 +256,14 @@ impl Executor {
             tracing::warn!(
                 count = waiting.len(),
                 ?names,
-                "tasks that wait for other instances hold every place, and others queue: raise Limits::tasks_running_max \
-                 or blocking_tasks_running_max, or wait in the workflow"
+                "tasks that wait for other instances hold all slots: raise Limits::tasks_running_max or \
+                 blocking_tasks_running_max, or wait in the workflow"
             );
         }
     }
 
-    /// The attempts that wait for instances and hold others up, if they have done so for some time.
+    /// Returns the attempts that wait for other instances and hold up the queue, if that has lasted
+    /// [`STALLED_TICKS`].
     fn all_that_wait(&self) -> Vec<Stalled> {
         let Some(ticks) = self.ticks.all_wait_for().filter(|ticks| *ticks >= STALLED_TICKS) else { return Vec::new() };
         let waiting = self.table().holding_up(self.slots, self.threads);
@@ -265,7 +273,7 @@ impl Executor {
         stalled.map(|Whose { instance, node, .. }| Stalled { instance, node, stalled_for, cause }).collect()
     }
 
-    /// In whole ticks.
+    /// Returns how long the longest current poll has lasted, in whole ticks.
     fn longest_poll(&self) -> u64 {
         let now = self.ticks.now();
         self.table().marks.marks().map(|mark| mark.lasts(now)).max().unwrap_or_default()

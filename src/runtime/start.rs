@@ -1,4 +1,4 @@
-//! Starting instances.
+//! Starts of instances.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,10 +21,10 @@ use crate::limits::WhenBusy;
 use crate::machine::{NewRun, Setting};
 use crate::store::StoreError;
 
-/// How often a start whose outcome is unknown is repeated with the same run id, which makes that harmless.
+/// Times that a start with an unknown outcome is repeated. Repeating the same run id is harmless.
 const REPEATS: u32 = 5;
 
-/// How to start an instance, besides its id and input.
+/// Options of a start, besides its id and input.
 #[derive(Clone, Debug, Default)]
 pub struct StartOptions {
     policy: ConflictPolicy,
@@ -33,47 +33,50 @@ pub struct StartOptions {
 }
 
 impl StartOptions {
-    /// The defaults: [`ConflictPolicy::Fail`], no traceparent, and what the runtime was told to do when it is busy.
+    /// Creates the default options: [`ConflictPolicy::Fail`], no traceparent, and the runtime's own
+    /// policy for reached limits.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// What to do when the id is taken.
+    /// Sets the policy for an id that is taken.
     pub fn policy(mut self, policy: ConflictPolicy) -> Self {
         self.policy = policy;
         self
     }
 
-    /// What to do when too much is under way: wait, or end with [`StartError::Busy`]. Of the start alone: its handle does what
-    /// the [runtime](crate::RuntimeBuilder::when_busy) was told.
+    /// Sets what this start does when a limit is reached: wait, or fail with [`StartError::Busy`].
+    /// Applies to the start alone; its handle follows the
+    /// [runtime](crate::RuntimeBuilder::when_busy).
     pub fn when_busy(mut self, when_busy: WhenBusy) -> Self {
         self.when_busy = Some(when_busy);
         self
     }
 
-    /// The W3C traceparent of whoever starts the instance, stored with it for tools that read the store: 1 to 256 bytes of
-    /// printable UTF-8, or the start is refused with [`StartError::Id`].
+    /// Sets the W3C traceparent of the caller, stored with the instance for tools that read the
+    /// store: 1 to 256 bytes of printable UTF-8. Otherwise the start is refused with
+    /// [`StartError::Id`].
     pub fn traceparent(mut self, traceparent: impl Into<Arc<str>>) -> Self {
         self.traceparent = Some(traceparent.into());
         self
     }
 }
 
-/// What came of a start.
+/// Outcome of a start.
 #[derive(Debug)]
 pub struct Started<O> {
     /// The instance.
     pub handle: InstanceHandle<O>,
-    /// What was there already, with [`ConflictPolicy::UseExisting`]; none if a new run was started, also in place of an
-    /// old one.
+    /// The instance that existed already, with [`ConflictPolicy::UseExisting`]. `None` if a new run
+    /// was started, also if it replaced an old one.
     pub existing: Option<ExistingInstance<O>>,
 }
 
 impl Runtime {
-    /// Starts an instance; returns once that is durable.
+    /// Starts an instance. Returns once the start is durable.
     ///
     /// # Errors
-    /// [`StartError`]; the id being taken is one.
+    /// [`StartError`], also if the id is taken.
     pub async fn start<I, O>(
         &self,
         workflow: &Workflow<I, O>,
@@ -87,8 +90,8 @@ impl Runtime {
         Ok(self.start_with(workflow, instance, input, StartOptions::new()).await?.handle)
     }
 
-    /// Starts an instance with options; returns once what it answers is durable. 100 concurrent starts of one id give one
-    /// run.
+    /// Starts an instance with options. Returns once the outcome is durable. Of 100 concurrent
+    /// starts of one id, exactly one creates a run.
     ///
     /// # Errors
     /// [`StartError`].
@@ -124,7 +127,7 @@ impl Runtime {
             traceparent: options.traceparent,
         };
         let when_busy = options.when_busy.unwrap_or(hub.when_busy);
-        // Before the task below: who gives up while waiting leaves nothing behind.
+        // Before the task below: a caller that gives up while waiting leaves nothing to undo.
         let kind = kind_of(&existing);
         let place = hub.persistence().admit(kind, when_busy).await.map_err(StartError::Busy)?;
         let share = match kind {
@@ -141,7 +144,8 @@ impl Runtime {
             share,
         };
         let (run, codec) = (starting.new.run, starting.new.codec);
-        // In a task of its own: a caller who gives up does not keep a run that is durable from beginning.
+        // In a task of its own: a caller that gives up must not keep a durable run from being
+        // activated.
         let outcome = hub.tokio.spawn(starting.run(existing)).await;
         let lost = |error: JoinError| Err(StartError::OutcomeUnknown(StoreError::Transient(Cause::of(error))));
         if let Some(found) = outcome.unwrap_or_else(lost)? {
@@ -199,16 +203,16 @@ impl From<Undelivered> for StartError {
     }
 }
 
-/// A start under way.
+/// A start in progress.
 struct Starting {
     hub: Arc<Hub>,
     definition: Arc<Definition>,
     new: NewRun,
     policy: ConflictPolicy,
     when_busy: WhenBusy,
-    /// Its place among the starts under way. None only while it changes its kind.
+    /// The place among the starts in progress. `None` only while the start changes its kind.
     place: Option<StartPlace>,
-    /// Its share of the payload bytes under way, for the first insert.
+    /// The share of the payload bytes in progress, for the first insert.
     share: Option<PayloadShare>,
 }
 
@@ -227,7 +231,8 @@ async fn share_of(hub: &Hub, new: &NewRun, when_busy: WhenBusy) -> Result<Payloa
 }
 
 impl Starting {
-    /// Starts the run, repeating it while its outcome is unknown; gives what was there instead, if that is to be used.
+    /// Starts the run, and repeats that while its outcome is unknown. Returns the existing instance
+    /// instead, if the policy says to use it.
     async fn run(mut self, mut existing: Existing) -> Result<Option<ExistingInstance<Value>>, StartError> {
         let (mut repeats, mut is_unknown) = (0, false);
         loop {
@@ -237,16 +242,17 @@ impl Starting {
                 Err(StartError::OutcomeUnknown(error) | StartError::Unreadable(error))
                     if repeats < REPEATS && !self.hub.is_closing() =>
                 {
-                    tracing::warn!(instance = %self.new.instance, %error, is_unknown, "a start that has failed is repeated");
+                    tracing::warn!(instance = %self.new.instance, %error, is_unknown, "a start failed; repeating it");
                     repeats += 1;
                     self.hub.persistence().note_start(self.new.run);
-                    // It may have been done: too late to be refused.
+                    // The start may have been committed already: too late to refuse it.
                     self.when_busy = WhenBusy::Wait;
                     self.hub.sleep(Duration::from_millis(50) * repeats).await;
-                    // If it was done, the insert finds its run, or that it has been and is gone.
+                    // If it was committed, the insert finds its run, or that the run existed and is
+                    // gone.
                     existing = Existing::Free;
                 }
-                // It was this try that could not read. An earlier one may have written.
+                // This attempt could not read, but an earlier one may have written.
                 Err(StartError::Unreadable(error)) if is_unknown => return Err(StartError::OutcomeUnknown(error)),
                 outcome => return outcome,
             }
@@ -257,19 +263,20 @@ impl Starting {
         loop {
             self.take_place(kind_of(&existing)).await?;
             if let Existing::Terminate(_) = existing {
-                // It waits for a place, which nobody does who holds a share.
+                // Replacing waits for a place, and a start that waits for a place must hold no
+                // share.
                 self.share = None;
-                // The actor of the instance is the one that writes to it.
+                // Only the actor of the instance writes to it.
                 return self.replace().await.map(|()| None);
             }
             match self.insert(existing).await {
-                // Somebody else was first: that one is to be terminated.
+                // Another start was first: terminate its run.
                 Err(StartError::InstanceAlreadyExists { .. } | StartError::DefinitionMismatch { .. })
                     if self.policy == ConflictPolicy::TerminateExisting =>
                 {
                     existing = self.check().await?;
                 }
-                // What is damaged is replaced as well; what a newer version wrote is not.
+                // A damaged instance is replaced too; one written by a newer version is not.
                 Err(StartError::Damaged(ref damaged))
                     if !damaged.newer && self.policy == ConflictPolicy::TerminateExisting =>
                 {
@@ -280,7 +287,8 @@ impl Starting {
         }
     }
 
-    /// Changes places, if the start turns out to be of another kind. It holds none meanwhile, so that nobody waits in a circle.
+    /// Changes places if the start turns out to be of the other kind. No place is held in between,
+    /// so that starts never wait in a circle.
     async fn take_place(&mut self, kind: StartKind) -> Result<(), StartError> {
         if self.place.as_ref().is_none_or(|place| place.kind != kind) {
             self.place = None;
@@ -297,7 +305,7 @@ impl Starting {
         };
         let Self { hub, definition, new, policy, .. } = self;
         let setting = Setting { program: definition.program(), limits: &hub.limits, now: hub.clock.now() };
-        // What is there is never overwritten from here, past its actor.
+        // An existing instance is never overwritten from here: only its actor does that.
         let policy = if *policy == ConflictPolicy::TerminateExisting { ConflictPolicy::Fail } else { *policy };
         let loads = hub.loads(&new.instance);
         match prepare_run(hub.persistence(), &setting, definition, new.clone(), policy, existing).await? {
@@ -314,7 +322,8 @@ impl Starting {
         let (definition, new) = (Arc::clone(&self.definition), self.new.clone());
         let mail = |place| Mail::Replace(Box::new(Replacement { definition, new, reply, _place: place }));
         let bytes = self.new.input.len();
-        // Its actor may die behind the commit. Noted again then, since it may have waited long for room.
+        // Its actor may fail after the commit. Noted again below, since delivery may wait long for
+        // room.
         self.hub.persistence().note_start(self.new.run);
         self.hub.deliver(&self.new.instance, bytes, self.when_busy, mail).await?;
         self.hub.persistence().note_start(self.new.run);
