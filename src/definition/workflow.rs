@@ -168,7 +168,8 @@ impl Definition {
         Some(self.manifest.around(task).filter(|node| node.kind == NodeKind::Map).count())
     }
 
-    /// Where the node at this path is in another definition, that of an instance, by its manifest; none if it is not there.
+    /// Returns the path that the node at this path has in definition `of`, given the manifest of
+    /// that definition; `None` if it does not exist there.
     pub(crate) fn path_before(&self, path: &str, of: DefinitionHash, manifest: &Manifest) -> Option<String> {
         match self.takes_over.iter().find(|older| older.from == of) {
             Some(older) => Renames::new(older, manifest, &self.manifest).before(path),
@@ -176,7 +177,8 @@ impl Definition {
         }
     }
 
-    /// Where the node at this path was in the definitions that this one takes over, if no other node is there now.
+    /// Returns the paths that the node at this path had in the definitions that this one upgrades,
+    /// except paths that another node has now.
     pub(crate) fn former_paths(&self, path: &str) -> Vec<String> {
         let is_free = |path: &String| self.manifest.nodes.iter().all(|node| node.path.as_str() != path);
         self.takes_over.iter().filter_map(|older| older.old_path(path)).filter(is_free).collect()

@@ -84,7 +84,7 @@ impl<O: 'static> InstanceHandle<O> {
         match read.status {
             Status::Completed => {
                 if let Err(error) = Box::pin(self.fill(&mut snapshot)).await {
-                    // Boxed, as it is rare and large.
+                    // Boxed: the future is rarely needed, and large.
                     return Err(match Box::pin(self.unless_gone(error.into())).await {
                         HandleError::Superseded => ResultError::Superseded,
                         error => error.into(),
@@ -102,14 +102,15 @@ impl<O: 'static> InstanceHandle<O> {
         }
     }
 
-    /// Reads the values of a run. One that has ended stays on its definition, which the handle's may only take over.
+    /// Reads the values of a run by its own definition: a run that has ended stays on it, and the
+    /// handle's definition may be one that upgrades it.
     async fn fill(&self, snapshot: &mut Snapshot) -> Result<(), LoadError> {
         let names = self.hub().names(&snapshot.definition()).await?;
         fill_values(&*self.hub().store, &*names, snapshot).await
     }
 
-    /// Watches the status: its changes one by one, beginning with the present one. A slow reader sees the latest; what came
-    /// and went meanwhile is not kept.
+    /// Watches the status: yields its changes one by one, beginning with the current status. A slow
+    /// reader sees the latest status; statuses in between are skipped.
     ///
     /// # Errors
     /// [`HandleError`].
@@ -157,11 +158,11 @@ impl<O: 'static> InstanceHandle<O> {
         }
     }
 
-    /// What is recorded of a task: `path` is its name in the handle's definition.
+    /// Reads the recorded result of a task. `path` is its path in the handle's definition.
     async fn recorded(&self, snapshot: &Snapshot, path: &str, indices: &[u32]) -> Result<Option<Value>, LoadError> {
         let (store, definition) = (&*self.hub().store, self.workflow.definition());
         if snapshot.definition() != definition.hash() {
-            // It is still on its own definition, or will stay there.
+            // The run is not upgraded yet, or never will be.
             let manifest = store.manifest(&snapshot.definition()).await?;
             let manifest = manifest.and_then(|bytes| Manifest::decode(&bytes)).unwrap_or_default();
             return match definition.path_before(path, snapshot.definition(), &manifest) {
@@ -174,7 +175,8 @@ impl<O: 'static> InstanceHandle<O> {
         if result.is_some() || snapshot.era() > 0 {
             return Ok(result);
         }
-        // Earlier versions took instances over without a trace, and left what was recorded under its old name.
+        // Earlier versions upgraded instances without a record of it, and left results under their
+        // old paths.
         for path in definition.former_paths(path) {
             let result = lifecycle::task_result(store, manifest, snapshot, &path, indices).await?;
             if result.is_some() {
@@ -228,7 +230,7 @@ impl<O: 'static> InstanceHandle<O> {
     /// [`HandleError`].
     pub async fn waits(&self) -> Result<Vec<Status>, HandleError> {
         for _ in 0..READS_MAX {
-            // Large as a future, since a whole snapshot is in it.
+            // Boxed: the future is large, since it holds a whole snapshot.
             if let Some(waits) = Box::pin(self.waits_now()).await? {
                 return Ok(waits);
             }
@@ -237,8 +239,8 @@ impl<O: 'static> InstanceHandle<O> {
         Err(moves_on())
     }
 
-    /// Reads what it waits for; none if it moved meanwhile. Head and branches are read one by one: what moved in between does not
-    /// belong together.
+    /// Reads what the instance waits for; `None` if it changed in between. Head and branches are
+    /// read one by one, so they may not belong together then.
     async fn waits_now(&self) -> Result<Option<Vec<Status>>, HandleError> {
         let hub = self.hub();
         let mut snapshot = self.read().await?.stored.snapshot;
