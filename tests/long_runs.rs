@@ -229,7 +229,7 @@ fn map_of_16_at_once_has_constant_cost_per_item() {
 /// Method: a loop maps 3,000 items, and the next time round 300; the process ends before the task that is given those, and what
 /// the next one reads is counted.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_short_list_in_a_loop_is_read_without_a_longer_one() {
+async fn shorter_list_in_loop_is_read_without_longer_one() {
     const FEW: usize = 300;
     let world = World::new(shrinking(FEW), items().into_iter().take(3_000).collect());
     let (meter, gate) = (Meter::new(None), Gate::new());

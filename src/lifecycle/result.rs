@@ -13,8 +13,8 @@ use crate::store::Store;
 /// Returns the recorded result of a task: from the head, which holds small results, or from its
 /// row. `None` if the task has not finished yet; in a loop, returns the result of the latest
 /// iteration. `manifest` is that of the snapshot's definition, and `path` the task's path there: a
-/// result from before an upgrade that renamed the task is found too. `indices` select the item, one
-/// for each map around the task.
+/// result from before an upgrade that renamed the task is found too, at two reads for each upgrade
+/// since. `indices` select the item, one for each map around the task.
 ///
 /// # Errors
 /// [`LoadError`].

@@ -93,7 +93,7 @@ mod tests {
 
     /// Method: heads at the bound of one, more than both halves have room for; the one over the bound is not kept.
     #[test]
-    fn large_heads_are_kept_up_to_a_bound_of_bytes() {
+    fn large_heads_are_kept_up_to_byte_bound() {
         let mut recent = Recent::default();
         let heads = 3 * HALF_BYTES / HEAD_BYTES_MAX;
         for number in 0..heads {

@@ -52,7 +52,7 @@ fn waiting(builder: Builder<u32, u32>) -> Builder<u32, u32> {
 
 /// Method: `a` becomes `b`, and another task takes its name. Each is asked for before and after that one has run.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_task_at_the_old_name_of_another_has_its_own_result() {
+async fn task_at_freed_name_has_its_own_result() {
     let old = waiting(Workflow::builder_for("w").then("a", hundred)).build().unwrap();
     let store = parked(&old).await;
     let new = waiting(version("2", &old, &[("a", "b")]).then("b", hundred)).then("a", inc);
@@ -81,7 +81,7 @@ async fn a_task_at_the_old_name_of_another_has_its_own_result() {
 
 /// Method: three take-overs, each with a new name; the last one is back to the first definition.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_result_is_found_after_several_renames_and_a_way_back() {
+async fn result_is_found_after_several_renames_and_a_way_back() {
     let named = |builder: Builder<u32, u32>, name: &str| waiting(builder.then(name, hundred)).build().unwrap();
     let first = named(Workflow::builder_for("w"), "a");
     let store = parked(&first).await;
@@ -113,7 +113,7 @@ async fn results_of_tasks_that_swap_names_swap_with_them() {
 
 /// Method: a large signal payload is stored like a result; then a task has the name of the wait.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_payload_is_not_the_result_of_a_task_at_its_waits_place() {
+async fn payload_of_wait_is_no_result_of_task_in_its_place() {
     let old = Workflow::builder_for::<String>("w").wait_for_signal::<String>("a", "first");
     let old = old.wait_for_signal::<String>("wait", "go").build().unwrap();
     let store = MemoryStore::new();
@@ -134,7 +134,7 @@ async fn a_payload_is_not_the_result_of_a_task_at_its_waits_place() {
 /// Method: a run that has ended stays on its definition; the newer one names and numbers its nodes otherwise, and has another
 /// task at the old name.
 #[tokio::test(flavor = "multi_thread")]
-async fn an_ended_run_is_read_by_the_names_of_a_newer_definition() {
+async fn ended_run_is_read_by_names_of_newer_definition() {
     let old = Workflow::builder_for::<String>("w").then("a", grow).then("last", crate::shout).build().unwrap();
     let store = MemoryStore::new();
     let first = runtime(&store, &old).await;
@@ -153,7 +153,7 @@ async fn an_ended_run_is_read_by_the_names_of_a_newer_definition() {
 
 /// Method: a task fails in the old definition; the newer one renames the one before it, whose large result it is given.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_failed_run_is_retried_by_a_newer_definition() {
+async fn failed_run_is_retried_by_newer_definition() {
     async fn fails(_: String) -> Result<String, &'static str> {
         Err("no")
     }
@@ -178,7 +178,7 @@ async fn a_failed_run_is_retried_by_a_newer_definition() {
 
 /// Method: a loop goes round once before the take-over that renames it, and once behind it.
 #[tokio::test(flavor = "multi_thread")]
-async fn the_latest_iteration_counts_in_a_loop_that_was_renamed() {
+async fn renamed_loop_shows_its_latest_iteration() {
     async fn until_five(n: u32) -> Result<LoopResult<u32, u32>, Infallible> {
         Ok(if n < 5 { LoopResult::Again(n) } else { LoopResult::Done(n) })
     }

@@ -51,7 +51,7 @@ async fn bytes((texts, n): (Vec<String>, u32)) -> Result<usize, Infallible> {
 /// Method: an instance is parked behind a map of 10,000 results; the newer definition renames the task before it, and has one
 /// task more. The head is looked at after each of its writes.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_head_stays_small_behind_a_take_over_with_a_long_list() {
+async fn head_stays_small_after_take_over_with_long_list() {
     let build = |builder: Builder<u32, u32>, name: &str, more: bool| {
         let each = builder.then(name, list).map("each", Concurrency::Unlimited, |b| b.then("text", text));
         let end = each.wait_for_signal_keeping::<u32>("wait", "go").then("bytes", bytes);
@@ -81,7 +81,7 @@ async fn a_head_stays_small_behind_a_take_over_with_a_long_list() {
 
 /// Method: a result of 1 MB is carried behind a wait, into a fork of sixteen; its task is renamed.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_large_result_of_a_renamed_task_stays_in_its_row() {
+async fn large_result_of_renamed_task_stays_in_its_row() {
     async fn large(n: u32) -> Result<String, Infallible> {
         Ok("x".repeat(n as usize))
     }
@@ -129,7 +129,7 @@ async fn a_large_result_of_a_renamed_task_stays_in_its_row() {
 /// Method: of three branches one ends in each version; what each gave is looked for under the version that the fork began in,
 /// and must be there as it was written.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_fork_goes_on_over_two_take_overs_with_its_ended_branches() {
+async fn fork_keeps_ended_branches_over_two_take_overs() {
     type Three = std::collections::BTreeMap<String, String>;
     let build = |builder: Builder<String, String>, before: usize| {
         // More nodes in front, so that no number of a node stays what it was.
@@ -183,7 +183,7 @@ fn expected_results() -> [(&'static str, String); 3] {
 
 /// Method: items one after the other, an item in each of three versions; the list stands in rows of the first one.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_map_goes_on_over_two_take_overs_item_by_item() {
+async fn map_goes_on_item_by_item_over_two_take_overs() {
     let gate = Gate::new();
     let build = |builder: Builder<Vec<String>, Vec<String>>, before: usize| {
         let builder = (0..before).fold(builder, |b, n| b.delay(format!("before {n}"), Duration::from_hours(1)));
@@ -221,7 +221,7 @@ async fn a_map_goes_on_over_two_take_overs_item_by_item() {
 /// Method: a loop maps lists of 3, 1 and no items, each as often as the gate lets it; the items that the latest list has not
 /// have no result. The last list is split behind a take-over.
 #[tokio::test(flavor = "multi_thread")]
-async fn items_that_a_list_in_a_loop_has_no_more_have_no_result() {
+async fn items_beyond_a_shorter_list_have_no_result() {
     async fn shrink(items: Vec<String>) -> Result<LoopResult<Vec<String>, Vec<String>>, Infallible> {
         let left = items.len().saturating_sub(2);
         Ok(LoopResult::Again(vec!["x".repeat(200); left]))
