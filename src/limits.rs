@@ -55,6 +55,9 @@ pub const RUNS_VERIFIED_AT_ONCE: usize = 100_000;
 /// Rows of consumed signals or ended branches that a read of an instance skips over. With more, the
 /// read begins after them.
 pub const ROWS_PASSED_BY_MAX: u64 = 64;
+/// Rows of branches and buffered signals from which on an instance that has nothing to do stays in
+/// memory for a while.
+pub const RESTING_ROWS_MIN: usize = 16;
 /// Process crashes in a row at one position after which the instance is quarantined.
 pub const DEATHS_MAX: u32 = 5;
 /// Process crashes in a row from which an attempt runs only while no other such attempt does. This
@@ -123,6 +126,14 @@ pub struct Limits {
     /// refused. Default 20,000. An instance whose task waits for another instance is active: see
     /// [`Limits::tasks_running_max`].
     pub resident_max: usize,
+    /// Seconds that an instance stays in memory when it has nothing to do, if reading it again would
+    /// cost much: if it has 16 or more branches and buffered signals. Its next message or wake-up then
+    /// costs what it changes, not what the instance holds. Such instances do not count as active (see
+    /// [`Limits::resident_max`]). Default 5; with 0 they leave at once.
+    pub resting_seconds: u64,
+    /// Bytes of memory, estimated, that all of these may take. Those that have stayed longest leave
+    /// first. Default 64 MiB.
+    pub resting_bytes_max: usize,
     /// Tasks that run at once. Default 1,024.
     ///
     /// A task that waits for another instance, for example for its
@@ -168,6 +179,8 @@ impl Default for Limits {
             signals_buffered_max: 10_000,
             signal_buffer_bytes_max: 64 << 20,
             resident_max: 20_000,
+            resting_seconds: 5,
+            resting_bytes_max: 64 << 20,
             tasks_running_max: 1_024,
             blocking_tasks_running_max: 384,
             instance_messages_max: 64,
@@ -202,6 +215,7 @@ impl Limits {
             *places = (*places).clamp(1, PLACES_MAX);
         }
         self.timer_window_max = self.timer_window_max.clamp(2, PLACES_MAX);
+        self.resting_seconds = self.resting_seconds.min(SECONDS_MAX);
         self.priority_aging_seconds = self.priority_aging_seconds.clamp(1, SECONDS_MAX);
         self.panic_window_seconds = self.panic_window_seconds.min(SECONDS_MAX);
         self

@@ -2,6 +2,9 @@
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test may panic")]
 
 mod common;
+#[cfg(feature = "testing")]
+#[path = "residency/resting.rs"]
+mod resting;
 
 use std::convert::Infallible;
 use std::time::Duration;

@@ -51,6 +51,8 @@ enum Workload {
     Signal,
     /// Signals into one instance, each consumed by an iteration of its loop: signals per second.
     SignalOne,
+    /// Signals one by one into one instance with `--items` that wait for them: from the signal to its acknowledgement.
+    SignalParked,
     /// Instances that are due at one instant: how late each end is durable.
     Timers,
     /// Starts of instances that park at once: acknowledged starts per second.
@@ -171,6 +173,7 @@ async fn run(options: &Options) -> Result<(), Failed> {
         Workload::Chain => chain::run(options).await,
         Workload::Signal => signals::run(options).await,
         Workload::SignalOne => signals::run_one(options).await,
+        Workload::SignalParked => signals::run_parked(options).await,
         Workload::Timers => timers::run(options).await,
         Workload::Start => starts::run(options).await,
         Workload::Recovery => recovery::run(options).await,

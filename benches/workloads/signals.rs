@@ -1,9 +1,9 @@
-//! Signals: to parked instances, from the signal to the durable end; and many to one instance.
+//! Signals: to parked instances, from the signal to the durable end; many to one instance; and to one that holds much.
 
 use std::convert::Infallible;
 use std::time::{Duration, Instant};
 
-use everstep::{InstanceHandle, LoopLimit, LoopResult, Workflow, task};
+use everstep::{Concurrency, InstanceHandle, LoopLimit, LoopResult, StatusCode, Workflow, task};
 use tokio::task::JoinSet;
 
 use crate::instances::Bench;
@@ -117,6 +117,44 @@ pub(crate) async fn run_one(options: &Options) -> Result<(), Failed> {
         // Latencies are those of the acknowledgements.
         let (elapsed, count) = (begun.elapsed(), each * SENDERS + 1);
         Ok(Round { steps: count, count, elapsed, latencies, written: Written::since(before) })
+    })
+    .await?;
+    bench.close().await;
+    Ok(())
+}
+
+pub(crate) async fn run_parked(options: &Options) -> Result<(), Failed> {
+    let workflow = Workflow::builder_for::<Vec<u32>>("signal parked")
+        .map("each", Concurrency::Unlimited, |item| item.wait_for_signal::<u32>("wait", "go"))
+        .build()?;
+    let bench = Bench::open(options, &workflow).await?;
+    let mut next = 0;
+    limit::around(options, 1, 1, async || {
+        next += 1;
+        let handle = bench.runtime.start(&workflow, format!("i{next}"), (0..options.items).collect()).await?;
+        let mut watch = handle.watch().await?;
+        while let Some(status) = watch.next().await {
+            if status.code() == StatusCode::AwaitingSignal {
+                break;
+            }
+        }
+        let (begun, before) = (Instant::now(), Written::so_far());
+        let (count, to) = (options.count.min(options.items as usize), handle.clone());
+        let sending = tokio::spawn(async move {
+            let mut latencies = Vec::with_capacity(count);
+            for _ in 0..count {
+                let sent = Instant::now();
+                to.signal("go", &1_u32).await?;
+                latencies.push(sent.elapsed());
+            }
+            Ok::<_, Failed>(latencies)
+        });
+        let latencies = sending.await??;
+        let round = Round { steps: count, count, elapsed: begun.elapsed(), latencies, written: Written::since(before) };
+        if count < options.items as usize {
+            handle.cancel("measured", "bench").await?;
+        }
+        Ok(round)
     })
     .await?;
     bench.close().await;

@@ -118,7 +118,7 @@ pub(crate) struct Read {
 impl Hub {
     pub(super) fn new(parts: HubParts) -> Arc<Self> {
         let payloads = PayloadBytes::new(parts.limits.payload_bytes_under_way_max);
-        let registry = Registry::new(parts.limits.resident_max, parts.limits.instance_messages_max);
+        let registry = Registry::new(&parts.limits);
         Arc::new(Self {
             limits: parts.limits,
             when_busy: parts.when_busy,

@@ -1,7 +1,7 @@
 //! The actor of one awake instance: the shell around [`Live`].
 //!
 //! ```text
-//!   Load ──> Live ──(nothing written, nothing running, nothing queued)──> leaves, parked
+//!   Load ──> Live ──(nothing written, nothing running, nothing queued)──> leaves, parked; or rests before that
 //!     \        \──(not committed)──> Gone: answers what is queued, leaves; a successor reloads
 //!      \──> Gone (not found, quarantined, damaged, definition not registered)
 //! ```
@@ -61,6 +61,8 @@ pub(super) struct State {
     /// being written. Bounded by the callers' places.
     behind: VecDeque<Mail>,
     stopping: bool,
+    /// Whether the registry has removed the entry of this actor.
+    is_dismissed: bool,
 }
 
 pub(super) enum Being {
@@ -82,7 +84,7 @@ pub(super) fn spawn(
     shard: &Spares,
 ) -> ActorRef<InstanceMessage> {
     let (hub, being, behind) = (Arc::clone(hub), Being::New(activation), VecDeque::new());
-    let state = Box::new(State { hub, id, standing, being, behind, stopping: false });
+    let state = Box::new(State { hub, id, standing, being, behind, stopping: false, is_dismissed: false });
     let state = match shard.adopt(state) {
         Ok(actor) => return actor,
         Err(state) => *state,
@@ -123,9 +125,9 @@ impl Actor for InstanceActor {
             let run = if let Being::Live(live) = &state.being { Some(live.run()) } else { None };
             return Err(Box::new(ActorPanicked { instance: state.id.clone(), run, panic }));
         }
-        if state.may_leave() && state.hub.registry.leave(&state.id, myself.get_id()) {
+        if state.is_dismissed || (state.may_leave() && !state.rests(&myself) && state.leaves(&myself)) {
             state.left();
-            state.being = Being::Spare;
+            (state.being, state.is_dismissed) = (Being::Spare, false);
             if state.stopping || !state.hub.registry.keep(&state.id, &myself) {
                 myself.stop(None);
             }
@@ -154,6 +156,7 @@ impl State {
                     live.committed(run, seq).await;
                 }
             }
+            InstanceMessage::Leave => self.is_dismissed = true,
             InstanceMessage::WriteDeferred => {
                 if let Being::Live(live) = &mut self.being {
                     live.write_in_time();
@@ -183,6 +186,17 @@ impl State {
             Being::Live(live) => live.is_settled() && (self.stopping || !live.is_running()),
             Being::Gone(_) => true,
         }
+    }
+
+    fn leaves(&self, myself: &ActorRef<InstanceMessage>) -> bool {
+        self.hub.registry.leave(&self.id, myself.get_id())
+    }
+
+    /// Lets the instance rest if reading it again would cost much. Returns whether it rests.
+    fn rests(&mut self, myself: &ActorRef<InstanceMessage>) -> bool {
+        let Being::Live(live) = &mut self.being else { return false };
+        let bytes = if self.stopping { None } else { live.rest_bytes() };
+        bytes.is_some_and(|bytes| self.hub.registry.rest(&self.hub, &self.id, myself.get_id(), bytes))
     }
 
     pub(super) async fn load(&mut self, myself: &ActorRef<InstanceMessage>) {

@@ -17,6 +17,7 @@ use ractor::ActorRef;
 use super::hub::Hub;
 use super::mail::{InstanceMessage, Mail, MailError, Replacement, Reply, SignalMail};
 use super::registry::Standing;
+use super::weight::Weight;
 use super::writing::Pending;
 use crate::codec::Codec;
 use crate::definition::{Definition, Op};
@@ -25,6 +26,7 @@ use crate::id::RunId;
 use crate::lifecycle::{
     CommitError, Ending, FinalizeError, Kept, LoadError, Port as _, Unwritten, finalize_execution, read_signal_id,
 };
+use crate::limits::RESTING_ROWS_MIN;
 use crate::machine::{Damaged, Effect, Event, Refusal, Setting, Snapshot, Ticket};
 use crate::status::Status;
 
@@ -37,6 +39,8 @@ pub(super) struct Live {
     pub(super) snapshot: Snapshot,
     /// Rows and names that were read for the last items that started, and may serve the next.
     pub(super) kept: Kept,
+    /// An estimate of the memory that the snapshot takes.
+    pub(super) weight: Weight,
     /// Transitions that wait for a later write.
     pub(super) unwritten: Unwritten,
     /// The attempts whose results these transitions record.
@@ -83,6 +87,7 @@ impl Live {
             codec,
             snapshot,
             kept: Kept::default(),
+            weight: Weight::default(),
             unwritten: Unwritten::default(),
             deferred: Vec::new(),
             durable,
@@ -129,6 +134,16 @@ impl Live {
     /// Returns true if everything is written and answered.
     pub(super) fn is_settled(&self) -> bool {
         self.pending.is_empty() && self.unwritten.is_empty()
+    }
+
+    /// Returns the bytes of memory that the instance takes at rest, if reading it again would cost so much that it should stay for a
+    /// while.
+    pub(super) fn rest_bytes(&mut self) -> Option<usize> {
+        if self.snapshot.end().is_some() || self.snapshot.live_rows() < RESTING_ROWS_MIN {
+            return None;
+        }
+        self.kept = Kept::default();
+        Some(self.weight.of(&self.snapshot))
     }
 
     pub(super) fn is_running(&self) -> bool {

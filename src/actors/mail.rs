@@ -28,6 +28,8 @@ pub(super) enum InstanceMessage {
     Mail(Mail),
     /// Every write of this run up to this transition is durable.
     Committed { run: RunId, seq: u64 },
+    /// The registry has removed the instance, which was at rest.
+    Leave,
     /// The oldest deferred result has waited long enough.
     WriteDeferred,
     /// A write was not committed, or may not have been: the state in memory is not to be trusted.

@@ -10,7 +10,8 @@
 //!
 //! Beside them, not actors: [`registry`] (the active instances), [`submissions`] (writes on their
 //! way to persistence, and the results on their way back), [`payloads`] (payload bytes of callers
-//! in flight), [`waiters`] (callers that wait for a result or watch a status), [`recovery`]
+//! in flight), [`waiters`] (callers that wait for a result or watch a status), [`resting`]
+//! (instances that stay in memory for a while when they are no longer active), [`recovery`]
 //! (activates what is in progress) and its [`backlog`] (instances known by id), [`pruner`] (deletes
 //! ended instances), [`upgrades`] (upgrades to newer definitions), [`hub`] (the state that all of
 //! them share).
@@ -33,6 +34,7 @@ mod pruner;
 mod recovery;
 mod registry;
 mod removal;
+mod resting;
 mod room;
 mod root;
 mod shard;
@@ -44,6 +46,7 @@ mod timers;
 mod unsure;
 mod upgrades;
 mod waiters;
+mod weight;
 mod window;
 mod writing;
 

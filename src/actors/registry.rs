@@ -20,16 +20,18 @@ use super::instance::{self, Activation};
 use super::loads::{Loads, LoadsSoFar};
 use super::mail::{InstanceMessage, Mail, Place};
 use super::payloads::PayloadShare;
+use super::resting::{Rest, Resting};
 use super::room::{Line, Resident, Room};
 use super::spares::Spares;
 use crate::id::{InstanceId, RunId};
-use crate::limits::{Bound, WhenBusy};
+use crate::limits::{Bound, Limits, WhenBusy};
 
 pub(super) struct Registry {
     awake: DashMap<InstanceId, Entry, RandomState>,
     shards: OnceLock<Vec<Spares>>,
     /// A place for each actor there may be.
     room: Room,
+    resting: Resting,
     loads: Loads,
     messages_max: usize,
     /// Told when an instance has left.
@@ -41,7 +43,9 @@ struct Entry {
     standing: Arc<Standing>,
     /// Places for callers' messages.
     places: Arc<Semaphore>,
-    _resident: Resident,
+    /// None while the instance rests, or if its actor died at rest.
+    resident: Option<Resident>,
+    rest: Option<Rest>,
 }
 
 /// What the registry and an actor both know.
@@ -83,13 +87,14 @@ pub(super) enum Admitted {
 pub(super) struct Full(pub(super) Mail);
 
 impl Registry {
-    pub(super) fn new(residents_max: usize, messages_max: usize) -> Self {
+    pub(super) fn new(limits: &Limits) -> Self {
         Self {
             awake: DashMap::default(),
             shards: OnceLock::new(),
-            room: Room::new(residents_max.max(1)),
+            room: Room::new(limits.resident_max.max(1)),
+            resting: Resting::new(limits),
             loads: Loads::new(),
-            messages_max: messages_max.max(1),
+            messages_max: limits.instance_messages_max.max(1),
             left: Notify::new(),
         }
     }
@@ -105,7 +110,7 @@ impl Registry {
 
     #[cfg(feature = "testing")]
     pub(super) fn has_awake(&self) -> bool {
-        !self.awake.is_empty()
+        self.awake.iter().any(|entry| entry.rest.is_none())
     }
 
     /// Whether an actor has this run at work. Whoever listens meanwhile is told when that changes, and when it has left.
@@ -121,7 +126,8 @@ impl Registry {
 
     /// Admits a caller's mail: to the queue of an instance that is awake, else to the room to wake it.
     pub(super) async fn admit(&self, id: &InstanceId, when_busy: WhenBusy) -> Result<Admitted, Bound> {
-        let places = self.awake.get(id).map(|entry| Arc::clone(&entry.places));
+        let awake = self.awake.get(id).filter(|entry| entry.rest.is_none());
+        let places = awake.map(|entry| Arc::clone(&entry.places));
         if let Some(places) = places {
             return acquire(&places, 1, when_busy).await.map(Admitted::Queue).ok_or(Bound::InstanceMessages);
         }
@@ -146,6 +152,15 @@ impl Registry {
         M: FnOnce(Place) -> Mail,
     {
         match (self.awake.entry(id.clone()), admitted) {
+            // An instance at rest needs a place, as a parked one does.
+            (MapEntry::Occupied(entry), Admitted::Queue(_)) if entry.get().rest.is_some() => Err(mail),
+            (MapEntry::Occupied(entry), _) if entry.get().rest.is_some() && hub.is_closing() => Err(mail),
+            (MapEntry::Occupied(mut entry), Admitted::Room(resident)) if entry.get().rest.is_some() => {
+                let Ok(place) = Arc::clone(&entry.get().places).try_acquire_owned() else { return Err(mail) };
+                self.rouse(entry.get_mut(), resident);
+                self.cast(hub, id, entry.get_mut(), mail(Place::new(place, payload)));
+                Ok(())
+            }
             (MapEntry::Occupied(mut entry), admitted) => match entry.get().place(admitted) {
                 Some(place) => {
                     self.cast(hub, id, entry.get_mut(), mail(Place::new(place, payload)));
@@ -186,7 +201,14 @@ impl Registry {
         activation: impl FnOnce() -> Activation,
     ) -> Result<(), Full> {
         match self.awake.entry(id.clone()) {
-            MapEntry::Occupied(mut entry) => self.cast(hub, id, entry.get_mut(), mail),
+            MapEntry::Occupied(mut entry) => {
+                if entry.get().rest.is_some() {
+                    let resident = resident.or_else(|| self.room.try_take()).filter(|_| !hub.is_closing());
+                    let Some(resident) = resident else { return Err(Full(mail)) };
+                    self.rouse(entry.get_mut(), resident);
+                }
+                self.cast(hub, id, entry.get_mut(), mail);
+            }
             MapEntry::Vacant(vacant) => {
                 if hub.is_closing() {
                     return Err(Full(mail));
@@ -212,7 +234,7 @@ impl Registry {
     fn wake(&self, hub: &Arc<Hub>, id: &InstanceId, resident: Resident, activation: Activation) -> Entry {
         let (actor, standing) = self.spawn(hub, id, activation);
         let places = Arc::new(Semaphore::new(self.messages_max));
-        Entry { actor, standing, places, _resident: resident }
+        Entry { actor, standing, places, resident: Some(resident), rest: None }
     }
 
     fn spawn(&self, hub: &Arc<Hub>, id: &InstanceId, activation: Activation) -> Spawned {
@@ -242,18 +264,62 @@ impl Registry {
 
     /// Lets an actor leave, if nothing was sent to it that it has not handled.
     pub(super) fn leave(&self, id: &InstanceId, actor: ActorId) -> bool {
-        let idle = |entry: &Entry| entry.actor.get_id() == actor && entry.standing.queued.load(Ordering::Acquire) == 0;
-        let gone = self.awake.remove_if(id, |_, entry| idle(entry)).is_some();
-        if gone {
-            self.left.notify_waiters();
-        }
-        gone
+        self.remove_if(id, |entry| entry.is_idle(actor)).is_some()
     }
 
     /// Removes an actor whatever was sent to it; senders notice and repeat.
     pub(super) fn remove(&self, id: &InstanceId, actor: ActorId) {
-        if self.awake.remove_if(id, |_, entry| entry.actor.get_id() == actor).is_some() {
-            self.left.notify_waiters();
+        self.remove_if(id, |entry| entry.actor.get_id() == actor);
+    }
+
+    fn remove_if(&self, id: &InstanceId, condition: impl FnOnce(&Entry) -> bool) -> Option<Entry> {
+        let (_, mut entry) = self.awake.remove_if(id, |_, entry| condition(entry))?;
+        self.end_rest_of(&mut entry);
+        self.left.notify_waiters();
+        Some(entry)
+    }
+
+    /// Lets an instance rest, if its actor has handled everything that was sent to it. Returns whether it
+    /// rests.
+    pub(super) fn rest(&self, hub: &Hub, id: &InstanceId, actor: ActorId, bytes: usize) -> bool {
+        let bytes = bytes.saturating_add(ACTOR_BYTES);
+        if !self.resting.has_room_for(bytes) {
+            return false;
+        }
+        let Some(mut entry) = self.awake.get_mut(id).filter(|entry| entry.is_idle(actor)) else { return false };
+        self.end_rest_of(&mut entry);
+        entry.rest = Some(self.resting.begin(id.clone(), bytes, hub.clock.now()));
+        let resident = entry.resident.take();
+        drop(entry);
+        // After the lock: the place goes to the next in line.
+        drop(resident);
+        while let Some((rest, instance)) = self.resting.take_above_bound() {
+            self.end_rest(rest, &instance);
+        }
+        true
+    }
+
+    pub(super) fn resting(&self) -> &Resting {
+        &self.resting
+    }
+
+    /// Removes an instance whose rest is over, unless it is active again.
+    pub(super) fn end_rest(&self, rest: Rest, id: &InstanceId) {
+        if let Some(entry) = self.remove_if(id, |entry| entry.rest == Some(rest)) {
+            // Refused only while the runtime goes down.
+            let _ = entry.actor.cast(InstanceMessage::Leave);
+        }
+    }
+
+    /// Makes an instance at rest active again.
+    fn rouse(&self, entry: &mut Entry, resident: Resident) {
+        self.end_rest_of(entry);
+        entry.resident = Some(resident);
+    }
+
+    fn end_rest_of(&self, entry: &mut Entry) {
+        if let Some(rest) = entry.rest.take() {
+            self.resting.end(rest);
         }
     }
 
@@ -261,6 +327,7 @@ impl Registry {
     pub(super) fn succeed(&self, hub: &Arc<Hub>, id: &InstanceId, dead: ActorId) {
         let MapEntry::Occupied(mut entry) = self.awake.entry(id.clone()) else { return };
         if entry.get().actor.get_id() == dead {
+            self.end_rest_of(entry.get_mut());
             entry.get_mut().renew(self.spawn(hub, id, Activation::Successor));
         }
     }
@@ -276,6 +343,7 @@ impl Registry {
     ) {
         let MapEntry::Occupied(mut entry) = self.awake.entry(id.clone()) else { return };
         if entry.get().actor.get_id() == dead {
+            self.end_rest_of(entry.get_mut());
             entry.get_mut().renew(self.spawn(hub, id, Activation::SetAside { run, reason }));
         } else {
             self.cast(hub, id, entry.get_mut(), Mail::SetAside { run, reason });
@@ -309,6 +377,9 @@ impl Registry {
     }
 }
 
+/// About what an actor takes at rest beside its snapshot.
+const ACTOR_BYTES: usize = 8 << 10;
+
 type Spawned = (ActorRef<InstanceMessage>, Arc<Standing>);
 
 /// Takes so many permits, now or as soon as there are as many; none if that is refused.
@@ -322,6 +393,10 @@ pub(super) async fn acquire(places: &Arc<Semaphore>, count: u32, when_busy: When
 }
 
 impl Entry {
+    fn is_idle(&self, actor: ActorId) -> bool {
+        self.actor.get_id() == actor && self.standing.queued.load(Ordering::Acquire) == 0
+    }
+
     /// The place that mail was admitted to, if it is one of this actor's queue, or one that is free.
     fn place(&self, admitted: Admitted) -> Option<OwnedSemaphorePermit> {
         match admitted {

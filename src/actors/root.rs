@@ -9,7 +9,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use super::hub::{Hub, HubParts, Running, ToInstances};
 use super::pruner::Retention;
 use super::timers::TimerMessage;
-use super::{persistence, pruner, recovery, shard, timers};
+use super::{persistence, pruner, recovery, resting, shard, timers};
 use crate::cause::Cause;
 use crate::executor::{Executor, Watchdog};
 use crate::lifecycle::Port as _;
@@ -84,6 +84,9 @@ impl Actors {
         first_tick.cast(TimerMessage::Tick).map_err(Cause::of)?;
         tokio::spawn(close_with_tokio(hub.closing_guard(), hub.closing()));
         recovery::spawn(&hub);
+        if hub.limits.resting_seconds > 0 {
+            tokio::spawn(resting::run(Arc::downgrade(&hub)));
+        }
         if retention.is_limited() {
             tokio::spawn(pruner::run(Arc::downgrade(&hub), retention));
         }

@@ -106,6 +106,7 @@ impl Live {
         let program = self.definition.program();
         let (run, seq, status) = (self.snapshot.run(), self.snapshot.seq(), self.snapshot.status(program));
         if let Some(write) = self.unwritten.write(program, &mut self.snapshot) {
+            self.weight.wrote(write.bytes());
             self.hub.persistence().submit(write, run, seq, self.actor.clone());
         }
         let (answers, deferred) = (Vec::new(), std::mem::take(&mut self.deferred));

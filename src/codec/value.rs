@@ -176,6 +176,15 @@ impl Value {
         bytes(&self.tokens)
     }
 
+    /// Returns about how many bytes of memory it takes. What is in several values is counted in each.
+    pub(crate) fn memory_bytes(&self) -> usize {
+        fn tokens(of: &[Token]) -> usize {
+            let within = of.iter().map(|token| if let Token::Block(block) = token { tokens(&block.tokens) } else { 0 });
+            of.len() + within.sum::<usize>()
+        }
+        self.bytes() + tokens(&self.tokens) * size_of::<Token>()
+    }
+
     /// The rows that were not read yet.
     pub fn unread(&self) -> Vec<Home> {
         let mut found = Vec::new();

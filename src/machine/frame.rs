@@ -9,6 +9,9 @@ use crate::time::Timestamp;
 /// A frame's number within its run; the main chain's is 0. A branch's is larger than that of the frame it came from.
 pub type FrameId = u64;
 
+/// About what a frame takes without its value.
+const FRAME_BYTES: usize = 768;
+
 /// The main chain's frame.
 pub(super) const ROOT: FrameId = 0;
 
@@ -152,6 +155,12 @@ impl Frame {
     pub(super) fn value_bytes(&self) -> u64 {
         let unread = if self.value.unread().is_empty() { 0 } else { self.unread_bytes };
         self.value.bytes() as u64 + unread
+    }
+
+    /// Returns about how many bytes of memory it takes, with its places in indexes.
+    pub(super) fn memory_bytes(&self) -> usize {
+        let gathered = self.gathered.values().map(Value::memory_bytes).sum::<usize>();
+        FRAME_BYTES + self.value.memory_bytes() + gathered
     }
 
     /// The ticket of its attempt, if that is with the executor.

@@ -14,6 +14,9 @@ use crate::definition::FailureKind;
 use crate::id::{DefinitionHash, InstanceId, RunId, Stamp};
 use crate::time::Timestamp;
 
+/// About what a signal's id and its places in maps take.
+const SIGNAL_BYTES: usize = 256;
+
 /// The whole durable state of an instance after transition number [`seq`](Snapshot::seq).
 #[derive(Clone, Debug)]
 pub struct Snapshot {
@@ -220,6 +223,20 @@ impl Snapshot {
     /// Branches whose records are not read yet.
     pub fn unread_frames(&self) -> u32 {
         self.unread_frames
+    }
+
+    /// Returns how many rows beside the head must be read to take it up, apart from payloads: those of its branches and buffered
+    /// signals.
+    pub(crate) fn live_rows(&self) -> usize {
+        self.frames.len().saturating_sub(1) + self.signals.rows.len()
+    }
+
+    /// Returns about how many bytes of memory it takes. Goes through all frames.
+    pub(crate) fn memory_bytes(&self) -> usize {
+        let values = self.frames.iter().map(|(_, frame)| frame.memory_bytes()).sum::<usize>();
+        let ids = (self.signals.rows.len() + self.signals.remembered.len()) * SIGNAL_BYTES;
+        let buffered = usize::try_from(self.signals.buffered_bytes).unwrap_or(usize::MAX);
+        values.saturating_add(ids).saturating_add(buffered)
     }
 
     /// Returns where the rows of its branches begin: those before have been deleted.

@@ -41,11 +41,11 @@ async fn stop_all_tells_a_busy_actor_once() {
     let (gate, stops) = (Arc::new(Semaphore::new(0)), Arc::new(AtomicU32::new(0)));
     let busy = Busy { gate: Arc::clone(&gate), stops: Arc::clone(&stops) };
     let (actor, handle) = Actor::spawn(None, busy, ()).await.unwrap();
-    let registry = Registry::new(1, 1);
+    let registry = Registry::new(&Limits::default());
     let id = InstanceId::new("busy").unwrap();
     let resident = registry.resident().await.unwrap();
     let places = Arc::new(Semaphore::new(1));
-    let entry = Entry { actor: actor.clone(), standing: Arc::default(), places, _resident: resident };
+    let entry = Entry { actor: actor.clone(), standing: Arc::default(), places, resident: Some(resident), rest: None };
     registry.awake.insert(id.clone(), entry);
     for _ in 0..3 {
         // As its round does, each time somebody leaves.
