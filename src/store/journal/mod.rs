@@ -14,31 +14,28 @@
 //! that is not torn, but lost.
 
 mod framing;
+mod look;
 mod milestone;
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, BufReader, Read as _, Seek as _, SeekFrom, Write as _};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use xxhash_rust::xxh3::xxh3_64;
 
 use self::framing::Found;
 pub(super) use self::framing::{BATCH_BYTES, ITEM_BYTES};
+pub(super) use self::look::look;
 pub(super) use self::milestone::Milestone;
 use super::StoreError;
 use super::directory::{is_established, unreadable};
-use super::tables::DamagedFile;
 
 const DURABLE: &str = "everstep.durable";
 const TORN: &str = "everstep.torn-";
 /// Most torn tails kept, each at most as long as one batch; then the oldest goes.
 const TORN_KEPT_MAX: usize = 8;
 const CHUNK_BYTES: usize = 64 << 10;
-/// How long and how often a reader waits for a batch that is being written: five seconds in all.
-const WRITE_WAIT: Duration = Duration::from_millis(10);
-const WRITE_WAITS_MAX: u32 = 500;
 
 /// What becomes of the bytes of a torn tail.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -142,30 +139,6 @@ pub(super) fn reach(directory: &Path, known: Position) -> io::Result<Option<Posi
     Ok(Some(Journal::read(number, path, from, &mut Order::default())?.position()))
 }
 
-/// Reads all journals of a store that may be in use: how many there are, and what is damaged of them.
-pub(super) fn look(directory: &Path) -> io::Result<(u64, Vec<DamagedFile>)> {
-    let mut damaged = Vec::new();
-    let mut journals = list(directory)?;
-    let newest = journals.pop();
-    let mut count = 0;
-    for (number, path) in journals {
-        // What is in tables by now is deleted.
-        let Some(journal) = Journal::read_if_there(number, &path, 0)? else { continue };
-        count += 1;
-        damaged.extend(journal.torn_end.map(|_| journal.damage()));
-    }
-    if let Some((number, path)) = newest
-        && let Some(journal) = Journal::read_to_end_of_writes(number, &path)?
-    {
-        count += 1;
-        damaged.extend(journal.torn_end.map(|_| journal.damage()));
-    }
-    if directory.join(DURABLE).exists() && read_durable(directory).is_none() {
-        damaged.push(DamagedFile::new(&directory.join(DURABLE), "it is damaged"));
-    }
-    Ok((count, damaged))
-}
-
 /// Whether a journal is there that nothing was ever written to.
 pub(super) fn is_blank(path: &Path) -> bool {
     let end = File::open(path).and_then(|file| end_of_bytes(&mut BufReader::with_capacity(CHUNK_BYTES, file)));
@@ -219,35 +192,6 @@ impl Journal {
         file.seek(SeekFrom::Start(end))?;
         let torn_end = end_of_bytes(&mut file)?.map(|bytes| end + bytes);
         Ok(Self { number, path, end, last, torn_end, joint, last_milestone })
-    }
-
-    fn read_if_there(number: u64, path: &Path, offset: u64) -> io::Result<Option<Self>> {
-        match Self::read(number, path.to_owned(), offset, &mut Order::default()) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-            read => read.map(Some),
-        }
-    }
-
-    /// Reads a journal that may be written to. A batch that is being written looks torn until it is all there.
-    fn read_to_end_of_writes(number: u64, path: &Path) -> io::Result<Option<Self>> {
-        let Some(journal) = Self::read_if_there(number, path, 0)? else { return Ok(None) };
-        let mut waits = 0;
-        while journal.torn_end.is_some() && waits < WRITE_WAITS_MAX {
-            std::thread::sleep(WRITE_WAIT);
-            waits += 1;
-            match Self::read_if_there(number, path, journal.end)? {
-                None => return Ok(None),
-                Some(rest) if rest.end > journal.end || rest.torn_end.is_none() => {
-                    return Ok(Some(Self { torn_end: None, ..journal }));
-                }
-                Some(_) => {}
-            }
-        }
-        Ok(Some(journal))
-    }
-
-    fn damage(&self) -> DamagedFile {
-        DamagedFile::new(&self.path, format!("it cannot be read from byte {} on", self.end))
     }
 
     fn position(&self) -> Position {
