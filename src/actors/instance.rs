@@ -1,7 +1,7 @@
-//! The actor of one awake instance: the shell around [`Live`].
+//! The actor of one active instance: the shell around [`Live`].
 //!
 //! ```text
-//!   Load ──> Live ──(nothing written, nothing running, nothing queued)──> leaves, parked; or rests before that
+//!   Load ──> Live ──(nothing written, nothing running, nothing queued)──> rests or leaves
 //!     \        \──(not committed)──> Gone: answers what is queued, leaves; a successor reloads
 //!      \──> Gone (not found, quarantined, damaged, definition not registered)
 //! ```
@@ -23,29 +23,31 @@ use crate::machine::{Effect, Snapshot};
 use crate::panic::caught;
 use crate::store::Version;
 
-/// How an actor comes by its instance.
+/// The way in which an actor gets its instance.
 pub(super) enum Activation {
-    /// It was just started: its first snapshot is durable, these are the effects.
+    /// The instance was just started: its first snapshot is durable, and these are its effects.
     Fresh {
         snapshot: Box<Snapshot>,
         effects: Vec<Effect>,
-        /// Whether nobody can have taken it up and moved it since it was committed.
+        /// True if no actor can have loaded and changed the instance since the commit.
         is_current: bool,
     },
-    /// From the store.
+    /// Load from the store.
     Load,
-    /// From the store, after an actor that died, or whose run was deleted: what was submitted is settled first.
+    /// Load from the store after an actor that failed, or whose run was deleted. Writes it
+    /// submitted are settled first.
     Successor,
-    /// After an actor that died too often: the instance is set aside, if it still has the run of that actor.
+    /// Quarantine the instance, whose actors have failed too often, if it still has the run of the
+    /// last one.
     SetAside { run: Option<RunId>, reason: Arc<str> },
 }
 
-/// What an actor fails with, so that its shard knows which instance it was.
+/// The error of an actor that panicked, for its shard.
 #[derive(Debug, thiserror::Error)]
 #[error("the actor of instance `{instance}` {panic}")]
 pub(super) struct ActorPanicked {
     pub(super) instance: InstanceId,
-    /// The run it had at work, if it had one.
+    /// The run that the actor had loaded, if any.
     pub(super) run: Option<RunId>,
     pub(super) panic: String,
 }
@@ -57,25 +59,25 @@ pub(super) struct State {
     pub(super) id: InstanceId,
     pub(super) standing: Arc<Standing>,
     pub(super) being: Being,
-    /// Mail to be handled: at once, but for what came behind a replacement, a delete or a quarantine, which waits for what is
-    /// being written. Bounded by the callers' places.
+    /// Mail to be handled. Handled at once, unless a replacement, a delete or a quarantine came
+    /// before it and waits for writes in flight. Bounded by the callers' places.
     behind: VecDeque<Mail>,
     stopping: bool,
-    /// Whether the registry has removed the entry of this actor.
+    /// True after the registry has removed the entry of this actor, which was at rest.
     is_dismissed: bool,
 }
 
 pub(super) enum Being {
-    /// It has left, and may be given another instance.
+    /// The instance has left; the actor may be assigned another one.
     Spare,
     New(Activation),
     Live(Box<Live>),
-    /// There is nothing to talk to, for this reason.
+    /// The instance cannot handle mail, for this reason.
     Gone(MailError),
 }
 
-/// Starts an actor for an instance, as a child of its shard, or takes a spare one. It takes messages at once; the first it handles is
-/// `Load`, or `Adopt`.
+/// Starts an actor for an instance, as a child of its shard, or assigns the instance to an idle
+/// one. The actor accepts messages at once; the first one it handles is `Load` or `Adopt`.
 pub(super) fn spawn(
     hub: &Arc<Hub>,
     id: InstanceId,
@@ -91,11 +93,11 @@ pub(super) fn spawn(
     };
     match ActorRuntime::spawn_linked_instant(None, InstanceActor, state, shard.shard.clone()) {
         Ok((actor, _started)) => {
-            // An actor that does not start takes no messages; its senders notice.
+            // An actor that does not start accepts no messages; senders see the dropped replies.
             let _ = actor.cast(InstanceMessage::Load);
             actor
         }
-        // Only a name that is taken can make this fail, and instances have none.
+        // Fails only if the name is taken, and instance actors have no names.
         Err(error) => unreachable!("an actor without a name was refused: {error}"),
     }
 }
@@ -116,7 +118,8 @@ impl Actor for InstanceActor {
         message: InstanceMessage,
         state: &mut State,
     ) -> Result<(), ActorProcessingErr> {
-        // Pinned here: as an argument it would be stored twice, and ractor has this future on the stack several times over.
+        // Pinned here: as an argument the future would be stored twice, and ractor has it on the
+        // stack several times.
         let handled = {
             let handling = pin!(state.handle(&myself, message));
             caught(handling).await
@@ -192,7 +195,8 @@ impl State {
         self.hub.registry.leave(&self.id, myself.get_id())
     }
 
-    /// Lets the instance rest if reading it again would cost much. Returns whether it rests.
+    /// Lets the instance rest if reading it again would cost much. Returns true if the instance
+    /// rests.
     fn rests(&mut self, myself: &ActorRef<InstanceMessage>) -> bool {
         let Being::Live(live) = &mut self.being else { return false };
         let bytes = if self.stopping { None } else { live.rest_bytes() };
@@ -205,13 +209,13 @@ impl State {
         };
         let unknown_died = match activation {
             Activation::Fresh { snapshot, is_current, .. } if !is_current && !self.is_stored(&snapshot).await => {
-                // Who waits for the run that was started here must look again.
+                // Callers that wait for the run that was started here must read the store.
                 self.standing.works_on(None);
                 self.hub.waiters.tell(&self.id);
                 false
             }
             Activation::Fresh { snapshot, effects, .. } => {
-                // Of an earlier run.
+                // Attempts of an earlier run.
                 self.hub.stop_attempts(&self.id);
                 self.being = match self.live(myself, *snapshot) {
                     Ok(mut live) => {
@@ -231,7 +235,7 @@ impl State {
             Activation::Load => true,
             Activation::Successor => {
                 self.hub.persistence().barrier().await;
-                // Its predecessor may have died before it told.
+                // The predecessor may have failed before it notified.
                 self.hub.waiters.tell(&self.id);
                 false
             }
@@ -247,7 +251,8 @@ impl State {
         }
     }
 
-    /// What is still to be looked after when this actor has left: not earlier, since recovery passes by whoever is awake.
+    /// Schedules what is still to be done for the instance, after this actor has left: recovery
+    /// skips instances in the registry.
     fn left(&self) {
         let is_over = matches!(&self.being, Being::Live(live) if live.is_over());
         self.hub.waiters.tell_left(&self.id, is_over);
@@ -261,7 +266,8 @@ impl State {
 
     async fn mail(&mut self, myself: &ActorRef<InstanceMessage>, mail: Mail) {
         match (&mut self.being, mail) {
-            // Deleted and started anew, past this actor, while it learned of the end: the news is of the new run.
+            // The run was deleted and the id started again, bypassing this actor, before it has
+            // left: activate the new run.
             (Being::Live(live), Mail::TakeUp) if live.is_over() => {
                 self.being = Being::New(Activation::Successor);
                 Box::pin(self.load(myself)).await;
@@ -278,7 +284,7 @@ impl State {
                 let released = Box::pin(self.release(myself)).await;
                 reply.send(released);
             }
-            // Whatever keeps it from going on here need not keep it in the store.
+            // An instance that cannot continue here can still be deleted.
             (Being::Gone(reason), Mail::Delete { reply }) if !reason.is_unsettled() => {
                 Box::pin(self.delete(reply)).await;
             }
@@ -286,9 +292,9 @@ impl State {
                 Box::pin(self.set_aside(run, &reason)).await;
             }
             (Being::Gone(MailError::Store(_)), Mail::Finished { .. }) => {
-                // Kept by the executor; whoever takes the instance up next is told again.
+                // The executor keeps the result and reports it again to the next actor.
             }
-            // Whatever made this actor so has stopped the attempts and forgotten their outcomes.
+            // Attempts were stopped and their results forgotten when the actor got into this state.
             (Being::Gone(reason), mail) => {
                 if let Some(reply) = mail.into_reply() {
                     reply.send(Err(reason.clone()));
@@ -305,13 +311,13 @@ impl State {
         }
         let reason = MailError::from(error);
         live.abandon(&reason);
-        // Writes of this actor that are still queued are settled before anybody loads the instance again.
+        // Queued writes of this actor are settled before the instance is loaded again.
         self.hub.persistence().barrier().await;
         self.being = Being::Gone(reason);
     }
 
-    /// What a handled message leaves to be done here: leaving a state that cannot go on, a replacement, a
-    /// delete.
+    /// Does what a handled message has requested of the actor: leaving a failed state, a
+    /// quarantine, a replacement, a delete.
     async fn follow_up(&mut self, myself: &ActorRef<InstanceMessage>) {
         let Being::Live(live) = &mut self.being else { return };
         if let Some(error) = live.broken.take() {
@@ -336,7 +342,7 @@ impl State {
             self.being = Being::Gone(self.left_alone(newer));
         } else if let Some(replacement) = live.replacement.take() {
             let unread = if live.is_over() { BTreeMap::new() } else { live.snapshot.buffered_signals() };
-            // Settled: what is stored is what is in memory, and nobody else writes to it.
+            // Settled: the stored state equals that in memory, and there is no other writer.
             let is_replaced = Box::pin(self.replace(myself, *replacement)).await;
             if is_replaced && !unread.is_empty() {
                 tracing::warn!(instance = %self.id, ?unread, "a run was replaced with signals that nothing has waited for");
@@ -348,7 +354,7 @@ impl State {
 }
 
 impl Mail {
-    /// Where to answer that there is nothing to talk to.
+    /// Returns the reply with which to refuse the mail.
     fn into_reply(self) -> Option<Reply> {
         match self {
             Self::Signal { reply, .. }

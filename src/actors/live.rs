@@ -136,8 +136,8 @@ impl Live {
         self.pending.is_empty() && self.unwritten.is_empty()
     }
 
-    /// Returns the bytes of memory that the instance takes at rest, if reading it again would cost so much that it should stay for a
-    /// while.
+    /// Returns the bytes of memory that the instance takes at rest, if reading it again would cost
+    /// so much that it should rest before it leaves.
     pub(super) fn rest_bytes(&mut self) -> Option<usize> {
         if self.snapshot.end().is_some() || self.snapshot.live_rows() < RESTING_ROWS_MIN {
             return None;

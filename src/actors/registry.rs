@@ -1,8 +1,9 @@
-//! Who is awake. Not an actor: a sharded map, so that a message takes no detour.
+//! The instances in memory, active or at rest, and their actors. Not an actor but a sharded map, so
+//! that a message takes no detour.
 //!
-//! Every message to an instance is cast under the lock of its entry, and counted there; an actor leaves under the same
-//! lock, and only if nothing it has not handled was sent to it. So no message is lost to an actor that is leaving, and
-//! an instance never has two actors at work.
+//! Every message to an instance is cast under the lock of its entry, and counted there. An actor
+//! leaves under the same lock, and only after it has handled all messages. So no message is lost to
+//! an actor that leaves, and an instance never has two actors at once.
 
 use std::hash::BuildHasher as _;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -29,12 +30,12 @@ use crate::limits::{Bound, Limits, WhenBusy};
 pub(super) struct Registry {
     awake: DashMap<InstanceId, Entry, RandomState>,
     shards: OnceLock<Vec<Spares>>,
-    /// A place for each actor there may be.
+    /// The room for actors, which bounds the active instances.
     room: Room,
     resting: Resting,
     loads: Loads,
     messages_max: usize,
-    /// Told when an instance has left.
+    /// Notified when an instance has left.
     left: Notify,
 }
 
@@ -43,19 +44,19 @@ struct Entry {
     standing: Arc<Standing>,
     /// Places for callers' messages.
     places: Arc<Semaphore>,
-    /// None while the instance rests, or if its actor died at rest.
+    /// `None` while the instance rests, or if its actor failed at rest.
     resident: Option<Resident>,
     rest: Option<Rest>,
 }
 
-/// What the registry and an actor both know.
+/// The state that the registry and an actor share.
 #[derive(Default)]
 pub(super) struct Standing {
-    /// Mail cast and not handled yet.
+    /// The number of mails that were cast and are not handled yet.
     queued: AtomicUsize,
-    /// Whether the actor was told to stop.
+    /// True once `Stop` was sent to the actor.
     is_told_to_stop: AtomicBool,
-    /// The run that the actor has at work.
+    /// The run that the actor has loaded.
     run: Mutex<Option<RunId>>,
 }
 
@@ -65,7 +66,7 @@ impl Standing {
         Self { run: Mutex::new(run), ..Self::default() }
     }
 
-    /// One mail is handled.
+    /// Counts one mail as handled.
     pub(super) fn handled(&self) {
         self.queued.fetch_sub(1, Ordering::AcqRel);
     }
@@ -75,15 +76,16 @@ impl Standing {
     }
 }
 
-/// What a caller's mail was admitted to.
+/// The permit with which a caller's mail was admitted.
 pub(super) enum Admitted {
-    /// The queue of an instance that was awake.
+    /// A place in the queue of an active instance.
     Queue(OwnedSemaphorePermit),
-    /// The room for one more actor.
+    /// Room for one more actor.
     Room(Resident),
 }
 
-/// Mail that was not sent, because no more instances may be awake, or the runtime shuts down.
+/// Mail that was not sent, because no more instances may be active, or because the runtime shuts
+/// down.
 pub(super) struct Full(pub(super) Mail);
 
 impl Registry {
@@ -113,18 +115,20 @@ impl Registry {
         self.awake.iter().any(|entry| entry.rest.is_none())
     }
 
-    /// Whether an actor has this run at work. Whoever listens meanwhile is told when that changes, and when it has left.
+    /// Returns true if an actor has this run active. Subscribers are notified when its status
+    /// changes, and when it has left.
     pub(super) fn works_on(&self, id: &InstanceId, run: RunId) -> bool {
         let works_on = |standing: &Standing| *standing.run.lock().unwrap_or_else(PoisonError::into_inner) == Some(run);
         self.awake.get(id).is_some_and(|entry| works_on(&entry.standing))
     }
 
-    /// A place for one more actor, as soon as the runtime's own line gets one.
+    /// Takes room for one more actor, in the runtime's line.
     pub(super) async fn resident(&self) -> Option<Resident> {
         self.room.take(Line::Runtime).await
     }
 
-    /// Admits a caller's mail: to the queue of an instance that is awake, else to the room to wake it.
+    /// Admits a caller's mail: to the queue of an active instance, or with room to activate a
+    /// parked one.
     pub(super) async fn admit(&self, id: &InstanceId, when_busy: WhenBusy) -> Result<Admitted, Bound> {
         let awake = self.awake.get(id).filter(|entry| entry.rest.is_none());
         let places = awake.map(|entry| Arc::clone(&entry.places));
@@ -138,8 +142,9 @@ impl Registry {
         resident.map(Admitted::Room).ok_or(Bound::Residents)
     }
 
-    /// Takes a caller's mail to an instance, with a place in its queue. Gives it back if the instance has left or was woken
-    /// since the mail was admitted, so that it must be admitted anew; or if the runtime shuts down.
+    /// Sends a caller's mail to an instance, with a place in its queue. Returns the mail if the
+    /// instance has left or was activated since the mail was admitted, so that it must be admitted
+    /// again, or if the runtime shuts down.
     pub(super) fn deliver<M>(
         &self,
         hub: &Arc<Hub>,
@@ -152,7 +157,7 @@ impl Registry {
         M: FnOnce(Place) -> Mail,
     {
         match (self.awake.entry(id.clone()), admitted) {
-            // An instance at rest needs a place, as a parked one does.
+            // An instance at rest needs room, as a parked one does.
             (MapEntry::Occupied(entry), Admitted::Queue(_)) if entry.get().rest.is_some() => Err(mail),
             (MapEntry::Occupied(entry), _) if entry.get().rest.is_some() && hub.is_closing() => Err(mail),
             (MapEntry::Occupied(mut entry), Admitted::Room(resident)) if entry.get().rest.is_some() => {
@@ -170,7 +175,7 @@ impl Registry {
             },
             (MapEntry::Vacant(vacant), Admitted::Room(resident)) if !hub.is_closing() => {
                 let entry = self.wake(hub, id, resident, Activation::Load);
-                // A queue has room for one.
+                // An empty queue has a free place.
                 let Ok(place) = Arc::clone(&entry.places).try_acquire_owned() else { return Err(mail) };
                 entry.cast_to_new(mail(Place::new(place, payload)));
                 vacant.insert(entry);
@@ -180,17 +185,18 @@ impl Registry {
         }
     }
 
-    /// Takes mail to an instance, waking it if there is room.
+    /// Sends mail to an instance, and activates it if it is parked and there is room.
     pub(super) fn send(&self, hub: &Arc<Hub>, id: &InstanceId, mail: Mail) -> Result<(), Full> {
         self.send_with(hub, id, mail, None, || Activation::Load)
     }
 
-    /// How often instances with this id may have been read by an actor so far.
+    /// Returns the number of loads of this id so far.
     pub(super) fn loads(&self, id: &InstanceId) -> LoadsSoFar {
         self.loads.so_far(id)
     }
 
-    /// Takes mail to an instance. `resident` is used if it must be woken, and `activation` says how, under the lock of
+    /// Sends mail to an instance. One that is not active takes `resident`, or else free room. One
+    /// that is not in memory is activated as `activation` says, which is called under the lock of
     /// the entry.
     pub(super) fn send_with(
         &self,
@@ -225,7 +231,7 @@ impl Registry {
 
     fn cast(&self, hub: &Arc<Hub>, id: &InstanceId, entry: &mut Entry, mail: Mail) {
         if let Err(mail) = entry.cast(mail) {
-            // It died, and its shard has not been told yet.
+            // The actor has failed, and its shard does not know yet.
             entry.renew(self.spawn(hub, id, Activation::Successor));
             entry.cast_to_new(mail);
         }
@@ -248,7 +254,7 @@ impl Registry {
         (actor, standing)
     }
 
-    /// Keeps an actor that has left for another instance of its shard; false if it is to stop.
+    /// Keeps an idle actor for another instance of its shard; false if the actor must stop.
     pub(super) fn keep(&self, id: &InstanceId, actor: &ActorRef<InstanceMessage>) -> bool {
         self.shard(id).keep(actor)
     }
@@ -262,12 +268,13 @@ impl Registry {
         }
     }
 
-    /// Lets an actor leave, if nothing was sent to it that it has not handled.
+    /// Removes the entry of an actor that leaves; false if the actor has mail that it has not
+    /// handled.
     pub(super) fn leave(&self, id: &InstanceId, actor: ActorId) -> bool {
         self.remove_if(id, |entry| entry.is_idle(actor)).is_some()
     }
 
-    /// Removes an actor whatever was sent to it; senders notice and repeat.
+    /// Removes an actor even if it has mail; the senders see the dropped replies and repeat.
     pub(super) fn remove(&self, id: &InstanceId, actor: ActorId) {
         self.remove_if(id, |entry| entry.actor.get_id() == actor);
     }
@@ -279,7 +286,7 @@ impl Registry {
         Some(entry)
     }
 
-    /// Lets an instance rest, if its actor has handled everything that was sent to it. Returns whether it
+    /// Lets an instance rest, if its actor has handled all its mail. Returns true if the instance
     /// rests.
     pub(super) fn rest(&self, hub: &Hub, id: &InstanceId, actor: ActorId, bytes: usize) -> bool {
         let bytes = bytes.saturating_add(ACTOR_BYTES);
@@ -291,7 +298,7 @@ impl Registry {
         entry.rest = Some(self.resting.begin(id.clone(), bytes, hub.clock.now()));
         let resident = entry.resident.take();
         drop(entry);
-        // After the lock: the place goes to the next in line.
+        // After the lock, since the drop hands the place on to the next in line.
         drop(resident);
         while let Some((rest, instance)) = self.resting.take_above_bound() {
             self.end_rest(rest, &instance);
@@ -306,7 +313,7 @@ impl Registry {
     /// Removes an instance whose rest is over, unless it is active again.
     pub(super) fn end_rest(&self, rest: Rest, id: &InstanceId) {
         if let Some(entry) = self.remove_if(id, |entry| entry.rest == Some(rest)) {
-            // Refused only while the runtime goes down.
+            // Refused only while the runtime shuts down.
             let _ = entry.actor.cast(InstanceMessage::Leave);
         }
     }
@@ -323,7 +330,8 @@ impl Registry {
         }
     }
 
-    /// Replaces an actor that died by a successor, which reloads, unless a sender of mail has done that already.
+    /// Replaces a failed actor by a successor, which loads the instance again, unless a sender of
+    /// mail already did so.
     pub(super) fn succeed(&self, hub: &Arc<Hub>, id: &InstanceId, dead: ActorId) {
         let MapEntry::Occupied(mut entry) = self.awake.entry(id.clone()) else { return };
         if entry.get().actor.get_id() == dead {
@@ -332,7 +340,8 @@ impl Registry {
         }
     }
 
-    /// Has an instance set aside whose actor died, by its successor: a new one, or the one that a sender of mail has spawned.
+    /// Lets the successor of a failed actor quarantine the instance: a new one, or the one that a
+    /// sender of mail has spawned.
     pub(super) fn set_aside(
         &self,
         hub: &Arc<Hub>,
@@ -350,7 +359,7 @@ impl Registry {
         }
     }
 
-    /// Tells every actor once to stop, and waits until all have left.
+    /// Sends `Stop` to every actor once, and waits until all have left.
     pub(super) async fn stop_all(&self) {
         loop {
             let left = self.left.notified();
@@ -359,7 +368,7 @@ impl Registry {
                 return;
             }
             for id in ids {
-                // Awake or on its way; one that has just left needs no telling and is not woken.
+                // An instance that has just left is not activated.
                 if let Some(entry) = self.awake.get(&id)
                     && entry.stop().is_err()
                 {
@@ -368,7 +377,7 @@ impl Registry {
                     self.remove(&id, actor);
                 }
             }
-            // Whoever left before `left` was polled is seen in the next round.
+            // An actor that left before `left` was polled is seen in the next round.
             tokio::select! {
                 () = left => {}
                 () = tokio::time::sleep(Duration::from_millis(20)) => {}
@@ -377,12 +386,12 @@ impl Registry {
     }
 }
 
-/// About what an actor takes at rest beside its snapshot.
+/// The bytes that an actor at rest takes beside its snapshot, roughly.
 const ACTOR_BYTES: usize = 8 << 10;
 
 type Spawned = (ActorRef<InstanceMessage>, Arc<Standing>);
 
-/// Takes so many permits, now or as soon as there are as many; none if that is refused.
+/// Takes `count` permits, at once or after waiting; `None` if `when_busy` says not to wait.
 pub(super) async fn acquire(places: &Arc<Semaphore>, count: u32, when_busy: WhenBusy) -> Option<OwnedSemaphorePermit> {
     let places = Arc::clone(places);
     match when_busy {
@@ -397,7 +406,7 @@ impl Entry {
         self.actor.get_id() == actor && self.standing.queued.load(Ordering::Acquire) == 0
     }
 
-    /// The place that mail was admitted to, if it is one of this actor's queue, or one that is free.
+    /// Returns the place that mail was admitted to, if it is one of this queue; or a free place.
     fn place(&self, admitted: Admitted) -> Option<OwnedSemaphorePermit> {
         match admitted {
             Admitted::Queue(place) => Arc::ptr_eq(place.semaphore(), &self.places).then_some(place),
@@ -409,19 +418,19 @@ impl Entry {
         self.standing.queued.fetch_add(1, Ordering::AcqRel);
         match self.actor.cast(InstanceMessage::Mail(mail)) {
             Err(MessagingErr::SendErr(InstanceMessage::Mail(mail))) => Err(mail),
-            // The other errors do not occur for a typed local reference, and have lost the message: its sender sees
-            // the dropped reply.
+            // The other errors do not occur for a typed local reference. They lose the message: its
+            // sender sees the dropped reply.
             Ok(()) | Err(_) => Ok(()),
         }
     }
 
-    /// Tells the actor to stop, unless it was told: one that is busy for long would be sent more and more.
+    /// Sends `Stop` to the actor once: one that is busy for long would get more and more of them.
     fn stop(&self) -> Result<(), Mail> {
         let is_told = self.standing.is_told_to_stop.swap(true, Ordering::AcqRel);
         if is_told && self.actor.get_status() < ActorStatus::Stopping { Ok(()) } else { self.cast(Mail::Stop) }
     }
 
-    /// A new actor takes messages; if it does not even start, senders see the dropped reply.
+    /// Sends mail to a new actor. If that does not even start, the sender sees the dropped reply.
     fn cast_to_new(&self, mail: Mail) {
         let _ = self.cast(mail);
     }

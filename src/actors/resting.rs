@@ -8,10 +8,11 @@
 //!                    └────────── little to read ──────────────────────────────────────────────^
 //! ```
 //!
-//! An instance at rest has given its place ([`room`](super::room)) back. It counts as parked, and is
-//! bounded by the memory that all instances at rest take. Its registry entry says that it rests, and
-//! changes under the entry's lock. An instance stops resting when the registry removes its entry, and
-//! its actor is told afterwards: the actor has nothing to write, and gets no more messages.
+//! An instance at rest has given its place ([`room`](super::room)) back, and counts as parked. The
+//! memory of all instances at rest is bounded. The registry entry of the instance says that it
+//! rests, and changes under the entry's lock. The rest ends with that state, or when the registry
+//! removes the entry and notifies the actor afterwards: the actor has nothing to write, and gets no
+//! more messages.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -25,20 +26,20 @@ use crate::id::InstanceId;
 use crate::limits::Limits;
 use crate::time::Timestamp;
 
-/// The longest sleep: the wall clock may be set meanwhile.
+/// The longest sleep before the clock is read again: the wall clock may be set meanwhile.
 const SLEEP_MAX: Duration = Duration::from_secs(1);
 
 /// Identifies one rest of one instance. Later rests have higher numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Rest(u64);
 
-/// All instances at rest. Its lock is taken under the lock of a registry entry, never the other way
+/// All instances at rest. The lock is taken under the lock of a registry entry, never the other way
 /// round.
 pub(super) struct Resting {
     bytes_max: usize,
     longest: Duration,
     all: Mutex<All>,
-    /// Notified when an instance rests and none did before.
+    /// Notified when the first instance begins to rest.
     begun: Arc<Notify>,
 }
 
@@ -66,12 +67,12 @@ impl Resting {
         self.all.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Returns whether an instance of so many bytes may rest.
+    /// Returns true if an instance of this size may rest.
     pub(super) fn has_room_for(&self, bytes: usize) -> bool {
         !self.longest.is_zero() && bytes <= self.bytes_max
     }
 
-    /// Adds an instance.
+    /// Adds an instance that begins to rest.
     pub(super) fn begin(&self, instance: InstanceId, bytes: usize, now: Timestamp) -> Rest {
         let mut all = self.all();
         let rest = Rest(all.next);
@@ -84,7 +85,7 @@ impl Resting {
         rest
     }
 
-    /// Removes an instance, if it is there.
+    /// Removes a rest, if it is not over.
     pub(super) fn end(&self, rest: Rest) {
         self.all().take(rest);
     }
@@ -103,7 +104,7 @@ impl Resting {
         Some((rest, all.take(rest)?))
     }
 
-    /// Returns when the first rest is over.
+    /// Returns the time at which the first rest is over.
     fn next(&self) -> Option<Timestamp> {
         self.all().rests.first_key_value().map(|(_, one)| one.until)
     }
@@ -117,7 +118,7 @@ impl All {
     }
 }
 
-/// Lets instances leave whose rest is over, until the runtime is gone.
+/// Lets instances leave when their rest is over, until the runtime is gone.
 pub(super) async fn run(hub: Weak<Hub>) {
     loop {
         let Some(alive) = hub.upgrade() else { return };

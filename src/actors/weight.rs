@@ -1,19 +1,19 @@
 //! An estimate of the memory that an instance takes.
 //!
-//! An exact sum goes through all frames, which is too much for each event. The sum is made anew after
-//! as many changes as an eighth of the instance's rows. Until then the bytes written are added to it:
-//! whatever comes to be in memory is written.
+//! An exact sum goes through all frames, which is too much for each event. The sum is computed
+//! again after as many changes as an eighth of the instance's rows. Until then the bytes written
+//! are added to it, since all that enters memory is also written.
 
 use crate::machine::Snapshot;
 
-/// The fewest changes after which the sum is made anew.
+/// The fewest changes after which the sum is computed again.
 const CHANGES_MIN: usize = 16;
 
-/// The last sum, and what has changed since.
+/// The last sum, and the changes since.
 #[derive(Debug, Default)]
 pub(super) struct Weight {
     last: Option<Weighing>,
-    /// Bytes written since.
+    /// The bytes written since the last sum.
     written: usize,
 }
 
@@ -25,12 +25,12 @@ struct Weighing {
 }
 
 impl Weight {
-    /// Takes notice of a write.
+    /// Counts the bytes of a write.
     pub(super) fn wrote(&mut self, bytes: usize) {
         self.written += bytes;
     }
 
-    /// Returns about how many bytes the snapshot takes.
+    /// Estimates the bytes of memory that the snapshot takes.
     pub(super) fn of(&mut self, snapshot: &Snapshot) -> usize {
         let (seq, rows) = (snapshot.seq(), snapshot.live_rows());
         let is_recent = |last: &Weighing| {

@@ -1,4 +1,4 @@
-//! An actor that is busy for long is told once to stop.
+//! An actor that is busy for long gets one `Stop`.
 
 use std::sync::atomic::AtomicU32;
 
@@ -6,7 +6,7 @@ use ractor::{Actor, ActorProcessingErr};
 
 use super::*;
 
-/// Counts what it is sent, once it gets to it.
+/// An actor that counts its `Stop` messages, once the gate lets it handle them.
 struct Busy {
     gate: Arc<Semaphore>,
     stops: Arc<AtomicU32>,
@@ -35,7 +35,8 @@ impl Actor for Busy {
     }
 }
 
-/// Method: the actor sits in a handler while everyone is told to stop again and again, then gets to what it was sent.
+/// Method: the actor is busy in a handler while `stop_all` runs again and again, then handles its
+/// messages.
 #[tokio::test]
 async fn stop_all_tells_a_busy_actor_once() {
     let (gate, stops) = (Arc::new(Semaphore::new(0)), Arc::new(AtomicU32::new(0)));
@@ -48,7 +49,7 @@ async fn stop_all_tells_a_busy_actor_once() {
     let entry = Entry { actor: actor.clone(), standing: Arc::default(), places, resident: Some(resident), rest: None };
     registry.awake.insert(id.clone(), entry);
     for _ in 0..3 {
-        // As its round does, each time somebody leaves.
+        // As `stop_all` does each time an instance leaves.
         assert!(tokio::time::timeout(Duration::from_millis(30), registry.stop_all()).await.is_err());
     }
     gate.add_permits(Semaphore::MAX_PERMITS);
