@@ -121,9 +121,15 @@ async fn take_up(hub: &Arc<Hub>, line: &Arc<Semaphore>, instance: &InstanceId) {
         () = hub.closed() => return,
     };
     if hub.registry.send_with(hub, instance, Mail::TakeUp, None, || Activation::Load).is_err() {
-        let (hub, instance) = (Arc::clone(hub), instance.clone());
+        // In line before the task is spawned: tasks may begin in another order.
+        let (room, hub, instance) = (hub.registry.resident(), Arc::clone(hub), instance.clone());
         tokio::spawn(async move {
-            hub.send(&instance, Mail::TakeUp).await;
+            let resident = tokio::select! {
+                resident = room => resident,
+                () = hub.closed() => None,
+            };
+            // With a permit in hand there is room, unless the runtime is shutting down.
+            let _ = hub.registry.send_with(&hub, &instance, Mail::TakeUp, resident, || Activation::Load);
             drop(in_line);
         });
     }

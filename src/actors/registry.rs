@@ -122,9 +122,9 @@ impl Registry {
         self.awake.get(id).is_some_and(|entry| works_on(&entry.standing))
     }
 
-    /// Takes room for one more actor, in the runtime's line.
-    pub(super) async fn resident(&self) -> Option<Resident> {
-        self.room.take(Line::Runtime).await
+    /// Takes room for one more actor, in the runtime's line: at its end when this returns.
+    pub(super) fn resident(&self) -> impl Future<Output = Option<Resident>> + Send + use<> {
+        self.room.take(Line::Runtime)
     }
 
     /// Admits a caller's mail: to the queue of an active instance, or with room to activate a

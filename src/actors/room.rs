@@ -100,20 +100,28 @@ impl Room {
         Some(Resident { room: Some(self.clone()) })
     }
 
-    /// Takes a place, as soon as there is one. A caller that drops this future leaves the line.
-    pub(super) async fn take(&self, line: Line) -> Option<Resident> {
-        let receiver = {
-            let mut places = self.lock();
-            if let Some(free) = places.free.checked_sub(1) {
-                places.free = free;
-                return Some(Resident { room: Some(self.clone()) });
+    /// Takes a place, as soon as there is one. The caller stands in line when this returns; dropping
+    /// the future leaves the line.
+    pub(super) fn take(&self, line: Line) -> impl Future<Output = Option<Resident>> + Send + use<> {
+        let taken = self.take_or_stand(line);
+        async move {
+            match taken {
+                Ok(resident) => Some(resident),
+                // The sender is dropped only with the room.
+                Err(receiver) => receiver.await.ok(),
             }
-            let (sender, receiver) = oneshot::channel();
-            places.line(line).push(sender);
-            receiver
-        };
-        // The sender is dropped only with the room.
-        receiver.await.ok()
+        }
+    }
+
+    fn take_or_stand(&self, line: Line) -> Result<Resident, oneshot::Receiver<Resident>> {
+        let mut places = self.lock();
+        if let Some(free) = places.free.checked_sub(1) {
+            places.free = free;
+            return Ok(Resident { room: Some(self.clone()) });
+        }
+        let (sender, receiver) = oneshot::channel();
+        places.line(line).push(sender);
+        Err(receiver)
     }
 
     /// Hands a place on to the next sender.
