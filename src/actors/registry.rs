@@ -230,6 +230,8 @@ impl Registry {
     }
 
     fn cast(&self, hub: &Arc<Hub>, id: &InstanceId, entry: &mut Entry, mail: Mail) {
+        // No entry with a message in its queue may be removed for having rested long enough.
+        self.end_rest_of(entry);
         if let Err(mail) = entry.cast(mail) {
             // The actor has failed, and its shard does not know yet.
             entry.renew(self.spawn(hub, id, Activation::Successor));

@@ -97,10 +97,11 @@ impl Resting {
         Some((rest, all.take(rest)?))
     }
 
-    /// Removes and returns the longest rest, if it is over.
+    /// Removes and returns the longest rest, if it is over, or if the clock was set back since it began.
     fn take_over(&self, now: Timestamp) -> Option<(Rest, InstanceId)> {
+        let latest = now.after(self.longest);
         let mut all = self.all();
-        let rest = *all.rests.first_key_value().filter(|(_, one)| one.until <= now)?.0;
+        let rest = *all.rests.first_key_value().filter(|(_, one)| one.until <= now || one.until > latest)?.0;
         Some((rest, all.take(rest)?))
     }
 

@@ -37,8 +37,10 @@ impl TakeOver {
         Self { from: older, renamed: Vec::new() }
     }
 
-    /// The node at `old` is at `new` now, and with it what is within it. Paths are ids from the root, joined by `/`. A
-    /// new node may stand at `old`: what an instance has recorded stays with the node that gave it.
+    /// Declares that the node at `old` is at `new` now, and with it the nodes within it. Paths are ids from
+    /// the root, joined by `/`. A new node may stand at `old`: what an instance has recorded stays with the
+    /// node that recorded it. If the older definition has a node at `new` already, rename that one as well:
+    /// an instance that stands at it cannot be placed otherwise.
     pub fn renamed(mut self, old: impl Into<String>, new: impl Into<String>) -> Self {
         self.renamed.push((old.into(), new.into()));
         self

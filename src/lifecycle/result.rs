@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use super::era::read_era;
+use super::era::{names, read_era};
 use super::{LoadError, rows};
 use crate::codec::Value;
-use crate::definition::Manifest;
+use crate::definition::{Manifest, NodeKind};
 use crate::id::NodePath;
 use crate::machine::{RowKey, RowPlace, Snapshot};
 use crate::store::Store;
@@ -57,6 +57,9 @@ impl Sought<'_> {
             }
             let key = RowKey::Result(self.place(&self.task, self.indices));
             if let Some(row) = self.store.row(self.snapshot.run(), &key).await? {
+                if !self.is_of_a_task().await? {
+                    return Ok(None);
+                }
                 let (shape, payload) = self.snapshot.open_row(&key, &row)?;
                 return Ok(Some(shape.value(payload)));
             }
@@ -64,6 +67,16 @@ impl Sought<'_> {
                 return Ok(None);
             }
         }
+    }
+
+    /// Returns whether the node was a task in `era`: the path may have been a wait's, and no node's in
+    /// between, and a wait's payload has a row of the same key.
+    async fn is_of_a_task(&self) -> Result<bool, LoadError> {
+        if self.era == self.snapshot.era() {
+            return Ok(true);
+        }
+        let names = names(self.store, self.snapshot, self.era).await?;
+        Ok(names.nodes.iter().any(|node| node.path.as_str() == self.task && node.kind == NodeKind::Task))
     }
 
     /// Moves to the previous era and its names; false if the task did not exist there.

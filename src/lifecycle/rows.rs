@@ -1,12 +1,13 @@
 //! What values refer to: the rows of a run that hold them.
 
+use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
 
 use bytes::Bytes;
 
 use super::{LoadError, era};
 use crate::codec::{Home, Place, Token, Value};
-use crate::definition::Names;
+use crate::definition::{Manifest, Names};
 use crate::id::NodePath;
 use crate::limits::NESTING_MAX;
 use crate::machine::{Damaged, RowKey, RowPlace, Snapshot};
@@ -36,6 +37,9 @@ pub(super) struct Rows<'a> {
     store: &'a dyn Store,
     names: &'a dyn Names,
     read: HashMap<Home, Vec<Token>>,
+    /// The node names of earlier eras, each read once. Not kept for the next run: a manifest may be large, and many instances
+    /// active.
+    eras: HashMap<u32, Manifest>,
     kept: Kept,
 }
 
@@ -51,7 +55,7 @@ impl<'a> Rows<'a> {
         if kept.paths.len() > PATHS_KEPT {
             kept.paths.clear();
         }
-        Self { store, names, read: HashMap::new(), kept }
+        Self { store, names, read: HashMap::new(), eras: HashMap::new(), kept }
     }
 
     pub(super) fn into_kept(self) -> Kept {
@@ -199,7 +203,10 @@ impl<'a> Rows<'a> {
         } else if let Some(path) = self.kept.paths.get(&(era, node)) {
             Some(path.clone())
         } else {
-            let path = era::names(self.store, snapshot, era).await?.path(node).cloned();
+            if let Entry::Vacant(unread) = self.eras.entry(era) {
+                unread.insert(era::names(self.store, snapshot, era).await?);
+            }
+            let path = self.eras.get(&era).and_then(|names| names.path(node)).cloned();
             self.kept.paths.extend(path.clone().map(|path| ((era, node), path)));
             path
         };

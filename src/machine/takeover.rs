@@ -1,6 +1,7 @@
 //! An instance goes on with another definition: every frame is placed anew, or nothing is touched.
 
-use std::collections::HashMap;
+use std::borrow::Cow;
+use std::collections::{HashMap, HashSet};
 
 use super::era::{Era, encode_era};
 use super::frame::{Began, Frame, FrameId, Phase};
@@ -72,6 +73,8 @@ struct Placing<'a> {
     newer: &'a Definition,
     old: &'a Manifest,
     takeover: &'a TakeOver,
+    /// The new paths of nodes that were renamed.
+    renamed_to: HashSet<String>,
     /// The newer definition's nodes by path.
     nodes: HashMap<&'a str, u32>,
     /// The positions of the newer program's ops by their node, in order: few each.
@@ -85,7 +88,11 @@ impl<'a> Placing<'a> {
         for (op, position) in newer.program().ops.iter().zip(0..) {
             positions.entry(op.node().unwrap_or(u32::MAX)).or_default().push(position);
         }
-        Self { newer, old, takeover, nodes: paths.zip(0..).collect(), positions }
+        let renamed = old.nodes.iter().filter_map(|node| match takeover.new_path(node.path.as_str()) {
+            Cow::Owned(path) if path != node.path.as_str() => Some(path),
+            _ => None,
+        });
+        Self { newer, old, takeover, renamed_to: renamed.collect(), nodes: paths.zip(0..).collect(), positions }
     }
 
     fn described(&self, node: u32) -> Result<&'a ManifestNode, Misplaced> {
@@ -98,6 +105,9 @@ impl<'a> Placing<'a> {
         let old = self.described(node)?;
         let misplaced = |why| Misplaced { node: old.path.to_string(), why };
         let path = self.takeover.new_path(old.path.as_str());
+        if path == old.path.as_str() && self.renamed_to.contains(&*path) {
+            return Err(misplaced("whose name another node has now: rename this one as well"));
+        }
         let node = *self.nodes.get(&*path).ok_or_else(|| misplaced("which is not there any more"))?;
         let new = self.newer.manifest().nodes.get(node as usize);
         let alike = new.is_some_and(|new| (new.kind, &new.signal, &new.form) == (old.kind, &old.signal, &old.form));

@@ -31,7 +31,7 @@ async fn parked(first: &Numbers) -> MemoryStore {
 }
 
 /// Takes the instance over, by a message that changes nothing else.
-async fn taken_over(store: &MemoryStore, newer: &Numbers) -> (Runtime, InstanceHandle<u32>) {
+async fn taken_over<T: 'static>(store: &MemoryStore, newer: &Workflow<T, T>) -> (Runtime, InstanceHandle<T>) {
     let runtime = runtime(store, newer).await;
     let handle = runtime.handle(newer, "id").await.unwrap();
     within(handle.pause("why", "who")).await.unwrap();
@@ -129,6 +129,46 @@ async fn payload_of_wait_is_no_result_of_task_in_its_place() {
     within(handle.signal("go", &"end".to_owned())).await.unwrap();
     assert_eq!(within(handle.result()).await, Ok("end".to_owned()));
     assert_eq!(handle.task_result::<String>("a").await.unwrap(), None);
+}
+
+/// Method: as above, but a version between has no node of that name.
+#[tokio::test(flavor = "multi_thread")]
+async fn payload_of_wait_is_no_result_of_later_task_of_its_name() {
+    let old = Workflow::builder_for::<String>("w").wait_for_signal::<String>("a", "first");
+    let old = old.wait_for_signal::<String>("wait", "go").build().unwrap();
+    let store = MemoryStore::new();
+    let first = runtime(&store, &old).await;
+    let handle = first.start(&old, "id", String::new()).await.unwrap();
+    within(handle.signal("first", &"word".repeat(100))).await.unwrap();
+    first.shutdown(std::time::Duration::ZERO).await;
+    let between = Workflow::builder("w").takes_over(old.hash()).taking::<String>();
+    let between = between.wait_for_signal::<String>("wait", "go").build().unwrap();
+    let (second, handle) = taken_over(&store, &between).await;
+    drop(handle);
+    second.shutdown(std::time::Duration::ZERO).await;
+    let new = Workflow::builder("w").takes_over(between.hash()).taking::<String>().then("a", grow);
+    let new = new.wait_for_signal::<String>("wait", "go").build().unwrap();
+    let (_runtime, handle) = taken_over(&store, &new).await;
+    assert_eq!(handle.task_result::<String>("a").await.unwrap(), None);
+}
+
+/// Method: an instance waits at a node to whose name another node is renamed, while its own stays.
+#[tokio::test(flavor = "multi_thread")]
+async fn instance_at_a_name_given_to_another_node_is_not_upgraded() {
+    let old = Workflow::builder_for::<String>("w").wait_for_signal::<String>("first", "go");
+    let old = old.wait_for_signal::<String>("wait", "go").build().unwrap();
+    let store = MemoryStore::new();
+    let first = runtime(&store, &old).await;
+    let handle = first.start(&old, "id", String::new()).await.unwrap();
+    within(handle.signal("go", &"word".to_owned())).await.unwrap();
+    first.shutdown(std::time::Duration::ZERO).await;
+    let takeover = TakeOver::of(old.hash()).renamed("first", "wait");
+    let new = Workflow::builder("w").version("2").takes_over(takeover).taking::<String>();
+    let new = new.wait_for_signal::<String>("wait", "go").build().unwrap();
+    let runtime = runtime(&store, &new).await;
+    let handle = runtime.handle(&new, "id").await.unwrap();
+    let sent = within(handle.signal("go", &"end".to_owned())).await;
+    assert!(matches!(sent, Err(everstep::MessageError::Unplaced(_))), "{sent:?}");
 }
 
 /// Method: a run that has ended stays on its definition; the newer one names and numbers its nodes otherwise, and has another
