@@ -1,4 +1,4 @@
-//! What a transition writes, and what it asks the runtime to do once that is durable.
+//! Transitions: what an event writes, and what the runtime must do once that is durable.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,29 +9,32 @@ use super::{Refusal, RowKey, Ticket};
 use crate::codec::{Hidden, Value};
 use crate::time::Timestamp;
 
-/// What one event did.
+/// The outcome of one event.
 #[derive(Clone, Debug, Default)]
 pub struct Transition {
-    /// Whether the snapshot changed, and so must be committed.
+    /// True if the snapshot changed, and so must be committed.
     pub changed: bool,
-    /// Rows to write beside the head, in the same commit.
+    /// Rows to write in the same commit as the head.
     pub rows: Vec<RowChange>,
-    /// Its effects may be performed before its commit, as soon as the transition with this number is durable: it records the
-    /// result of a task with [`Checkpoint::Deferred`](crate::Checkpoint::Deferred), and does nothing but start what is behind it.
-    /// What that is computed from besides (a signal, other branches) came with that transition at the latest.
+    /// Set if the effects may be performed before this transition's commit, as soon as the
+    /// transition with this number is durable: this transition records the result of a task with
+    /// [`Checkpoint::Deferred`](crate::Checkpoint::Deferred), and only starts the tasks that come
+    /// next. Everything else that their input depends on (a signal, other branches) came with that
+    /// transition at the latest.
     pub deferrable: Option<u64>,
-    /// The event itself was refused, although time that had passed moved the instance.
+    /// The refusal, if the event was refused although time that had passed moved the instance.
     pub refused: Option<Refusal>,
-    /// What to do once the commit returned; with nothing to commit, once everything before it is durable.
+    /// Work for the runtime after the commit; with nothing to commit, once everything before is
+    /// durable.
     pub effects: Vec<Effect>,
 }
 
-/// One row written or deleted. Its `Debug` shows how many bytes it holds.
+/// One row written or deleted. Its `Debug` shows only how many bytes it holds.
 #[derive(Clone)]
 pub struct RowChange {
-    /// Which row of the run.
+    /// The row of the run.
     pub key: RowKey,
-    /// What it holds from now on; `None` deletes it.
+    /// The row's new content; `None` deletes it.
     pub value: Option<Bytes>,
 }
 
@@ -42,68 +45,70 @@ impl std::fmt::Debug for RowChange {
     }
 }
 
-/// What the runtime is to do.
+/// An action that the runtime must perform.
 #[derive(Clone, Debug)]
 pub enum Effect {
     /// Run an attempt.
     Run(Run),
-    /// The recorded start of an attempt is durable: it may go ahead.
+    /// Let an attempt proceed: its recorded start is durable.
     Proceed {
-        /// Which attempt.
+        /// The attempt.
         ticket: Ticket,
     },
-    /// Take an attempt back if it still waits for its slot, and say so by
+    /// Withdraw an attempt if it still waits for its slot, and report
     /// [`Event::AttemptWithdrawn`](super::Event::AttemptWithdrawn).
     Withdraw {
-        /// Which attempt.
+        /// The attempt.
         ticket: Ticket,
     },
     /// Cancel an attempt's token and drop its future.
     Stop {
-        /// Which attempt.
+        /// The attempt.
         ticket: Ticket,
     },
     /// Wake the instance at another time than the one asked for before.
     WakeAt(Wake),
     /// The run has ended.
     Ended,
-    /// Going on would do harm: set the instance aside. The head stays as it is.
+    /// Quarantine the instance: going on would do harm. The head stays unchanged.
     Quarantine {
-        /// Why.
+        /// The reason.
         reason: Arc<str>,
     },
 }
 
-/// When an instance wants to be woken next.
+/// The next wake-up that an instance asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Wake {
-    /// The time; none for not at all.
+    /// The time; `None` if the instance needs no wake-up.
     pub at: Option<Timestamp>,
-    /// Whether the store's due index lists it. While a task of the instance runs it does not, and who wakes must remember
-    /// the time himself.
+    /// True if the store's due index lists the wake-up. While a task of the instance runs the index
+    /// does not, and the instance's actor must remember the time itself.
     pub stored: bool,
 }
 
 /// An attempt to run.
 #[derive(Clone, Debug)]
 pub struct Run {
-    /// Which attempt, for everything that is said of it later.
+    /// The attempt's identity, for every later report.
     pub ticket: Ticket,
-    /// Its number at the task, from 1.
+    /// The attempt's number at the task, from 1.
     pub attempt: u32,
     /// The task's node.
     pub node: u32,
     /// The task's index in the definition.
     pub task: u32,
-    /// The value that flows in. Parts of it may be still to be read ([`Value::unread`]), by
+    /// The value that flows in. Parts of it may still be unread ([`Value::unread`]): read them with
     /// [`lifecycle::fill_run`](crate::lifecycle::fill_run).
     pub value: Value,
-    /// The iteration of each loop around it and the index in each map, outermost first.
+    /// The iteration of each enclosing loop and the index in each enclosing map, outermost first.
     pub turns: Arc<[u64]>,
-    /// What is left of the attempt's timeout.
+    /// The rest of the attempt's timeout.
     pub timeout: Option<Duration>,
-    /// Wait for [`Effect::Proceed`] after reporting the start: the process died when this task may have been running.
+    /// True if the attempt must report its start and wait for [`Effect::Proceed`]: the process
+    /// crashed when this task may have been running.
     pub announce: bool,
-    /// Run it only while no other attempt with this mark runs: the process died again and again while it was running.
+    /// True if the attempt may run only while no other attempt with this mark does: the process
+    /// crashed several times while this task was running.
     pub alone: bool,
 }

@@ -1,4 +1,5 @@
-//! The eras of a run: each take-over begins one. What was stored in an earlier one is found by the names of its definition.
+//! The eras of a run: each upgrade begins one. Rows stored in an earlier era are found by the names
+//! of that era's definition.
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -8,12 +9,12 @@ use super::{Damaged, RowKey, Snapshot};
 use crate::definition::Renames;
 use crate::id::DefinitionHash;
 
-/// An era that a take-over ended.
+/// An era that an upgrade ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Era {
     /// The definition that the run had.
     pub(crate) definition: DefinitionHash,
-    /// How names changed at its end.
+    /// How names changed at the era's end.
     pub(crate) renames: Renames,
 }
 

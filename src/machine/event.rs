@@ -1,4 +1,4 @@
-//! What can happen to an instance.
+//! Events: the inputs of the machine.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,79 +11,81 @@ use crate::definition::AttemptFailure;
 use crate::limits::REASON_BYTES_MAX;
 use crate::time::Timestamp;
 
-/// What happens to an instance. Its `Debug` shows no payload.
+/// An event that happens to an instance. Its `Debug` shows no payload.
 #[derive(Clone)]
 pub enum Event {
-    /// The instance was taken up, by a process or by the successor of an actor: tasks that were handed out are handed
-    /// out again, except those in `alive`.
+    /// The instance was activated, by a new process or by a new actor: tasks that were handed out
+    /// are handed out again, except the attempts in `alive`.
     Resumed {
         /// Attempts that this process still runs.
         alive: Vec<Ticket>,
-        /// Whether the process that handed them out died, as against its actor only.
+        /// True if the process that handed the tasks out crashed; false if only its actor did.
         process_died: bool,
     },
     /// An attempt got its slot.
     AttemptStarted {
-        /// Which attempt.
+        /// The attempt.
         ticket: Ticket,
-        /// When.
+        /// The time when it got the slot.
         at: Timestamp,
     },
-    /// An attempt that still waited for its slot was taken back, because the instance was paused.
+    /// An attempt that still waited for its slot was withdrawn, because the instance was paused.
     AttemptWithdrawn {
-        /// Which attempt.
+        /// The attempt.
         ticket: Ticket,
     },
     /// An attempt ended.
     AttemptFinished {
-        /// Which attempt.
+        /// The attempt.
         ticket: Ticket,
-        /// How.
+        /// Its result or failure.
         outcome: Outcome,
     },
     /// A signal came.
     Signal {
-        /// Its name.
+        /// The signal's name.
         name: Arc<str>,
-        /// Its id; one that is remembered is ignored. Where the snapshot was read back, it is to be looked up first:
+        /// The signal's id; a remembered one is ignored. For a snapshot that was read from the
+        /// store, look the id up first:
         /// [`lifecycle::read_signal_id`](crate::lifecycle::read_signal_id).
         id: Arc<str>,
-        /// Its payload, in the instance's codec.
+        /// The payload, in the instance's codec.
         payload: Bytes,
     },
-    /// A signal came that is not to be buffered: it is refused with [`Refusal::NotAwaited`] unless a wait takes it.
+    /// A signal came that must not be buffered: refused with [`Refusal::NotAwaited`] unless a wait
+    /// takes it.
     SignalIfAwaited {
-        /// Its name.
+        /// The signal's name.
         name: Arc<str>,
-        /// Its id, as for [`Event::Signal`].
+        /// The signal's id, as for [`Event::Signal`].
         id: Arc<str>,
-        /// Its payload, in the instance's codec.
+        /// The payload, in the instance's codec.
         payload: Bytes,
     },
-    /// Some time passed: delays, timeouts and backoffs that are due end.
+    /// Time passed: delays, timeouts and backoffs that are due end.
     Wake,
-    /// Somebody cancels the instance.
+    /// A request to cancel the instance.
     Cancel {
-        /// Why.
+        /// The reason.
         reason: Arc<str>,
-        /// Who.
+        /// The requester.
         by: Arc<str>,
     },
-    /// Somebody pauses the instance.
+    /// A request to pause the instance.
     Pause {
-        /// Why.
+        /// The reason.
         reason: Arc<str>,
-        /// Who.
+        /// The requester.
         by: Arc<str>,
     },
-    /// Somebody ends the pause.
+    /// A request to end the pause.
     Unpause,
-    /// Somebody lets a failed instance go on from where it stood.
+    /// A request to let a failed instance go on from where it stood.
     Retry {
-        /// How long it may take from now on, in place of the deadline it had.
+        /// The time allowed from now on, in place of the previous deadline.
         deadline: Option<Duration>,
     },
-    /// Somebody lets a quarantined instance go on: deaths of the process are counted anew.
+    /// A request to let a quarantined instance go on: process crashes are counted from zero again.
     Released,
 }
 
@@ -115,11 +117,13 @@ impl std::fmt::Debug for Event {
     }
 }
 
-/// How an attempt ended: with what it gave, or a failure. A task gives one payload, behind `Again` or `Done` if it ends a
-/// loop's body.
+/// The end of an attempt: its result or a failure. A result is one payload, with `Again` or `Done`
+/// before it if the task ends a loop's body.
 pub type Outcome = Result<Value, AttemptFailure>;
 
-/// Why an event was refused. The snapshot is as it was.
+/// The reason why an event was refused. As an error it leaves the snapshot unchanged; with
+/// [`Transition::refused`](super::Transition::refused), only time that had passed changed the
+/// snapshot.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Refusal {
@@ -147,14 +151,14 @@ pub enum Refusal {
         /// The name.
         name: Arc<str>,
     },
-    /// It is not known whether the signal is a repeated one: read that first, with
+    /// The machine does not know whether the signal is a repeated one: read its id first, with
     /// [`lifecycle::read_signal_id`](crate::lifecycle::read_signal_id).
     #[error("whether the signal is a repeated one is not known: call lifecycle::read_signal_id first")]
     SignalIdNotRead,
     /// The instance's signal buffer is full.
     #[error("the instance buffers {count} signals of {bytes} bytes: its limits are {count_max} and {bytes_max}")]
     SignalBufferFull {
-        /// Signals buffered.
+        /// Signals in the buffer.
         count: u32,
         /// Their payload bytes.
         bytes: u64,
@@ -166,7 +170,7 @@ pub enum Refusal {
     /// A reason or a name is too long.
     #[error("a reason or name of {bytes} bytes: at most {REASON_BYTES_MAX} are kept")]
     ReasonTooLong {
-        /// Its size.
+        /// Its size in bytes.
         bytes: usize,
     },
 }

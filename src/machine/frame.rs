@@ -1,4 +1,4 @@
-//! One cursor through the program, and what it is doing there.
+//! Frames: cursors through the program, and what each does at its op.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -6,17 +6,18 @@ use std::sync::Arc;
 use crate::codec::{Place, Value};
 use crate::time::Timestamp;
 
-/// A frame's number within its run; the main chain's is 0. A branch's is larger than that of the frame it came from.
+/// A frame's number within its run; the main chain's is 0. A branch has a larger number than the
+/// frame that started it.
 pub type FrameId = u64;
 
-/// About what a frame takes without its value.
+/// Approximate bytes that a frame takes without its value.
 const FRAME_BYTES: usize = 768;
 
 /// The main chain's frame.
 pub(super) const ROOT: FrameId = 0;
 
-/// Which attempt is meant: its frame, and the transition that issued it, so that a late report of an earlier task or
-/// attempt of the same frame is never taken for it.
+/// Identifies one attempt by its frame and the transition that issued it. A report with another
+/// ticket than the frame's current one comes from an earlier task or attempt, and is dropped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Ticket {
     /// The frame.
@@ -35,67 +36,70 @@ pub struct Frame {
     pub(crate) value: Value,
     pub(crate) phase: Phase,
     pub(super) lineage: Lineage,
-    /// Bytes of those parts of the value that were not read with the frame.
+    /// Bytes of the parts of the value that were not read with the frame.
     pub(super) unread_bytes: u64,
-    /// The node at which it began to wait for its branches, if it was taken over since: their rows are found by that.
+    /// The node at which the frame began to wait for its branches, if the run was upgraded since:
+    /// rows of the branches are found by that node.
     pub(super) began: Option<Began>,
-    /// What its branches gave that ended since the instance was read; the others are in the store.
+    /// Results of branches that ended since the instance was activated; the others are in the
+    /// store.
     pub(super) gathered: BTreeMap<u32, Value>,
 }
 
-/// Where a frame came from, and how often it went round.
+/// The origin of a frame, and its loop iterations and map indices.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Lineage {
-    /// The frame that waits for it; none for the main chain's.
+    /// The frame that waits for this one; none for the main chain's.
     pub(super) origin: Option<Origin>,
-    /// The iteration of each loop it has entered and not left, outermost first, from 1.
+    /// The iteration of each loop that the frame has entered and not left, outermost first, from 1.
     pub(super) loops: Vec<u64>,
-    /// The index in each map around it, outermost first.
+    /// The index in each enclosing map, outermost first.
     pub(super) indices: Arc<[u32]>,
     /// The iterations and map indices around the whole frame, outermost first.
     pub(super) around: Arc<[u64]>,
 }
 
-/// Which branch of which frame a frame is.
+/// The parent of a branch, and the branch's index there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Origin {
     pub(super) parent: FrameId,
     pub(super) index: u32,
 }
 
-/// A node as it was in an earlier era of the run. Its path is still the same.
+/// A node as it was in an earlier era of the run. Its path is unchanged since.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Began {
     pub(super) era: u32,
     pub(super) node: u32,
 }
 
-/// What a frame is doing at its op.
+/// The activity of a frame at its op.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Phase {
-    /// User code is to run here.
+    /// At user code that is to run.
     Task {
         /// The attempt's number, from 1.
         attempt: u32,
-        /// The number of the transition that issued it.
+        /// The number of the transition that issued the attempt.
         issued: u64,
-        /// How far the attempt is.
+        /// The attempt's stage.
         stage: Stage,
-        /// Deaths of the process in a row while this task was running.
+        /// Consecutive process crashes while this task was running.
         deaths: u32,
     },
     /// In a delay.
     Delay {
-        /// When it ends.
+        /// The end of the delay.
         until: Timestamp,
     },
     /// Waiting for a signal.
     Signal {
         /// The signal's name.
         signal: Arc<str>,
-        /// When it stops waiting.
+        /// The end of the wait's timeout.
         until: Option<Timestamp>,
-        /// The number of the transition that began it: of several that wait, the first is served first.
+        /// The number of the transition that began the wait: of several waiting frames, the longest
+        /// waiting is served first.
         since: u64,
     },
     /// Waiting for the branches of a fork.
@@ -107,63 +111,64 @@ pub enum Phase {
     Map {
         /// All items.
         total: u32,
-        /// Items that have started, from the first on.
+        /// Items that have started, counted from the first item.
         started: u32,
         /// Items that have started and not ended.
         live: u32,
-        /// Bytes that the ended ones gave.
+        /// Bytes of the results of ended items.
         bytes: u64,
         /// Items in each row of the list.
         per_row: u32,
     },
-    /// The op itself failed and ended the run: a loop at its limit, a list that became too large. Or the run ended before
-    /// this branch got to its first op. A retry tries it again.
+    /// Failed at the op itself, which ended the run (a loop at its limit, a list that became too
+    /// large); or at its first op, because the run ended before this branch got there. A retry
+    /// tries the op again.
     Failed,
 }
 
-/// How far an attempt is.
+/// The stage of an attempt.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Stage {
     /// Not handed out: the instance is paused.
     Ready,
-    /// Handed to the executor; once its start is recorded, since when it runs.
+    /// Handed to the executor. It counts as running once its start is recorded.
     Running {
-        /// When it got its slot.
+        /// The time when the attempt got its slot; `None` until its start is recorded.
         since: Option<Timestamp>,
     },
     /// Waiting for the next attempt.
     Backoff {
-        /// When that is due.
+        /// The time of the next attempt.
         until: Timestamp,
     },
 }
 
 impl Frame {
-    /// A frame on its way to this position.
+    /// Returns a frame on its way to this position.
     pub(super) fn new(lineage: Lineage, position: u32, value: Value) -> Self {
         let (phase, gathered) = (Phase::Failed, BTreeMap::new());
         Self { position, node: 0, value, phase, lineage, unread_bytes: 0, began: None, gathered }
     }
 
-    /// The place of its op, for what is stored under it, in this era of the run.
+    /// Returns the place of its op in this era of the run, for what is stored under it.
     pub(super) fn place(&self, era: u32) -> Place {
         let Began { era, node } = self.began.unwrap_or(Began { era, node: self.node });
         Place { era, node, indices: Arc::clone(&self.lineage.indices) }
     }
 
-    /// The bytes of its value, read or not.
+    /// Returns the bytes of its value, read or not.
     pub(super) fn value_bytes(&self) -> u64 {
         let unread = if self.value.unread().is_empty() { 0 } else { self.unread_bytes };
         self.value.bytes() as u64 + unread
     }
 
-    /// Returns about how many bytes of memory it takes, with its places in indexes.
+    /// Returns approximately how many bytes of memory the frame takes, index entries included.
     pub(super) fn memory_bytes(&self) -> usize {
         let gathered = self.gathered.values().map(Value::memory_bytes).sum::<usize>();
         FRAME_BYTES + self.value.memory_bytes() + gathered
     }
 
-    /// The ticket of its attempt, if that is with the executor.
+    /// Returns the ticket of its attempt, if the attempt is with the executor.
     pub(super) fn running(&self, id: FrameId) -> Option<Ticket> {
         match self.phase {
             Phase::Task { issued, stage: Stage::Running { .. }, .. } => Some(Ticket { frame: id, issued }),
@@ -171,7 +176,7 @@ impl Frame {
         }
     }
 
-    /// When time moves it.
+    /// Returns when its delay, backoff or timeout ends.
     pub(super) fn wake_at(&self) -> Option<Timestamp> {
         match &self.phase {
             Phase::Delay { until } | Phase::Task { stage: Stage::Backoff { until }, .. } => Some(*until),
@@ -182,7 +187,8 @@ impl Frame {
 }
 
 impl Lineage {
-    /// Iterations and map indices, outermost first: what makes this execution of a node different from the others.
+    /// Returns the iterations and map indices, outermost first, which tell this execution of a node
+    /// from all others.
     pub(super) fn turns(&self) -> Arc<[u64]> {
         if self.loops.is_empty() {
             Arc::clone(&self.around)
@@ -191,18 +197,18 @@ impl Lineage {
         }
     }
 
-    /// Returns whether a loop is around it, so that it may come again.
+    /// Returns true if a loop encloses the frame, so that it may come here again.
     pub(super) fn is_in_loop(&self) -> bool {
         self.loops.len() + self.around.len() > self.indices.len()
     }
 
-    /// That of a branch of a fork in this frame.
+    /// Returns the lineage of a branch of a fork in this frame.
     pub(super) fn branch(&self, parent: FrameId, index: u32) -> Self {
         let origin = Some(Origin { parent, index });
         Self { origin, loops: Vec::new(), indices: Arc::clone(&self.indices), around: self.turns() }
     }
 
-    /// That of an item of a map in this frame.
+    /// Returns the lineage of an item of a map in this frame.
     pub(super) fn item(&self, parent: FrameId, index: u32) -> Self {
         let origin = Some(Origin { parent, index });
         let indices = self.indices.iter().copied().chain([index]).collect();

@@ -1,12 +1,13 @@
-//! HOW an instance moves: one pure function, [`apply`], from a snapshot and an event to the next snapshot, what must be
-//! written, and what the runtime must then do.
+//! The state machine of an instance: one pure function, [`apply`], turns a snapshot and an event
+//! into the next snapshot, the rows to write, and the effects that the runtime must perform.
 //!
-//! * `snapshot`: the whole durable state of an instance, in memory, its `frames` found by what they wait for (`waits`); `record` and
-//!   `envelope`: the same as bytes; `results`: those that stand in the head.
-//! * `era`: which definitions a run had before it was taken over.
-//! * `event`: what can happen to it; `effect`: what a transition writes and asks for.
-//! * `mover` dispatches; `attempt`, `signal`, `wake`, `control`, `resume` and `retry` each handle a kind of event; `advance`
-//!   moves a frame through ops, `branches` forks and joins.
+//! * `snapshot`: the whole durable state of an instance, in memory; its `frames` are indexed by
+//!   what they wait for (`waits`). `record` and `envelope`: its bytes. `results`: results that
+//!   stand in the head.
+//! * `era`: the definitions that a run had before it was upgraded.
+//! * `event`: inputs of the machine; `effect`: what a transition writes and asks for.
+//! * `mover` dispatches; `attempt`, `signal`, `wake`, `control`, `resume` and `retry` each handle a
+//!   kind of event; `advance` moves a frame through ops, `branches` forks and joins.
 //!
 //! Names neither tokio, the clock, randomness nor a store: the same input gives the same output.
 

@@ -1,4 +1,5 @@
-//! Snapshots as bytes: MessagePack with field names, so that fields can be added. Nothing in it is recursive.
+//! Snapshots as bytes: MessagePack with field names, so that fields can be added. No record is
+//! recursive.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -19,13 +20,13 @@ use crate::id::InstanceId;
 use crate::limits::ROWS_PASSED_BY_MAX;
 use crate::time::Timestamp;
 
-/// What a record is told by that decodes to nothing although its checksum holds.
+/// The error text for a record that does not decode although its checksum holds.
 pub(super) const UNKNOWN: &str = "it has something that this version does not know";
 
-/// A head behind its index part.
+/// A head without its index part.
 ///
-/// As in every record here, a field that is not known makes the whole record one of a newer version: passed over, it would be
-/// lost when the record is written again, with whatever it meant.
+/// An unknown field makes a record one of a newer version, as in every record here: if the field
+/// were skipped, it would be lost with its meaning when the record is next written.
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct HeadRecord<'a> {
@@ -34,13 +35,14 @@ struct HeadRecord<'a> {
     deadline: Option<Timestamp>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     trace: Option<Arc<str>>,
-    /// The main chain's frame; gone when the run has completed.
+    /// The main chain's frame; `None` once the run has completed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     root: Option<FrameRecord>,
-    /// Branches that have not ended: their records are read only if there are any.
+    /// How many branches have not ended. Their records are read only if there are any.
     #[serde(default, skip_serializing_if = "is_zero_u32")]
     branches: u32,
-    /// The lowest number of these, once it is worth its bytes: a scan from the start would pass by all deleted ones.
+    /// The lowest number of a branch, once it is worth its bytes: a scan from the start would pass
+    /// all deleted rows.
     #[serde(default, skip_serializing_if = "is_zero")]
     first: FrameId,
     /// The number of the next branch, if there ever was one.
@@ -48,13 +50,13 @@ struct HeadRecord<'a> {
     next: FrameId,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     shown: Option<ShownRecord>,
-    /// How many times the run was taken over.
+    /// How many times the run was upgraded.
     #[serde(default, skip_serializing_if = "is_zero_u32")]
     era: u32,
-    /// How many signals were accepted: their rows are read only if there are any.
+    /// How many signals were accepted. Their rows are read only if there are any.
     #[serde(default, skip_serializing_if = "is_zero")]
     signals: u64,
-    /// From which number on there are such rows, once it is worth its bytes.
+    /// The number from which on rows of buffered signals may exist, once it is worth its bytes.
     #[serde(default, skip_serializing_if = "is_zero")]
     oldest: u64,
     /// Results that have no rows.
@@ -66,7 +68,8 @@ struct HeadRecord<'a> {
     end: Option<EndRecord>,
 }
 
-/// What it waits for, where that is a branch's business: so that nobody has to read all branches to show it.
+/// What the instance waits for, where a branch decides that, so that showing it takes no reading of
+/// all branches.
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct ShownRecord {
@@ -101,7 +104,8 @@ pub(super) fn is_zero_u32(n: &u32) -> bool {
     *n == 0
 }
 
-/// Our own records always encode: they hold no maps with odd keys and no user types.
+/// Encodes a record of ours. Cannot fail: such records hold no maps with odd keys and no user
+/// types.
 pub(super) fn encode<T: Serialize>(record: &T, mut out: Vec<u8>) -> Vec<u8> {
     if let Err(error) = rmp_serde::encode::write_named(&mut out, record) {
         panic!("a record of ours does not encode: {error}");
@@ -109,7 +113,7 @@ pub(super) fn encode<T: Serialize>(record: &T, mut out: Vec<u8>) -> Vec<u8> {
     out
 }
 
-/// Encodes a snapshot's head in its envelope, with the stamp that the snapshot has.
+/// Encodes a snapshot's head in its envelope, with the snapshot's stamp.
 pub fn encode_head(program: &Program, snapshot: &Snapshot) -> Bytes {
     let record = HeadRecord {
         start: snapshot.started_at,
@@ -143,7 +147,8 @@ fn branches(snapshot: &Snapshot) -> u32 {
     u32::try_from(snapshot.frames.len() - roots).unwrap_or(u32::MAX)
 }
 
-/// A few deleted rows are passed by sooner than a number is written and read.
+/// Returns the lowest branch number if it is worth storing: passing a few deleted rows is cheaper
+/// than writing and reading a number.
 fn first_branch(snapshot: &Snapshot) -> FrameId {
     let first = if snapshot.unread_frames > 0 { snapshot.unread_from } else { snapshot.frames.first_branch() };
     if first < ROWS_PASSED_BY_MAX { 0 } else { first }
@@ -169,8 +174,9 @@ fn end_record(end: &End) -> EndRecord {
     }
 }
 
-/// Decodes a head. Branches are still to be read ([`Snapshot::unread_frames`]), and so are payloads that stand in rows of
-/// their own ([`Snapshot::unread`], [`Snapshot::fill`]) and the signals ([`Snapshot::has_signals`]).
+/// Decodes a head. Branches remain to be read ([`Snapshot::unread_frames`]), and so do payloads in
+/// rows of their own ([`Snapshot::unread`], [`Snapshot::fill`]) and signals
+/// ([`Snapshot::has_signals`]).
 ///
 /// # Errors
 /// [`Damaged`].

@@ -1,4 +1,4 @@
-//! The whole durable state of an instance, as the machine works on it.
+//! The whole durable state of an instance, in memory.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use crate::definition::FailureKind;
 use crate::id::{DefinitionHash, InstanceId, RunId, Stamp};
 use crate::time::Timestamp;
 
-/// About what a signal's id and its places in maps take.
+/// Approximate bytes that a signal's id takes with its map entries.
 const SIGNAL_BYTES: usize = 256;
 
 /// The whole durable state of an instance after transition number [`seq`](Snapshot::seq).
@@ -23,10 +23,12 @@ pub struct Snapshot {
     pub(crate) instance: InstanceId,
     pub(crate) run: RunId,
     pub(crate) seq: u64,
-    /// The stamp of the write that holds this state, or of the last one before it; set by whoever writes.
+    /// The stamp of the write that holds this state, or of the previous one; set by the code that
+    /// writes the head.
     pub(crate) stamp: Stamp,
     pub(crate) definition: DefinitionHash,
-    /// How many times the run was taken over; the definitions it had before stand in rows, [`RowKey::Era`](super::RowKey::Era).
+    /// How many times the run was upgraded. The definitions it had before stand in rows,
+    /// [`RowKey::Era`](super::RowKey::Era).
     pub(crate) era: u32,
     pub(crate) codec: u8,
     pub(crate) started_at: Timestamp,
@@ -35,64 +37,64 @@ pub struct Snapshot {
     pub(crate) frames: Frames,
     /// The number of the next branch.
     pub(crate) next_frame: FrameId,
-    /// Branches whose records are not read yet, and what they wait for.
+    /// How many branches the run waits for whose records are not read yet.
     pub(crate) unread_frames: u32,
-    /// No branch that is not read has a lower number.
+    /// A lower bound on the numbers of unread branches.
     pub(crate) unread_from: FrameId,
     pub(crate) shown: Option<Shown>,
     pub(crate) results: KeptResults,
     pub(crate) signals: Signals,
     pub(crate) pause: Option<Request>,
     pub(crate) end: Option<End>,
-    /// In the index part of the head, not in its record.
+    /// Stored in the index part of the head, not in its record.
     pub(crate) ended_at: Option<Timestamp>,
 }
 
-/// What an instance waits for, as its head tells it while the frames that wait are not read.
+/// What an instance waits for according to its head, while the frames that wait are not read.
 #[derive(Clone, Debug)]
 pub(crate) struct Shown {
     pub(crate) node: u32,
     pub(crate) phase: Phase,
 }
 
-/// Who asked for something, and why.
+/// A request's reason and requester.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Request {
     pub(crate) reason: Arc<str>,
     pub(crate) by: Arc<str>,
 }
 
-/// How a run ended.
+/// The end of a run.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum End {
-    /// With an output.
+    /// Completed with an output.
     Completed {
         /// The output.
         output: Value,
     },
-    /// By a task's final failure, or that of a route or loop.
+    /// Failed by the final failure of a task, or of a route or loop.
     TaskFailed {
-        /// Its node.
+        /// The failed node.
         node: u32,
-        /// The attempt that was its last.
+        /// The number of the last attempt.
         attempt: u32,
-        /// What made it fail.
+        /// The kind of failure.
         kind: FailureKind,
         /// The error's text.
         message: String,
     },
-    /// By the workflow's deadline.
+    /// Ended by the workflow's deadline.
     DeadlineExceeded,
-    /// By a request.
+    /// Cancelled by a request.
     Cancelled {
-        /// Why.
+        /// The reason.
         reason: Arc<str>,
-        /// By whom.
+        /// The requester.
         by: Arc<str>,
     },
 }
 
-/// A signal that came before anything waited for it.
+/// A signal that came before any frame waited for it.
 #[derive(Clone)]
 pub(crate) struct Buffered {
     pub(crate) number: u64,
@@ -111,81 +113,85 @@ impl std::fmt::Debug for Buffered {
     }
 }
 
-/// The signals of a run: those buffered, and the ids of those remembered, as far as they are read.
+/// The signals of a run: the buffered ones, and the ids of the remembered ones, as far as they are
+/// read.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Signals {
-    /// How many were accepted so far; a signal's number is this before it.
+    /// How many signals were accepted so far. A signal's number is this count before the signal.
     pub(crate) accepted: u64,
-    /// No signal below this number has a row of those that are buffered. Moves on now and then.
+    /// A lower bound on the numbers of signals that have a row of the buffered kind. Advanced now
+    /// and then.
     pub(crate) from: u64,
-    /// The numbers of those that have such a row: those buffered, and `bare`.
+    /// Numbers of the signals that have such a row: the buffered ones, and `bare`.
     pub(crate) rows: BTreeSet<u64>,
     pub(crate) buffered: HashMap<Arc<str>, VecDeque<Buffered>>,
     pub(crate) buffered_count: u32,
     pub(crate) buffered_bytes: u64,
-    /// Signal id by number, of the last accepted ones: those of this life and those buffered, and those that were looked up.
+    /// Ids by number, of the last accepted signals: those accepted since activation, those
+    /// buffered, and those looked up in the store.
     pub(crate) remembered: BTreeMap<u64, Arc<str>>,
-    /// The same the other way round.
+    /// `remembered` the other way round: numbers by id.
     pub(crate) numbers: HashMap<Arc<str>, u64>,
-    /// Numbers of remembered signals that were consumed and have no other row than a buffered one's, as earlier versions wrote
-    /// them.
+    /// Numbers of consumed signals that are remembered and have only a row of the buffered kind, as
+    /// earlier versions wrote them.
     pub(crate) bare: BTreeSet<u64>,
-    /// An id that was looked up in the store, and is not there.
+    /// An id that was looked up in the store and not found.
     pub(crate) absent: Option<Arc<str>>,
 }
 
 impl Snapshot {
-    /// The instance's id.
+    /// Returns the instance's id.
     pub fn instance(&self) -> &InstanceId {
         &self.instance
     }
 
-    /// The execution of that id.
+    /// Returns the id of this execution of the instance.
     pub fn run(&self) -> RunId {
         self.run
     }
 
-    /// How many transitions led here.
+    /// Returns the number of the last transition.
     pub fn seq(&self) -> u64 {
         self.seq
     }
 
-    /// The stamp of the write that holds this state, or of the last one before it.
+    /// Returns the stamp of the write that holds this state, or of the previous one.
     pub fn stamp(&self) -> Stamp {
         self.stamp
     }
 
-    /// The definition it runs on.
+    /// Returns the definition that the run has now.
     pub fn definition(&self) -> DefinitionHash {
         self.definition
     }
 
-    /// How many times the run was taken over by a newer definition.
+    /// Returns how many times the run was upgraded to a newer definition.
     pub fn era(&self) -> u32 {
         self.era
     }
 
-    /// The id of its codec.
+    /// Returns the id of the run's codec.
     pub fn codec(&self) -> u8 {
         self.codec
     }
 
-    /// When the run was started.
+    /// Returns when the run was started.
     pub fn started_at(&self) -> Timestamp {
         self.started_at
     }
 
-    /// How it ended, if it did.
+    /// Returns how the run ended; `None` if it has not.
     pub fn end(&self) -> Option<&End> {
         self.end.as_ref()
     }
 
-    /// When it ended; none while it has not, and for a run that ended before this was recorded.
+    /// Returns when the run ended; `None` while it has not, and for a run that ended before this
+    /// was recorded.
     pub fn ended_at(&self) -> Option<Timestamp> {
         self.ended_at.filter(|_| self.end.is_some())
     }
 
-    /// The output of a completed run.
+    /// Returns the output of a completed run.
     pub fn output(&self) -> Option<&Value> {
         match &self.end {
             Some(End::Completed { output }) => Some(output),
@@ -193,45 +199,45 @@ impl Snapshot {
         }
     }
 
-    /// Whether it is paused.
+    /// Returns true if the run is paused and has not ended.
     pub fn is_paused(&self) -> bool {
         self.pause.is_some() && self.end.is_none()
     }
 
-    /// Whether a task is with the executor. Known once the branches are read.
+    /// Returns true if a task is with the executor. Known once the branches are read.
     pub fn is_running(&self) -> bool {
         self.end.is_none() && self.frames.is_any_running()
     }
 
-    /// The attempts that are with the executor.
+    /// Returns the attempts that are with the executor.
     pub fn running(&self) -> impl Iterator<Item = Ticket> {
         self.frames.running().filter(|_| self.end.is_none())
     }
 
-    /// Whether this very attempt is with the executor.
+    /// Returns true if exactly this attempt is with the executor.
     pub fn runs(&self, ticket: Ticket) -> bool {
         let frame = self.frames.get(ticket.frame).filter(|_| self.end.is_none());
         frame.and_then(|frame| frame.running(ticket.frame)) == Some(ticket)
     }
 
-    /// How many signals of each name are buffered. Known once the signals are read.
+    /// Returns how many signals of each name are buffered. Known once the signals are read.
     pub fn buffered_signals(&self) -> BTreeMap<Arc<str>, u32> {
         let count = |queue: &VecDeque<Buffered>| u32::try_from(queue.len()).unwrap_or(u32::MAX);
         self.signals.buffered.iter().map(|(name, queue)| (Arc::clone(name), count(queue))).collect()
     }
 
-    /// Branches whose records are not read yet.
+    /// Returns how many branches have records that are not read yet.
     pub fn unread_frames(&self) -> u32 {
         self.unread_frames
     }
 
-    /// Returns how many rows beside the head must be read to take it up, apart from payloads: those of its branches and buffered
-    /// signals.
+    /// Returns how many rows beside the head an activation must read, apart from payloads: those of
+    /// the branches and the buffered signals.
     pub(crate) fn live_rows(&self) -> usize {
         self.frames.len().saturating_sub(1) + self.signals.rows.len()
     }
 
-    /// Returns about how many bytes of memory it takes. Goes through all frames.
+    /// Returns approximately how many bytes of memory the snapshot takes. Visits every frame.
     pub(crate) fn memory_bytes(&self) -> usize {
         let values = self.frames.iter().map(|(_, frame)| frame.memory_bytes()).sum::<usize>();
         let ids = (self.signals.rows.len() + self.signals.remembered.len()) * SIGNAL_BYTES;
@@ -239,17 +245,18 @@ impl Snapshot {
         values.saturating_add(ids).saturating_add(buffered)
     }
 
-    /// Returns where the rows of its branches begin: those before have been deleted.
+    /// Returns the key from which on branch rows may exist; rows before it have been deleted.
     pub fn first_frame_row(&self) -> RowKey {
         RowKey::Frame(self.unread_from)
     }
 
-    /// Returns where the rows of its buffered signals begin: those before have been deleted, all but a few.
+    /// Returns the key from which on rows of buffered signals may exist; rows before it have been
+    /// deleted, all but a few.
     pub fn first_signal_row(&self) -> RowKey {
         RowKey::Signal(self.signals.from)
     }
 
-    /// The traceparent given at the start.
+    /// Returns the traceparent given at the start.
     pub fn traceparent(&self) -> Option<&str> {
         self.traceparent.as_deref()
     }
