@@ -19,21 +19,21 @@ pub(super) struct FrameRecord {
     val: Vec<TokenRecord>,
     #[serde(rename = "do")]
     phase: PhaseRecord,
-    /// Priority and tags of a task that is ready, for whoever picks work without the definition.
+    /// Priority and tags of a ready task, for tools that pick work without the definition.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     prio: Option<u8>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     tags: Option<Arc<[String]>>,
-    /// The frame it came from, and which branch of that it is.
+    /// The parent frame, and the index of this branch there.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     from: Option<(FrameId, u32)>,
     /// Bytes of the value that stand in rows of their own.
     #[serde(default, skip_serializing_if = "is_zero")]
     away: u64,
-    /// Era and node in which it began to wait for its branches, if that was in an earlier era.
+    /// Era and node in which the frame began to wait for its branches, if that was an earlier era.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     began: Option<(u32, u32)>,
-    /// Iterations of the loops it is in.
+    /// Iterations of the loops that the frame is in.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     turns: Vec<u64>,
 }
@@ -116,7 +116,8 @@ pub(super) fn frame_record(program: &Program, frame: &Frame) -> FrameRecord {
     }
 }
 
-/// Counted only where somebody will ask: in a branch, and not in one that waits with a list for its items.
+/// Returns the bytes of the value that stand in rows of their own. Counted only where they are
+/// needed: in a branch, unless it holds a list and waits for the items.
 fn away(frame: &Frame) -> u64 {
     let counts = frame.lineage.origin.is_some() && !matches!(frame.phase, Phase::Map { .. });
     if counts { frame.value_bytes().saturating_sub(inline_bytes(&frame.value)) } else { 0 }

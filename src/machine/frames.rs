@@ -1,6 +1,8 @@
-//! The frames of a run, found by what they wait for, so that an event costs the same however many there are.
+//! The frames of a run, indexed by what they wait for, so that an event costs the same however many
+//! there are.
 //!
-//! A frame is taken out, changed and put back; that keeps the indexes right, and notes whose record must be written.
+//! A frame is taken out, changed and put back: that keeps the indexes right, and notes the records
+//! to write.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -9,24 +11,25 @@ use super::frame::{Frame, FrameId, Phase, ROOT, Ticket};
 use super::waits::Waits;
 use crate::time::Timestamp;
 
-/// Which frame tells where the instance stands: the least. A task at work comes first, then the wait with the nearest
-/// wake-up, then the first by node.
+/// The sort key of frames; the least decides where the instance stands: a task at work comes first,
+/// then the wait with the nearest wake-up, then the first by node.
 type Rank = (u8, Timestamp, u32, FrameId);
 
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Frames {
-    /// The main chain's. Most instances have no other, so it is looked at where it is, and stands in no index but `waits`.
+    /// The main chain's frame. Most instances have no other, so it is looked at directly, and
+    /// stands in no index but `waits`.
     root: Option<Box<Frame>>,
-    /// All others.
+    /// All branches.
     by_id: BTreeMap<FrameId, Box<Frame>>,
     ranks: BTreeSet<Rank>,
-    /// By what they wait for, and by when time moves them.
+    /// Frames by what they wait for, and by their wake-ups.
     waits: Waits,
     /// Branches by the frame they came from, in order.
     branches: BTreeSet<(FrameId, u32, FrameId)>,
-    /// How many of the others have an attempt with the executor.
+    /// How many branches have an attempt with the executor.
     running: usize,
-    /// Those whose record is not as the store has it; the root's is the head's.
+    /// Branches whose record differs from the stored one. The root's record is in the head.
     changed: Vec<FrameId>,
 }
 
@@ -46,12 +49,12 @@ impl Frames {
         root.into_iter().chain(self.by_id.iter().map(|(id, frame)| (*id, &**frame)))
     }
 
-    /// The lowest number of a branch; none is before it.
+    /// Returns the lowest number of a branch.
     pub(super) fn first_branch(&self) -> FrameId {
         self.by_id.first_key_value().map_or(ROOT, |(id, _)| *id)
     }
 
-    /// Their ids as of now; a transition may add or remove some.
+    /// Returns the ids of the present frames; a transition may add or remove some.
     pub(super) fn ids(&self) -> Vec<FrameId> {
         self.iter().map(|(id, _)| id).collect()
     }
@@ -64,13 +67,13 @@ impl Frames {
         Some(frame)
     }
 
-    /// Puts a frame in.
+    /// Puts a frame in, and notes that its record must be written.
     pub(super) fn put(&mut self, id: FrameId, frame: Box<Frame>) {
         self.note(id);
         self.insert(id, frame);
     }
 
-    /// Puts a frame in that is as the store has it.
+    /// Puts a frame in as the store has it.
     pub(super) fn restore(&mut self, id: FrameId, frame: Frame) {
         self.insert(id, Box::new(frame));
     }
@@ -92,12 +95,12 @@ impl Frames {
         Some(done)
     }
 
-    /// Changes every value, which no index and no record depends on.
+    /// Returns every value for changes. No index and no record depends on them.
     pub(super) fn values_mut(&mut self) -> impl Iterator<Item = &mut crate::codec::Value> {
         self.root.iter_mut().chain(self.by_id.values_mut()).map(|frame| &mut frame.value)
     }
 
-    /// Those whose records are to be written or deleted, each once.
+    /// Returns the branches whose records must be written or deleted, each once.
     pub(super) fn take_changed(&mut self) -> Vec<FrameId> {
         let mut changed = std::mem::take(&mut self.changed);
         changed.sort_unstable();
@@ -111,30 +114,30 @@ impl Frames {
         }
     }
 
-    /// The frame that tells where the instance stands.
+    /// Returns the frame that decides where the instance stands.
     pub(super) fn deciding(&self) -> Option<&Frame> {
         let root = self.root.as_deref().map(|frame| (rank(ROOT, frame), frame));
         let branch = self.ranks.first().and_then(|rank| Some((*rank, self.get(rank.3)?)));
         root.into_iter().chain(branch).min_by_key(|(rank, _)| *rank).map(|(_, frame)| frame)
     }
 
-    /// Whether any attempt is with the executor.
+    /// Returns true if any attempt is with the executor.
     pub(super) fn is_any_running(&self) -> bool {
         self.running > 0 || self.root.as_ref().is_some_and(|root| root.running(ROOT).is_some())
     }
 
-    /// The attempts that are with the executor.
+    /// Returns the attempts that are with the executor.
     pub(super) fn running(&self) -> impl Iterator<Item = Ticket> {
         self.iter().filter_map(|(id, frame)| frame.running(id))
     }
 
-    /// When time moves the first frame. While paused, a signal that came in time waits for the end of the pause, and so does
-    /// the wait.
+    /// Returns the first wake-up of a frame. In a pause, a wait with a signal that came in time has
+    /// none: both wait for the end of the pause.
     pub(super) fn next_wake(&self, paused: bool) -> Option<Timestamp> {
         self.root_wake(paused).into_iter().chain(self.waits.next_wake(paused)).min()
     }
 
-    /// The frames that are due, but those held back in a pause.
+    /// Returns the frames that are due, without those held back in a pause.
     pub(super) fn due(&self, now: Timestamp, paused: bool) -> Vec<FrameId> {
         let is_root_due = self.root_wake(paused).is_some_and(|at| at <= now);
         let mut due: Vec<_> = is_root_due.then_some(ROOT).into_iter().chain(self.waits.due(now, paused)).collect();
@@ -147,32 +150,35 @@ impl Frames {
         at.filter(|_| !paused || !self.is_held(ROOT))
     }
 
-    /// Takes notice of how many signals of this name are buffered.
+    /// Updates how many signals of this name are buffered.
     pub(super) fn set_buffered(&mut self, signal: &Arc<str>, count: usize) {
         self.waits.set_buffered(signal, count);
     }
 
-    /// The frame that has waited longest for this signal.
+    /// Returns the frame that has waited longest for this signal.
     pub(super) fn first_waiting(&self, signal: &str) -> Option<FrameId> {
         self.waits.first(signal).map(|(_, id)| id)
     }
 
-    /// How many frames wait for this signal.
+    /// Returns how many frames wait for this signal.
     pub(super) fn waiting_for(&self, signal: &str) -> usize {
         self.waits.count(signal)
     }
 
-    /// Whether a frame that began to wait in this transition would be the first that waits for this signal.
+    /// Returns true if a frame that begins to wait in this transition would be the first to wait
+    /// for this signal.
     pub(super) fn would_be_first(&self, signal: &str, since: (u64, FrameId)) -> bool {
         self.waits.first(signal).is_none_or(|first| since < first)
     }
 
-    /// Whether a signal would be buffered for a frame that began to wait in this transition.
+    /// Returns true if a signal would be buffered for a frame that begins to wait in this
+    /// transition.
     pub(super) fn would_be_held(&self, signal: &str, since: (u64, FrameId)) -> bool {
         self.waits.would_be_held(signal, since)
     }
 
-    /// Whether a frame waits for a signal, and one is buffered for it: for those that have waited longest.
+    /// Returns true if a frame waits for a signal and one is buffered for it. Buffered signals go
+    /// to the frames that have waited longest.
     pub(super) fn is_held(&self, id: FrameId) -> bool {
         match self.get(id).map(|frame| &frame.phase) {
             Some(Phase::Signal { signal, since, .. }) => self.waits.is_held(signal, (*since, id)),
@@ -180,7 +186,7 @@ impl Frames {
         }
     }
 
-    /// The branches of a frame that have not ended.
+    /// Returns the branches of a frame that have not ended.
     pub(super) fn branches_of(&self, parent: FrameId) -> impl Iterator<Item = FrameId> {
         self.branches.range((parent, 0, 0)..=(parent, u32::MAX, FrameId::MAX)).map(|(.., id)| *id)
     }

@@ -1,4 +1,4 @@
-//! Small results, which stand in the head until there are too many of them: a row less per step.
+//! Small results, which stand in the head until they are too many: that saves a row per step.
 
 use std::borrow::Cow;
 
@@ -12,14 +12,15 @@ use crate::codec::{Hidden, Home, Place, Value};
 use crate::definition::Names;
 use crate::limits::{INLINE_BYTES_MAX, KEPT_RESULTS_BYTES_MAX};
 
-/// About how many bytes a result takes in the head beside its payload.
+/// Approximate bytes that a result takes in the head beside its payload.
 const OVERHEAD_BYTES: usize = 8;
 
 /// The latest result of a node that is within no map: node, shape, payload.
 #[derive(Clone, Serialize, Deserialize)]
 pub(super) struct Kept(u32, u8, Bytes);
 
-/// The results in the head, the latest last. A row of the same node is of an earlier iteration.
+/// The results in the head, the latest last. A row of the same node comes from an earlier
+/// iteration.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct KeptResults {
     kept: Vec<Kept>,
@@ -27,14 +28,14 @@ pub(crate) struct KeptResults {
 }
 
 impl KeptResults {
-    /// From a head's record; none if one has a shape that this version does not know.
+    /// Reads the results of a head's record; `None` if a shape is not known to this version.
     pub(super) fn new(record: Cow<'_, [Kept]>) -> Option<Self> {
         let kept = record.into_owned();
         let is_known = kept.iter().all(|kept| Shape::from_u8(kept.1).is_some());
         is_known.then(|| Self { bytes: kept.iter().map(Kept::bytes).sum(), kept })
     }
 
-    /// As it stands in a head's record.
+    /// Returns the results as a head's record has them.
     pub(super) fn record(&self) -> Cow<'_, [Kept]> {
         Cow::Borrowed(&self.kept)
     }
@@ -58,7 +59,7 @@ impl Kept {
         self.2.len() + OVERHEAD_BYTES
     }
 
-    /// Its shape was looked at when it was read.
+    /// Returns the shape, which was checked when the record was read.
     fn shape(&self) -> Shape {
         Shape::from_u8(self.1).unwrap_or_default()
     }
@@ -76,21 +77,22 @@ impl std::fmt::Debug for Kept {
 }
 
 impl Snapshot {
-    /// The result of the node at this path, if it stands in the head and not in a row. `names` are those of the snapshot's
-    /// definition.
+    /// Returns the result of the node at this path, if it stands in the head and not in a row.
+    /// `names` are those of the snapshot's definition.
     pub fn kept_result(&self, names: &dyn Names, path: &str) -> Option<Value> {
         let is_it = |kept: &&Kept| names.path(kept.0).is_some_and(|found| found.as_str() == path);
         self.results.kept.iter().find(is_it).map(Kept::value)
     }
 
-    /// The nodes whose results stand in the head, with them.
+    /// Returns the results that stand in the head, each with its node.
     pub fn kept_results(&self) -> impl Iterator<Item = (u32, Value)> {
         self.results.kept.iter().map(|kept| (kept.0, kept.value()))
     }
 }
 
 impl Mover<'_> {
-    /// Records the result at a place: one payload, and which loop token stands before it. Gives the value with its home.
+    /// Records the result at a place: one payload, and the loop token before it, if any. Returns
+    /// the value with its home.
     pub(super) fn put_result(&mut self, place: Place, result: Value) -> Value {
         let (shape, Some(payload)) = (Shape::of(&result), result.payload()) else { return result };
         if !place.indices.is_empty() {
@@ -109,7 +111,8 @@ impl Mover<'_> {
         result.at_home(Home::Result(place))
     }
 
-    /// Writes what stands in the head to rows of its own. `names` are those of the definition it was kept under.
+    /// Moves the results in the head to rows. `names` are those of the definition under which the
+    /// results were kept.
     pub(super) fn spill_results(&mut self, names: &dyn Names) {
         let KeptResults { kept, .. } = std::mem::take(&mut self.snapshot.results);
         for kept in kept {

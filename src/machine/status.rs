@@ -1,4 +1,4 @@
-//! Where a snapshot stands, in words.
+//! The status of a snapshot.
 
 use super::Snapshot;
 use super::frame::{Frame, FrameId, Phase};
@@ -9,9 +9,10 @@ use crate::status::{Failure, Status, StatusCode};
 use crate::time::Timestamp;
 
 impl Snapshot {
-    /// The status, with the names of its definition.
+    /// Returns the status, with the names of its definition.
     ///
-    /// With several frames: a task at work comes first; then the wait with the nearest wake-up; then the first by node.
+    /// Of several frames one decides: a task at work comes first, then the wait with the nearest
+    /// wake-up, then the first by node.
     pub fn status(&self, names: &dyn Names) -> Status {
         match (&self.end, &self.pause) {
             (Some(end), _) => ended(end, names),
@@ -23,7 +24,7 @@ impl Snapshot {
         }
     }
 
-    /// The status without details, which needs no names.
+    /// Returns the status without details, which needs no names.
     pub fn status_code(&self) -> StatusCode {
         match (&self.end, &self.pause) {
             (Some(End::Completed { .. }), _) => StatusCode::Completed,
@@ -38,15 +39,16 @@ impl Snapshot {
         }
     }
 
-    /// Everything it waits for, by frame: none of it while a branch is not read.
+    /// Returns everything that the instance waits for, by frame; nothing while a branch is not
+    /// read.
     pub fn waits(&self, names: &dyn Names) -> Vec<Status> {
         let waits =
             self.frames.iter().filter(|(_, frame)| matches!(frame.phase, Phase::Delay { .. } | Phase::Signal { .. }));
         waits.filter(|_| self.end.is_none()).map(|(_, frame)| waiting(frame.node, &frame.phase, names)).collect()
     }
 
-    /// What tells where it stands: a task at work comes first, then the wait with the nearest wake-up, then the first by
-    /// node.
+    /// Returns the node and phase that decide where the instance stands: a task at work comes
+    /// first, then the wait with the nearest wake-up, then the first by node.
     pub(super) fn deciding(&self) -> Option<(u32, &Phase)> {
         if self.unread_frames > 0 {
             return self.shown.as_ref().map(|shown| (shown.node, &shown.phase));
@@ -54,19 +56,21 @@ impl Snapshot {
         self.frames.deciding().map(|frame| (frame.node, &frame.phase))
     }
 
-    /// The frame that goes on: one that has work to do, else the one that wakes next.
+    /// Returns the frame that goes on: one that has work to do, else the one with the nearest
+    /// wake-up.
     pub(crate) fn deciding_frame(&self) -> Option<&Frame> {
         self.frames.deciding()
     }
 
-    /// When the store's due index should list the instance: not while its status is in progress, since recovery finds it by
-    /// that, and its actor keeps its own wake-up. A paused one is found by this alone, also while a task still runs.
+    /// Returns when the store's due index should list the instance. `None` while its status is in
+    /// progress: recovery finds it by that status, and its actor keeps its own wake-up. A paused
+    /// instance is found by its due time alone, even while a task still runs.
     pub fn due(&self) -> Option<Timestamp> {
         if self.is_running() && !self.is_paused() { None } else { self.next_wake() }
     }
 
-    /// Whether a signal that came in time is kept from the frame that waits for it, because of a pause. It is for those
-    /// that have waited longest, as it would be without the pause.
+    /// Returns true if a pause keeps a signal that came in time from the frame that waits for it.
+    /// Signals go to the frames that have waited longest, as without the pause.
     pub(super) fn holds_back(&self, id: FrameId) -> bool {
         self.is_paused() && self.frames.is_held(id)
     }

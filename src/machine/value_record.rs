@@ -1,4 +1,4 @@
-//! Values as records: a token each, in prefix order.
+//! Values as records: one entry per token, in prefix order.
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -7,7 +7,8 @@ use super::record::{decode, encode};
 use crate::codec::{Home, Leaf, Place, Token, Value};
 use crate::limits::INLINE_BYTES_MAX;
 
-/// A token as stored. What stands in a row of its own is named, not repeated; small payloads are.
+/// A token as stored. A part that stands in a row of its own is referred to; a small payload is
+/// repeated.
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum TokenRecord {
@@ -38,7 +39,7 @@ pub(super) struct PlaceRecord {
     node: u32,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     of: Vec<u32>,
-    /// The index of a branch, or of an item in its row; the number of branches, or of items.
+    /// The index of a branch, or of an item in its row; or the number of branches or items.
     #[serde(default, skip_serializing_if = "super::record::is_zero_u32")]
     n: u32,
     /// The row of the item.
@@ -56,7 +57,8 @@ enum PlaceKind {
     Branches,
 }
 
-/// The first row of a list that a later iteration may write anew: so that nothing of a longer one is taken for its.
+/// The first row of a list in a loop, where a later iteration may write a shorter list: tells the
+/// rows of this list from leftovers of a longer one.
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct FirstRowRecord {
@@ -65,7 +67,7 @@ struct FirstRowRecord {
     items: Vec<TokenRecord>,
 }
 
-/// Encodes items of a list, for the first row with the number of them all.
+/// Encodes items of a list; the first row also takes the total number of items.
 pub(super) fn encode_items(items: &[Token], total: Option<u32>) -> Vec<u8> {
     let items = items.iter().map(token_record).collect();
     match total {
@@ -74,7 +76,7 @@ pub(super) fn encode_items(items: &[Token], total: Option<u32>) -> Vec<u8> {
     }
 }
 
-/// Decodes a row of a list: its items, and how many the whole list has, if the row says it.
+/// Decodes a row of a list: its items, and the total number of items, if the row has it.
 pub(super) fn decode_items(bytes: &[u8]) -> Option<(Value, Option<u32>)> {
     if let Some(items) = decode_value(bytes) {
         return Some((items, None));
@@ -97,7 +99,7 @@ pub(super) fn token_records(value: &Value) -> Vec<TokenRecord> {
     value.tokens().iter().map(token_record).collect()
 }
 
-/// The bytes of a value that its record repeats.
+/// Returns the bytes of a value that its record repeats.
 pub(super) fn inline_bytes(value: &Value) -> u64 {
     let inline = value.tokens().iter().map(|token| match token {
         Token::Leaf(Leaf { bytes, home }) if home.is_none() || bytes.len() <= INLINE_BYTES_MAX => bytes.len() as u64,

@@ -1,5 +1,6 @@
-//! Frames by the signal they wait for, and by when time moves them: apart, those that a buffered signal is kept for. So both the
-//! next wake-up and the next frame to be served are the first of a set, however many wait.
+//! Frames by the signal they wait for and by their wake-ups. Frames for which a signal is buffered
+//! are kept apart, so that the next wake-up and the next frame to be served are each the first of a
+//! set, however many wait.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
@@ -10,7 +11,8 @@ use crate::time::Timestamp;
 /// A frame's place in the order in which frames began to wait.
 type Since = (u64, FrameId);
 
-/// All waits of a run. The main chain's frame is among those that wait for signals only; its wake-up is looked at where it is.
+/// All waits of a run. The main chain's frame is here only when it waits for a signal; its wake-up
+/// is looked at directly.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Waits {
     by_signal: HashMap<Arc<str>, Waiting>,
@@ -22,13 +24,14 @@ pub(super) struct Waits {
 struct Waiting {
     /// How many signals are buffered.
     buffered: usize,
-    /// A signal is buffered for each: those that have waited longest.
+    /// The longest waiting frames: a signal is buffered for each.
     held: BTreeMap<Since, Option<Timestamp>>,
-    /// The others, all behind these; none while more signals are buffered than frames wait.
+    /// The other frames, all later in the order; empty while more signals are buffered than frames
+    /// wait.
     free: BTreeMap<Since, Option<Timestamp>>,
 }
 
-/// By when time moves frames: in a pause those held are left alone, since their signals came in time.
+/// Frames by their wake-ups. In a pause, held frames are left alone: their signals came in time.
 #[derive(Clone, Debug, Default)]
 struct Wakes {
     held: BTreeSet<(Timestamp, FrameId)>,
@@ -53,7 +56,7 @@ impl Waits {
         }
     }
 
-    /// Takes notice of how many signals of this name are buffered.
+    /// Updates how many signals of this name are buffered.
     pub(super) fn set_buffered(&mut self, signal: &Arc<str>, count: usize) {
         if count > 0 {
             self.by_signal.entry(Arc::clone(signal)).or_default();
@@ -72,24 +75,24 @@ impl Waits {
         }
     }
 
-    /// The frame that has waited longest for this signal, since when.
+    /// Returns the frame that has waited longest for this signal, and since when.
     pub(super) fn first(&self, signal: &str) -> Option<Since> {
         let waiting = self.by_signal.get(signal)?;
         let (since, _) = waiting.held.first_key_value().or_else(|| waiting.free.first_key_value())?;
         Some(*since)
     }
 
-    /// How many frames wait for this signal.
+    /// Returns how many frames wait for this signal.
     pub(super) fn count(&self, signal: &str) -> usize {
         self.by_signal.get(signal).map_or(0, Waiting::len)
     }
 
-    /// Whether a signal is buffered for this frame.
+    /// Returns true if a signal is buffered for this frame.
     pub(super) fn is_held(&self, signal: &str, since: Since) -> bool {
         self.by_signal.get(signal).is_some_and(|waiting| waiting.held.contains_key(&since))
     }
 
-    /// Whether a signal would be buffered for a frame that began to wait then.
+    /// Returns true if a signal would be buffered for a frame that began to wait then.
     pub(super) fn would_be_held(&self, signal: &str, since: Since) -> bool {
         self.by_signal.get(signal).is_some_and(|waiting| {
             let is_one_left = waiting.held.len() < waiting.buffered;
@@ -97,13 +100,13 @@ impl Waits {
         })
     }
 
-    /// When time moves the first frame; in a pause, of those that are not held.
+    /// Returns the first wake-up of a frame; in a pause, of a frame that is not held.
     pub(super) fn next_wake(&self, paused: bool) -> Option<Timestamp> {
         let held = self.wakes.held.first().filter(|_| !paused);
         self.wakes.free.first().into_iter().chain(held).map(|(at, _)| *at).min()
     }
 
-    /// The frames that are due; in a pause, those that are not held.
+    /// Returns the frames that are due; in a pause, those that are not held.
     pub(super) fn due(&self, now: Timestamp, paused: bool) -> impl Iterator<Item = FrameId> {
         let until_now = ..=(now, FrameId::MAX);
         let held = (!paused).then(|| self.wakes.held.range(until_now)).into_iter().flatten();
@@ -138,7 +141,8 @@ impl Waiting {
         self.balance(wakes);
     }
 
-    /// Moves frames across, until as many are held as there are signals for. Each change makes it one at most.
+    /// Moves frames between `held` and `free` until as many are held as signals are buffered. Each
+    /// change of the counts moves one frame at most.
     fn balance(&mut self, wakes: &mut Wakes) {
         while self.held.len() > self.buffered
             && let Some((since, until)) = self.held.pop_last()

@@ -50,7 +50,7 @@ impl Items {
         started
     }
 
-    /// How many frames the event looks at.
+    /// Applies an event and returns how many frames it looks at.
     fn happen(&mut self, event: Event) -> u32 {
         let setting = Setting { program: self.workflow.definition().program(), limits: &self.limits, now: self.now };
         let before = LOOKS.get();
@@ -59,7 +59,8 @@ impl Items {
     }
 }
 
-/// Method: as many signals as items come in a pause, before and after their timeouts; time passes between.
+/// Method: in a pause, buffer as many signals as there are items, before and after the items'
+/// timeouts; let time pass in between.
 #[test]
 fn event_in_a_pause_looks_at_no_more_frames_if_more_are_held() {
     const MANY: u32 = 4_000;
