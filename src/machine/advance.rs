@@ -1,4 +1,4 @@
-//! A frame enters an op, and passes on as far as nothing holds it.
+//! A frame enters an op, and goes on until something holds it.
 
 use super::frame::{Frame, FrameId, Phase, Stage, Ticket};
 use super::mover::Mover;
@@ -8,7 +8,8 @@ use crate::definition::{FailureKind, LoopOp, Op, Program, TaskOp, WaitOp};
 use crate::limits::DEATHS_ALONE;
 
 impl Mover<'_> {
-    /// Moves a frame on from the op it is put at, until something holds it: user code, an unfinished wait, branches, the end.
+    /// Moves a frame on from the op it is put at, until something holds it: user code, an
+    /// unfinished wait, branches, the end.
     pub(super) fn enter(&mut self, id: FrameId, mut frame: Box<Frame>) {
         let program: &Program = self.program;
         while let Some(op) = program.op(frame.position) {
@@ -41,7 +42,7 @@ impl Mover<'_> {
         }
     }
 
-    /// Leaves a frame where it is.
+    /// Leaves a frame where it is, in this phase.
     pub(super) fn hold(&mut self, id: FrameId, mut frame: Box<Frame>, node: u32, phase: Phase) {
         (frame.node, frame.phase) = (node, phase);
         self.snapshot.frames.put(id, frame);
@@ -55,11 +56,12 @@ impl Mover<'_> {
         self.start_attempt(id);
     }
 
-    /// Passes a wait, or gives what holds it there.
+    /// Passes a wait, or returns the phase that holds the frame there.
     fn enter_wait(&mut self, id: FrameId, frame: &mut Frame, op: &WaitOp) -> Option<Phase> {
         let until = op.timeout.map(|timeout| self.now.after(timeout));
         frame.node = op.node;
-        // At the end of a pause there may be others who have waited for longer: then this one is served in its turn.
+        // At the end of a pause other frames may have waited longer: this one is then served in its
+        // turn.
         if !self.snapshot.is_paused()
             && self.snapshot.frames.would_be_first(&op.signal, (self.seq(), id))
             && let Some(payload) = self.take_buffered(op, self.place(frame))
@@ -76,7 +78,8 @@ impl Mover<'_> {
         Some(Phase::Signal { signal: op.signal.clone(), until, since: self.seq() })
     }
 
-    /// Returns the next position behind a loop's body: its first op again, or the one behind. Else the limit that was reached.
+    /// Returns the position after a loop's body: its first op again, or the op after the loop. The
+    /// error is the limit that was reached.
     fn turn(&mut self, program: &Program, frame: &mut Frame, start: u32) -> Result<u32, u64> {
         let Some(Op::Loop(LoopOp { limit, exits, drains, .. })) = program.op(start) else {
             return Ok(frame.position + 1);
@@ -84,7 +87,7 @@ impl Mover<'_> {
         let says_again = matches!(frame.value.tokens(), [Token::Again, ..]);
         let unclaimed =
             drains.as_deref().filter(|_| !says_again).and_then(|signal| self.snapshot.first_unclaimed(signal));
-        // The next iteration is there only because of that signal.
+        // The next iteration happens only because of that signal.
         self.builds_on = self.builds_on.max(unclaimed.unwrap_or_default());
         let again = says_again || unclaimed.is_some();
         let iteration = frame.lineage.loops.last().copied().unwrap_or(u64::MAX);
@@ -110,7 +113,7 @@ impl Mover<'_> {
         self.fail(id, 1, FailureKind::LoopLimit, message);
     }
 
-    /// Hands the attempt of a frame that is at user code to the executor, unless the instance is paused.
+    /// Hands the attempt of a frame at user code to the executor, unless the instance is paused.
     pub(super) fn start_attempt(&mut self, id: FrameId) {
         let (program, paused, seq): (&Program, _, _) = (self.program, self.snapshot.is_paused(), self.seq());
         let next = if paused { Stage::Ready } else { Stage::Running { since: None } };
@@ -122,7 +125,8 @@ impl Mover<'_> {
         let started = self.snapshot.frames.update(id, |frame| {
             let Phase::Task { attempt, issued, stage, deaths } = &mut frame.phase else { return None };
             *stage = next;
-            // A ticket of its own each time: the executor may still be busy forgetting one that was stopped.
+            // A new ticket each time: the executor may still be dropping an attempt that was
+            // stopped.
             *issued = seq;
             let (attempt, deaths) = (*attempt, *deaths);
             let op = program.op(frame.position)?.code()?;
@@ -134,7 +138,7 @@ impl Mover<'_> {
     }
 }
 
-/// The attempt to run where a frame is.
+/// Returns the attempt to run for a frame at user code.
 pub(super) fn run(
     id: FrameId,
     frame: &Frame,
@@ -157,13 +161,13 @@ pub(super) fn run(
     }
 }
 
-/// What a wait gives when its signal came.
+/// Returns the value of a wait whose signal came.
 pub(super) fn received(op: &WaitOp, flowed_in: Value, payload: Value) -> Value {
     let outcome = if op.timeout.is_some() { payload.behind(Token::Received) } else { payload };
     keep(op, flowed_in, outcome)
 }
 
-/// What a wait gives when its timeout passed.
+/// Returns the value of a wait whose timeout passed.
 pub(super) fn timed_out(op: &WaitOp, flowed_in: Value) -> Value {
     keep(op, flowed_in, Value::timed_out())
 }

@@ -1,4 +1,4 @@
-//! An attempt starts, is taken back, or ends.
+//! An attempt starts, is withdrawn, or ends.
 
 use bytes::Bytes;
 use xxhash_rust::xxh3::xxh3_64;
@@ -12,7 +12,8 @@ use crate::limits::INLINE_BYTES_MAX;
 use crate::time::Timestamp;
 
 impl Mover<'_> {
-    /// The stage of this very attempt, if it is handed out, and its deaths. A report of any other attempt is stale.
+    /// Returns the stage and crash count of exactly this attempt, if it is handed out. A report of
+    /// any other attempt is stale.
     fn running_stage(&self, ticket: Ticket) -> Option<(&Stage, u32)> {
         match &self.snapshot.frames.get(ticket.frame)?.phase {
             Phase::Task { stage, deaths, .. } if self.snapshot.runs(ticket) => Some((stage, *deaths)),
@@ -29,11 +30,11 @@ impl Mover<'_> {
         self.changed = true;
     }
 
-    /// Records since when an attempt runs, and lets it go ahead if it waits for that.
+    /// Records when an attempt began to run, and lets it proceed if it waits for that.
     pub(super) fn attempt_started(&mut self, ticket: Ticket, at: Timestamp) {
         let paused = self.snapshot.is_paused();
         let Some((stage, deaths)) = self.running_stage(ticket) else {
-            // Nobody waits for what this one does.
+            // Nothing waits for the result of this attempt.
             self.effects.push(Effect::Stop { ticket });
             return;
         };
@@ -42,7 +43,7 @@ impl Mover<'_> {
         }
         let is_first = *stage == (Stage::Running { since: None });
         if paused && deaths > 0 && is_first {
-            // It waits to go ahead, and no task starts in a pause.
+            // The attempt waits for leave to proceed, and no task starts in a pause.
             self.set_stage(ticket.frame, Stage::Ready);
             self.effects.push(Effect::Stop { ticket });
             return;
@@ -61,7 +62,7 @@ impl Mover<'_> {
             return self.end(End::DeadlineExceeded);
         }
         self.set_stage(ticket.frame, Stage::Ready);
-        // Meanwhile the pause may have ended.
+        // The pause may have ended meanwhile.
         self.start_attempt(ticket.frame);
     }
 
@@ -69,7 +70,8 @@ impl Mover<'_> {
         if self.running_stage(ticket).is_none() {
             return;
         }
-        // The clock is looked at first, as for a signal: which of the two is heard of first is chance.
+        // The clock is checked first, as for a signal: which of the two events arrives first is
+        // chance.
         if self.is_overdue() {
             return self.end(End::DeadlineExceeded);
         }
@@ -79,7 +81,8 @@ impl Mover<'_> {
         }
     }
 
-    /// What the code at a frame's op gave: a task's result, a route's key, or a map's list.
+    /// Records the output of the code at a frame's op: a task's result, a route's key, or a map's
+    /// list.
     fn succeed(&mut self, id: FrameId, output: Value) {
         let program: &Program = self.program;
         let Some(frame) = self.snapshot.frames.get(id) else { return };
@@ -88,7 +91,8 @@ impl Mover<'_> {
             Some(Op::Map(op)) => self.split(id, output, op),
             op => {
                 let place = self.place(frame);
-                // After a death of the process each start is told from the next, so that the right one is blamed.
+                // After a crash, results are committed one by one, so that a second crash is
+                // attributed to the right task.
                 let died = matches!(frame.phase, Phase::Task { deaths: 1.., .. });
                 self.defers = !died && op.and_then(Op::code).is_some_and(|task| task.deferred);
                 let value = self.put_result(place, output);
@@ -97,7 +101,8 @@ impl Mover<'_> {
         }
     }
 
-    /// The arm is recorded with the op that it begins with, before that runs.
+    /// Moves a frame to the arm for its key. The arm is recorded with its first op, before that op
+    /// runs.
     fn choose(&mut self, id: FrameId, key: &Value, op: &RouteOp) {
         let key = key.payload().map(|key| String::from_utf8_lossy(key)).unwrap_or_default();
         let Some(start) = op.arm(&key) else {
@@ -110,7 +115,8 @@ impl Mover<'_> {
         }
     }
 
-    /// A failed attempt: the next one, if its policy has one more, else the end.
+    /// Handles a failed attempt: starts the next one if the retry policy has one, else fails the
+    /// node.
     pub(super) fn fail_attempt(&mut self, id: FrameId, failure: AttemptFailure) {
         let (program, issued): (&Program, _) = (self.program, self.seq());
         let Some(frame) = self.snapshot.frames.get(id) else { return };
@@ -131,7 +137,8 @@ impl Mover<'_> {
         }
     }
 
-    /// The jitter's chance: no randomness here, but different for every run, node, iteration, item and attempt.
+    /// Returns the chance for the jitter: not random, but different for every run, node, iteration,
+    /// item and attempt.
     fn chance(&self, id: FrameId, attempt: u32) -> u64 {
         let Some(frame) = self.snapshot.frames.get(id) else { return 0 };
         let path = self.program.path(frame.node);
@@ -144,7 +151,8 @@ impl Mover<'_> {
         xxh3_64(&input)
     }
 
-    /// A signal's payload as a value: a large one is written as the waiting node's result, so that the head stays small.
+    /// Returns a signal's payload as a value. A large one is written as the waiting node's result,
+    /// so that the head stays small.
     pub(super) fn payload_value(&mut self, place: Place, payload: Bytes) -> Value {
         let value = Value::leaf(payload, None);
         if value.bytes() <= INLINE_BYTES_MAX { value } else { self.put_result(place, value) }

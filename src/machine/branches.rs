@@ -1,9 +1,10 @@
-//! Frames that come of frames: branches of forks and items of maps, how they end, and what a failure takes with it.
+//! Branches of forks and items of maps: how they start and end, and what a failure removes.
 //!
 //! ```text
-//! frame ──Fork or Map──> waits, with a count of what is live
-//!            \──> branch 0 .. BranchEnd ──> its record is replaced by what it gave
-//!             \─> branch 1 .. BranchEnd ──> the last one lets the frame that waits go on, with the list of all
+//! frame ──Fork or Map──> waits, with a count of live branches
+//!            \──> branch 0 .. BranchEnd ──> its record is replaced by its result
+//!             \─> branch 1 .. BranchEnd ──> the last one lets the waiting frame go on, with the
+//!                                           list of all results
 //! ```
 
 use super::frame::{Frame, FrameId, Lineage, Phase};
@@ -35,7 +36,7 @@ impl Mover<'_> {
         (id, Box::new(Frame::new(lineage, position, value)))
     }
 
-    /// The list of a map is split: it is written, and its first items start.
+    /// Writes the list of a map, and starts its first items.
     pub(super) fn split(&mut self, id: FrameId, list: Value, op: &MapOp) {
         let total = match list.tokens().first() {
             Some(Token::List(total)) => *total,
@@ -57,8 +58,8 @@ impl Mover<'_> {
         self.start_items(id, frame, op);
     }
 
-    /// Writes a list in rows of some kilobytes, and says how many items stand in each. In a loop there may be rows of an earlier
-    /// one behind them.
+    /// Writes a list in rows of some kilobytes, and returns how many items stand in each. In a
+    /// loop, rows of an earlier, longer list may follow them.
     fn put_list(&mut self, frame: &Frame, place: &Place, total: u32, list: &Value) -> u32 {
         let rows = u32::try_from(list.bytes() / LIST_ROW_BYTES).unwrap_or(u32::MAX).saturating_add(1);
         let per_row = total.div_ceil(rows).clamp(1, LIST_ROW_ITEMS_MAX);
@@ -74,7 +75,7 @@ impl Mover<'_> {
         per_row
     }
 
-    /// Starts items as far as the limit allows.
+    /// Starts items as far as the concurrency limit allows.
     fn start_items(&mut self, id: FrameId, mut frame: Box<Frame>, op: &MapOp) {
         let Phase::Map { total, mut started, mut live, bytes, per_row } = frame.phase else { return };
         let mut items = Vec::new();
@@ -86,7 +87,7 @@ impl Mover<'_> {
         frame.phase = Phase::Map { total, started, live, bytes, per_row };
         self.snapshot.frames.put(id, frame);
         self.changed = true;
-        // Items go in their order: behind those before them that are still to go.
+        // Items go in their order: new ones after earlier ones that are still to go.
         let is_item =
             |(_, frame): &(FrameId, Box<Frame>)| frame.lineage.origin.is_some_and(|origin| origin.parent == id);
         if !items.is_empty() {
@@ -96,8 +97,8 @@ impl Mover<'_> {
         self.move_all();
     }
 
-    /// A branch's chain is at its end. An item that was handed on as it is, and was never read since a restart, counts as
-    /// nothing: together such items have at most the bytes of the list they come from.
+    /// Ends a branch's chain. An item that was passed on unchanged, and never read since
+    /// activation, counts as 0 bytes: together such items have at most the bytes of their list.
     pub(super) fn branch_succeeded(&mut self, id: FrameId, frame: Box<Frame>, node: u32) {
         let parent = frame.lineage.origin.and_then(|origin| self.snapshot.frames.get(origin.parent));
         let bytes_max = self.limits.list_bytes_max as u64;
@@ -114,12 +115,12 @@ impl Mover<'_> {
         self.branch_ended(id, *frame, None);
     }
 
-    /// Keeps what a branch gave, and lets the frame that waits for it go on if it was the last.
+    /// Keeps a branch's result, and lets the frame that waits for it go on if it was the last.
     fn branch_ended(&mut self, id: FrameId, frame: Frame, failure: Option<TaskFailure>) {
         let program: &Program = self.program;
         let Some(origin) = frame.lineage.origin else { return };
         let Some(mut parent) = self.snapshot.frames.take(origin.parent) else { return };
-        // A branch that ended without ever being held has no record to be deleted.
+        // A branch that ended without ever being held has no record to delete.
         drop(self.snapshot.frames.take(id));
         let op = program.op(parent.position);
         let collects = matches!(op, Some(Op::Map(MapOp { collects: true, .. })));
@@ -155,7 +156,8 @@ impl Mover<'_> {
         }
     }
 
-    /// Returns the failure as a map keeps it: without its message, if the list of results has no room for that.
+    /// Returns the failure as a map keeps it: without its message, if the list of results has no
+    /// room for that.
     fn collected(&self, failure: TaskFailure, parent: &Frame) -> TaskFailure {
         let listed = if let Phase::Map { bytes, .. } = parent.phase { bytes } else { 0 };
         let size = failure.to_bytes().len() as u64;
@@ -165,7 +167,7 @@ impl Mover<'_> {
         TaskFailure { message: LIST_IS_FULL.to_owned(), ..failure }
     }
 
-    /// Writes what a branch gave, and gives it as it is read from there.
+    /// Writes a branch's result, and returns it as a read from its row would.
     fn put_branch(&mut self, parent: &Frame, index: u32, gave: Value) -> Value {
         let place = self.place(parent);
         if let Some(rows) = self.row_place(parent.node, &place) {
@@ -174,9 +176,9 @@ impl Mover<'_> {
         block(Home::Branch(place, index), gave.into_tokens())
     }
 
-    /// Everything a frame waited for has ended: it goes on with the list of what they gave.
+    /// Ends a frame's wait for its branches: it goes on with the list of their results.
     fn join(&mut self, id: FrameId, mut frame: Box<Frame>, count: u32, next: u32) {
-        // What the other branches gave, and what led them there.
+        // The results of the other branches must be durable, and the transitions that led to them.
         self.builds_on = self.snapshot.seq;
         let place = self.place(&frame);
         frame.began = None;
@@ -187,13 +189,14 @@ impl Mover<'_> {
         });
         let tokens = std::iter::once(Token::List(count)).chain(gave.flatten()).collect();
         frame.value = block(Home::Branches(place, count), tokens);
-        // What was not read since a restart is still counted, where a map kept count.
+        // Bytes not read since activation still count, where a map kept count.
         frame.unread_bytes = frame.unread_bytes.saturating_sub(frame.value.bytes() as u64);
         frame.position = next;
         self.go(id, frame);
     }
 
-    /// A node fails for good: the item of the nearest map that collects failures, or else the run.
+    /// Fails a node for good: ends the item of the nearest map that collects failures, or else the
+    /// run.
     pub(super) fn fail(&mut self, id: FrameId, attempt: u32, kind: FailureKind, message: String) {
         let Some(node) = self.snapshot.frames.get(id).map(|frame| frame.node) else { return };
         let Some(item) = self.collected_item(id) else {
@@ -206,7 +209,7 @@ impl Mover<'_> {
         }
     }
 
-    /// The frame, or the nearest that it came of, which is an item of a map that collects failures.
+    /// Returns the frame, or its nearest ancestor, that is an item of a map that collects failures.
     fn collected_item(&self, mut id: FrameId) -> Option<FrameId> {
         loop {
             let parent = self.snapshot.frames.get(id)?.lineage.origin?.parent;
@@ -218,7 +221,7 @@ impl Mover<'_> {
         }
     }
 
-    /// Drops everything that came of a frame; what runs of it is stopped.
+    /// Drops all branches of a frame, at any depth, and stops their running attempts.
     fn drop_branches(&mut self, id: FrameId) {
         let mut doomed: Vec<_> = self.snapshot.frames.branches_of(id).collect();
         while let Some(id) = doomed.pop() {
@@ -230,16 +233,16 @@ impl Mover<'_> {
     }
 }
 
-/// In place of a failure's message that a full list of results has no room for.
+/// Replaces the message of a failure for which a full list of results has no room.
 const LIST_IS_FULL: &str = "left out: the list of results is at its limit (Limits::list_bytes_max)";
 
 fn block(home: Home, tokens: Vec<Token>) -> Value {
     Value::from_tokens(vec![Token::Block(Block { home, tokens: tokens.into() })])
 }
 
-/// One item of the list that a map's frame carries.
+/// Returns one item of the list that a map's frame carries.
 fn item(frame: &Frame, place: Place, index: u32, per_row: u32) -> Value {
-    // A record that says zero is damaged; whatever is read then is not there.
+    // Zero occurs in a damaged record only; the item read then does not exist.
     let per_row = per_row.max(1);
     let home = Home::Item(place, index / per_row, index % per_row);
     let read = match frame.value.tokens() {

@@ -22,7 +22,8 @@ pub struct Transition {
     /// next. Everything else that their input depends on (a signal, other branches) came with that
     /// transition at the latest.
     pub deferrable: Option<u64>,
-    /// The refusal, if the event was refused although time that had passed moved the instance.
+    /// The refusal of a signal that came after what was due had ended; that part of the transition
+    /// stands.
     pub refused: Option<Refusal>,
     /// Work for the runtime after the commit; with nothing to commit, once everything before is
     /// durable.

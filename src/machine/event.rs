@@ -122,8 +122,8 @@ impl std::fmt::Debug for Event {
 pub type Outcome = Result<Value, AttemptFailure>;
 
 /// The reason why an event was refused. As an error it leaves the snapshot unchanged; with
-/// [`Transition::refused`](super::Transition::refused), only time that had passed changed the
-/// snapshot.
+/// [`Transition::refused`](super::Transition::refused), only time that had passed can have changed
+/// the snapshot.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Refusal {

@@ -1,4 +1,4 @@
-//! The one way an instance moves.
+//! The interpreter: the only code that moves an instance.
 
 use std::sync::Arc;
 
@@ -18,29 +18,29 @@ use crate::id::{InstanceId, RunId, Stamp};
 use crate::limits::{INLINE_BYTES_MAX, Limits};
 use crate::time::Timestamp;
 
-/// What a transition depends on besides the snapshot and the event.
+/// The inputs of a transition besides the snapshot and the event.
 #[derive(Clone, Copy, Debug)]
 pub struct Setting<'a> {
     /// The program of the instance's definition.
     pub program: &'a Program,
-    /// The bounds in force.
+    /// The limits in force.
     pub limits: &'a Limits,
     /// The wall-clock time.
     pub now: Timestamp,
 }
 
-/// A run to start. Its `Debug` shows how many bytes its input has.
+/// A run to start. Its `Debug` shows only how many bytes its input has.
 #[derive(Clone)]
 pub struct NewRun {
     /// The instance's id.
     pub instance: InstanceId,
-    /// The execution's id, fresh.
+    /// The id of this execution, fresh.
     pub run: RunId,
-    /// The id of the codec that `input` is in.
+    /// The id of the codec of `input`.
     pub codec: u8,
     /// The encoded input.
     pub input: Bytes,
-    /// The W3C traceparent of whoever starts it.
+    /// The caller's W3C traceparent.
     pub traceparent: Option<Arc<str>>,
 }
 
@@ -53,7 +53,7 @@ impl std::fmt::Debug for NewRun {
     }
 }
 
-/// Starts a run: its first snapshot, already at its first node.
+/// Starts a run: returns its first snapshot, already at its first node.
 pub fn start(setting: &Setting<'_>, new: NewRun) -> (Snapshot, Transition) {
     let mut snapshot = Snapshot {
         instance: new.instance,
@@ -91,9 +91,9 @@ pub fn start(setting: &Setting<'_>, new: NewRun) -> (Snapshot, Transition) {
 /// Moves the instance by one event.
 ///
 /// # Errors
-/// [`Refusal`]: the event is not valid now; the snapshot is as it was.
+/// [`Refusal`]: the event is not valid now; the snapshot is unchanged.
 pub fn apply(setting: &Setting<'_>, snapshot: &mut Snapshot, event: Event) -> Result<Transition, Refusal> {
-    // Whoever takes an instance up does not know what was asked for before, and of one that was set aside nothing was.
+    // After an activation the previous wake-up is unknown, and a quarantined instance had none.
     let asked = if matches!(event, Event::Resumed { .. } | Event::Retry { .. } | Event::Released) {
         Asked::Unknown
     } else {
@@ -132,9 +132,11 @@ pub(super) struct Mover<'a> {
     pub(super) snapshot: &'a mut Snapshot,
     pub(super) changed: bool,
     pub(super) refused: Option<Refusal>,
-    /// Whether it records the result of a task that need not be durable before what is behind it starts.
+    /// True if the transition records the result of a task that need not be durable before the next
+    /// tasks start.
     pub(super) defers: bool,
-    /// The transition that must be durable before the effects are performed, also if they may be before this one is.
+    /// The transition that must be durable before the effects are performed, even where this one
+    /// need not be.
     pub(super) builds_on: u64,
     rows: Vec<RowChange>,
     pub(super) effects: Vec<Effect>,
@@ -165,7 +167,7 @@ impl<'a> Mover<'a> {
         }
     }
 
-    /// Lets a frame go on from the op it is put at, as far as nothing holds it.
+    /// Lets a frame go on from the op it is put at, until something holds it.
     pub(super) fn go(&mut self, id: FrameId, frame: Box<Frame>) {
         if self.is_moving {
             return self.moving.push((id, frame));
@@ -181,7 +183,8 @@ impl<'a> Mover<'a> {
         self.is_moving = false;
     }
 
-    /// Lets every frame that is on its way go on. Not recursive: what comes of one joins those on their way.
+    /// Lets every frame in `moving` go on. Not recursive: frames that come of one are added to
+    /// `moving`.
     pub(super) fn move_all(&mut self) {
         if !self.is_moving
             && let Some((id, frame)) = self.moving.pop()
@@ -190,12 +193,13 @@ impl<'a> Mover<'a> {
         }
     }
 
-    /// A failure on the way may have taken a frame's parent, and with it all its branches.
+    /// Returns false if a failure on the way removed the frame's parent, and with it all its
+    /// branches.
     fn is_wanted(&self, frame: &Frame) -> bool {
         frame.lineage.origin.is_none_or(|origin| self.snapshot.frames.get(origin.parent).is_some())
     }
 
-    /// Lets the same happen to frames in turn. Once the run has ended nothing happens to those behind.
+    /// Applies `what` to each frame in order, until the run ends.
     pub(super) fn each(&mut self, ids: Vec<FrameId>, what: impl Fn(&mut Self, FrameId)) {
         for id in ids {
             if self.snapshot.end.is_none() {
@@ -204,7 +208,7 @@ impl<'a> Mover<'a> {
         }
     }
 
-    /// Lets a frame that something held go on with the next op.
+    /// Lets a held frame go on with the next op.
     pub(super) fn pass(&mut self, id: FrameId, value: impl FnOnce(Value) -> Value) {
         if let Some(mut frame) = self.snapshot.frames.take(id) {
             frame.position += 1;
@@ -227,18 +231,20 @@ impl<'a> Mover<'a> {
         self.rows.push(RowChange { key, value: None });
     }
 
-    /// The place of a frame's op, for what is stored under it.
+    /// Returns the place of a frame's op, for what is stored under it.
     pub(super) fn place(&self, frame: &Frame) -> Place {
         frame.place(self.snapshot.era)
     }
 
-    /// The place by the path of its node, which is the same in all eras since that of the place; `node` is its index now.
+    /// Returns the place by its node's path, which has not changed since the era of the place;
+    /// `node` is the node's index now.
     pub(super) fn row_place(&self, node: u32, place: &Place) -> Option<RowPlace> {
         let path = self.program.path(node)?.clone();
         Some(RowPlace { era: place.era, path, indices: Arc::clone(&place.indices) })
     }
 
-    /// Ends the run: what still runs is stopped, and branches that were about to start are kept for a retry.
+    /// Ends the run: stops running attempts, and keeps branches that were about to start for a
+    /// retry.
     pub(super) fn end(&mut self, end: End) {
         let running: Vec<_> = self.snapshot.running().collect();
         self.effects.extend(running.into_iter().map(|ticket| Effect::Stop { ticket }));
@@ -259,12 +265,12 @@ impl<'a> Mover<'a> {
         if self.snapshot.end.is_some() { Err(Refusal::Ended) } else { Ok(()) }
     }
 
-    /// The number this transition will have.
+    /// Returns the number that this transition will have.
     pub(super) fn seq(&self) -> u64 {
         self.snapshot.seq.saturating_add(1)
     }
 
-    /// Brings the records of branches in line with the frames.
+    /// Writes or deletes the records of branches that changed.
     fn put_frames(&mut self) {
         for id in self.snapshot.frames.take_changed() {
             self.changed = true;
@@ -276,7 +282,7 @@ impl<'a> Mover<'a> {
         }
     }
 
-    /// The transition, where nobody knows which wake-up was asked for before.
+    /// Returns the transition, where the wake-up asked for before is unknown.
     pub(super) fn finish_unasked(self) -> Transition {
         self.finish(&Asked::Unknown)
     }

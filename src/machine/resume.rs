@@ -1,4 +1,4 @@
-//! An instance is taken up again.
+//! An instance is activated again.
 
 use super::advance::run;
 use super::frame::{FrameId, Phase, Stage, Ticket};
@@ -13,11 +13,12 @@ impl Mover<'_> {
         if self.snapshot.end.is_some() {
             return;
         }
-        // No code runs for it any more, so not even one that takes its process with it is to be feared.
+        // No more code runs for this instance, so even a task that crashes the process can do no
+        // harm.
         if self.is_overdue() {
             return self.end(End::DeadlineExceeded);
         }
-        // Each frame looks itself up.
+        // Each frame looks its own ticket up.
         alive.sort_unstable();
         let alive = &*alive;
         if let Some(reason) = self.too_many_deaths(alive, process_died) {
@@ -28,7 +29,8 @@ impl Mover<'_> {
         self.wake();
     }
 
-    /// Checked first, so that a quarantined instance's head stays as it is. `alive` is sorted.
+    /// Returns the reason to quarantine the instance, if there is one. Checked first, so that a
+    /// quarantined instance's head stays unchanged. `alive` is sorted.
     fn too_many_deaths(&self, alive: &[Ticket], process_died: bool) -> Option<String> {
         self.snapshot.frames.iter().filter(|_| process_died).find_map(|(id, frame)| match frame.phase {
             Phase::Task { issued, stage: Stage::Running { since: Some(_) }, deaths, .. }
@@ -50,7 +52,7 @@ impl Mover<'_> {
         match stage {
             Stage::Ready => self.start_attempt(id),
             Stage::Backoff { .. } => {}
-            // Its announcement may have been lost with the actor it was made to.
+            // The report of its start may have been lost with the previous actor.
             Stage::Running { since: None } if is_alive && deaths > 0 => {
                 self.attempt_started(ticket, self.now);
             }
@@ -62,7 +64,7 @@ impl Mover<'_> {
         }
     }
 
-    /// The attempt was handed out, and nobody runs it any more.
+    /// Hands out an attempt again that was handed out before and that no executor runs any more.
     fn hand_out_again(&mut self, id: FrameId, since: Option<Timestamp>, process_died: bool) {
         let (program, paused, seq): (&Program, _, _) = (self.program, self.snapshot.is_paused(), self.seq());
         let position = self.snapshot.frames.get(id).map(|frame| frame.position);
@@ -73,15 +75,17 @@ impl Mover<'_> {
         let handed_out = self.snapshot.frames.update(id, |frame| {
             let Phase::Task { attempt, issued, stage, deaths } = &mut frame.phase else { return None };
             if process_died {
-                // Only a recorded start proves that the task was running; without one, once is enough to be careful.
+                // Only a recorded start proves that the task was running. Without one the count
+                // becomes at least 1, as a precaution, and rises no further.
                 *deaths = if since.is_some() { deaths.saturating_add(1) } else { (*deaths).max(1) };
             }
             if paused {
                 *stage = Stage::Ready;
                 return None;
             }
-            // A ticket of its own: the executor may still be busy forgetting the old one. It counts as running only once
-            // its start is recorded anew, which goes back to the first start by what is left of the timeout.
+            // A new ticket: the executor may still be dropping the old attempt. The attempt counts
+            // as running only once its start is recorded again. The executor sets that start back
+            // by the part of the timeout that was used before.
             *issued = seq;
             *stage = Stage::Running { since: None };
             let (attempt, deaths) = (*attempt, *deaths);

@@ -15,7 +15,7 @@ use crate::codec::{Place, Value};
 use crate::definition::{Op, Program, WaitOp};
 use crate::limits::{ROWS_PASSED_BY_MAX, SIGNAL_IDS_REMEMBERED};
 
-/// What becomes of a signal that nothing waits for.
+/// The treatment of a signal that no frame waits for.
 #[derive(Clone, Copy, PartialEq)]
 pub(super) enum Unawaited {
     Buffer,
@@ -40,8 +40,8 @@ impl<'a> Mover<'a> {
         let Some(name) = self.program.signal_named(name).cloned() else {
             return Err(Refusal::UnknownSignal { name: name.into() });
         };
-        // What is due ends before what comes now: a wait whose timeout has passed does not get this signal. That stands
-        // even if the signal is then refused.
+        // Due timeouts end before the new signal counts: a wait whose timeout has passed does not
+        // get it. The timeouts stay ended even if the signal is then refused.
         self.wake();
         let refused = self.refuse_if_ended().and_then(|()| match unawaited {
             Unawaited::Refuse if !self.is_awaited(&name) => Err(Refusal::NotAwaited { name: Arc::clone(&name) }),
@@ -62,12 +62,13 @@ impl<'a> Mover<'a> {
         Ok(())
     }
 
-    /// Whether a wait takes the next signal of this name: now, or at the end of a pause.
+    /// Returns true if a wait takes the next signal of this name, now or at the end of a pause.
     fn is_awaited(&self, name: &str) -> bool {
         self.snapshot.frames.waiting_for(name) > self.snapshot.signals.count(name)
     }
 
-    /// The limits hold for what must be buffered; a signal that is waited for is not.
+    /// Refuses a signal that would have to be buffered above the limits. A signal that a wait takes
+    /// now is not limited.
     fn refuse_if_full(&self, name: &str, payload_bytes: usize) -> Result<(), Refusal> {
         let signals = &self.snapshot.signals;
         let (count_max, bytes_max) = (self.limits.signals_buffered_max, self.limits.signal_buffer_bytes_max);
@@ -83,7 +84,7 @@ impl<'a> Mover<'a> {
     fn remember(&mut self, id: Arc<str>) -> u64 {
         let signals = &mut self.snapshot.signals;
         let number = signals.accepted;
-        // From a record that was put together to do harm it may be any number.
+        // A record made to do harm may hold any number.
         signals.accepted = signals.accepted.saturating_add(1);
         signals.numbers.insert(Arc::clone(&id), number);
         signals.remembered.insert(number, id);
@@ -103,13 +104,14 @@ impl<'a> Mover<'a> {
         number
     }
 
-    /// Writes what is left of a signal that is consumed.
+    /// Writes the rows by which a consumed signal is remembered.
     fn put_remembered(&mut self, number: u64, id: &Arc<str>) {
         self.put(RowKey::SignalId(number), &encode_signal(id, None));
         self.put(RowKey::SignalNumber(Arc::clone(id)), &encode_signal_number(number));
     }
 
-    /// The frame that has waited longest for this signal and may take one: none in a pause or once the run has ended.
+    /// Returns the frame that has waited longest for this signal and may take one; none in a pause
+    /// or once the run has ended.
     fn waiting_frame(&self, name: &str) -> Option<(FrameId, &'a WaitOp)> {
         let program: &'a Program = self.program;
         let may_take = !self.snapshot.is_paused() && self.snapshot.end.is_none();
@@ -132,7 +134,8 @@ impl<'a> Mover<'a> {
         self.snapshot.push_signal(name, signal);
     }
 
-    /// Takes the first buffered signal of a wait. It came in time: whatever is due ends before a signal is buffered.
+    /// Takes the first buffered signal of a wait. It came in time: due timeouts end before a signal
+    /// is buffered.
     pub(super) fn take_buffered(&mut self, op: &WaitOp, place: Place) -> Option<Value> {
         let signal = self.snapshot.pop_signal(&op.signal)?;
         self.builds_on = self.builds_on.max(signal.accepted_in);
@@ -144,7 +147,8 @@ impl<'a> Mover<'a> {
         Some(self.payload_value(place, signal.payload))
     }
 
-    /// After a pause, or a failure at its end: those that wait take what came meanwhile, those first that have waited longest.
+    /// Gives buffered signals to waiting frames, the longest waiting first: after a pause, or at
+    /// the retry of a run that failed at the end of its pause.
     pub(super) fn consume_buffered(&mut self) {
         let mut names: Vec<_> = self.snapshot.signals.buffered.keys().cloned().collect();
         names.sort_unstable();
@@ -160,14 +164,15 @@ impl<'a> Mover<'a> {
 }
 
 impl Snapshot {
-    /// Returns the transition that accepted the first buffered signal of this name that no waiting frame will take; frames may wait
-    /// for buffered ones while the instance is paused.
+    /// Returns the transition that accepted the first buffered signal of this name that no waiting
+    /// frame will take. While the instance is paused, frames may wait although signals are buffered
+    /// for them.
     pub(super) fn first_unclaimed(&self, signal: &str) -> Option<u64> {
         let queue = self.signals.buffered.get(signal)?;
         queue.get(self.frames.waiting_for(signal)).map(|signal| signal.accepted_in)
     }
 
-    /// Adds a buffered signal behind the others of its name.
+    /// Adds a buffered signal after the others of its name.
     pub(super) fn push_signal(&mut self, name: &Arc<str>, signal: Buffered) {
         self.signals.push(Arc::clone(name), signal);
         self.frames.set_buffered(name, self.signals.count(name));
@@ -198,20 +203,20 @@ impl super::snapshot::Signals {
         self.buffered_bytes -= signal.payload.len() as u64;
         self.rows.remove(&signal.number);
         let first = self.rows.first().map_or(self.accepted, |first| *first);
-        // A few deleted rows are passed by sooner than a number is written and read.
+        // Passing a few deleted rows is cheaper than writing and reading a number.
         if first >= self.from.saturating_add(ROWS_PASSED_BY_MAX) {
             self.from = first;
         }
         Some(signal)
     }
 
-    /// Takes notice of one that is remembered by a row as a buffered one's.
+    /// Notes a signal that is remembered only by a row of the buffered kind.
     pub(super) fn add_bare(&mut self, number: u64) {
         self.bare.insert(number);
         self.rows.insert(number);
     }
 
-    /// The number of the oldest signal that is remembered.
+    /// Returns the number of the oldest signal that is remembered.
     pub(super) fn oldest(&self) -> u64 {
         self.accepted.saturating_sub(SIGNAL_IDS_REMEMBERED)
     }
@@ -224,13 +229,14 @@ impl super::snapshot::Signals {
         }
     }
 
-    /// Whether it is known if a signal with this id is a repeated one: the store need not be asked.
+    /// Returns true if it is known without the store whether a signal with this id is a repeated
+    /// one.
     pub(super) fn knows(&self, id: &Arc<str>) -> bool {
         let all = self.remembered.len() as u64 == self.accepted - self.oldest();
         all || self.numbers.contains_key(id) || self.absent.as_ref() == Some(id)
     }
 
-    /// How many signals of this name are buffered.
+    /// Returns how many signals of this name are buffered.
     pub(super) fn count(&self, name: &str) -> usize {
         self.buffered.get(name).map_or(0, VecDeque::len)
     }
