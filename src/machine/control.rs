@@ -16,7 +16,7 @@ impl Mover<'_> {
         Ok(())
     }
 
-    /// Pausing twice is fine: the first reason stays.
+    /// Pauses the instance. Pausing twice is allowed: the first reason stays.
     pub(super) fn pause(&mut self, reason: Arc<str>, by: Arc<str>) -> Result<(), Refusal> {
         self.refuse_if_ended()?;
         check_length(&reason, &by)?;
@@ -30,15 +30,15 @@ impl Mover<'_> {
         Ok(())
     }
 
-    /// Signals that came meanwhile are consumed before timeouts that passed, since only those that came in time were
-    /// kept for this.
+    /// Ends the pause. Signals that came meanwhile are consumed before timeouts that have passed,
+    /// since only signals that came in time were kept for a wait.
     pub(super) fn unpause(&mut self) -> Result<(), Refusal> {
         self.refuse_if_ended()?;
         if self.snapshot.pause.take().is_none() {
             return Err(Refusal::NotPaused);
         }
         self.changed = true;
-        // Before a signal that waited for this could complete the run.
+        // Checked before a signal that waited for the end of the pause could complete the run.
         if self.is_overdue() {
             self.end(End::DeadlineExceeded);
             return Ok(());

@@ -1,34 +1,35 @@
-//! The envelope every stored record is in.
+//! The envelope of every stored record.
 //!
-//! All numbers are big-endian. The checksum covers everything before it and where the record stands, so a damaged, truncated
-//! or misplaced record is noticed before anything of its body is decoded.
+//! All numbers are big-endian. The checksum covers all bytes before it and the record's row key, so
+//! a damaged, truncated or misplaced record is noticed before any of its body is decoded.
 //!
 //! ```text
 //! offset  bytes
 //!      0      2  magic "EV"
 //!      2      1  format, 2
-//!      3      1  kind of record: 1 head, 2 input, 3 result, 4 signal, 5 quarantine, 6 frame, 7 branch, 8 list,
-//!               9 era
+//!      3      1  kind of record: 1 head, 2 input, 3 result, 4 signal, 5 quarantine, 6 frame,
+//!                7 branch, 8 list, 9 era
 //!      4      1  codec id of the payloads within
-//!      5      1  shape of a result: 0 the payload alone, 1 behind `Again`, 2 behind `Done`; else 0
+//!      5      1  shape of a result: 0 the payload alone, 1 after `Again`, 2 after `Done`; else 0
 //!      6     16  run id
-//!     22   s<11  seq: the transition that wrote the record, in groups of seven bits, the lowest first (LEB128)
+//!     22   s<11  seq: the transition that wrote the record, in groups of seven bits, the lowest
+//!                first (LEB128)
 //!   22+s      8  stamp of the write; heads and quarantine records only
-//!              m  body
-//!    end      8  XXH3-64 of all the bytes before, seeded with that of the row key, or for a head or quarantine record, which
-//!                have none, with that of the instance id
+//!             m  body
+//!    end      8  XXH3-64 of all the bytes before, seeded with that of the row key; head and
+//!                quarantine records have no row key: seeded with that of the instance id
 //! ```
 //!
-//! Magic, the place of the format and the checksum stay in every later format, so that its records are told from damaged ones.
-//! Format 1 is read ([`super::envelope_v1`]), and no longer written.
+//! Magic, the place of the format and the checksum stay in every later format, so that its records
+//! are told from damaged ones. Format 1 is read ([`super::envelope_v1`]), and no longer written.
 //!
-//! A head's body starts with what stores index and compare, so that they need not decode the rest:
+//! A head's body starts with the part that stores index and compare without decoding the rest:
 //!
 //! ```text
 //!      0      1  status code
 //!      1     32  definition hash
-//!     33      8  due, or with the status of a run that has ended, when it ended: microseconds since the Unix epoch, or
-//!                all ones for none
+//!     33      8  due; or when the run ended, if the status is that of an ended run: microseconds
+//!                since the Unix epoch, or all ones for none
 //!     41    ...  MessagePack, see `record`
 //! ```
 
@@ -45,7 +46,7 @@ use crate::time::Timestamp;
 const MAGIC: &[u8; 2] = b"EV";
 /// The format that is written, and the newest that is read.
 pub const FORMAT: u8 = 2;
-/// All but the body, at most.
+/// Upper bound on the bytes of a record without its body.
 const ENVELOPE_BYTES_MAX: usize = 22 + SEQ_BYTES_MAX + 8 + CHECKSUM_BYTES;
 const SEQ_BYTES_MAX: usize = 10;
 pub(super) const CHECKSUM_BYTES: usize = 8;
@@ -65,19 +66,19 @@ pub enum Kind {
     Result = 3,
     /// A signal.
     Signal = 4,
-    /// Why an instance is quarantined.
+    /// The reason why an instance is quarantined.
     Quarantine = 5,
-    /// Where a branch stands.
+    /// The state of a branch.
     Frame = 6,
-    /// What a branch gave.
+    /// The result of a branch.
     Branch = 7,
-    /// The list that a map was given.
+    /// A part of the list that a map was given.
     List = 8,
-    /// Which definition the run had before a take-over.
+    /// The definition that the run had before an upgrade.
     Era = 9,
 }
 
-/// Which loop token stands before the payload of a result.
+/// The loop token before the payload of a result.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Shape {
@@ -90,22 +91,23 @@ pub enum Shape {
     Done = 2,
 }
 
-/// A record that cannot be read: it is not what it should be, or a newer version of this crate wrote it. The bytes are left as
-/// they are.
+/// A record that cannot be read: damaged, misplaced, or written by a newer version of this crate.
+/// The bytes are left unchanged.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
     "the {record} record of instance `{instance}` is {}: {what}",
     if *newer { "of a newer version, and left alone" } else { "damaged" }
 )]
 pub struct Damaged {
-    /// The instance it belongs to.
+    /// The instance that the record belongs to.
     pub instance: String,
-    /// Which record.
+    /// The kind of record, in words.
     pub record: &'static str,
-    /// What is wrong with it.
+    /// The fault that was found.
     pub what: &'static str,
-    /// Whether it is whole, as its checksum says, and has something that this version does not know: a newer one wrote it, and
-    /// will read it. The instance is left alone, as if its definition were not registered: never written, nor set aside.
+    /// True if the record's checksum holds, but it has something that this version does not know: a
+    /// newer version wrote it, and can read it. The instance is left alone, as if its definition
+    /// were not registered: neither written nor quarantined.
     pub newer: bool,
 }
 
@@ -114,13 +116,14 @@ impl Damaged {
         Self { instance: instance.to_string(), record, what, newer: false }
     }
 
-    /// Of a record whose checksum holds, so that it is as somebody wrote it.
+    /// Returns the error for a record whose checksum holds, so that its bytes are as they were
+    /// written.
     pub(crate) fn newer(instance: &InstanceId, record: &'static str, what: &'static str) -> Self {
         Self { newer: true, ..Self::new(instance, record, what) }
     }
 }
 
-/// What an envelope says of the record within.
+/// The fields of an envelope.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Envelope {
     /// The kind of record.
@@ -135,7 +138,7 @@ pub struct Envelope {
     pub seq: u64,
     /// The shape of a result.
     pub shape: Shape,
-    /// That of the write, where the record is a head or a quarantine record; of others none is kept.
+    /// The stamp of the write, in head and quarantine records; other records have none.
     pub stamp: Stamp,
 }
 
@@ -146,15 +149,16 @@ pub struct HeadIndex {
     pub run: RunId,
     /// The last transition.
     pub seq: u64,
-    /// The stamp of the write that left it there.
+    /// The stamp of the write of this head.
     pub stamp: Stamp,
     /// The status.
     pub status: StatusCode,
     /// The definition.
     pub definition: DefinitionHash,
-    /// When the instance is due.
+    /// The time when the instance is due.
     pub due: Option<Timestamp>,
-    /// When the run ended; none while it has not, and for one that ended before this was recorded.
+    /// The time when the run ended; `None` while it has not, and for a run that ended before this
+    /// was recorded.
     pub ended: Option<Timestamp>,
 }
 
@@ -169,7 +173,7 @@ impl Kind {
         matches!(self, Self::Head | Self::Quarantine)
     }
 
-    /// Its name in errors.
+    /// Returns the kind's name in errors.
     pub fn name(self) -> &'static str {
         match self {
             Self::Head => "head",
@@ -190,7 +194,7 @@ impl Shape {
         [Self::Plain, Self::Again, Self::Done].into_iter().find(|shape| *shape as u8 == number)
     }
 
-    /// That of a task's result.
+    /// Returns the shape of a task's result.
     pub(super) fn of(result: &Value) -> Self {
         match result.tokens().first() {
             Some(Token::Again) => Self::Again,
@@ -199,7 +203,7 @@ impl Shape {
         }
     }
 
-    /// The result with this payload.
+    /// Returns the result with this payload.
     pub fn value(self, payload: Bytes) -> Value {
         let payload = Value::leaf(payload, None);
         match self {
@@ -211,12 +215,13 @@ impl Shape {
 }
 
 impl Envelope {
-    /// The same around a result of this shape.
+    /// Returns the envelope with this shape of the result.
     pub(super) fn shaped(self, shape: Shape) -> Self {
         Self { shape, ..self }
     }
 
-    /// Puts a body into this envelope, for the row of this key; a head and a quarantine record have none.
+    /// Puts a body into this envelope, for the row of this key; pass an empty key for a head or
+    /// quarantine record.
     pub fn seal(&self, body: &[u8], row: &[u8]) -> Bytes {
         let mut out = Vec::with_capacity(ENVELOPE_BYTES_MAX + body.len());
         out.extend_from_slice(MAGIC);
@@ -235,7 +240,7 @@ impl Envelope {
     /// Opens a record that must be of this kind, instance and row.
     ///
     /// # Errors
-    /// [`Damaged`] if any byte is not as it was written, or the record belongs elsewhere.
+    /// [`Damaged`] if any byte differs from what was written, or the record belongs elsewhere.
     pub fn open(instance: &InstanceId, kind: Kind, row: &[u8], bytes: &Bytes) -> Result<(Self, Bytes), Damaged> {
         let damaged = |what| Damaged::new(instance, kind.name(), what);
         let checked = bytes.len().checked_sub(CHECKSUM_BYTES).ok_or_else(|| damaged("it is too short"))?;
@@ -272,7 +277,7 @@ fn checksum(content: &[u8], instance: &InstanceId, row: &[u8]) -> [u8; CHECKSUM_
     xxh3_64_with_seed(content, xxh3_64(place)).to_be_bytes()
 }
 
-/// The lowest seven bits.
+/// Returns the lowest seven bits.
 fn low_bits(number: u64) -> u8 {
     u8::try_from(number & 0x7f).unwrap_or_default()
 }
@@ -343,7 +348,7 @@ impl Fields<'_> {
 }
 
 impl HeadIndex {
-    /// Whether both have the same index entries, which say the run.
+    /// Returns true if both have the same index entries, which contain the run.
     pub(crate) fn is_listed_as(&self, other: &Self) -> bool {
         let entries = |index: &Self| (index.run, index.status, index.definition, index.due, index.ended);
         entries(self) == entries(other)
@@ -420,7 +425,7 @@ mod tests {
         assert_eq!(bytes.len(), 22 + 1 + 4 + 8);
     }
 
-    /// Every single bit and every length: an error each time, never a panic.
+    /// Method: flip every single bit, and cut at every length; each time an error, never a panic.
     #[test]
     fn every_bit_flip_and_truncation_is_refused() {
         let (instance, bytes) = sealed();
@@ -454,7 +459,7 @@ mod tests {
         assert_eq!(Envelope::open(&other, Kind::Head, &[], &head).unwrap_err().what, "its checksum does not match");
     }
 
-    /// Method: numbers with as many bits as there can be, and with more.
+    /// Method: numbers with as many bits as possible, and with too many.
     #[test]
     fn numbers_in_groups_of_bits_read_back() {
         for number in (0..64).map(|bits| u64::MAX >> bits).chain([0, 127, 128, 1 << 32]) {

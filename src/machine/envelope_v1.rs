@@ -25,7 +25,8 @@ use crate::id::{InstanceId, RunId, Stamp};
 const MAGIC: &[u8; 4] = b"EVST";
 const FORMAT: u8 = 1;
 
-/// Whether a record claims to be of this format. What follows the magic of later formats is a number below that letter.
+/// Returns true if a record claims to be of this format. In later formats the byte after the magic
+/// is a number, lower than the letter here.
 pub(super) fn is_one(content: &[u8]) -> bool {
     content.starts_with(MAGIC)
 }
@@ -40,7 +41,7 @@ pub(super) fn checksum(content: &[u8], row: &[u8]) -> [u8; CHECKSUM_BYTES] {
     hasher.digest().to_be_bytes()
 }
 
-/// Opens a record whose checksum holds; says what is wrong with it otherwise.
+/// Opens a record whose checksum holds; an error says what is wrong with it.
 pub(super) fn open(instance: &InstanceId, kind: Kind, bytes: &Bytes) -> Result<(Envelope, Bytes), &'static str> {
     let checked = bytes.len().saturating_sub(CHECKSUM_BYTES);
     let mut fields = Fields(bytes.get(..checked).unwrap_or_default());

@@ -1,4 +1,4 @@
-//! Somebody lets an instance go on that has failed or was set aside.
+//! Retry of a failed instance, and release of a quarantined one.
 
 use std::time::Duration;
 
@@ -7,8 +7,9 @@ use super::mover::Mover;
 use super::{End, Refusal};
 
 impl Mover<'_> {
-    /// A failed instance goes on in every frame from where it stood, with fresh attempts. What its tasks gave is kept, and so
-    /// are delays and timeouts: those that have passed meanwhile end at once.
+    /// Lets a failed instance go on from where it stood, in every frame, with fresh attempts. Task
+    /// results, delays and timeouts are kept; delays and timeouts that have passed meanwhile end at
+    /// once.
     pub(super) fn retry(&mut self, deadline: Option<Duration>) -> Result<(), Refusal> {
         if !matches!(self.snapshot.end, Some(End::TaskFailed { .. } | End::DeadlineExceeded)) {
             return Err(Refusal::NotFailed);
@@ -18,12 +19,12 @@ impl Mover<'_> {
             return Err(Refusal::DeadlinePassed);
         }
         self.snapshot.deadline = deadline;
-        // A pause ends with its run; earlier versions kept it.
+        // A run's end also ends its pause now; earlier versions kept the pause.
         self.snapshot.pause = None;
         (self.snapshot.end, self.snapshot.ended_at) = (None, None);
         self.changed = true;
         self.each(self.snapshot.frames.ids(), Self::retry_frame);
-        // The run may have failed before everyone was served.
+        // The run may have failed before every waiting frame got its signal.
         self.consume_buffered();
         self.wake();
         Ok(())
@@ -47,8 +48,8 @@ impl Mover<'_> {
         }
     }
 
-    /// A quarantined instance goes on as after a restart; deaths of the process before are not counted any more, and what ran
-    /// then has its whole timeout again.
+    /// Lets a quarantined instance go on as after a restart. Earlier process crashes are not
+    /// counted any more, and tasks that ran then have their whole timeouts again.
     pub(super) fn released(&mut self) {
         self.changed = true;
         for id in self.snapshot.frames.ids() {
@@ -65,7 +66,7 @@ impl Mover<'_> {
     }
 }
 
-/// Forgets the deaths at a frame's task, and when it began to run.
+/// Resets the crash count of a frame's task, and the time when it began to run.
 fn start_anew(frame: &mut Frame) {
     if let Phase::Task { deaths, stage, .. } = &mut frame.phase {
         *deaths = 0;

@@ -26,27 +26,30 @@ pub enum RowKey {
     Input,
     /// The result of a node.
     Result(RowPlace),
-    /// A signal that is buffered. Earlier versions kept the ids of consumed ones here too.
+    /// A buffered signal. Earlier versions kept the ids of consumed signals here, too.
     Signal(u64),
-    /// The id of a signal that was consumed and is remembered, by its number: so that the oldest can be forgotten.
+    /// The id of a consumed signal that is remembered, by its number, so that the oldest can be
+    /// forgotten.
     SignalId(u64),
-    /// The number of the same, by its id: so that a repeated signal is known without reading all others.
+    /// The number of a consumed signal that is remembered, by its id, so that a repeated signal is
+    /// recognized without reading all others.
     SignalNumber(Arc<str>),
-    /// Where a branch stands that has not ended.
+    /// The state of a branch that has not ended.
     Frame(FrameId),
-    /// What a branch of a fork or map gave that has ended.
+    /// The result of a branch of a fork or map that has ended.
     Branch(RowPlace, u32),
     /// A piece of the list that a map was given, so that one item can be read without all others.
     List(RowPlace, u32),
-    /// Which definition the run had in an era that a take-over ended, and how names changed then.
+    /// The definition that the run had in an era that an upgrade ended, and how names changed then.
     Era(u32),
 }
 
-/// A node and the index in each map around it, outermost first, as rows are found by them. A node that took the path of
-/// another one at a take-over is in a later era, so that the rows of each stay its own.
+/// The row address of a node, with the index in each enclosing map, outermost first. After an
+/// upgrade, a node that has the path of a former node is in a later era, so that the two never
+/// share rows.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct RowPlace {
-    /// The era of the run: how many times it had been taken over before.
+    /// The era of the run: how many times it had been upgraded before.
     pub era: u32,
     /// The node's path in the definition of that era.
     pub path: NodePath,
@@ -55,7 +58,7 @@ pub struct RowPlace {
 }
 
 impl RowPlace {
-    /// A place in the first era of a run.
+    /// Returns a place in the first era of a run.
     pub fn new(path: NodePath, indices: impl Into<Arc<[u32]>>) -> Self {
         Self { era: 0, path, indices: indices.into() }
     }
@@ -79,31 +82,31 @@ impl RowPlace {
 const RESULT: u8 = 2;
 const BRANCH: u8 = 5;
 const LIST: u8 = 6;
-/// What stands before the key of a row of a later era than the first.
+/// The prefix of row keys in eras after the first.
 const LATER: u8 = 10;
 
 impl RowKey {
-    /// What every buffered signal's key starts with.
+    /// The prefix of the keys of buffered signals.
     pub const SIGNALS: &'static [u8] = &[3];
-    /// What every frame row's key starts with.
+    /// The prefix of the keys of frames.
     pub const FRAMES: &'static [u8] = &[4];
 
-    /// The result of a node that is within no map, in the first era of its run.
+    /// Returns the key for the result of a node that is within no map, in the first era of its run.
     pub fn result(path: NodePath) -> Self {
         Self::Result(RowPlace::new(path, []))
     }
 
-    /// What the rows of every branch of a fork or map start with.
+    /// Returns the key prefix of the rows of all branches of a fork or map.
     pub fn branches(place: &RowPlace) -> Vec<u8> {
         place.key(BRANCH)
     }
 
-    /// What the rows of the whole list of a map start with.
+    /// Returns the key prefix of the rows of a map's whole list.
     pub fn lists(place: &RowPlace) -> Vec<u8> {
         place.key(LIST)
     }
 
-    /// The kind of record the row holds.
+    /// Returns the kind of record that the row holds.
     pub fn kind(&self) -> Kind {
         match self {
             Self::Input => Kind::Input,
@@ -116,7 +119,7 @@ impl RowKey {
         }
     }
 
-    /// The kind of record that stands under a key of these bytes; none if no version knows of such rows.
+    /// Returns the kind of record under a key of these bytes; `None` if no version knows such rows.
     pub fn kind_of(key: &[u8]) -> Option<Kind> {
         let tag = *key.first()?;
         match if tag == LATER { *key.get(5)? } else { tag } {
@@ -132,7 +135,7 @@ impl RowKey {
         }
     }
 
-    /// The key's bytes, to be prefixed with the run's.
+    /// Returns the key's bytes, without the prefix of the run.
     pub fn to_bytes(&self) -> Vec<u8> {
         match self {
             Self::Input => vec![1],
@@ -161,7 +164,7 @@ fn within(mut key: Vec<u8>, index: u32) -> Vec<u8> {
 mod tests {
     use super::*;
 
-    /// Method: one of each, in the first era and a later one.
+    /// Method: one key of each kind, in the first era and in a later one.
     #[test]
     fn the_kind_of_a_row_is_told_by_its_key() {
         let eras = [0, 1].map(|era| RowPlace { era, ..RowPlace::new(NodePath::new("a/b"), [3, 2]) });

@@ -1,4 +1,5 @@
-//! What stands beside the head: a snapshot is completed from its rows, and signals and quarantine records are encoded.
+//! Rows beside the head: a snapshot is completed from them; signals and quarantine records are
+//! encoded.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -18,8 +19,8 @@ use crate::definition::{Op, Program};
 use crate::id::{InstanceId, RunId, Stamp};
 use crate::limits::SIGNAL_IDS_REMEMBERED;
 
-/// A signal's row: with name and payload while it is buffered; its id alone once it is consumed, so that it is not accepted
-/// twice.
+/// A signal's row: with name and payload while it is buffered; with its id alone once it is
+/// consumed, so that it is not accepted twice.
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct SignalRecord<'a> {
@@ -30,19 +31,20 @@ struct SignalRecord<'a> {
     payload: Option<Bytes>,
 }
 
-/// The number of a signal that was consumed.
+/// The number of a consumed signal.
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct SignalNumberRecord {
     number: u64,
 }
 
-/// Encodes the row by which a signal's number is found by its id.
+/// Encodes the row that gives a signal's number for its id.
 pub(super) fn encode_signal_number(number: u64) -> Vec<u8> {
     encode(&SignalNumberRecord { number }, Vec::new())
 }
 
-/// Encodes a signal's row: with name and payload while it is buffered, its id alone afterwards.
+/// Encodes a signal's row: with name and payload while it is buffered, with its id alone
+/// afterwards.
 pub(super) fn encode_signal(id: &str, buffered: Option<(&str, &Bytes)>) -> Vec<u8> {
     let record = SignalRecord {
         id,
@@ -53,20 +55,20 @@ pub(super) fn encode_signal(id: &str, buffered: Option<(&str, &Bytes)>) -> Vec<u
 }
 
 impl Snapshot {
-    /// The rows whose payloads are still to be read.
+    /// Returns the rows whose payloads are not read yet.
     pub fn unread(&self) -> Vec<Home> {
         let output = self.output().into_iter();
         let values = self.frames.iter().map(|(_, frame)| &frame.value).chain(output);
         values.flat_map(Value::unread).collect()
     }
 
-    /// Items of lists that are still to be read: many may stand in one row.
+    /// Returns the items of lists that are not read yet; many may stand in one row.
     pub fn unread_items(&self) -> Vec<Home> {
         let unread = self.frames.iter().flat_map(|(_, frame)| frame.value.unread());
         unread.filter(|home| matches!(home, Home::Item(..))).collect()
     }
 
-    /// Puts what was read in its place.
+    /// Replaces unread parts by the tokens that were read.
     pub fn fill(&mut self, read: &HashMap<Home, Vec<Token>>) {
         let lookup = |home: &Home| read.get(home).cloned();
         self.frames.values_mut().for_each(|value| value.fill(&lookup));
@@ -75,10 +77,10 @@ impl Snapshot {
         }
     }
 
-    /// Takes the rows of all branches; they come in the order of their numbers.
+    /// Takes the rows of all branches, in the order of their numbers.
     ///
     /// # Errors
-    /// [`Damaged`], also if some are missing.
+    /// [`Damaged`], also if rows are missing.
     pub fn take_frame_rows(&mut self, rows: Vec<(FrameId, Bytes)>) -> Result<(), Damaged> {
         let damaged = |what| Damaged::new(&self.instance, "frame", what);
         if rows.len() != self.unread_frames as usize {
@@ -102,7 +104,8 @@ impl Snapshot {
         Ok(())
     }
 
-    /// Checks that every frame stands where its program says it can, with as many branches as it waits for.
+    /// Checks that every frame is at an op where its program allows it, with as many branches as it
+    /// waits for.
     ///
     /// # Errors
     /// [`Damaged`].
@@ -127,7 +130,7 @@ impl Snapshot {
         Err(Damaged::new(&self.instance, "head", "it is at a place its definition does not have"))
     }
 
-    /// Whether there are signal rows to be read.
+    /// Returns true if signal rows may exist, which must then be read.
     pub fn has_signals(&self) -> bool {
         self.signals.accepted > 0
     }
@@ -151,8 +154,8 @@ impl Snapshot {
         Ok(())
     }
 
-    /// The rows that are still to be read before a signal with this id comes: they tell whether it is a repeated one, and which
-    /// id is to be forgotten for it.
+    /// Returns the rows to read before a signal with this id is applied: they tell whether the
+    /// signal is a repeated one, and which id it replaces among the remembered ones.
     pub fn unread_signal_rows(&self, id: &Arc<str>) -> Vec<RowKey> {
         if self.signals.knows(id) {
             return Vec::new();
@@ -163,7 +166,7 @@ impl Snapshot {
         std::iter::once(RowKey::SignalNumber(Arc::clone(id))).chain(oldest).collect()
     }
 
-    /// Takes one of the rows of [`unread_signal_rows`](Self::unread_signal_rows), if there is one.
+    /// Takes one of the rows of [`unread_signal_rows`](Self::unread_signal_rows), or its absence.
     ///
     /// # Errors
     /// [`Damaged`].
@@ -189,7 +192,7 @@ impl Snapshot {
     /// Opens a row of this run.
     ///
     /// # Errors
-    /// [`Damaged`], also if it is another run's.
+    /// [`Damaged`], also if the row belongs to another run.
     pub fn open_row(&self, key: &RowKey, row: &Bytes) -> Result<(Shape, Bytes), Damaged> {
         let (envelope, body) = Envelope::open(&self.instance, key.kind(), &key.to_bytes(), row)?;
         if envelope.run != self.run {
@@ -201,7 +204,7 @@ impl Snapshot {
     /// Opens a row of this run that holds a value: a payload, or several tokens.
     ///
     /// # Errors
-    /// [`Damaged`], also if it is another run's.
+    /// [`Damaged`], also if the row belongs to another run.
     pub fn open_value(&self, key: &RowKey, row: &Bytes) -> Result<Value, Damaged> {
         let body = self.open_row(key, row)?.1;
         let unknown = || Damaged::newer(&self.instance, key.kind().name(), UNKNOWN);
@@ -212,7 +215,8 @@ impl Snapshot {
         }
     }
 
-    /// How many items a list has, by its first row; none if the list is of no loop, or an earlier version wrote it.
+    /// Returns how many items a list has, from its first row; `None` if the list is not in a loop,
+    /// or an earlier version wrote it.
     ///
     /// # Errors
     /// [`Damaged`].
@@ -223,21 +227,23 @@ impl Snapshot {
     }
 }
 
-/// Encodes why an instance is quarantined, with the stamp of the write that sets it aside.
+/// Encodes the reason why an instance is quarantined, with the stamp of that write.
 pub fn encode_quarantine(instance: &InstanceId, reason: &str, stamp: Stamp) -> Bytes {
     let (run, shape) = (RunId::from_bytes([0; 16]), Shape::Plain);
     let envelope = Envelope { kind: Kind::Quarantine, codec: 0, instance: instance.clone(), run, seq: 0, shape, stamp };
     envelope.seal(&encode(&QuarantineRecord { reason: reason.into() }, Vec::new()), &[])
 }
 
-/// Reads why an instance is quarantined. It is, even if the record cannot be read.
+/// Decodes the reason why an instance is quarantined. The instance stays quarantined even if the
+/// record cannot be read.
 pub fn decode_quarantine(instance: &InstanceId, record: &Bytes) -> Arc<str> {
     let opened = Envelope::open(instance, Kind::Quarantine, &[], record);
     let body = opened.ok().and_then(|(_, body)| decode::<QuarantineRecord>(&body));
     body.map_or_else(|| "the quarantine record is damaged".into(), |record| record.reason)
 }
 
-/// The stamp of the write that set an instance aside; none if its record cannot be read.
+/// Returns the stamp of the write that quarantined an instance; `Stamp::NONE` if the record
+/// cannot be read.
 pub fn quarantine_stamp(instance: &InstanceId, record: &Bytes) -> Stamp {
     let opened = Envelope::open(instance, Kind::Quarantine, &[], record);
     opened.map_or(Stamp::NONE, |(envelope, _)| envelope.stamp)

@@ -1,4 +1,5 @@
-//! An instance goes on with another definition: every frame is placed anew, or nothing is touched.
+//! Upgrades: an instance goes on with another definition. Every frame is placed anew, or nothing is
+//! changed.
 
 use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
@@ -10,21 +11,21 @@ use super::snapshot::Snapshot;
 use super::{End, RowKey, Transition};
 use crate::definition::{Definition, Manifest, ManifestNode, NodeKind, Op, Renames, TakeOver};
 
-/// Why an instance has no place in a newer definition. It is left as it is.
+/// The reason why an instance has no place in a newer definition. The instance is left unchanged.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("it stands at `{node}`, {why}")]
 pub struct Misplaced {
-    /// The path of the node it stands at.
+    /// The path of the node at which the instance stands.
     pub node: String,
-    /// Why it cannot stand there any more.
+    /// The reason why the instance cannot stand there any more.
     pub why: &'static str,
 }
 
-/// Places an instance of an older definition, whose manifest is `old`, in the definition of the setting's program. Its
-/// branches must have been read.
+/// Places an instance of an older definition, whose manifest is `old`, in the definition of the
+/// setting's program. The instance's branches must have been read.
 ///
 /// # Errors
-/// [`Misplaced`]; the snapshot is as it was.
+/// [`Misplaced`]; the snapshot is unchanged.
 pub fn take_over(
     setting: &Setting<'_>,
     newer: &Definition,
@@ -58,7 +59,7 @@ pub fn take_over(
 }
 
 impl Mover<'_> {
-    /// Places a frame. Moves no value: each says in which era it was stored.
+    /// Places a frame. Moves no value: each value's home has the era in which it was stored.
     fn put_in_place(&mut self, id: FrameId, position: u32, node: u32, era: u32) {
         self.snapshot.frames.update(id, |frame| {
             if frame.began.is_none() && matches!(frame.phase, Phase::Fork { .. } | Phase::Map { .. }) {
@@ -73,11 +74,11 @@ struct Placing<'a> {
     newer: &'a Definition,
     old: &'a Manifest,
     takeover: &'a TakeOver,
-    /// The new paths of nodes that were renamed.
+    /// The new paths of renamed nodes.
     renamed_to: HashSet<String>,
     /// The newer definition's nodes by path.
     nodes: HashMap<&'a str, u32>,
-    /// The positions of the newer program's ops by their node, in order: few each.
+    /// The positions of the newer program's ops by their node, in order; few per node.
     positions: HashMap<u32, Vec<u32>>,
 }
 
@@ -100,7 +101,7 @@ impl<'a> Placing<'a> {
         self.old.nodes.get(node as usize).ok_or_else(unknown)
     }
 
-    /// The same node in the newer definition.
+    /// Returns the same node in the newer definition.
     fn node(&self, node: u32) -> Result<u32, Misplaced> {
         let old = self.described(node)?;
         let misplaced = |why| Misplaced { node: old.path.to_string(), why };
@@ -114,7 +115,7 @@ impl<'a> Placing<'a> {
         if alike { Ok(node) } else { Err(misplaced("which is something else now")) }
     }
 
-    /// Where a frame stands in the newer program: position and node.
+    /// Returns the position and node of a frame in the newer program.
     fn place(&self, frame: &Frame) -> Result<(u32, u32), Misplaced> {
         let old = self.described(frame.node)?;
         let misplaced = |why| Misplaced { node: old.path.to_string(), why };
@@ -126,7 +127,7 @@ impl<'a> Placing<'a> {
             | (Op::Wait(_), Phase::Signal { .. })
             | (Op::Fork(_), Phase::Fork { .. })
             | (Op::Map(_), Phase::Map { .. })
-            // Of a branch that failed at its end one cannot tell which one it is.
+            // A branch that failed at its end is not placed: nothing tells which branch it is.
             | (Op::LoopEnd { .. }, Phase::Failed) => op.node() == Some(node),
             _ => false,
         };
@@ -136,11 +137,12 @@ impl<'a> Placing<'a> {
         Ok((position.ok_or_else(|| misplaced("where it cannot be placed"))?, node))
     }
 
-    /// Forks, maps and loops around a node count iterations and branches of the instance: they must be the same.
+    /// Checks that a node is within the same forks, maps and loops as before: they count the
+    /// instance's iterations and branches.
     fn check_around(&self, old: u32, new: u32) -> Result<(), &'static str> {
         let counts = |node: &&ManifestNode| matches!(node.kind, NodeKind::Fork | NodeKind::Map | NodeKind::Loop);
         let newer = self.newer.manifest();
-        // The node itself too: an instance that waits at a fork or map is within it.
+        // The node itself counts, too: an instance that waits at a fork or map is within it.
         let old_around: Vec<_> = self.old.around(old).filter(counts).collect();
         let new_around: Vec<_> = newer.around(new).filter(counts).collect();
         if old_around.len() != new_around.len() {

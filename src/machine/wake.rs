@@ -20,14 +20,14 @@ impl Mover<'_> {
         self.each(self.snapshot.frames.due(self.now, self.snapshot.is_paused()), Self::wake_frame);
     }
 
-    /// Returns whether the run's deadline has passed.
+    /// Returns true if the run's deadline has passed.
     pub(super) fn is_overdue(&self) -> bool {
         self.snapshot.deadline.is_some_and(|deadline| deadline <= self.now)
     }
 
     fn wake_frame(&mut self, id: FrameId) {
         let program: &Program = self.program;
-        // What was due before may have moved or removed this one.
+        // A frame that was due earlier may have moved or removed this one.
         let Some(frame) = self.snapshot.frames.get(id) else { return };
         if frame.wake_at().is_none_or(|at| at > self.now) {
             return;
@@ -44,14 +44,16 @@ impl Mover<'_> {
 }
 
 impl Snapshot {
-    /// When the instance wants to be woken next, and whether the store knows.
+    /// Returns when the instance wants to be woken next, and whether the store's due index lists
+    /// that.
     pub fn wake(&self) -> Wake {
         let at = self.next_wake();
-        // With nothing to be woken for, both are the same.
+        // Without a wake-up time `stored` has no meaning: always true, so that equal wakes compare
+        // equal.
         Wake { at, stored: at.is_none() || self.due() == at }
     }
 
-    /// When the instance wants to be woken next, as it stands. Known once the branches are read.
+    /// Returns when the instance wants to be woken next. Known once the branches are read.
     pub fn next_wake(&self) -> Option<Timestamp> {
         if self.end.is_some() {
             return None;
