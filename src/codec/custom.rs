@@ -1,32 +1,34 @@
-//! A codec of the user's own, object-safe: serde's traits arrive type-erased.
+//! A user's own codec, object-safe: serde's traits arrive type-erased.
 
 use serde::de::DeserializeOwned;
 
-/// Turns any serde value into bytes and back, in a format of the user's choosing.
+/// A codec of the user's own: encodes any serde value and decodes it.
 ///
-/// Register it with [`RuntimeBuilder::codec`](crate::RuntimeBuilder::codec). Its [`id`](CustomCodec::id) is stored
-/// with every instance started with it, so it must never change its meaning.
+/// Register it with [`RuntimeBuilder::codec`](crate::RuntimeBuilder::codec). Its
+/// [`id`](CustomCodec::id) is stored with every instance started with it, so the meaning of an id
+/// must never change.
 pub trait CustomCodec: Send + Sync + 'static {
-    /// A number from 128 to 255, unique among the codecs of a service.
+    /// Returns the codec's id: from 128 to 255, unique among the codecs of a service.
     fn id(&self) -> u8;
 
-    /// A name for error messages.
+    /// Returns a name for error messages.
     fn name(&self) -> &'static str;
 
     /// Encodes `value`.
     ///
     /// # Errors
-    /// Whatever the format reports. The text is not passed on, since it may repeat the payload.
+    /// Any error of the format. Its text is not passed on, since it may repeat the payload.
     fn encode(&self, value: &dyn erased_serde::Serialize) -> Result<Vec<u8>, erased_serde::Error>;
 
-    /// Makes a deserializer over `bytes`, calls `read` with it once, and then refuses bytes left over.
+    /// Makes a deserializer over `bytes`, calls `read` with it once, and then refuses bytes left
+    /// over.
     ///
     /// # Errors
-    /// What `read` returned, or whatever the format reports.
+    /// The error that `read` returned, or any error of the format.
     fn decode(&self, bytes: &[u8], read: &mut ReadWith<'_>) -> Result<(), erased_serde::Error>;
 }
 
-/// What [`CustomCodec::decode`] calls with its deserializer.
+/// The callback that [`CustomCodec::decode`] calls with its deserializer.
 pub type ReadWith<'a> = dyn FnMut(&mut dyn erased_serde::Deserializer<'_>) -> Result<(), erased_serde::Error> + 'a;
 
 pub(super) fn decode<T: DeserializeOwned>(codec: &dyn CustomCodec, bytes: &[u8]) -> Option<T> {
@@ -42,7 +44,7 @@ pub(super) fn decode<T: DeserializeOwned>(codec: &dyn CustomCodec, bytes: &[u8])
 pub(super) mod tests {
     use super::*;
 
-    /// JSON, back to front.
+    /// JSON, with its bytes in reverse order.
     pub(in crate::codec) struct Reversed;
 
     impl CustomCodec for Reversed {

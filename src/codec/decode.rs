@@ -1,4 +1,4 @@
-//! The typed side of a value: decoders put together by the builder.
+//! The typed side of a value: decoders composed by the builder.
 
 use std::any::TypeId;
 use std::collections::BTreeMap;
@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Codec, CodecError, Leaf, LoopResult, Token, Value};
 
-/// What a wait with a timeout hands to the next task.
+/// The result of a wait with a timeout.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum SignalOutcome<T> {
     /// The signal came in time.
@@ -19,11 +19,11 @@ pub enum SignalOutcome<T> {
     TimedOut,
 }
 
-/// Reads the tokens of a value from the front, those of its blocks in their places.
+/// Reads the tokens of a value from the front. The tokens of a block are read in the block's place.
 #[derive(Clone)]
 pub(crate) struct Reader<'a> {
     here: std::slice::Iter<'a, Token>,
-    /// What comes behind the blocks that are being read.
+    /// Tokens that follow the blocks being read.
     behind: Vec<std::slice::Iter<'a, Token>>,
     codec: &'a Codec,
 }
@@ -60,15 +60,16 @@ fn structure<T>() -> CodecError {
 
 type Read<T> = dyn Fn(&mut Reader<'_>) -> Result<T, CodecError> + Send + Sync;
 
-/// How a `T` is read at one place of a workflow. The builder knows the shapes that arrive there: a tuple may be one
-/// payload or a pair of ours, which the type alone does not tell. Behind a route there may be several, one for each arm.
+/// A decoder of `T` at one place of a workflow. The builder knows the shapes that arrive there: a
+/// tuple may be one payload or a pair of tokens, which the type alone does not tell. After a route
+/// there may be several shapes, one for each arm.
 pub(crate) struct Decode<T> {
     shapes: Arc<[Shape<T>]>,
 }
 
 struct Shape<T> {
     read: Arc<Read<T>>,
-    /// The type, if it is one payload.
+    /// The type, if the shape is one payload.
     payload: Option<TypeId>,
 }
 
@@ -89,7 +90,7 @@ impl<T: 'static> Decode<T> {
         Self { shapes: [Shape { read: Arc::new(read), payload: None }].into() }
     }
 
-    /// One payload.
+    /// Decodes one payload.
     pub(crate) fn payload() -> Self
     where
         T: DeserializeOwned,
@@ -101,17 +102,17 @@ impl<T: 'static> Decode<T> {
         Self { shapes: [Shape { read: Arc::new(read), payload: Some(TypeId::of::<T>()) }].into() }
     }
 
-    /// Where nothing ever comes.
+    /// Returns a decoder for a place that no value reaches.
     pub(crate) fn nothing() -> Self {
         Self { shapes: [].into() }
     }
 
-    /// Whether it is one payload, whatever comes.
+    /// Returns true if every shape is one payload.
     pub(crate) fn is_payload(&self) -> bool {
         self.shapes.iter().all(|shape| shape.payload.is_some())
     }
 
-    /// Either of two shapes of the same type.
+    /// Decodes either of two shapes of the same type.
     pub(crate) fn or(self, other: &Self) -> Self {
         let known = |new: &Shape<T>| {
             self.shapes
@@ -125,7 +126,7 @@ impl<T: 'static> Decode<T> {
         Self { shapes: self.shapes.iter().cloned().chain(more).collect() }
     }
 
-    /// What a loop's body gives.
+    /// Decodes the result of a loop's body.
     pub(crate) fn turn<U: 'static>(self, done: Decode<U>) -> Decode<LoopResult<T, U>> {
         Decode::new(move |reader| match reader.next::<LoopResult<T, U>>()? {
             Token::Again => self.read(reader).map(LoopResult::Again),
@@ -134,7 +135,7 @@ impl<T: 'static> Decode<T> {
         })
     }
 
-    /// What a wait with a timeout gives.
+    /// Decodes the result of a wait with a timeout.
     pub(crate) fn outcome(self) -> Decode<SignalOutcome<T>> {
         Decode::new(move |reader| match reader.next::<SignalOutcome<T>>()? {
             Token::Received => self.read(reader).map(SignalOutcome::Received),
@@ -143,7 +144,7 @@ impl<T: 'static> Decode<T> {
         })
     }
 
-    /// What flowed in, and what the wait gave.
+    /// Decodes the value that flowed in, and the result of the wait.
     pub(crate) fn with<U: 'static>(self, right: Decode<U>) -> Decode<(T, U)> {
         Decode::new(move |reader| match reader.next::<(T, U)>()? {
             Token::Pair => Ok((self.read(reader)?, right.read(reader)?)),
@@ -151,7 +152,7 @@ impl<T: 'static> Decode<T> {
         })
     }
 
-    /// What an item of a map gives that collects; `failure` reads a failure.
+    /// Decodes the result of an item of a map that collects failures; `failure` decodes a failure.
     pub(crate) fn collected<E: 'static>(self, failure: fn(&[u8]) -> Option<E>) -> Decode<Result<T, E>> {
         Decode::new(move |reader| match reader.next::<Result<T, E>>()? {
             Token::Succeeded => self.read(reader).map(Ok),
@@ -160,7 +161,7 @@ impl<T: 'static> Decode<T> {
         })
     }
 
-    /// A list of these.
+    /// Decodes a list of these.
     pub(crate) fn list(self) -> Decode<Vec<T>> {
         Decode::new(move |reader| {
             let items = list_of::<Vec<T>>(reader)?;
@@ -168,7 +169,7 @@ impl<T: 'static> Decode<T> {
         })
     }
 
-    /// What branches gave, by their names.
+    /// Decodes the results of branches, by the branches' names.
     pub(crate) fn named(branches: Vec<(String, Self)>) -> Decode<BTreeMap<String, T>> {
         Decode::new(move |reader| {
             expect_list::<BTreeMap<String, T>>(reader, branches.len())?;
@@ -176,7 +177,8 @@ impl<T: 'static> Decode<T> {
         })
     }
 
-    /// What branches gave, put together by `read`, which reads each with [`Decode::read`].
+    /// Decodes the results of branches: `read` puts them together, and reads each with
+    /// [`Decode::read`].
     pub(crate) fn branches(
         count: usize,
         read: impl Fn(&mut Reader<'_>) -> Result<T, CodecError> + Send + Sync + 'static,
@@ -189,7 +191,7 @@ impl<T: 'static> Decode<T> {
 }
 
 impl<T> Decode<T> {
-    /// Reads the next value, in whichever shape it is.
+    /// Reads the next value, in whichever shape it has.
     pub(crate) fn read(&self, reader: &mut Reader<'_>) -> Result<T, CodecError> {
         let [first, others @ ..] = &*self.shapes else { return Err(structure::<T>()) };
         if others.is_empty() {
@@ -205,7 +207,7 @@ impl<T> Decode<T> {
         Err(structure::<T>())
     }
 
-    /// The bytes of a value that comes as one payload, and can be read here.
+    /// Encodes a value that arrives as one payload, and checks that it reads back.
     pub(crate) fn encode(&self, value: &T, codec: &Codec, bytes_max: usize) -> Result<Bytes, CodecError>
     where
         T: Serialize,
@@ -215,7 +217,7 @@ impl<T> Decode<T> {
         codec.encode_readable(value, payload, bytes_max, read)
     }
 
-    /// Reads a whole value.
+    /// Decodes a whole value.
     pub(crate) fn decode(&self, value: &Value, codec: &Codec) -> Result<T, CodecError> {
         let mut reader = Reader { here: value.tokens().iter(), behind: Vec::new(), codec };
         let decoded = self.read(&mut reader)?;
@@ -272,7 +274,7 @@ mod tests {
         assert!(Decode::<u32>::payload().decode(&too_much, &Codec::Json).is_err());
     }
 
-    /// Behind a route the same type may be one payload or a structure of ours, at any depth.
+    /// After a route the same type may be one payload or a structure of tokens, at any depth.
     #[test]
     fn of_several_shapes_the_one_that_fits_is_read() {
         let pair = || Decode::<u32>::payload().with(Decode::payload());

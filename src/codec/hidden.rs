@@ -1,8 +1,8 @@
-//! Payloads in `Debug`: what is shown ends up in logs, and a payload must not.
+//! Payloads in `Debug`: debug output ends up in logs, where payloads must not appear.
 
 use std::fmt;
 
-/// Bytes that may be a payload's, as `Debug` shows them: how many there are, never which.
+/// Bytes that may hold a payload. Their `Debug` shows how many there are, and none of them.
 pub(crate) struct Hidden<'a>(pub(crate) &'a [u8]);
 
 impl fmt::Debug for Hidden<'_> {

@@ -1,16 +1,19 @@
 //! Payloads: typed values to bytes and back.
 //!
 //! * [`Codec`]: MessagePack by default, JSON by choice, or a user's own by [`CustomCodec`].
-//! * [`Value`]: what flows from node to node: a codec's bytes, or a structure of ours around them (received or timed
-//!   out, pair, again or done, list). The machine builds and takes apart the structure without a codec.
-//! * [`Output`]: what a task may give; [`LoopResult`] among it.
-//! * [`Decode`]: the typed side; made by the builder, which knows what shape reaches a node.
+//! * [`Value`]: the data that flows from node to node: a codec's bytes, or tokens of the crate
+//!   around them (received or timed out, pair, again or done, list). The machine builds and takes
+//!   apart the tokens without a codec.
+//! * [`Output`]: the types that a task may return; [`LoopResult`] is one of them.
+//! * [`Decode`]: the typed side; made by the builder, which knows the shape that reaches a node.
 //!
-//! Payloads may come from outside and are not trusted: how deep they nest is looked at before they are decoded
-//! (`nesting`). What is accepted can be read back: what serde writes and does not read is noticed (`probe`), and tried
-//! (`read_back`).
+//! Payloads may come from outside and are not trusted: the nesting depth of MessagePack is checked
+//! before it is decoded (`nesting`), and serde_json limits that of JSON itself. An accepted payload
+//! can be read back: known mismatches between writing and reading with serde are noticed (`probe`),
+//! and the reading is tried (`read_back`).
 //!
-//! No error here repeats a payload, and no `Debug` of the crate shows one: messages name the type, the codec and the size only.
+//! No error here repeats a payload, and no `Debug` of the crate shows one: messages name the type,
+//! the codec and the size only.
 
 mod custom;
 mod decode;
@@ -39,24 +42,27 @@ use nesting::Nesting;
 
 use crate::limits::PAYLOAD_DEPTH_MAX;
 
-/// What turns payloads into bytes. Its id is stored with each instance, which goes on with it.
+/// A codec: turns payloads into bytes and back. Its id is stored with each instance, which keeps
+/// its codec.
 ///
-/// A payload that would not read back as it was is refused where it enters, with [`CodecError::NotReadable`]: a start's input and a
-/// signal's payload by the call, a result as the failure of the task that gives it ([`FailureKind::Codec`](crate::FailureKind)).
-/// What serde cannot carry:
-/// * With every codec, `Some(())` and `Some(None)`, which are written as `None` is; and `u128` and `i128` within types that are
-///   flattened, untagged or internally tagged.
-/// * With [`Codec::MessagePack`], what has two forms (IP addresses, UUIDs of some crates) within such types. Tag the enum from
-///   outside, which is serde's default, or give it to serde as text.
-/// * With [`Codec::Json`], also numbers that are none or infinite, `Some` of a unit struct, and map keys that are no text within
-///   such types.
+/// A payload that would not read back unchanged is refused where it enters, with
+/// [`CodecError::NotReadable`]: a start's input and a signal's payload by the call, a result as the
+/// failure of its task ([`FailureKind::Codec`](crate::FailureKind)). These values cannot be carried
+/// by serde:
+/// * With every codec: `Some(())` and `Some(None)`, which are written like `None`; and `u128` and
+///   `i128` within types that are flattened, untagged or internally tagged.
+/// * With [`Codec::MessagePack`]: types with two forms (IP addresses, UUIDs of some crates) within
+///   such types. Tag the enum externally, which is serde's default, or serialize the value as text.
+/// * With [`Codec::Json`]: also numbers that are NaN or infinite, `Some` of a unit struct, and map
+///   keys that are not text within such types.
 /// * Fields that are left out when written (`skip_serializing_if`) and have no `default`.
 ///
-/// Not noticed is what is written alike, such as two variants of an untagged enum with the same fields: the first one is read.
+/// Values that are written alike are not noticed, such as two variants of an untagged enum with the
+/// same fields: the first one is read.
 ///
-/// `Vec<u8>` is written as a list of numbers, half as large again as its bytes with MessagePack and nearly four times with JSON.
-/// [`bytes::Bytes`](https://docs.rs/bytes) (with its feature `serde`) and `serde_bytes::ByteBuf` are written as they are, with
-/// MessagePack.
+/// `Vec<u8>` is written as a list of numbers: with MessagePack about 1.5 times its bytes, with JSON
+/// nearly 4 times. With MessagePack, [`bytes::Bytes`](https://docs.rs/bytes) (with its feature
+/// `serde`) and `serde_bytes::ByteBuf` are written unchanged.
 #[derive(Clone, Default)]
 pub enum Codec {
     /// MessagePack with field names, so that fields with defaults can be added to types. Id 1.
@@ -64,14 +70,14 @@ pub enum Codec {
     MessagePack,
     /// JSON: larger and slower, readable by people and other tools. Id 2.
     Json,
-    /// A user's own, ids from 128.
+    /// A user's own codec, with an id from 128.
     Custom(Arc<dyn CustomCodec>),
 }
 
-/// The lowest id a [`CustomCodec`] may have.
+/// The lowest id that a [`CustomCodec`] may have.
 pub const CUSTOM_CODEC_ID_MIN: u8 = 128;
 
-/// Why a payload could not be encoded or decoded. Never holds any of the payload.
+/// The reason why a payload could not be encoded or decoded. Never holds any of the payload.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum CodecError {
@@ -83,7 +89,7 @@ pub enum CodecError {
         /// The codec's name.
         codec: &'static str,
     },
-    /// The value would not read back as it is. See [`Codec`] for what cannot be carried.
+    /// The value would not read back unchanged. See [`Codec`] for values that cannot be carried.
     #[error("a value of type `{type_name}` does not read back from {codec} as it was: change the type, see `Codec`")]
     NotReadable {
         /// The Rust type.
@@ -98,7 +104,7 @@ pub enum CodecError {
         type_name: &'static str,
         /// The codec's name.
         codec: &'static str,
-        /// How many bytes there were.
+        /// The number of bytes.
         bytes: usize,
     },
     /// The value has another structure than the node expects.
@@ -119,7 +125,7 @@ pub enum CodecError {
         /// The limit.
         bytes_max: usize,
     },
-    /// The value has lists, maps, structs or enums deeper within each other than is allowed.
+    /// The value nests lists, maps, structs or enums deeper than is allowed.
     #[error("a value of type `{type_name}` nests deeper than {depth_max} in {codec} (limits::PAYLOAD_DEPTH_MAX)")]
     TooDeep {
         /// The Rust type.
@@ -134,9 +140,9 @@ pub enum CodecError {
         "a list of {items} items and {bytes} bytes: the limits are {items_max} (Limits::list_items_max) and {bytes_max} (Limits::list_bytes_max)"
     )]
     ListTooLarge {
-        /// Its items.
+        /// The number of its items.
         items: usize,
-        /// Their bytes encoded.
+        /// The encoded bytes of its items.
         bytes: usize,
         /// The limit on items.
         items_max: usize,
@@ -146,7 +152,7 @@ pub enum CodecError {
 }
 
 impl Codec {
-    /// The id stored with each instance.
+    /// Returns the id that is stored with each instance.
     pub fn id(&self) -> u8 {
         match self {
             Self::MessagePack => 1,
@@ -155,7 +161,7 @@ impl Codec {
         }
     }
 
-    /// The name used in errors.
+    /// Returns the name used in errors.
     pub fn name(&self) -> &'static str {
         match self {
             Self::MessagePack => "MessagePack",
@@ -164,10 +170,12 @@ impl Codec {
         }
     }
 
-    /// Encodes a value. Whether it reads back is not looked at here, but where a payload enters a workflow.
+    /// Encodes a value. Does not check that it reads back: that is done where a payload enters a
+    /// workflow.
     ///
     /// # Errors
-    /// [`CodecError::Encode`], [`CodecError::TooLarge`] over `bytes_max`, or [`CodecError::TooDeep`].
+    /// [`CodecError::Encode`], [`CodecError::TooLarge`] over `bytes_max`, or
+    /// [`CodecError::TooDeep`].
     pub fn encode<T: Serialize>(&self, value: &T, bytes_max: usize) -> Result<Bytes, CodecError> {
         self.encode_as(value, std::any::type_name::<T>(), bytes_max)
     }
@@ -187,7 +195,7 @@ impl Codec {
         if bytes.len() > bytes_max {
             return Err(CodecError::TooLarge { type_name, bytes: bytes.len(), bytes_max });
         }
-        // What is written must be readable.
+        // A payload nested too deep could not be decoded.
         let nesting = match self {
             Self::MessagePack => nesting::of_message_pack(&bytes),
             Self::Json => nesting::of_json(&bytes),
@@ -200,12 +208,12 @@ impl Codec {
         }
     }
 
-    /// Decodes a value; bytes left over are an error. Nothing is allocated for what is not there, and no more stack is used
-    /// than [`PAYLOAD_DEPTH_MAX`](crate::limits::PAYLOAD_DEPTH_MAX) levels of the type need; a [`CustomCodec`] sees to both
-    /// itself.
+    /// Decodes a value; bytes left over are an error. Allocates nothing for data that is not there,
+    /// and uses no more stack than [`PAYLOAD_DEPTH_MAX`](crate::limits::PAYLOAD_DEPTH_MAX) levels
+    /// of the type need; a [`CustomCodec`] must ensure both itself.
     ///
     /// # Errors
-    /// [`CodecError::Decode`], or [`CodecError::TooDeep`].
+    /// [`CodecError::Decode`], or [`CodecError::TooDeep`] (MessagePack only).
     pub fn decode<T: DeserializeOwned>(&self, bytes: &[u8]) -> Result<T, CodecError> {
         let decoded = match self {
             Self::MessagePack => match nesting::of_message_pack(bytes) {
@@ -228,17 +236,18 @@ impl Codec {
     }
 }
 
-/// The deepest nesting in a record of ours.
+/// The deepest nesting in a record of the crate's own.
 const RECORD_DEPTH_MAX: usize = 32;
 
-/// Decodes a record of ours, none of which is recursive: MessagePack with field names. Bytes left over do no harm.
+/// Decodes a record of the crate's own: MessagePack with field names, never recursive. Bytes left
+/// over do no harm.
 pub(crate) fn decode_record<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Option<T> {
     let mut deserializer = rmp_serde::Deserializer::from_read_ref(bytes);
     deserializer.set_max_depth(RECORD_DEPTH_MAX);
     T::deserialize(&mut deserializer).ok()
 }
 
-/// rmp-serde accepts trailing bytes; we do not.
+/// Decodes MessagePack. Refuses trailing bytes, which rmp-serde accepts.
 fn decode_message_pack<T: DeserializeOwned>(bytes: &[u8]) -> Option<T> {
     let mut deserializer = rmp_serde::Deserializer::new(bytes);
     let value = T::deserialize(&mut deserializer).ok()?;

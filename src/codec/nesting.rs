@@ -1,28 +1,30 @@
-//! How deep encoded bytes nest, told before anything is decoded: a decoder that follows them on the stack would take the
-//! process with it. rmp-serde counts some kinds of nesting only, and allows more of it than a small stack has room for.
+//! The nesting depth of encoded bytes, checked before they are decoded: a recursive decoder would
+//! overflow the stack, and crash the process. rmp-serde counts some kinds of nesting only, and
+//! allows more than a small stack has room for.
 //!
 //! Nothing here is recursive, and nothing is allocated.
 
 use crate::limits::PAYLOAD_DEPTH_MAX;
 
-/// What a look at encoded bytes found.
+/// The result of the check.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Nesting {
-    /// One value, no deeper than is allowed.
+    /// One value, no deeper than allowed.
     Fits,
-    /// It nests too deep.
+    /// Nested too deep.
     TooDeep,
-    /// It is not one whole value.
+    /// Not exactly one whole value.
     Malformed,
 }
 
-/// That of MessagePack. What is not one whole value is refused here: the decoder might see other nesting in it.
+/// Returns the nesting of MessagePack. Refuses bytes that are not exactly one value: the decoder
+/// might see other nesting in them.
 pub(super) fn of_message_pack(bytes: &[u8]) -> Nesting {
-    // Most values are small, and many have none within: those need no room for what is open.
+    // Most values are small, and many hold no others: these need no room for open containers.
     if let Some((0, behind)) = item(bytes) {
         return if behind.is_empty() { Nesting::Fits } else { Nesting::Malformed };
     }
-    // For each array and map that is open, how many values are still to come.
+    // The number of values still to come, for each open array and map.
     let mut open = [0_u64; PAYLOAD_DEPTH_MAX];
     let mut depth = 0;
     let mut rest = bytes;
@@ -35,7 +37,7 @@ pub(super) fn of_message_pack(bytes: &[u8]) -> Nesting {
             depth += 1;
             continue;
         }
-        // A value is whole, and with it each that it was the last of.
+        // A value is complete, and with it each container of which it was the last value.
         while let Some(place) = depth.checked_sub(1).and_then(|at| open.get_mut(at)) {
             *place -= 1;
             if *place > 0 {
@@ -49,12 +51,13 @@ pub(super) fn of_message_pack(bytes: &[u8]) -> Nesting {
     }
 }
 
-/// Takes a marker off the front with its own bytes: how many values are within, and what follows.
+/// Takes a marker and its own bytes off the front; returns how many values it contains, and the
+/// bytes that follow.
 fn item(bytes: &[u8]) -> Option<(u64, &[u8])> {
     let (&marker, rest) = bytes.split_first()?;
     let number = |bytes: &[u8]| bytes.iter().fold(0_u64, |number, byte| number << 8 | u64::from(*byte));
     let length = |width: usize| Some((number(rest.get(..width)?), width));
-    // Behind the marker: the length's own bytes and what it counts, or a fixed number of bytes.
+    // After the marker: a length and as many bytes as it counts, or a fixed number of bytes.
     let skipped = |counted: Option<(u64, usize)>| {
         let (length, width) = counted?;
         usize::try_from(length).ok()?.checked_add(width)
@@ -68,7 +71,7 @@ fn item(bytes: &[u8]) -> Option<(u64, &[u8])> {
         0xc4 | 0xd9 => (0, skipped(length(1))?),
         0xc5 | 0xda => (0, skipped(length(2))?),
         0xc6 | 0xdb => (0, skipped(length(4))?),
-        // An extension has a byte that says which.
+        // An extension has one more byte, for its type.
         0xc7 => (0, skipped(length(1))?.checked_add(1)?),
         0xc8 => (0, skipped(length(2))?.checked_add(1)?),
         0xc9 => (0, skipped(length(4))?.checked_add(1)?),
@@ -89,7 +92,7 @@ fn item(bytes: &[u8]) -> Option<(u64, &[u8])> {
     Some((within, rest.get(skip..)?))
 }
 
-/// That of JSON that an encoder wrote: whether it is well formed is not looked at.
+/// Returns the nesting of JSON that an encoder wrote. Does not check that the JSON is well formed.
 pub(super) fn of_json(bytes: &[u8]) -> Nesting {
     let (mut depth, mut quoted, mut escaped) = (0_usize, false, false);
     for byte in bytes {
@@ -112,7 +115,7 @@ pub(super) fn of_json(bytes: &[u8]) -> Nesting {
 mod tests {
     use super::*;
 
-    /// One of every marker, each with what belongs to it.
+    /// Returns one of every marker, each with the bytes that belong to it.
     fn every_marker() -> Vec<Vec<u8>> {
         let filled = |marker: &[u8], bytes: usize| [marker, &vec![0x41; bytes]].concat();
         let mut values = vec![vec![0x00], vec![0x7f], vec![0xc0], vec![0xc2], vec![0xc3], vec![0xe0], vec![0xff]];
@@ -130,7 +133,7 @@ mod tests {
         values
     }
 
-    /// Each value whole, and cut at every length: the decoder that is used for payloads is the judge.
+    /// Method: each value whole, and cut at every length; judged by the decoder that payloads use.
     #[test]
     fn nesting_check_accepts_what_the_decoder_accepts() {
         for value in every_marker() {
@@ -145,7 +148,7 @@ mod tests {
         assert_eq!(of_message_pack(b"\xc1"), Nesting::Malformed);
     }
 
-    /// As deep as is allowed and one deeper, with every kind of container.
+    /// Method: as deep as is allowed and one level deeper, with every kind of container.
     #[test]
     fn the_limit_is_where_it_is_said_to_be() {
         let containers: [&[u8]; 6] =

@@ -1,4 +1,4 @@
-//! What a task gives, as bytes.
+//! Task results as bytes.
 
 use std::any::TypeId;
 
@@ -7,35 +7,37 @@ use serde::de::DeserializeOwned;
 
 use super::{Codec, CodecError, Decode, Token, Value};
 
-/// What the body of a loop says at its end: whether to go on, and with what.
+/// The result of a loop's body: go on or stop, and the value to do so with.
 ///
-/// The machine must tell the two apart without the codec, so this is not encoded as a whole: `Again` and `Done` are tokens
-/// of ours around one payload. So it is what a task returns, and not a part of something else.
+/// The machine must tell `Again` from `Done` without the codec, so this type is not encoded as a
+/// whole: each is a token of the crate before one payload. A task must therefore return it
+/// directly, not as a part of another type.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum LoopResult<T, U> {
-    /// The body runs once more, with this value.
+    /// Run the body once more, with this value.
     Again(T),
-    /// The loop is over, and this is its output.
+    /// End the loop, with this output.
     Done(U),
 }
 
-/// What a task may give: any type that serde can write and read, or a [`LoopResult`] of such.
+/// A type that a task may return: any that serde can write and read, or a [`LoopResult`] of such
+/// types.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` cannot be what a task gives",
     label = "this task gives `{Self}`, which serde cannot both write and read",
     note = "derive `serde::Serialize` and `serde::Deserialize` for it: each result is stored before the next task runs"
 )]
 pub trait Output: Sized + Send + 'static {
-    /// As a value.
+    /// Encodes a result as a value.
     ///
     /// # Errors
-    /// [`CodecError`] if it does not encode, is over `bytes_max`, or would not read back.
+    /// [`CodecError`] if the result does not encode, is over `bytes_max`, or would not read back.
     fn encode(&self, codec: &Codec, bytes_max: usize) -> Result<Value, CodecError>;
 
-    /// From the value of a task's recorded result.
+    /// Decodes the value of a task's recorded result.
     ///
     /// # Errors
-    /// [`CodecError`] if it is something else.
+    /// [`CodecError`] if the value is something else.
     fn decode(value: &Value, codec: &Codec) -> Result<Self, CodecError> {
         Self::decoder().0.decode(value, codec)
     }
@@ -44,7 +46,7 @@ pub trait Output: Sized + Send + 'static {
     fn decoder() -> Decoder<Self>;
 }
 
-/// How the next node reads it.
+/// The decoder with which the next node reads a result.
 #[doc(hidden)]
 pub struct Decoder<T>(pub(crate) Decode<T>);
 

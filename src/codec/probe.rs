@@ -1,7 +1,9 @@
-//! A serializer in front of the codec's that takes note of what serde is known to write and not to read as it was.
+//! A serializer in front of the codec's own, which notes known cases that serde writes but does not
+//! read back unchanged.
 //!
-//! Everything is passed on unchanged: the bytes are those that the codec writes without it. What it looks at stands in
-//! [`Doubt`]; whether a doubt is justified is decided by reading the value back (`read_back`).
+//! Everything is passed on unchanged: the bytes are those that the codec writes without it.
+//! [`Doubt`] lists the cases; whether a doubt is justified is decided by reading the value back
+//! (`read_back`).
 
 use std::cell::Cell;
 use std::fmt::Display;
@@ -12,42 +14,44 @@ use serde::ser::{
     SerializeTupleStruct, SerializeTupleVariant, Serializer,
 };
 
-/// Whether a value may be one that does not read back.
+/// The doubt that a value reads back.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Doubt {
-    /// Nothing is known to be doubtful in it.
+    /// No known case.
     #[default]
     None,
-    /// It may not read back at all: it asked whether the format is for people (addresses, UUIDs), was flattened, left out a
-    /// field, or has keys that are no text in a format that has no others.
+    /// The value may not read back at all: it asked whether the format is human-readable
+    /// (addresses, UUIDs), was flattened, left out a field, or has keys that are not text in a
+    /// format that has text keys only.
     Unreadable,
-    /// It may read back as another value: a `Some` of nothing, a number that is none or wider than 64 bits, bytes.
+    /// The value may read back as another one: it has a `Some` of nothing, a number that is not
+    /// finite or is wider than 64 bits, or bytes.
     Changed,
 }
 
-/// What was noted while a value was serialized.
+/// The notes taken while a value was serialized.
 #[derive(Default)]
 pub(super) struct Trace {
     doubt: Cell<Doubt>,
     somes: Cell<u64>,
-    /// Whether the format may have text keys only, and no number that is none. MessagePack has both.
+    /// True if the format may be limited to text keys and finite numbers. MessagePack is not.
     is_poor: bool,
 }
 
-/// Whether some crate of the program has switched on `arbitrary_precision` of `serde_json`, which reads any number in a type that
-/// serde buffers as a map.
+/// True if some crate of the program enables `arbitrary_precision` of `serde_json`, which reads any
+/// number in a type that serde buffers as a map.
 static NUMBERS_ARE_MAPS: LazyLock<bool> = LazyLock::new(|| {
     let written = rmp_serde::to_vec_named(&serde_json::Number::from(1_u8));
     !written.is_ok_and(|bytes| bytes.len() == 1)
 });
 
 impl Trace {
-    /// Of what MessagePack takes.
+    /// Returns a trace for MessagePack.
     pub(super) fn rich() -> Self {
         Self::default()
     }
 
-    /// Of what JSON takes, or some other format.
+    /// Returns a trace for JSON or another format.
     pub(super) fn poor() -> Self {
         let doubt = if *NUMBERS_ARE_MAPS { Doubt::Unreadable } else { Doubt::None };
         Self { is_poor: true, doubt: Cell::new(doubt), somes: Cell::default() }
@@ -57,12 +61,12 @@ impl Trace {
         self.doubt.get()
     }
 
-    /// How often there was a `Some`, which leaves no bytes.
+    /// Returns how many times there was a `Some`, which leaves no bytes.
     pub(super) fn somes(&self) -> u64 {
         self.somes.get()
     }
 
-    /// The value, to be serialized under observation.
+    /// Returns the value, to be serialized under observation.
     pub(super) fn probe<'a, T: ?Sized>(&'a self, value: &'a T) -> Probed<'a, T> {
         Probed { value, trace: self, place: Place::Plain }
     }
@@ -76,7 +80,7 @@ impl Trace {
     }
 }
 
-/// Where a value stands, as far as it matters.
+/// The place of a value, as far as it matters.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Place {
     Plain,
@@ -99,7 +103,7 @@ impl<T: Serialize + ?Sized> Serialize for Probed<'_, T> {
     }
 }
 
-/// The serializer, and each of what it gives for what is composed.
+/// A wrapper around the serializer, and around each of its serializers for compound values.
 pub(super) struct Probe<'a, S> {
     inner: S,
     trace: &'a Trace,
@@ -107,7 +111,7 @@ pub(super) struct Probe<'a, S> {
 }
 
 impl<S> Probe<'_, S> {
-    /// Nothing is written, or what reads back as `None`.
+    /// Notes a value that is written as nothing, or as something that reads back as `None`.
     fn nothing(&self) {
         if self.place == Place::Some {
             self.trace.raise(Doubt::Changed);
@@ -249,7 +253,7 @@ impl<'a, S: Serializer> Serializer for Probe<'a, S> {
         Ok(self.trace.around(self.inner.serialize_tuple_variant(name, index, variant, items)?))
     }
 
-    /// A map of unknown length is what a flattened struct is written as.
+    /// Flattened structs are written as maps of unknown length.
     fn serialize_map(self, items: Option<usize>) -> Result<Self::SerializeMap, S::Error> {
         if items.is_none() {
             self.trace.raise(Doubt::Unreadable);

@@ -1,11 +1,14 @@
-//! What is accepted can be read: a payload is read back where it enters, if there is any doubt that it can be.
+//! The check that an accepted payload can be read: it is read back where it enters, if there is any
+//! doubt.
 //!
-//! Not always, since that would cost as much again as the task's own encoding and decoding. A value of plain serde derives
-//! reads back; what does not is known (see [`Doubt`]). Beyond that, of each type the first value is read back, which finds types
-//! that read nothing they write.
+//! Payloads are not read back always, since that would cost as much again as the task's own
+//! encoding and decoding. A value of plain serde derives reads back; the exceptions are known (see
+//! [`Doubt`]). Beyond them, the first value of each type is read back, which finds types that
+//! cannot read what they write.
 //!
-//! Whether what was read is the same is told by both as MessagePack, whatever the codec: one that encrypts writes other bytes
-//! each time. What serde writes alike in the first place, such as two variants of an untagged enum, is the same here.
+//! Values are compared as MessagePack, whatever the codec: a codec that encrypts writes other bytes
+//! each time. Values that serde writes alike, such as two variants of an untagged enum, are equal
+//! here.
 
 use std::any::TypeId;
 use std::sync::LazyLock;
@@ -18,11 +21,13 @@ use serde::Serialize;
 use super::probe::{Doubt, Trace};
 use super::{Codec, CodecError};
 
-/// The types of which a value was read back, by codec. As many as a program has types.
+/// The types of which a value was read back, by codec. At most as many as the program has types,
+/// for each codec.
 static PROVEN: LazyLock<DashSet<(TypeId, u8), RandomState>> = LazyLock::new(DashSet::default);
 
 impl Codec {
-    /// Encodes a value that `read` must be able to decode again; `type_id` is that of its type, if it is known.
+    /// Encodes a value that `read` must be able to decode again; `type_id` is the value's type, if
+    /// known.
     ///
     /// # Errors
     /// As [`Codec::encode`], and [`CodecError::NotReadable`].
@@ -53,8 +58,8 @@ impl Codec {
     }
 }
 
-/// Whether two values of a type are written alike. The order of the bytes does not count: that of a hash map is another one
-/// each time.
+/// Returns true if two values of a type are written alike. The order of the bytes does not count: a
+/// hash map has another order each time.
 fn is_same<T: Serialize>(given: &T, found: &T) -> bool {
     let written = |value: &T| {
         let trace = Trace::rich();
@@ -66,7 +71,7 @@ fn is_same<T: Serialize>(given: &T, found: &T) -> bool {
                 && given.len() == found.len()
                 && (given == found || byte_counts(&given) == byte_counts(&found))
         }
-        // A type for other codecs only.
+        // A type that MessagePack cannot write, for other codecs only.
         _ => true,
     }
 }

@@ -1,4 +1,4 @@
-//! What flows from node to node, without its types.
+//! The data that flows from node to node, without its types.
 
 use std::fmt;
 use std::sync::Arc;
@@ -7,20 +7,21 @@ use bytes::Bytes;
 
 use super::hidden::Hidden;
 
-/// A value in the form the machine handles it: tokens in prefix order.
+/// A value in the form that the machine handles: tokens in prefix order.
 ///
 /// ```text
-/// task output, input, payload      [Leaf]
-/// wait with timeout, received      [Received, Leaf]
-/// wait with timeout, timed out     [TimedOut]
-/// wait that keeps what flowed in   [Pair, ..what flowed in.., ..what the wait gave..]
-/// what a loop's body gives         [Again, Leaf] or [Done, Leaf]
-/// what a fork or a map gives       [List(n), ..branch 0.., ..branch 1.., and so on]
-/// an item of a map that collects   [Succeeded, ..output..] or [Failed]
+/// task output, input, payload        [Leaf]
+/// wait with timeout, received        [Received, Leaf]
+/// wait with timeout, timed out       [TimedOut]
+/// wait that keeps its input          [Pair, ..input.., ..result of the wait..]
+/// result of a loop's body            [Again, Leaf] or [Done, Leaf]
+/// result of a fork or map            [List(n), ..branch 0.., ..branch 1.., and so on]
+/// item of a map that collects        [Succeeded, ..output..] or [Failed]
 /// ```
 ///
-/// A part that stands in a row of its own is one token: [`Token::Stored`] until it is read, [`Token::Block`] then. Nothing
-/// that is decoded is recursive; tokens of one value are bounded by the shape of the definition and the length of lists.
+/// A part in a row of its own is one token: [`Token::Stored`] until it is read, [`Token::Block`]
+/// afterwards. Nothing that is decoded is recursive; the number of tokens is bounded by the shape
+/// of the definition and the length of lists.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
 pub struct Value {
     tokens: Vec<Token>,
@@ -31,30 +32,30 @@ pub struct Value {
 pub enum Token {
     /// A codec's bytes.
     Leaf(Leaf),
-    /// A part that was not read from its row yet.
+    /// A part in a row of its own, not read yet.
     Stored(Home),
-    /// A part that stands in a row of its own, as read from there.
+    /// A part in a row of its own, as read from there.
     Block(Block),
     /// A signal came in time; its payload follows.
     Received,
     /// No signal came in time; nothing follows.
     TimedOut,
-    /// Two values follow.
+    /// A pair; two values follow.
     Pair,
     /// The loop goes on; the carried value follows.
     Again,
     /// The loop is over; its output follows.
     Done,
-    /// So many values follow.
+    /// A list; as many values follow as this number.
     List(u32),
-    /// An item of a map went well; its output follows.
+    /// An item of a map succeeded; its output follows.
     Succeeded,
-    /// An item of a map failed: the failure, as MessagePack of ours.
+    /// An item of a map failed: the failure, as MessagePack of the crate's own.
     Failed(Bytes),
 }
 
-/// A codec's bytes, and the row they also stand in, if any: what is stored there need not be written again. Its `Debug` shows
-/// how many bytes there are.
+/// A codec's bytes, and the row that also holds them, if any: bytes stored there need not be
+/// written again. Its `Debug` shows only how many bytes there are.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Leaf {
     /// The encoded payload.
@@ -66,16 +67,17 @@ pub struct Leaf {
 /// Tokens that stand in a row, or in several.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Block {
-    /// Where.
+    /// The row or rows.
     pub home: Home,
-    /// What was read there.
+    /// The tokens read there.
     pub tokens: Arc<[Token]>,
 }
 
-/// A node, and the index in each map around it, outermost first.
+/// A node, and the index in each enclosing map, outermost first.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Place {
-    /// The era of the run in whose definition the node is: how many times the run had been taken over before.
+    /// The era of the run in whose definition the node is: how many times the run had been upgraded
+    /// before.
     pub era: u32,
     /// The node's index.
     pub node: u32,
@@ -90,39 +92,39 @@ pub enum Home {
     Input,
     /// The result at a place: a task's output, or a large signal payload.
     Result(Place),
-    /// The list that a map was given: so many items.
+    /// The list that a map was given, with its number of items.
     List(Place, u32),
-    /// One item of that list: in which row, and the how manieth there.
+    /// One item of that list: the number of its row, and its index within the row.
     Item(Place, u32, u32),
-    /// What one branch of a fork or map gave.
+    /// The result of one branch of a fork or map.
     Branch(Place, u32),
-    /// What all of them gave: so many rows.
+    /// The results of all branches, with their number.
     Branches(Place, u32),
 }
 
 impl Value {
-    /// A value of one payload that stands in `home`.
+    /// Returns a value of one payload that stands in `home`.
     pub fn leaf(bytes: Bytes, home: Option<Home>) -> Self {
         Self { tokens: vec![Token::Leaf(Leaf { bytes, home })] }
     }
 
-    /// A value that is still to be read.
+    /// Returns a value that is not read yet.
     pub(crate) fn stored(home: Home) -> Self {
         Self { tokens: vec![Token::Stored(home)] }
     }
 
-    /// What a wait that timed out gives.
+    /// Returns the result of a wait that timed out.
     pub(crate) fn timed_out() -> Self {
         Self { tokens: vec![Token::TimedOut] }
     }
 
-    /// The same with one more token in front: what it is part of.
+    /// Returns the value with one more token in front, of which it is a part.
     pub(crate) fn behind(mut self, token: Token) -> Self {
         self.tokens.insert(0, token);
         self
     }
 
-    /// Two values in one.
+    /// Returns two values in one.
     pub(crate) fn pair(left: Self, right: Self) -> Self {
         let mut tokens = Vec::with_capacity(1 + left.tokens.len() + right.tokens.len());
         tokens.push(Token::Pair);
@@ -131,22 +133,22 @@ impl Value {
         Self { tokens }
     }
 
-    /// From tokens.
+    /// Returns a value of these tokens.
     pub fn from_tokens(tokens: Vec<Token>) -> Self {
         Self { tokens }
     }
 
-    /// The tokens in prefix order.
+    /// Returns the tokens in prefix order.
     pub fn tokens(&self) -> &[Token] {
         &self.tokens
     }
 
-    /// The tokens in prefix order.
+    /// Returns the tokens in prefix order.
     pub(crate) fn into_tokens(self) -> Vec<Token> {
         self.tokens
     }
 
-    /// The one payload of a task's result, whichever loop token is in front.
+    /// Returns the one payload of a task's result, whichever loop token is in front.
     pub(crate) fn payload(&self) -> Option<&Bytes> {
         match self.tokens.as_slice() {
             [Token::Leaf(leaf)] | [Token::Again | Token::Done, Token::Leaf(leaf)] => Some(&leaf.bytes),
@@ -154,7 +156,7 @@ impl Value {
         }
     }
 
-    /// Names the row that the one payload of a task's result stands in.
+    /// Notes the row that holds the one payload of a task's result.
     pub(crate) fn at_home(mut self, home: Home) -> Self {
         if let Some(Token::Leaf(leaf)) = self.tokens.last_mut() {
             leaf.home = Some(home);
@@ -162,7 +164,7 @@ impl Value {
         self
     }
 
-    /// The payload bytes in it that were read, however deep.
+    /// Returns how many payload bytes were read into the value, at any depth.
     pub(crate) fn bytes(&self) -> usize {
         fn bytes(tokens: &[Token]) -> usize {
             let bytes = tokens.iter().map(|token| match token {
@@ -176,7 +178,8 @@ impl Value {
         bytes(&self.tokens)
     }
 
-    /// Returns about how many bytes of memory it takes. What is in several values is counted in each.
+    /// Returns approximately how many bytes of memory the value takes. A part shared by several
+    /// values is counted in each.
     pub(crate) fn memory_bytes(&self) -> usize {
         fn tokens(of: &[Token]) -> usize {
             let within = of.iter().map(|token| if let Token::Block(block) = token { tokens(&block.tokens) } else { 0 });
@@ -185,14 +188,14 @@ impl Value {
         self.bytes() + tokens(&self.tokens) * size_of::<Token>()
     }
 
-    /// The rows that were not read yet.
+    /// Returns the rows that are not read yet.
     pub fn unread(&self) -> Vec<Home> {
         let mut found = Vec::new();
         unread(&self.tokens, &mut found);
         found
     }
 
-    /// Puts what was read in its place.
+    /// Replaces unread parts by the tokens that were read.
     pub(crate) fn fill(&mut self, read: &impl Fn(&Home) -> Option<Vec<Token>>) {
         if let Some(filled) = fill(&self.tokens, read) {
             self.tokens = filled;
@@ -225,7 +228,7 @@ impl fmt::Debug for Leaf {
 }
 
 impl From<Bytes> for Value {
-    /// One payload.
+    /// Makes a value of one payload.
     fn from(payload: Bytes) -> Self {
         Self::leaf(payload, None)
     }
@@ -241,8 +244,8 @@ fn unread(tokens: &[Token], found: &mut Vec<Home>) {
     }
 }
 
-/// The tokens with what was read in its place, if there was anything to read. As deep as blocks nest, which is as deep as a
-/// definition does.
+/// Returns the tokens with unread parts replaced, or `None` if nothing was replaced. Recurses as
+/// deep as blocks nest, which is as deep as the definition does.
 fn fill(tokens: &[Token], read: &impl Fn(&Home) -> Option<Vec<Token>>) -> Option<Vec<Token>> {
     let mut filled: Option<Vec<Token>> = None;
     for (at, token) in tokens.iter().enumerate() {
@@ -263,7 +266,8 @@ fn fill(tokens: &[Token], read: &impl Fn(&Home) -> Option<Vec<Token>>) -> Option
     filled
 }
 
-/// What was read as one token: a payload alone keeps the home that says where it need not be written again.
+/// Returns the tokens read from a row as one token. A payload alone keeps its home, so that it is
+/// not written again.
 fn part(home: Home, mut tokens: Vec<Token>) -> Token {
     match (&home, tokens.as_mut_slice()) {
         (Home::Input | Home::Result(_) | Home::Item(..), [Token::Leaf(leaf)]) => {

@@ -1,4 +1,5 @@
-//! Format 1 of the envelope, as records have it that were written before format 2; read for ever, never written.
+//! Format 1 of the envelope, the format of records written before format 2; read for ever, never
+//! written.
 //!
 //! ```text
 //! offset  bytes
@@ -25,8 +26,8 @@ use crate::id::{InstanceId, RunId, Stamp};
 const MAGIC: &[u8; 4] = b"EVST";
 const FORMAT: u8 = 1;
 
-/// Returns true if a record claims to be of this format. In later formats the byte after the magic
-/// is a number, lower than the letter here.
+/// Returns true if a record claims to be of this format. In later formats a number, lower than the
+/// letter `S`, follows the letters `EV`.
 pub(super) fn is_one(content: &[u8]) -> bool {
     content.starts_with(MAGIC)
 }
