@@ -8,9 +8,9 @@
 //! * [`Decode`]: the typed side; made by the builder, which knows the shape that reaches a node.
 //!
 //! Payloads may come from outside and are not trusted: the nesting depth of MessagePack is checked
-//! before it is decoded (`nesting`), and serde_json limits that of JSON itself. An accepted payload
-//! can be read back: known mismatches between writing and reading with serde are noticed (`probe`),
-//! and the reading is tried (`read_back`).
+//! before it is decoded (`nesting`), and `serde_json` limits that of JSON itself. An accepted
+//! payload can be read back: known mismatches between writing and reading with serde are noticed
+//! (`probe`), and the reading is tried (`read_back`).
 //!
 //! No error here repeats a payload, and no `Debug` of the crate shows one: messages name the type,
 //! the codec and the size only.
@@ -47,14 +47,15 @@ use crate::limits::PAYLOAD_DEPTH_MAX;
 ///
 /// A payload that would not read back unchanged is refused where it enters, with
 /// [`CodecError::NotReadable`]: a start's input and a signal's payload by the call, a result as the
-/// failure of its task ([`FailureKind::Codec`](crate::FailureKind)). These values cannot be carried
-/// by serde:
+/// failure of its task ([`FailureKind::Codec`](crate::FailureKind)). Serde cannot carry these
+/// values:
 /// * With every codec: `Some(())` and `Some(None)`, which are written like `None`; and `u128` and
 ///   `i128` within types that are flattened, untagged or internally tagged.
 /// * With [`Codec::MessagePack`]: types with two forms (IP addresses, UUIDs of some crates) within
-///   such types. Tag the enum externally, which is serde's default, or serialize the value as text.
+///   types that are flattened, untagged or internally tagged. Tag the enum externally, which is
+///   serde's default, or serialize the value as text.
 /// * With [`Codec::Json`]: also numbers that are NaN or infinite, `Some` of a unit struct, and map
-///   keys that are not text within such types.
+///   keys that are not text within types that are flattened, untagged or internally tagged.
 /// * Fields that are left out when written (`skip_serializing_if`) and have no `default`.
 ///
 /// Values that are written alike are not noticed, such as two variants of an untagged enum with the

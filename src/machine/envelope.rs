@@ -82,7 +82,7 @@ pub enum Kind {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Shape {
-    /// None.
+    /// No loop token.
     #[default]
     Plain = 0,
     /// [`Token::Again`].

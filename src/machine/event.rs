@@ -19,7 +19,8 @@ pub enum Event {
     Resumed {
         /// Attempts that this process still runs.
         alive: Vec<Ticket>,
-        /// True if the process that handed the tasks out crashed; false if only its actor did.
+        /// True if attempts missing from `alive` count as a process crash. False if only the actor
+        /// was replaced, or if the attempts may have been waiting for room.
         process_died: bool,
     },
     /// An attempt got its slot.

@@ -87,7 +87,7 @@ pub enum Phase {
         /// Consecutive process crashes while this task was running.
         deaths: u32,
     },
-    /// In a delay.
+    /// At a delay.
     Delay {
         /// The end of the delay.
         until: Timestamp,

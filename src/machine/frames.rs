@@ -11,8 +11,8 @@ use super::frame::{Frame, FrameId, Phase, ROOT, Ticket};
 use super::waits::Waits;
 use crate::time::Timestamp;
 
-/// The sort key of frames; the least decides where the instance stands: a task at work comes first,
-/// then the wait with the nearest wake-up, then the first by node.
+/// The sort key of frames; the least decides where the instance stands: a task comes first
+/// (running, ready or in backoff), then the wait with the nearest wake-up, then the first by node.
 type Rank = (u8, Timestamp, u32, FrameId);
 
 #[derive(Clone, Debug, Default)]

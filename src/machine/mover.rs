@@ -183,7 +183,7 @@ impl<'a> Mover<'a> {
         self.is_moving = false;
     }
 
-    /// Lets every frame in `moving` go on. Not recursive: frames that come of one are added to
+    /// Lets every frame in `moving` go on. Not recursive: frames that this creates are added to
     /// `moving`.
     pub(super) fn move_all(&mut self) {
         if !self.is_moving

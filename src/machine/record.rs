@@ -68,8 +68,8 @@ struct HeadRecord<'a> {
     end: Option<EndRecord>,
 }
 
-/// What the instance waits for, where a branch decides that, so that showing it takes no reading of
-/// all branches.
+/// The node and phase that the instance waits at, where a branch decides that: stored here, so that
+/// showing it needs no reading of all branches.
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct ShownRecord {
@@ -104,8 +104,8 @@ pub(super) fn is_zero_u32(n: &u32) -> bool {
     *n == 0
 }
 
-/// Encodes a record of ours. Cannot fail: such records hold no maps with odd keys and no user
-/// types.
+/// Encodes a record of the crate's own. Cannot fail: such records hold no maps with odd keys and no
+/// user types.
 pub(super) fn encode<T: Serialize>(record: &T, mut out: Vec<u8>) -> Vec<u8> {
     if let Err(error) = rmp_serde::encode::write_named(&mut out, record) {
         panic!("a record of ours does not encode: {error}");

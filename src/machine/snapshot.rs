@@ -50,7 +50,8 @@ pub struct Snapshot {
     pub(crate) ended_at: Option<Timestamp>,
 }
 
-/// What an instance waits for according to its head, while the frames that wait are not read.
+/// The node and phase that an instance waits at according to its head, while the frames that wait
+/// are not read.
 #[derive(Clone, Debug)]
 pub(crate) struct Shown {
     pub(crate) node: u32,
@@ -250,8 +251,8 @@ impl Snapshot {
         RowKey::Frame(self.unread_from)
     }
 
-    /// Returns the key from which on rows of buffered signals may exist; rows before it have been
-    /// deleted, all but a few.
+    /// Returns the key from which on rows of buffered signals may exist: no row before it is left,
+    /// and few deleted rows come after it.
     pub fn first_signal_row(&self) -> RowKey {
         RowKey::Signal(self.signals.from)
     }

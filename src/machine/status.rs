@@ -11,8 +11,8 @@ use crate::time::Timestamp;
 impl Snapshot {
     /// Returns the status, with the names of its definition.
     ///
-    /// Of several frames one decides: a task at work comes first, then the wait with the nearest
-    /// wake-up, then the first by node.
+    /// Of several frames one decides: a task comes first (running, ready or in backoff), then the
+    /// wait with the nearest wake-up, then the first by node.
     pub fn status(&self, names: &dyn Names) -> Status {
         match (&self.end, &self.pause) {
             (Some(end), _) => ended(end, names),
@@ -47,8 +47,8 @@ impl Snapshot {
         waits.filter(|_| self.end.is_none()).map(|(_, frame)| waiting(frame.node, &frame.phase, names)).collect()
     }
 
-    /// Returns the node and phase that decide where the instance stands: a task at work comes
-    /// first, then the wait with the nearest wake-up, then the first by node.
+    /// Returns the node and phase that decide where the instance stands: a task comes first, then
+    /// the wait with the nearest wake-up, then the first by node.
     pub(super) fn deciding(&self) -> Option<(u32, &Phase)> {
         if self.unread_frames > 0 {
             return self.shown.as_ref().map(|shown| (shown.node, &shown.phase));
@@ -62,9 +62,10 @@ impl Snapshot {
         self.frames.deciding()
     }
 
-    /// Returns when the store's due index should list the instance. `None` while its status is in
-    /// progress: recovery finds it by that status, and its actor keeps its own wake-up. A paused
-    /// instance is found by its due time alone, even while a task still runs.
+    /// Returns when the store's due index should list the instance. `None` while a task is with the
+    /// executor, except in a pause: recovery finds the instance by its status in progress, and its
+    /// actor keeps its own wake-up. A paused instance is found by its due time alone, even while a
+    /// task still runs.
     pub fn due(&self) -> Option<Timestamp> {
         if self.is_running() && !self.is_paused() { None } else { self.next_wake() }
     }
