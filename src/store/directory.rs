@@ -1,10 +1,10 @@
-//! The directory of a file store: whose it is, and whether it ever held anything.
+//! The directory of a file store: who owns it, and whether it ever held data.
 //!
 //! ```text
 //! DIR/everstep.lock    held while the store is open
-//! DIR/everstep         there once the first write is durable: an empty database beside it has lost everything
+//! DIR/everstep         exists once the first write is durable: an empty database beside it is a loss
 //! DIR/everstep.durable how far the journal was once known to be durable (`journal`)
-//! DIR/everstep.torn-N  what was cut from the end of a journal at an open, the newest few (`journal`)
+//! DIR/everstep.torn-N  bytes cut from the end of a journal at an open, the newest few (`journal`)
 //! DIR/...              the database's own files
 //! ```
 
@@ -16,10 +16,10 @@ use super::StoreError;
 
 const LOCK: &str = "everstep.lock";
 const MARKER: &str = "everstep";
-/// The database writes this before anything that is not empty.
+/// File that the database writes before any other file with content.
 const VERSION: &str = "version";
 const DATABASE_VERSION: &[u8] = b"FJL\x03";
-/// A directory that no other process uses while this lives.
+/// A directory that no other process uses as long as this value lives.
 pub(super) struct Directory {
     path: PathBuf,
     _lock: File,
@@ -30,7 +30,7 @@ pub(super) fn unreadable(path: &Path, why: &dyn std::fmt::Display) -> StoreError
 }
 
 impl Directory {
-    /// Creates the directory if there is none, and takes it for this process.
+    /// Creates the directory if it does not exist, and locks it for this process.
     pub(super) fn claim(path: &Path) -> Result<Self, StoreError> {
         let failed = |error: io::Error| unreadable(path, &error);
         create_private(path).map_err(failed)?;
@@ -44,13 +44,13 @@ impl Directory {
         }
     }
 
-    /// Whether something was once made durable here.
+    /// Returns true if data was once made durable here.
     pub(super) fn is_established(&self) -> bool {
         is_established(&self.path)
     }
 
-    /// Notes that something is durable here, the directory itself included: whoever created it may have been killed before
-    /// its name was.
+    /// Notes that data is durable here. Also syncs the directory's own name: the process that
+    /// created it may have been killed before the name was durable.
     pub(super) fn establish(&self) -> io::Result<()> {
         let is_new = !self.is_established();
         File::create(self.path.join(MARKER))?.sync_all()?;
@@ -59,14 +59,15 @@ impl Directory {
             return Ok(());
         }
         match File::open(parent(&self.path)) {
-            // Then it was not us who created the directory.
+            // In this case another program created the directory.
             Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Ok(()),
             parent => parent?.sync_all(),
         }
     }
 
-    /// Removes what a first open left that was killed: nothing was ever acknowledged of it. Only what that leaves, and only
-    /// empty; anything else in its place is not ours to remove, and the directory is refused.
+    /// Removes the files of a first open that was killed: none of its writes was acknowledged.
+    /// Removes only files that such an open leaves, and only empty ones; anything else in their
+    /// place may belong to another program, and the directory is refused.
     pub(super) fn clear_unfinished(&self) -> Result<(), StoreError> {
         let failed = |error: io::Error| unreadable(&self.path, &error);
         if let Some(version) = self.version().map_err(failed)? {
@@ -90,13 +91,14 @@ impl Directory {
         self.remove_unfinished().map_err(failed)
     }
 
-    /// The begin of the database's version; none if only a part of it is there, or zeros in its place.
+    /// Returns the beginning of the database's version; none if the file is incomplete or holds
+    /// zeros.
     fn version(&self) -> io::Result<Option<Vec<u8>>> {
         let path = self.path.join(VERSION);
         Ok(if path.try_exists()? { Some(head_of(&path)?).filter(|version| !is_part_of_version(version)) } else { None })
     }
 
-    /// Directories go only if they are empty.
+    /// Removes the files of an unfinished open; directories only if they are empty.
     fn remove_unfinished(&self) -> io::Result<()> {
         for name in ["keyspaces/0", "keyspaces"] {
             no_matter_if_gone(std::fs::remove_dir(self.path.join(name)))?;
@@ -112,14 +114,16 @@ fn no_matter_if_gone(removed: io::Result<()>) -> io::Result<()> {
     removed.or_else(|error| if error.kind() == io::ErrorKind::NotFound { Ok(()) } else { Err(error) })
 }
 
-/// Whether a file of this name in the directory would be the database's, or a note of ours about it.
+/// Returns true if a file of this name in the directory is the database's, or one of this crate's
+/// notes about it.
 fn is_of_database(path: &Path) -> bool {
     let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
     let is_note = name.starts_with("everstep.") && name != LOCK;
     matches!(name, "lock" | "keyspaces" | VERSION) || is_note || path.extension().is_some_and(|end| end == "jnl")
 }
 
-/// Whether this is what a first open leaves that is killed, and empty: then something follows only when the version is there.
+/// Returns true if this file is one that a killed first open leaves, and empty. The database writes
+/// content only once the version file exists.
 fn is_unfinished(path: &Path) -> io::Result<bool> {
     let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
     match name {
@@ -133,7 +137,7 @@ fn is_unfinished(path: &Path) -> io::Result<bool> {
     }
 }
 
-/// The first bytes of a file: another program's may be of any size.
+/// Returns the first bytes of a file: a file of another program may be of any size.
 fn head_of(path: &Path) -> io::Result<Vec<u8>> {
     let mut head = Vec::new();
     File::open(path)?.take(64).read_to_end(&mut head)?;
@@ -145,7 +149,7 @@ fn is_part_of_version(version: &[u8]) -> bool {
     is_part || version.iter().all(|byte| *byte == 0)
 }
 
-/// Whether a directory, if it is there, holds such entries only.
+/// Returns true if the directory holds only such entries, or does not exist.
 fn only_in(path: &Path, may_hold: impl Fn(&std::ffi::OsStr) -> bool) -> io::Result<bool> {
     let entries = match std::fs::read_dir(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(true),
@@ -160,8 +164,8 @@ fn only_in(path: &Path, may_hold: impl Fn(&std::ffi::OsStr) -> bool) -> io::Resu
     Ok(true)
 }
 
-/// Refuses links and other things in place of files that are written here: what they lead to is not ours. The directory
-/// itself may be a link.
+/// Refuses links and other file types in place of files that are written here: a link may lead to
+/// files of another program. The directory itself may be a link.
 fn check_files(path: &Path) -> Result<(), StoreError> {
     for entry in std::fs::read_dir(path).map_err(|error| unreadable(path, &error))? {
         let entry = entry.map_err(|error| unreadable(path, &error))?;
@@ -178,7 +182,8 @@ fn check_files(path: &Path) -> Result<(), StoreError> {
     Ok(())
 }
 
-/// Whoever can write the directory can change every instance. That is no reason not to open: a volume may come so.
+/// Warns if every user can write the directory, and so change every instance. The store opens all
+/// the same: a mounted volume may come with such a mode.
 #[cfg(unix)]
 fn warn_if_open_to_all(path: &Path) {
     use std::os::unix::fs::PermissionsExt as _;
@@ -190,7 +195,7 @@ fn warn_if_open_to_all(path: &Path) {
 #[cfg(not(unix))]
 fn warn_if_open_to_all(_path: &Path) {}
 
-/// Whether something was once made durable in this directory, if it is there.
+/// Returns true if data was once made durable in this directory; false if it does not exist.
 pub(super) fn is_established(path: &Path) -> bool {
     path.join(MARKER).exists()
 }
@@ -199,8 +204,8 @@ fn parent(path: &Path) -> &Path {
     path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
-/// Creates the directory, and those above it that are missing, for their owner only, and makes each name durable in its
-/// parent.
+/// Creates the directory and its missing parents, for their owner only, and makes each name durable
+/// in its parent.
 fn create_private(path: &Path) -> io::Result<()> {
     if path.as_os_str().is_empty() || path.exists() {
         return Ok(());
@@ -230,7 +235,8 @@ mod tests {
         FileStore::open(dir.path()).await.unwrap();
     }
 
-    /// Method: what the database writes last is there in part, or as zeros; another program's version is left alone.
+    /// Method: leave a part of the file that the database writes last, or zeros in its place; the
+    /// version of another program is left alone.
     #[tokio::test]
     async fn first_open_killed_at_its_last_file_can_be_repeated() {
         for version in [&b""[..], b"FJL", &[0; 4]] {
@@ -247,7 +253,7 @@ mod tests {
         assert_eq!(std::fs::read(dir.path().join("version")).unwrap(), b"FJL\x02");
     }
 
-    /// Method: delete the directory under an open store, which is then opened anew, as after a failure.
+    /// Method: delete the directory of an open store, then reopen the store, as after a failure.
     #[tokio::test]
     async fn a_store_whose_directory_is_gone_does_not_come_back_empty() {
         let dir = tempfile::tempdir().unwrap();
@@ -261,7 +267,8 @@ mod tests {
         assert!(!path.exists());
     }
 
-    /// Method: lose the journal of a store that held something; an empty store in its place would be a lie.
+    /// Method: lose the journal of a store that held data; opening it as an empty store would hide
+    /// the loss.
     #[tokio::test]
     async fn a_store_that_lost_its_journal_does_not_open_as_an_empty_one() {
         let dir = tempfile::tempdir().unwrap();
@@ -271,7 +278,7 @@ mod tests {
         assert!(matches!(opened, Err(StoreError::Unreadable { .. })), "{opened:?}");
     }
 
-    /// Everything in a directory, with what is in files.
+    /// Returns every path below a directory, with the content of files.
     fn all_in(path: &Path) -> Vec<(PathBuf, Vec<u8>)> {
         let mut all = Vec::new();
         for entry in std::fs::read_dir(path).unwrap() {
@@ -286,7 +293,8 @@ mod tests {
         all
     }
 
-    /// Method: one thing of another program, or of a copy of ours that is not complete, in place of one of the database's.
+    /// Method: put one file of another program, or of an incomplete copy of a store, in place of
+    /// one of the database's.
     #[tokio::test]
     async fn a_directory_that_may_hold_data_is_refused_as_it_is() {
         let files = ["keyspaces/customers/data.db", "keyspaces/1/tables/7", "keyspaces", "lock", "0.jnl", "7.jnl"];
@@ -313,7 +321,8 @@ mod tests {
         FileStore::open(dir.path()).await.unwrap();
     }
 
-    /// Method: a link to what is there, or to what is not, in place of each file that the store writes.
+    /// Method: put a link to an existing or a missing file in place of each file that the store
+    /// writes.
     #[cfg(unix)]
     #[tokio::test]
     async fn a_link_in_place_of_a_file_is_refused() {

@@ -1,4 +1,5 @@
-//! From a batch of conditional writes to the keys they change: each key once, with its last value.
+//! Turns a batch of conditional writes into the keys they change: each key once, with its last
+//! value.
 
 use std::collections::hash_map::Entry;
 
@@ -14,32 +15,33 @@ use crate::machine::HeadIndex;
 #[derive(Clone, Debug, Default)]
 pub(super) struct Present {
     pub(super) head: Option<Bytes>,
-    /// What the head says of itself; none if it cannot be read.
+    /// The index fields of the head; none if it cannot be read.
     pub(super) index: Option<HeadIndex>,
-    /// The stamp of the write that set it aside, if it is quarantined.
+    /// The stamp of the write that quarantined it, if it is quarantined.
     pub(super) quarantine: Option<Stamp>,
-    /// What the indexes know of it, if the head cannot be read.
+    /// The index entries and run found for it, if the head cannot be read.
     pub(super) trace: Trace,
 }
 
-/// What is stored, as far as a batch asks for it.
+/// The stored data that a batch asks for.
 pub(super) trait Stored {
-    /// An instance.
+    /// Reads an instance.
     fn instance(&mut self, id: &InstanceId) -> Result<Present, StoreError>;
 
-    /// The stamp of the write that superseded a run, if one has and its marker is not swept yet.
+    /// Returns the stamp of the write that superseded a run; none if the run was not superseded or
+    /// its marker is swept.
     fn superseded_by(&self, run: RunId) -> Result<Option<Stamp>, StoreError>;
 }
 
-/// What comes of a batch.
+/// The result of folding a batch.
 pub(super) struct Folded<'a> {
     pub(super) ops: Ops,
     pub(super) answers: Answers,
-    /// The instances it looked at, as it leaves them.
+    /// The instances that the batch looked at, as it leaves them.
     pub(super) left: Vec<(&'a InstanceId, Present)>,
 }
 
-/// Checks each write against what the ones before it left.
+/// Checks each write against the state that the writes before it leave.
 pub(super) fn fold<'a>(batch: &'a [Write], stored: &mut impl Stored) -> Result<Folded<'a>, StoreError> {
     let mut folding: HashMap<&InstanceId, Folding> = HashMap::with_capacity(batch.len());
     let mut ops = Ops::new();
@@ -62,9 +64,10 @@ pub(super) fn fold<'a>(batch: &'a [Write], stored: &mut impl Stored) -> Result<F
 /// One instance, as the batch has left it so far.
 struct Folding {
     present: Present,
-    /// What the indexes list now; nothing for a quarantined instance or an unreadable head.
+    /// The fields that the indexes list now; none for a quarantined instance or an unreadable head.
     listed: Option<HeadIndex>,
-    /// The positions of writes that were done when the batch, or one like it, came before.
+    /// The positions of writes that are stored already, because the batch or one like it was
+    /// committed before.
     done: Vec<usize>,
     /// Runs that the batch has ended.
     over: Vec<RunId>,
@@ -76,13 +79,14 @@ impl Present {
         Some(Version::of_head(head, self.index.as_ref(), self.quarantine.is_some()))
     }
 
-    /// The stamp of the write that left it so; none if it is not there.
+    /// Returns the stamp of the write that left this state; [`Stamp::NONE`] if the instance does
+    /// not exist.
     fn stamp(&self) -> Stamp {
         let of_head = || self.index.map_or(Stamp::NONE, |index| index.stamp);
         self.quarantine.unwrap_or_else(of_head)
     }
 
-    /// What the indexes list of it.
+    /// Returns the fields that the indexes list.
     fn listed(&self) -> Option<HeadIndex> {
         if self.quarantine.is_some() { None } else { self.index }
     }
@@ -95,7 +99,7 @@ impl Present {
 }
 
 impl Write {
-    /// The version it was made for; none where there was to be no instance.
+    /// Returns the version that the write expects; none if it expects no instance.
     fn asks_for(&self) -> Option<Version> {
         match self.condition {
             Condition::Absent => None,
@@ -103,7 +107,7 @@ impl Write {
         }
     }
 
-    /// The version it leaves if it is done.
+    /// Returns the version that the write leaves.
     fn leaves(&self) -> Option<Version> {
         match &self.change {
             Change::Head(head) => {
@@ -115,7 +119,7 @@ impl Write {
         }
     }
 
-    /// Whether it left the instance as it is stored.
+    /// Returns true if this write left the instance as it is stored.
     fn is_last_of(&self, present: &Present, stored: &impl Stored) -> Result<bool, StoreError> {
         match (&self.change, self.superseded) {
             (Change::Delete, Some(run)) if present.head.is_none() => {
@@ -129,10 +133,12 @@ impl Write {
 }
 
 impl Folding {
-    /// `rest` is the batch from the instance's first write on, which stands at `offset`.
+    /// Begins with an instance as stored. `rest` is the batch from the instance's first write on,
+    /// which has the position `offset`.
     fn new(present: Present, rest: &[Write], offset: usize, stored: &impl Stored) -> Result<Self, StoreError> {
         let mut folding = Self { listed: present.listed(), present, done: Vec::new(), over: Vec::new() };
-        // Looked for only where it can matter: in a new batch the condition of the first write holds.
+        // In a batch that is no repeat the condition of the first write holds, so the search is
+        // skipped.
         if let Some(first) = rest.first()
             && folding.check(first, stored)?.is_err()
         {
@@ -154,7 +160,7 @@ impl Folding {
         let checked = self.check(write, stored)?;
         match checked {
             Ok(()) => self.apply(write, ops),
-            // Once more behind itself, in the same batch.
+            // The same write twice in one batch.
             Err(_) if write.is_last_of(&self.present, stored)? => return Ok(Ok(())),
             Err(_) => {}
         }
@@ -201,7 +207,7 @@ impl Folding {
         }
     }
 
-    /// The writer could not know which run it ends.
+    /// Supersedes the run of an unreadable head: the writer could not know which run it ends.
     fn end_unreadable(&mut self, write: &Write, ops: &mut Ops) {
         let Some(run) = self.present.trace.run.take() else { return };
         if self.present.quarantine.is_some() {
@@ -234,11 +240,11 @@ impl Folding {
         Conflict { found: self.present.index.map(|index| (index.run, index.seq)), is_over: false }
     }
 
-    /// Brings the indexes in line with the head; an entry that stays is not touched.
+    /// Brings the indexes in line with the head; entries that stay are not written again.
     fn relist(&mut self, id: &InstanceId, ops: &mut Ops) {
         let now = self.present.listed();
         ops.extend(self.present.trace.entries.drain(..).map(|key| (key, None)));
-        // The usual transition of a run moves nothing.
+        // A usual transition changes no index entry.
         if let (Some(old), Some(new)) = (&self.listed, &now)
             && old.is_listed_as(new)
         {
@@ -257,8 +263,9 @@ impl Folding {
     }
 }
 
-/// The writes of a batch that are stored already: the last one whose stamp is the stored one, and from there backwards each
-/// that left what the next one asked for. `rest` begins at `offset`.
+/// Returns the positions of the writes that are stored already: the last one whose stamp is the
+/// stored one, and before it each write that left the version that the next one expects. `rest`
+/// begins at `offset`.
 fn done_before(
     present: &Present,
     id: &InstanceId,

@@ -1,23 +1,26 @@
-//! The key layout that the memory store and the file store share. Numbers are big-endian, so that order is meaning.
+//! The key layout that the memory store and the file store share. Numbers are big-endian, so that
+//! the order of keys is the order of numbers.
 //!
 //! ```text
-//! 'b'  run id 16  row key                  a row of a run, see `RowKey`
-//! 'h'  instance id                         head, in its envelope
-//! 'j'                                      milestone of the journals, see `journal`; of a file store only
-//! 'm'  definition 32                       manifest
-//! 'q'  instance id                         quarantine record, in its envelope
-//! 'r'  instance id                         run id of a quarantined instance whose head cannot say it
-//! 's'  definition 32  status 1  id         status index: run id 16, then the time if it is due or has ended; earlier
-//!                                          versions left it empty
-//! 't'  due 8  instance id                  due index, empty
-//! 'v'                                      the layout's version, and which formats of records a version must know to read
-//!                                          and to write: "everstep 1 2 2"; without them both are 1
-//! 'x'  run id 16                           a superseded run, to be swept: the stamp of the write that ended it, or empty
-//! 'z'  status 1  ended 8  instance id      index of the runs that have ended, empty
+//! 'b'  run id 16  row key              a row of a run, see `RowKey`
+//! 'h'  instance id                     head, in its envelope
+//! 'j'                                  milestone of the journals, see `journal`; file store only
+//! 'm'  definition 32                   manifest
+//! 'q'  instance id                     quarantine record, in its envelope
+//! 'r'  instance id                     run id of a quarantined instance with an unreadable head
+//! 's'  definition 32  status 1  id     status index: run id 16, then the time if it is due or has
+//!                                      ended; earlier versions left it empty
+//! 't'  due 8  instance id              due index, empty
+//! 'v'                                  the layout's version, and the formats of records that a
+//!                                      version must know to read and to write: "everstep 1 2 2";
+//!                                      without them both are 1
+//! 'x'  run id 16                       a superseded run, to be swept: the stamp of the write that
+//!                                      ended it, or empty
+//! 'z'  status 1  ended 8  instance id  index of the runs that have ended, empty
 //! ```
 //!
-//! A batch is applied in the order of its keys, and a reader may see it half applied. So rows come before heads, which
-//! refer to them, and heads before the indexes, which lead to them.
+//! A batch is applied in the order of its keys, and a reader may see it half applied. So rows come
+//! before heads, which refer to them, and heads before the indexes, which lead to them.
 
 use bytes::Bytes;
 
@@ -37,7 +40,7 @@ pub(super) const RUNS: &[u8] = b"r";
 #[cfg(feature = "file-store")]
 pub(super) const ROWS: &[u8] = b"b";
 pub(super) const STATUSES: &[u8] = b"s";
-/// Of a status entry, before its instance id.
+/// Bytes of a status entry before its instance id.
 #[cfg(feature = "file-store")]
 pub(super) const STATUS_PREFIX_BYTES: usize = 34;
 pub(super) const DUES: &[u8] = b"t";
@@ -96,12 +99,13 @@ pub(super) fn run_of(id: &InstanceId) -> Vec<u8> {
     join(&[b"r", id.as_str().as_bytes()])
 }
 
-/// What is behind every run that ended in a status before this time.
+/// Returns a key after all runs that ended in a status before this time.
 pub(super) fn ended_before(status: StatusCode, at: Timestamp) -> Vec<u8> {
     join(&[&ended_prefix(status), &at.as_micros().to_be_bytes()])
 }
 
-/// The index entries of a head. That of its status says what the others are, for when the head cannot be read.
+/// Returns the index entries of a head. The status entry holds the run and the time of the others,
+/// for when the head cannot be read.
 pub(super) fn index_entries(id: &InstanceId, index: &HeadIndex) -> impl Iterator<Item = (Vec<u8>, Bytes)> {
     let time = index.due.or(index.ended).map(|at| at.as_micros().to_be_bytes());
     let says = join(&[&index.run.to_bytes(), time.as_ref().map_or(&[], |time| &time[..])]);
@@ -111,7 +115,7 @@ pub(super) fn index_entries(id: &InstanceId, index: &HeadIndex) -> impl Iterator
     std::iter::once(status).chain(due.into_iter().chain(ended).map(|key| (key, Bytes::new())))
 }
 
-/// What a status entry says: the run, and when it is due or has ended.
+/// Parses a status entry: the run, and the time when it is due or has ended.
 pub(super) fn parse_status_entry(entry: &[u8]) -> Option<(RunId, Option<Timestamp>)> {
     let (run, time) = entry.split_first_chunk()?;
     let time = if time.is_empty() { None } else { Some(u64::from_be_bytes(time.try_into().ok()?)) };
@@ -122,8 +126,9 @@ pub(super) fn parse_run(value: &[u8]) -> Option<RunId> {
     Some(RunId::from_bytes(value.try_into().ok()?))
 }
 
-/// The formats of records that a version must know to use a store: raised by the first record written of a newer one that others
-/// would do harm to. What a version only need leave alone raises neither.
+/// The formats of records that a version must know to use a store. Raised by the first record
+/// written in a newer format that older versions would damage; a format that older versions can
+/// safely ignore raises neither number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Needs {
     pub(super) min_reader: u32,
@@ -131,7 +136,8 @@ pub(super) struct Needs {
 }
 
 impl Needs {
-    /// Those of a store that this version has written to. Versions that know format 1 alone take all others for damage.
+    /// The needs of a store that this version has written to. Versions that know only format 1 take
+    /// every other format for damage.
     pub(super) const WRITTEN: Self = Self { min_reader: 2, min_writer: 2 };
 
     pub(super) fn marker(self) -> Bytes {
@@ -139,7 +145,7 @@ impl Needs {
     }
 
     #[cfg(feature = "file-store")]
-    /// From the marker of a store; none if it is no marker of this layout.
+    /// Parses the marker of a store; none if it is no marker of this layout.
     pub(super) fn parse(marker: &[u8]) -> Option<Self> {
         let mut words = std::str::from_utf8(marker).ok()?.split(' ');
         let is_ours = words.next() == Some("everstep") && words.next()?.parse() == Ok(LAYOUT);
@@ -147,32 +153,33 @@ impl Needs {
         match needs[..] {
             _ if !is_ours => None,
             [] => Some(Self { min_reader: 1, min_writer: 1 }),
-            // What a later version may say beside is not needed to tell.
+            // Further words, which a later version may add, are ignored.
             [min_reader, min_writer, ..] => Some(Self { min_reader, min_writer }),
             [_] => None,
         }
     }
 
     #[cfg(feature = "file-store")]
-    /// Whether this version may use such a store: it never only reads.
+    /// Returns true if this version may use such a store. Both numbers count, since it always
+    /// writes.
     pub(super) fn are_met(self) -> bool {
         let known = u32::from(crate::machine::FORMAT);
         self.min_reader <= known && self.min_writer <= known
     }
 }
 
-/// The instance id at the end of a key.
+/// Returns the instance id at the end of a key.
 pub(super) fn instance(key: &[u8], prefix_bytes: usize) -> Option<InstanceId> {
     let text = std::str::from_utf8(key.get(prefix_bytes..)?).ok()?;
     InstanceId::stored(text).ok()
 }
 
-/// The parts of a due key.
+/// Returns the time and the instance in a due key.
 pub(super) fn parse_due(key: &[u8]) -> Option<(Timestamp, InstanceId)> {
     parse_time(key, 1)
 }
 
-/// The time and the instance in a key of the index of ends.
+/// Returns the time and the instance in a key of the index of ends.
 pub(super) fn parse_ended(key: &[u8]) -> Option<(Timestamp, InstanceId)> {
     parse_time(key, 2)
 }
@@ -182,24 +189,24 @@ fn parse_time(key: &[u8], prefix_bytes: usize) -> Option<(Timestamp, InstanceId)
     Some((Timestamp::from_micros(u64::from_be_bytes(*micros)), instance(key, prefix_bytes + 8)?))
 }
 
-/// Whether an entry of an index by time lists this instance.
+/// Returns true if an entry of an index by time lists this instance.
 pub(super) fn is_at(key: &[u8], prefix_bytes: usize, id: &InstanceId) -> bool {
     key.get(prefix_bytes + 8..) == Some(id.as_str().as_bytes())
 }
 
-/// The definition in a status key.
+/// Returns the definition in a status key.
 pub(super) fn parse_definition(key: &[u8]) -> Option<DefinitionHash> {
     Some(DefinitionHash(key.get(1..33)?.try_into().ok()?))
 }
 
-/// The run of a row, and its key within.
+/// Returns the run of a row, and the row's key within the run.
 #[cfg(feature = "file-store")]
 pub(super) fn parse_row(key: &[u8]) -> Option<(RunId, &[u8])> {
     let (run, row) = key.strip_prefix(ROWS)?.split_first_chunk()?;
     Some((RunId::from_bytes(*run), row))
 }
 
-/// The name of the index that an entry is of.
+/// Returns the name of the index that an entry belongs to.
 #[cfg(feature = "file-store")]
 pub(super) fn index_name(entry: &[u8]) -> &'static str {
     match entry.first() {
@@ -209,12 +216,13 @@ pub(super) fn index_name(entry: &[u8]) -> &'static str {
     }
 }
 
-/// The run in a superseded key.
+/// Returns the run in a superseded key.
 pub(super) fn parse_superseded(key: &[u8]) -> Option<RunId> {
     Some(RunId::from_bytes(key.get(1..17)?.try_into().ok()?))
 }
 
-/// The least key behind all keys with this prefix. Ours begin with a letter, so that there is one.
+/// Returns the least key after all keys with this prefix. All prefixes here begin with a letter, so
+/// that there is one.
 pub(super) fn behind(prefix: &[u8]) -> Vec<u8> {
     let mut end = prefix.to_vec();
     while let Some(last) = end.pop() {
@@ -226,8 +234,9 @@ pub(super) fn behind(prefix: &[u8]) -> Vec<u8> {
     end
 }
 
-/// The part of a key that it shares with those which are consumed from their front, in order: an index, as far as one who
-/// reads it names it. What a run consumes is passed by otherwise: its head says where its rows begin.
+/// Returns the part of a key that names its group: an index, as far as its readers name it. Groups
+/// are consumed from the front, in order. The rows of a run are no group: its head says where they
+/// begin.
 pub(super) fn group(key: &[u8]) -> Option<&[u8]> {
     match key.first()? {
         b's' => key.get(..34),

@@ -1,12 +1,13 @@
-//! Where instances are kept: the port that every store implements, and the stores that come with the crate.
+//! The storage port that every store implements, and the stores that come with the crate.
 //!
-//! * [`Store`]: a batch of conditional writes is committed as one; each write has its own answer.
-//! * [`MemoryStore`], for tests; `FileStore`, an embedded directory, the default. Both are one key-value layout
-//!   (`keys`) over different maps (`kv`).
-//! * `conformance` and `FaultyStore` (feature `testing`): a suite that any store can run, and a store that fails where a
-//!   test says so.
+//! * [`Store`]: commits a batch of conditional writes as one; each write has its own answer.
+//! * [`MemoryStore`], for tests; `FileStore`, an embedded directory, the default. Both are one
+//!   key-value layout (`keys`) over different maps (`kv`).
+//! * `conformance` and `FaultyStore` (feature `testing`): a suite that any store can run, and a
+//!   store that fails where a test says so.
 //!
-//! A store decides nothing about workflows: it compares versions and stamps, keeps the indexes, and stores bytes.
+//! A store decides nothing about workflows: it compares versions and stamps, keeps the indexes, and
+//! stores bytes.
 
 #[cfg(feature = "testing")]
 pub mod conformance;
@@ -48,30 +49,31 @@ pub use kv::{Hole, Kv, KvStore, Ops};
 pub use memory::{Memory, MemoryStore};
 pub use version::{HeadVersion, Version};
 
-/// What a commit survives.
+/// The failures that a commit survives.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Durability {
-    /// Power loss and a crash of the operating system: every batch is synced to the disk before it is acknowledged.
+    /// Power loss and a crash of the operating system: every batch is synced to the disk before it
+    /// is acknowledged.
     #[default]
     Fsync,
-    /// A crash or kill of the process only: batches are handed to the operating system. Power loss may take back what
-    /// was acknowledged.
+    /// A crash or kill of the process only: batches are handed to the operating system. A power
+    /// loss may lose acknowledged batches.
     ProcessCrash,
 }
 
-/// One conditional write of one instance: everything a transition changes, or nothing.
+/// One conditional write of one instance: everything that a transition changes, or nothing.
 #[derive(Clone, Debug)]
 pub struct Write {
     /// The instance.
     pub instance: InstanceId,
-    /// Tells this write from every other; a head and a quarantine record say it too. If the write comes again, since nobody
-    /// knows what became of it, it has the same.
+    /// Identifies this write among all others; stored in the head or quarantine record as well. A
+    /// write that is repeated because its outcome is unknown keeps its stamp.
     pub stamp: Stamp,
-    /// What must be so for the write to happen.
+    /// The condition under which the write happens.
     pub condition: Condition,
-    /// What is written.
+    /// The change to the instance.
     pub change: Change,
-    /// Rows written beside it, under the run in [`Write::run`].
+    /// Rows written together with the change, under the run in [`Write::run`].
     pub rows: Vec<RowChange>,
     /// The run the rows belong to.
     pub run: RunId,
@@ -80,7 +82,8 @@ pub struct Write {
 }
 
 impl Write {
-    /// Returns whether it begins its run: where nothing is, or in place of another run or of a head that nobody can read.
+    /// Returns true if the write starts its run: where no instance exists, or in place of another
+    /// run or of a head that cannot be read.
     pub(crate) fn starts_run(&self) -> bool {
         let is_first = match &self.condition {
             Condition::Absent => true,
@@ -89,7 +92,7 @@ impl Write {
         is_first && matches!(self.change, Change::Head(_))
     }
 
-    /// Returns how many bytes of heads and rows it writes.
+    /// Returns the bytes of heads and rows that it writes.
     pub(crate) fn bytes(&self) -> usize {
         let change = match &self.change {
             Change::Head(record) | Change::Quarantine(record) => record.len(),
@@ -99,25 +102,29 @@ impl Write {
     }
 }
 
-/// What must be so for a write to happen.
+/// The condition under which a write happens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Condition {
     /// There is no such instance.
     Absent,
-    /// The instance is what the writer has seen: [`Loaded::version`], or what a write before this one has left.
+    /// The instance is as the writer has seen it: [`Loaded::version`], or the version that the
+    /// writer's previous write leaves.
     Seen(Version),
 }
 
-/// What a write does to the instance. Its `Debug` shows how many bytes are written.
+/// The change that a write makes to the instance. Its `Debug` shows the number of bytes, not the
+/// bytes.
 #[derive(Clone)]
 pub enum Change {
-    /// Replaces the head, which ends a quarantine. Under [`Condition::Absent`], or where what was seen is not of
-    /// [`Write::run`], it starts the run: never one that is superseded itself, as long as its rows are not all swept.
+    /// Replaces the head, which ends a quarantine. Under [`Condition::Absent`], or if the version
+    /// seen is of another run than [`Write::run`], it starts the run. A superseded run cannot be
+    /// started until all its rows are swept.
     Head(Bytes),
-    /// Sets the instance aside: its head stays byte for byte, the indexes no longer list it.
+    /// Quarantines the instance: its head stays byte for byte, and the indexes no longer list it.
     Quarantine(Bytes),
-    /// Removes head, quarantine record and index entries: the id is free. The rows of the run go with
-    /// [`Write::superseded`]. What is not there is deleted already: that succeeds under every condition, and does nothing.
+    /// Removes head, quarantine record and index entries: the id is free. The rows of the run are
+    /// swept through [`Write::superseded`]. Deleting an absent instance succeeds under every
+    /// condition and changes nothing.
     Delete,
 }
 
@@ -135,13 +142,14 @@ impl std::fmt::Debug for Change {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the instance is not where its writer thought it was: another one has moved it")]
 pub struct Conflict {
-    /// The run and transition found; none if there is no instance or its head cannot be read.
+    /// The run and transition found; none if the instance does not exist or its head cannot be
+    /// read.
     pub found: Option<(RunId, u64)>,
-    /// Whether the write was to start a run that was there already, and was replaced or deleted.
+    /// True if the write was to start a run that existed before and was replaced or deleted since.
     pub is_over: bool,
 }
 
-/// An instance's head and quarantine record. Its `Debug` shows how many bytes they have.
+/// An instance's head and quarantine record. Its `Debug` shows the number of bytes, not the bytes.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Loaded {
     /// The head.
@@ -160,25 +168,26 @@ impl std::fmt::Debug for Loaded {
 /// The answers to a batch, one for each write, in order.
 pub type Answers = Vec<Result<(), Conflict>>;
 
-/// Where instances are kept. Object-safe; every read sees what is committed, and only that.
+/// The storage port. Object-safe; every read sees committed data, and only that.
 pub trait Store: Send + Sync + 'static {
-    /// Commits a batch as one: when this returns, the writes whose conditions held are durable and visible, and the
-    /// others did not happen. Writes of one instance see those before them in the batch. Called from one place at a
-    /// time; may block its thread.
+    /// Commits a batch as one: on return, the writes whose conditions held are durable and visible,
+    /// and the others did not happen. A write sees the writes of its instance before it in the
+    /// batch. Called from one place at a time; may block its thread.
     ///
-    /// A batch may be repeated after an error, whole or in part. A write whose stamp is the stored one is stored already: it
-    /// succeeds and changes nothing, and so do those before it in the batch that led to it. Nothing else is taken for a repeat.
+    /// A batch may be repeated after an error, whole or in part. A write whose stamp is the stored
+    /// one is stored already: it succeeds and changes nothing, and so do the writes before it in
+    /// the batch that led to it. No other write counts as a repeat.
     fn commit<'a>(&'a self, batch: &'a [Write]) -> BoxFuture<'a, Result<Answers, StoreError>>;
 
-    /// An instance's head and quarantine record.
+    /// Reads an instance's head and quarantine record.
     fn load<'a>(&'a self, instance: &'a InstanceId) -> BoxFuture<'a, Result<Option<Loaded>, StoreError>>;
 
-    /// One row of a run.
+    /// Reads one row of a run.
     fn row<'a>(&'a self, run: RunId, key: &'a RowKey) -> BoxFuture<'a, Result<Option<Bytes>, StoreError>>;
 
-    /// Returns the rows of a run whose keys start with `prefix`, in order, from the key `from` on: each key as
-    /// [`RowKey::to_bytes`] gives it, and its row. What lies before `from` must not cost anything, deleted rows neither: of a run
-    /// that lives long there may be any number.
+    /// Returns the rows of a run whose keys start with `prefix`, in order, beginning at the key
+    /// `from`: each key as [`RowKey::to_bytes`] returns it, and its row. Rows before `from`,
+    /// deleted ones included, must cost nothing: a long run may have any number of them.
     fn rows<'a>(
         &'a self,
         run: RunId,
@@ -186,15 +195,15 @@ pub trait Store: Send + Sync + 'static {
         from: Option<&'a RowKey>,
     ) -> BoxFuture<'a, Result<Vec<(Bytes, Bytes)>, StoreError>>;
 
-    /// The instances due next behind `after`, in order, at most `limit`.
+    /// Returns the instances due next after `after`, in order, at most `limit`.
     fn due<'a>(
         &'a self,
         after: Option<&'a (Timestamp, InstanceId)>,
         limit: usize,
     ) -> BoxFuture<'a, Result<Vec<(Timestamp, InstanceId)>, StoreError>>;
 
-    /// The instances of a definition in a status, behind `after` by id, at most `limit`. Quarantined ones are listed by
-    /// [`Store::quarantined`].
+    /// Returns the instances of a definition in a status, with ids after `after`, at most `limit`.
+    /// Quarantined instances are listed by [`Store::quarantined`] only.
     fn instances<'a>(
         &'a self,
         definition: &'a DefinitionHash,
@@ -203,17 +212,19 @@ pub trait Store: Send + Sync + 'static {
         limit: usize,
     ) -> BoxFuture<'a, Result<Vec<InstanceId>, StoreError>>;
 
-    /// The quarantined instances, behind `after` by id, at most `limit`.
+    /// Returns the quarantined instances with ids after `after`, at most `limit`.
     fn quarantined<'a>(
         &'a self,
         after: Option<&'a InstanceId>,
         limit: usize,
     ) -> BoxFuture<'a, Result<Vec<InstanceId>, StoreError>>;
 
-    /// The instances whose run ended in this status earlier than `before`, by the time of their end and then by id, behind
-    /// `after`, at most `limit`. Only those whose head says when it ended ([`HeadIndex::ended`]); no quarantined ones.
+    /// Returns the instances whose run ended in this status before `before`, ordered by end time
+    /// and then by id, after `after`, at most `limit`. Only instances whose head says when the run
+    /// ended ([`HeadIndex::ended`]); no quarantined ones.
     ///
-    /// Asked from the start again and again, while what it lists is deleted: that must not cost what was there before.
+    /// Callers list from the start again and again while they delete the instances listed: entries
+    /// deleted before must cost nothing.
     ///
     /// [`HeadIndex::ended`]: crate::machine::HeadIndex::ended
     fn ended<'a>(
@@ -224,28 +235,30 @@ pub trait Store: Send + Sync + 'static {
         limit: usize,
     ) -> BoxFuture<'a, Result<Vec<(Timestamp, InstanceId)>, StoreError>>;
 
-    /// The definitions that have instances.
+    /// Returns the definitions that have instances.
     fn definitions(&self) -> BoxFuture<'_, Result<Vec<DefinitionHash>, StoreError>>;
 
-    /// Keeps a definition's manifest.
+    /// Stores a definition's manifest.
     fn save_manifest<'a>(
         &'a self,
         definition: &'a DefinitionHash,
         manifest: Bytes,
     ) -> BoxFuture<'a, Result<(), StoreError>>;
 
-    /// A definition's manifest.
+    /// Reads a definition's manifest.
     fn manifest<'a>(&'a self, definition: &'a DefinitionHash) -> BoxFuture<'a, Result<Option<Bytes>, StoreError>>;
 
-    /// Deletes up to `limit` rows of superseded runs; gives how many, so that less than `limit` means done.
+    /// Deletes up to `limit` rows of superseded runs and returns the number deleted; less than
+    /// `limit` means done.
     fn sweep(&self, limit: usize) -> BoxFuture<'_, Result<usize, StoreError>>;
 
-    /// Opens the store anew after a [`StoreError::Fatal`].
+    /// Reopens the store after a [`StoreError::Fatal`].
     fn reopen(&self) -> BoxFuture<'_, Result<(), StoreError>>;
 
-    /// Lets go of files and locks. Everything after this is [`StoreError::Fatal`], until [`Store::reopen`].
+    /// Releases files and locks. Every later call fails with [`StoreError::Fatal`], until
+    /// [`Store::reopen`].
     fn close(&self) -> BoxFuture<'_, ()>;
 
-    /// What a commit survives.
+    /// Returns the failures that a commit survives.
     fn durability(&self) -> Durability;
 }

@@ -1,6 +1,7 @@
-//! The instances that were written last, as they are stored: the next commit need not read them.
+//! The instances that were written last, as stored, so that the next commit need not read them.
 //!
-//! A commit takes out what it is about, and puts it back as it has left it. So what a failed one may have changed is not here.
+//! A commit takes out the instances it writes and puts them back as it leaves them. So instances
+//! that a failed commit may have changed are not in the cache.
 
 use std::mem;
 
@@ -9,15 +10,17 @@ use foldhash::HashMap;
 use super::fold::Present;
 use crate::id::InstanceId;
 
-/// Instances in each of the two halves. Kept with a head of some 250 bytes each, all take about four megabytes.
+/// Instances in each of the two halves. With heads of some 250 bytes each, all take about four
+/// megabytes.
 const HALF: usize = 4_096;
-/// Bytes of heads in each half, at most.
+/// Most bytes of heads in each half.
 const HALF_BYTES: usize = 4 << 20;
-/// A head that is larger is not kept: reading it costs little beside writing it, and a few would take the place of thousands.
+/// Most bytes of a head in the cache. Reading a larger one costs little beside writing it, and a
+/// few would take the place of thousands.
 const HEAD_BYTES_MAX: usize = 64 << 10;
 
-/// The younger half is looked up and added to; when it is full, it takes the place of the older one. What is used moves to the
-/// younger half.
+/// A cache in two halves. Instances are added to the younger half; when it is full, it replaces the
+/// older one. Instances in use move to the younger half.
 #[derive(Debug, Default)]
 pub(super) struct Recent {
     younger: Half,
@@ -27,7 +30,7 @@ pub(super) struct Recent {
 #[derive(Debug, Default)]
 struct Half {
     instances: HashMap<InstanceId, Present>,
-    /// Those of all heads in it.
+    /// Bytes of all heads in this half.
     bytes: usize,
 }
 
@@ -49,12 +52,12 @@ fn head_bytes(present: &Present) -> usize {
 }
 
 impl Recent {
-    /// Takes out the instance as stored, if that is known.
+    /// Takes out the instance as stored, if it is cached.
     pub(super) fn take(&mut self, id: &InstanceId) -> Option<Present> {
         self.younger.take(id).or_else(|| self.older.take(id))
     }
 
-    /// Puts back an instance as a commit has left it, which took it out before.
+    /// Puts back an instance that a commit took out, as the commit leaves it.
     pub(super) fn put(&mut self, id: InstanceId, present: Present) {
         let bytes = head_bytes(&present);
         if bytes > HEAD_BYTES_MAX {
@@ -66,7 +69,7 @@ impl Recent {
         self.younger.put(id, present);
     }
 
-    /// Everything is read anew.
+    /// Forgets everything: all instances are read anew.
     pub(super) fn clear(&mut self) {
         *self = Self::default();
     }
@@ -91,7 +94,8 @@ mod tests {
         InstanceId::new(&format!("id-{number}")).unwrap()
     }
 
-    /// Method: heads at the bound of one, more than both halves have room for; the one over the bound is not kept.
+    /// Method: put heads of the largest size, more than both halves have room for; a head one byte
+    /// larger is not cached.
     #[test]
     fn large_heads_are_kept_up_to_byte_bound() {
         let mut recent = Recent::default();

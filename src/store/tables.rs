@@ -1,13 +1,13 @@
-//! The tables of a store as files, without its journals.
+//! Checks the table files of a store, without its journals.
 //!
 //! ```text
-//! keyspaces/N/current   the number of the version that counts, and the checksum of its file
+//! keyspaces/N/current   the number of the current version, and the checksum of its file
 //! keyspaces/N/vV        the tables of version V, each with its number and the checksum of its file
 //! keyspaces/N/tables/T  table T
 //! ```
 //!
-//! The database reads blocks of a table one by one, each with a checksum of its own. Here whole files are read: whatever is
-//! damaged in one is told, also what no reader has asked for.
+//! The database reads a table block by block, each with its own checksum. This module reads whole
+//! files, so that it finds damage in blocks that no reader has asked for.
 
 use std::fs::File;
 use std::io::{self, Cursor, Read};
@@ -20,14 +20,14 @@ use super::directory::unreadable;
 use super::journal::Milestone;
 use super::{StoreError, keys};
 
-/// The folder with a tree for the database's own rows, and one for our one keyspace. The database numbers them: ours is 1, or 2 if
-/// the first open was interrupted.
+/// Folder with one tree for the database's own rows, and one for the store's single keyspace. The
+/// database numbers them: the store's is 1, or 2 if the first open was interrupted.
 const TREES: &str = "keyspaces";
 /// The tree of the database's own rows.
 const ITS_OWN: &str = "0";
 const CURRENT: &str = "current";
 const CHUNK_BYTES: usize = 64 << 10;
-/// How often a version is looked for that a newer one has just replaced.
+/// Most attempts to read a version file, which a newer version may replace meanwhile.
 const TRIES_MAX: u32 = 100;
 
 /// A file that is not as it was written.
@@ -35,7 +35,7 @@ const TRIES_MAX: u32 = 100;
 pub(super) struct DamagedFile {
     pub(super) path: PathBuf,
     pub(super) why: String,
-    /// Whether the disk failed, so that nothing is known of what it holds.
+    /// True if the disk failed, so that the content is unknown.
     pub(super) is_unknown: bool,
 }
 
@@ -60,13 +60,14 @@ pub(super) struct Table {
     checksum: u128,
 }
 
-/// Whether an error says that bytes are not what was written, as against a disk that fails.
+/// Returns true if an error says that bytes are not as they were written; false if the disk failed
+/// or the format is of another version.
 pub(super) fn is_damage(error: &Error) -> bool {
     !matches!(error, Error::Io(_) | Error::InvalidVersion(_))
 }
 
-/// The number of the last milestone that tables hold; zero if they hold none. None if what they hold there is damaged. The store
-/// must be closed.
+/// Returns the number of the last milestone in the tables; zero if they hold none, and `None` if
+/// the part that would hold it is damaged. The store must be closed.
 pub(super) fn milestone(directory: &Path) -> Result<Option<u64>, StoreError> {
     let counter = SequenceNumberCounter::default;
     let failed = |error: Error| explain(directory, &error);
@@ -86,7 +87,7 @@ pub(super) fn milestone(directory: &Path) -> Result<Option<u64>, StoreError> {
     Ok(Some(last))
 }
 
-/// The trees that have tables, in the order of their numbers.
+/// Returns the trees that have tables, in the order of their numbers.
 fn trees(directory: &Path) -> Result<Vec<PathBuf>, DamagedFile> {
     let folder = directory.join(TREES);
     let entries = match std::fs::read_dir(&folder) {
@@ -99,7 +100,8 @@ fn trees(directory: &Path) -> Result<Vec<PathBuf>, DamagedFile> {
     Ok(trees)
 }
 
-/// Names the file for which a directory does not open. All tables are read for that, if need be.
+/// Returns an error with the file because of which a directory does not open. Reads all tables if
+/// necessary.
 pub(super) fn explain(directory: &Path, error: &dyn std::fmt::Display) -> StoreError {
     let damaged = check(directory, |_| Ok::<_, StoreError>(())).ok().and_then(|damaged| damaged.into_iter().next());
     let advice = "look at the disk, and restore a backup, or finish the copy that this is";
@@ -109,7 +111,7 @@ pub(super) fn explain(directory: &Path, error: &dyn std::fmt::Display) -> StoreE
     }
 }
 
-/// The tables that count now.
+/// Returns the tables of the current version.
 pub(super) fn list(directory: &Path) -> Result<Vec<Table>, DamagedFile> {
     let mut tables = Vec::new();
     for tree in trees(directory)? {
@@ -118,7 +120,8 @@ pub(super) fn list(directory: &Path) -> Result<Vec<Table>, DamagedFile> {
     Ok(tables)
 }
 
-/// Reads all tables that count: those which are not as they were written. `next` is told of each and may end it.
+/// Reads all tables of the current version and returns the damaged ones. Calls `next` before each
+/// table; an error from it ends the check.
 pub(super) fn check<E>(directory: &Path, mut next: impl FnMut(&Table) -> Result<(), E>) -> Result<Vec<DamagedFile>, E> {
     let tables = match list(directory) {
         Ok(tables) => tables,
@@ -127,7 +130,7 @@ pub(super) fn check<E>(directory: &Path, mut next: impl FnMut(&Table) -> Result<
     let mut damaged = Vec::new();
     for table in tables {
         next(&table)?;
-        // One that was merged with others meanwhile is gone by right.
+        // A table that was merged with others meanwhile is rightly gone.
         let still_counts = || list(directory).is_ok_and(|now| now.iter().any(|other| other.path == table.path));
         damaged.extend(table.check().filter(|_| still_counts()));
     }
@@ -148,7 +151,7 @@ fn list_tree(tree: &Path) -> Result<Vec<Table>, DamagedFile> {
             Ok(version) if xxh3_128(&version) == checksum => break (path, version),
             Ok(_) if tries >= TRIES_MAX => return Err(DamagedFile::new(&path, MISMATCH)),
             Err(error) if tries >= TRIES_MAX => return Err(DamagedFile::failed(&path, &error)),
-            // A newer version has taken its place.
+            // A newer version has replaced this one.
             Ok(_) | Err(_) => tries += 1,
         }
     };
@@ -157,7 +160,8 @@ fn list_tree(tree: &Path) -> Result<Vec<Table>, DamagedFile> {
 
 const MISMATCH: &str = "it is not as it was written, its checksum does not match";
 
-/// `levels u8 | runs u8 | tables u32 | number u64, kind of checksum u8, checksum u128, seqno u64`, little-endian.
+/// Parses a version file: `levels u8 | runs u8 | tables u32 | number u64, kind of checksum u8,
+/// checksum u128, seqno u64`, little-endian.
 fn parse_version(tree: &Path, version: &[u8]) -> io::Result<Vec<Table>> {
     let archive = sfa::Reader::from_reader(&mut Cursor::new(version)).map_err(io::Error::other)?;
     let section = archive.toc().section(b"tables").and_then(|section| {
@@ -190,7 +194,7 @@ fn take<const N: usize>(fields: &mut &[u8]) -> io::Result<[u8; N]> {
 }
 
 impl Table {
-    /// Reads the whole file: what is wrong with it, if anything is.
+    /// Reads the whole file and returns its damage, if any.
     fn check(&self) -> Option<DamagedFile> {
         match self.read() {
             Ok(checksum) if checksum == self.checksum => None,
