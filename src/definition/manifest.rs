@@ -1,4 +1,5 @@
-//! What the store keeps of a definition, so that tools can name and draw instances without the user's code.
+//! The record that the store keeps of a definition, so that tools can name and draw instances
+//! without the user's code.
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -30,26 +31,27 @@ pub enum NodeKind {
     Child,
 }
 
-/// A node as the manifest names it.
+/// A node as the manifest describes it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ManifestNode {
-    /// Its place.
+    /// The node's path.
     pub path: NodePath,
-    /// Its kind.
+    /// The node's kind.
     pub kind: NodeKind,
     /// The signal it waits for, or that a loop drains.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub signal: Option<String>,
-    /// What changes how it is stored: whether a wait keeps what flowed in or has a timeout, or a map collects failures.
+    /// Options that change the stored form: whether a wait keeps its input or has a timeout, or a
+    /// map collects failures.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub form: String,
-    /// The index of the node it is within.
+    /// The index of the node that contains it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub within: Option<u32>,
-    /// The branch or arm of that node it is in, if that has any.
+    /// The branch or arm of the containing node that it is in, if that node has any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub branch: Option<String>,
-    /// Its own branches or arms, in order, the default arm last. An arm may have no nodes.
+    /// The node's own branches or arms, in order, the default arm last. An arm may have no nodes.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub branches: Vec<String>,
 }
@@ -63,7 +65,8 @@ pub struct Manifest {
     pub version: String,
     /// Its nodes, in program order.
     pub nodes: Vec<ManifestNode>,
-    /// Which node follows which in a chain, and which chains begin within which node, by index.
+    /// Pairs of node indices: a node and the next one in its chain, or a node and the first one of
+    /// a chain within it.
     pub edges: Vec<(u32, u32)>,
 }
 
@@ -74,10 +77,10 @@ impl Names for Manifest {
 }
 
 impl Manifest {
-    /// A node and those around it, from within.
+    /// Returns a node and the nodes around it, innermost first.
     pub(crate) fn around(&self, node: u32) -> impl Iterator<Item = &ManifestNode> {
         let first = self.nodes.get(node as usize);
-        // A stored manifest may be damaged: what is around a node stands before it.
+        // A stored manifest may be damaged, so the walk is limited by the number of nodes.
         let outer = |node: &&ManifestNode| {
             let within = node.within? as usize;
             self.nodes.get(within).filter(|outer| outer.path != node.path)
@@ -85,8 +88,8 @@ impl Manifest {
         std::iter::successors(first, outer).take(self.nodes.len())
     }
 
-    /// The maps around a node that are within loops, so that their lists are written again and again: each behind the number of
-    /// maps around itself, outermost first.
+    /// Returns the maps around a node that are within loops, whose lists are therefore written
+    /// again and again. Each comes with the number of maps around it, outermost first.
     pub(crate) fn lists_around(&self, path: &str) -> Vec<(usize, String)> {
         let Some(node) = self.nodes.iter().position(|node| node.path.as_str() == path) else { return Vec::new() };
         let around: Vec<_> = self.around(u32::try_from(node).unwrap_or(u32::MAX)).skip(1).collect();
@@ -103,7 +106,8 @@ impl Manifest {
         lists
     }
 
-    /// The manifest as it is stored, with [`Store::save_manifest`](crate::Store::save_manifest): MessagePack with field names.
+    /// Encodes the manifest for [`Store::save_manifest`](crate::Store::save_manifest): MessagePack
+    /// with field names.
     #[expect(clippy::missing_panics_doc, reason = "names, numbers and lists always encode")]
     pub fn encode(&self) -> Bytes {
         match rmp_serde::to_vec_named(self) {
@@ -112,7 +116,8 @@ impl Manifest {
         }
     }
 
-    /// Reads a manifest as [`Store::manifest`](crate::Store::manifest) gives it; one that cannot be read names nothing.
+    /// Decodes a manifest from [`Store::manifest`](crate::Store::manifest); none if it cannot be
+    /// read.
     pub fn decode(bytes: &[u8]) -> Option<Self> {
         decode_record(bytes)
     }

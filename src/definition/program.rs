@@ -7,8 +7,8 @@ use std::time::Duration;
 use super::{Priority, RetryPolicy};
 use crate::id::{DefinitionHash, NodePath};
 
-/// A definition as a table of ops. A chain's ops stand in order; the op behind a chain's last says where to go next, so
-/// that nothing about "inside" or "last" is special.
+/// A definition as a table of ops. The ops of a chain are in order; the op after the last one says
+/// where to continue, so that neither being nested nor being last needs a special case.
 ///
 /// ```text
 /// chain    op  op  ..  End
@@ -33,9 +33,10 @@ pub struct Node {
     pub(crate) path: NodePath,
 }
 
-/// Names of nodes by index: of a registered definition, or of the manifest of one that is not.
+/// Names of nodes by index: of a registered definition, or of the manifest of one that is not
+/// registered.
 pub trait Names: Send + Sync {
-    /// A node's path.
+    /// Returns a node's path.
     fn path(&self, node: u32) -> Option<&NodePath>;
 }
 
@@ -48,47 +49,48 @@ impl Names for Program {
 /// One step of the program.
 #[derive(Debug)]
 pub enum Op {
-    /// Run a task, then go on with the next op.
+    /// Runs a task, then continues with the next op.
     Task(TaskOp),
-    /// Park for a while, then go on with the next op.
+    /// Waits for a set duration, then continues with the next op.
     Delay {
         /// The node's index.
         node: u32,
-        /// How long.
+        /// The duration.
         duration: Duration,
     },
-    /// Park until a signal comes, then go on with the next op.
+    /// Waits for a signal, then continues with the next op.
     Wait(WaitOp),
-    /// Run branches side by side, each as a frame of its own, then go on behind them with what they gave.
+    /// Runs branches side by side, each as a frame of its own, then continues after them with their
+    /// results.
     Fork(ForkOp),
-    /// Run a branch for each item of a list, then go on behind them with what they gave.
+    /// Runs a branch for each item of a list, then continues after them with their results.
     Map(MapOp),
-    /// A branch of a fork or map ends here.
+    /// Ends a branch of a fork or map.
     BranchEnd {
         /// The node of the fork or map.
         node: u32,
     },
-    /// Choose an arm by a key.
+    /// Chooses an arm by a key.
     Route(RouteOp),
-    /// Go on elsewhere.
+    /// Continues at another op.
     Jump {
         /// The index of the op.
         to: u32,
     },
-    /// A loop's body begins with the next op.
+    /// Begins a loop; its body begins with the next op.
     Loop(LoopOp),
-    /// A loop's body ends here.
+    /// Ends a loop's body.
     LoopEnd {
         /// The index of the loop's op.
         start: u32,
         /// The loop's node.
         node: u32,
     },
-    /// The workflow's end: the value is its output.
+    /// Ends the workflow: the value is its output.
     End,
 }
 
-/// Runs user code.
+/// An op that runs user code.
 #[derive(Debug)]
 pub struct TaskOp {
     pub(crate) node: u32,
@@ -98,49 +100,49 @@ pub struct TaskOp {
     pub(crate) timeout: Option<Duration>,
     pub(crate) priority: Priority,
     pub(crate) tags: Arc<[String]>,
-    /// Whether what is behind it may start before its result is durable.
+    /// True if the next op may start before the result of this one is durable.
     pub(crate) deferred: bool,
 }
 
-/// Waits for a signal.
+/// An op that waits for a signal.
 #[derive(Debug)]
 pub struct WaitOp {
     pub(crate) node: u32,
     pub(crate) signal: Arc<str>,
     pub(crate) timeout: Option<Duration>,
-    /// Whether what flowed in goes on beside the payload.
+    /// True if the input is passed on together with the payload.
     pub(crate) keeps_input: bool,
 }
 
-/// Runs branches.
+/// An op that runs branches.
 #[derive(Debug)]
 pub struct ForkOp {
     pub(crate) node: u32,
     pub(crate) branches: Vec<Target>,
-    /// The op behind the branches.
+    /// The op after the branches.
     pub(crate) next: u32,
 }
 
-/// Runs a branch for each item of a list.
+/// An op that runs a branch for each item of a list.
 #[derive(Debug)]
 pub struct MapOp {
     /// The code that splits the list, and the node.
     pub(crate) split: TaskOp,
-    /// Items from start to end at once.
+    /// Most items in progress at once.
     pub(crate) concurrency: Option<u32>,
-    /// Whether a failed item is a result like any other.
+    /// True if a failed item counts as a result.
     pub(crate) collects: bool,
-    /// The op behind the body.
+    /// The op after the body.
     pub(crate) next: u32,
 }
 
-/// Chooses an arm.
+/// An op that chooses an arm.
 #[derive(Debug)]
 pub struct RouteOp {
-    /// The code that gives the key, and the node.
+    /// The code that returns the key, and the node.
     pub(crate) decide: TaskOp,
     pub(crate) arms: Vec<Target>,
-    /// Where to go with a key that has no arm.
+    /// The op for a key that has no arm.
     pub(crate) otherwise: Option<u32>,
 }
 
@@ -152,37 +154,38 @@ pub struct Target {
     pub(crate) start: u32,
 }
 
-/// Repeats its body.
+/// An op that repeats its body.
 #[derive(Debug)]
 pub struct LoopOp {
     pub(crate) node: u32,
     /// Most iterations.
     pub(crate) limit: Option<u64>,
-    /// Whether the last value is the output when the limit is reached; else that is a failure.
+    /// True if the last value is the output when the limit is reached; otherwise the loop fails
+    /// then.
     pub(crate) exits: bool,
-    /// The signal of which none may be left buffered when the loop ends.
+    /// The signal of which none may be left in the buffer when the loop ends.
     pub(crate) drains: Option<Arc<str>>,
 }
 
 impl Program {
-    /// What the definition is recognised by.
+    /// Returns the hash that identifies the definition.
     pub fn hash(&self) -> DefinitionHash {
         self.hash
     }
 
-    /// The op at a position.
+    /// Returns the op at a position.
     pub fn op(&self, position: u32) -> Option<&Op> {
         self.ops.get(position as usize)
     }
 
-    /// The declared signal of this name.
+    /// Returns the declared signal of this name.
     pub fn signal_named(&self, name: &str) -> Option<&Arc<str>> {
         self.signals.get(name)
     }
 }
 
 impl Op {
-    /// The node this op belongs to.
+    /// Returns the node that this op belongs to.
     pub fn node(&self) -> Option<u32> {
         match self {
             Self::Task(op) => Some(op.node),
@@ -196,7 +199,7 @@ impl Op {
         }
     }
 
-    /// The user code that runs here, if any.
+    /// Returns the user code that this op runs, if any.
     pub fn code(&self) -> Option<&TaskOp> {
         match self {
             Self::Task(op) => Some(op),
@@ -208,7 +211,7 @@ impl Op {
 }
 
 impl RouteOp {
-    /// Where a key leads.
+    /// Returns the op that a key leads to.
     pub(crate) fn arm(&self, key: &str) -> Option<u32> {
         self.arms.iter().find(|arm| &*arm.name == key).map(|arm| arm.start).or(self.otherwise)
     }

@@ -1,4 +1,4 @@
-//! Which older definition a newer one takes over.
+//! Declares which older definitions a newer one upgrades.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -8,22 +8,27 @@ use serde::{Deserialize, Serialize};
 use super::manifest::{Manifest, ManifestNode, NodeKind};
 use crate::id::DefinitionHash;
 
-/// An older definition whose instances may go on with a newer one, given to
+/// An older definition whose instances are upgraded to a newer one, given to
 /// [`EmptyBuilder::takes_over`](crate::EmptyBuilder::takes_over).
 ///
-/// An instance is taken over when it is next activated, in one write, if everything in it has a place in the newer
-/// definition: each of its frames stands at a node that is there under the same path (or the one it was renamed to), of the
-/// same kind, within the same nesting of forks, routes, loops and maps. What cannot be placed stays untouched, on its old
-/// definition, and is listed by [`Runtime::unplaced`](crate::Runtime::unplaced): never guessed, never failed. Nodes before and
-/// behind may be added, removed and changed freely. Payload types must still decode.
+/// An instance is upgraded when it is next activated, in one write, if each of its frames has a
+/// place in the newer definition: a node under the same path (or the path it was renamed to), of
+/// the same kind, within the same nesting of forks, routes, loops and maps. An instance that cannot
+/// be placed stays untouched, on its old definition, and is listed by
+/// [`Runtime::unplaced`](crate::Runtime::unplaced): its place is never guessed, and it never fails
+/// for that. Nodes before and after its own may be added, removed and changed freely. Payload types
+/// must still decode.
 ///
-/// A fork or map that an instance is within cannot be renamed for it, and keeps its branches' ids and their order. A task
-/// under a new path has another [idempotency key](crate::TaskContext::idempotency_key) from then on.
+/// A fork or map that an instance is within cannot be renamed for it, and keeps its branches' ids
+/// and their order. A task under a new path has another [idempotency
+/// key](crate::TaskContext::idempotency_key) from then on.
 ///
-/// What tasks have recorded is read by the names of the newer definition, after any number of take-overs. Nothing that is stored
-/// is moved: a take-over costs a write of the frames under way, however large their values are.
+/// Recorded results are read by the names of the newer definition, after any number of upgrades. No
+/// stored value is moved: an upgrade costs a write of the current frames, however large their
+/// values are.
 ///
-/// Ended instances stay on their definition. If the older definition is registered too, its instances stay on that.
+/// Ended instances stay on their definition. If the older definition is registered too, its
+/// instances stay on it.
 #[derive(Clone, Debug)]
 pub struct TakeOver {
     pub(crate) from: DefinitionHash,
@@ -31,42 +36,45 @@ pub struct TakeOver {
 }
 
 impl TakeOver {
-    /// Takes over instances of this definition: `old.hash()` while its code is there, else
-    /// [`Runtime::report`](crate::Runtime::report) and the store name it, and it parses from text.
+    /// Upgrades instances of this definition. Use `old.hash()` while its code exists; otherwise
+    /// take the hash from [`Runtime::report`](crate::Runtime::report) or the store, and parse it
+    /// from text.
     pub fn of(older: DefinitionHash) -> Self {
         Self { from: older, renamed: Vec::new() }
     }
 
-    /// Declares that the node at `old` is at `new` now, and with it the nodes within it. Paths are ids from
-    /// the root, joined by `/`. A new node may stand at `old`: what an instance has recorded stays with the
-    /// node that recorded it. If the older definition has a node at `new` already, rename that one as well:
-    /// an instance that stands at it cannot be placed otherwise.
+    /// Declares that the node at `old` is now at `new`, together with the nodes within it. Paths
+    /// are ids from the root, joined by `/`. A new node may use the path `old`: recorded results
+    /// stay with the node that recorded them. If the older definition has a node at `new` already,
+    /// rename that one as well: an instance that is at it cannot be placed otherwise.
     pub fn renamed(mut self, old: impl Into<String>, new: impl Into<String>) -> Self {
         self.renamed.push((old.into(), new.into()));
         self
     }
 
-    /// Where the node at this path is now, by the longest name that was changed.
+    /// Returns the new path of the node at this path; of several renames that fit, the longest
+    /// counts.
     pub(crate) fn new_path<'a>(&self, old: &'a str) -> Cow<'a, str> {
         new_path(&self.renamed, old)
     }
 
-    /// Where the node at this path was, if it or something around it was renamed.
+    /// Returns the old path of the node at this path; none if neither it nor a node around it was
+    /// renamed.
     pub(crate) fn old_path(&self, new: &str) -> Option<String> {
         let fits = self.renamed.iter().filter_map(|(from, to)| Some((to.len(), from, rest(new, to)?)));
         fits.max_by_key(|(bytes, ..)| *bytes).map(|(_, from, rest)| format!("{from}{rest}"))
     }
 }
 
-/// How names changed when an instance went on with another definition: so that what a task gave before is found by its name of
-/// now, and nothing that another node gave.
+/// The changes of node names by one upgrade, by which the result of a task is found under its
+/// current name, and never that of another node.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Renames {
-    /// Old and new names, of nodes that there were.
+    /// Old and new paths, of nodes that the older definition had.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     renamed: Vec<(String, String)>,
-    /// Old paths of nodes in whose place there is another kind of node now.
+    /// Old paths of nodes in whose place the newer definition has another kind of node.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     other: Vec<String>,
 }
@@ -87,13 +95,14 @@ impl Renames {
         self.renamed.is_empty() && self.other.is_empty()
     }
 
-    /// The path that the node at `new` had before; none if there was another node, or that one is elsewhere now.
+    /// Returns the path that the node at `new` had before; none if another node had that path, or
+    /// its node is elsewhere now.
     pub(crate) fn before(&self, new: &str) -> Option<String> {
         let old = self.renamed.iter().filter_map(|(old, now)| {
             let old = format!("{old}{}", rest(new, now)?);
             (new_path(&self.renamed, &old) == new).then_some((now.len(), old))
         });
-        // Of names that fit, the longest counts, and of several the first.
+        // Of the renames that fit, the longest counts, and of several of that length the first.
         let renamed = old.reduce(|best, next| if next.0 > best.0 { next } else { best });
         let stayed = || (new_path(&self.renamed, new) == new).then(|| new.to_owned());
         let old = renamed.map(|(_, old)| old).or_else(stayed)?;
@@ -101,7 +110,8 @@ impl Renames {
     }
 }
 
-/// What of a path is behind a name that stands before it; nothing if it is the name.
+/// Returns the rest of a path after a leading name; empty if the path is the name, and none if it
+/// does not begin with the name.
 fn rest<'a>(path: &'a str, name: &str) -> Option<&'a str> {
     path.strip_prefix(name).filter(|rest| rest.is_empty() || rest.starts_with('/'))
 }
@@ -148,7 +158,7 @@ mod tests {
         Manifest { nodes: nodes.iter().map(node).collect(), ..Manifest::default() }
     }
 
-    /// Method: names change in every way, together; each new name is followed back to the old one.
+    /// Method: rename nodes in every way, together; follow each new name back to the old one.
     #[test]
     fn names_are_followed_back_through_a_take_over() {
         use NodeKind::{Child, Signal, Task};

@@ -1,4 +1,4 @@
-//! Reading an instance back.
+//! Reads instances from the store.
 
 use std::sync::Arc;
 
@@ -11,11 +11,11 @@ use crate::machine::{Damaged, RowKey, Run, Snapshot, decode_head, decode_quarant
 use crate::status::Status;
 use crate::store::{Loaded, Store, StoreError, Version};
 
-/// Why an instance could not be read.
+/// The reason why an instance could not be read.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum LoadError {
-    /// A record is damaged. The instance is set aside, its bytes stay as they are.
+    /// A record is damaged. The instance is quarantined; its bytes stay as they are.
     #[error(transparent)]
     Damaged(#[from] Damaged),
     /// The store failed.
@@ -23,18 +23,18 @@ pub enum LoadError {
     Store(#[from] StoreError),
 }
 
-/// An instance as stored: its head, without the payloads and signals that stand in rows of their own.
+/// An instance as stored: its head, without the payloads and signals in rows of their own.
 #[derive(Clone, Debug)]
 pub struct Stored {
     /// The state; [`fill`] completes it.
     pub snapshot: Snapshot,
-    /// Why it is quarantined, if it is.
+    /// The reason of its quarantine, if it is quarantined.
     pub quarantine: Option<Arc<str>>,
-    /// Where it stands: what a write must name that builds on this.
+    /// The version read; a write that builds on this state must name it.
     pub version: Version,
 }
 
-/// An instance as found, whether it can be read or not.
+/// An instance as found; its head may be unreadable.
 #[derive(Debug)]
 pub(crate) struct Found {
     pub(crate) version: Version,
@@ -43,7 +43,7 @@ pub(crate) struct Found {
 }
 
 impl Stored {
-    /// The status, with the names of the instance's definition.
+    /// Returns the status, with the names of the instance's definition.
     pub fn status(&self, names: &dyn Names) -> Status {
         match &self.quarantine {
             Some(reason) => Status::Quarantined { reason: Arc::clone(reason) },
@@ -61,13 +61,14 @@ pub async fn load(store: &dyn Store, instance: &InstanceId) -> Result<Option<Sto
     Ok(Some(Stored { snapshot: snapshot?, quarantine, version }))
 }
 
-/// Looks for an instance. One whose head cannot be read is there all the same, and may be quarantined already.
+/// Looks for an instance. An instance with an unreadable head counts as found; it may be
+/// quarantined already.
 pub(crate) async fn find(store: &dyn Store, instance: &InstanceId) -> Result<Option<Found>, StoreError> {
     Ok(store.load(instance).await?.map(|loaded| Found::of(instance, loaded)))
 }
 
 impl Found {
-    /// What a head and a quarantine record say.
+    /// Decodes a head and a quarantine record.
     pub(crate) fn of(instance: &InstanceId, loaded: Loaded) -> Self {
         let (version, snapshot) = (loaded.version(instance), decode_head(instance, &loaded.head));
         let quarantine = loaded.quarantine.map(|record| decode_quarantine(instance, &record));
@@ -75,8 +76,9 @@ impl Found {
     }
 }
 
-/// Reads the branches and signals of a snapshot and the items of lists that they carry, and checks that it stands where its
-/// program says it can. What else its frames carry is read when it is needed: [`fill_values`], [`fill_run`].
+/// Reads a snapshot's branches and signals, and the list items that its frames carry; checks that
+/// every frame is at a valid node of its program. Other values that frames carry are read when they
+/// are needed: [`fill_values`], [`fill_run`].
 ///
 /// # Errors
 /// [`LoadError`].
@@ -87,7 +89,7 @@ pub async fn fill_frames(store: &dyn Store, program: &Program, snapshot: &mut Sn
     read_signals(store, snapshot).await
 }
 
-/// Reads the items of lists that frames carry: many stand in one row, which is read once for all of them.
+/// Reads the list items that frames carry. Many items share one row, which is read once.
 pub(super) async fn read_items(store: &dyn Store, program: &Program, snapshot: &mut Snapshot) -> Result<(), LoadError> {
     let homes = snapshot.unread_items();
     if !homes.is_empty() {
@@ -97,7 +99,8 @@ pub(super) async fn read_items(store: &dyn Store, program: &Program, snapshot: &
     Ok(())
 }
 
-/// Reads the signals that a snapshot buffers. The ids of those remembered are looked up one by one: [`read_signal_id`].
+/// Reads the signals that a snapshot buffers. The ids of earlier signals are looked up one by one:
+/// [`read_signal_id`].
 ///
 /// # Errors
 /// [`LoadError`].
@@ -111,8 +114,9 @@ pub async fn read_signals(store: &dyn Store, snapshot: &mut Snapshot) -> Result<
     Ok(())
 }
 
-/// Looks up whether a signal with this id is a repeated one. Call it before [`Event::Signal`](crate::machine::Event::Signal).
-/// Reads two rows at most, and none where the snapshot knows all ids.
+/// Looks up whether a signal with this id is a repeat. Call it before
+/// [`Event::Signal`](crate::machine::Event::Signal). Reads two rows at most, and none if the
+/// snapshot knows all ids.
 ///
 /// # Errors
 /// [`LoadError`].
@@ -137,20 +141,22 @@ pub async fn read_branches(store: &dyn Store, snapshot: &mut Snapshot) -> Result
     Ok(())
 }
 
-/// Whether the instance was moved since its head was read. Head and rows are read one by one: what was read does not belong
-/// together then, which looks as if something was damaged.
+/// Returns true if the instance was written or deleted since its head was read. Head and rows are
+/// read one by one, so rows read after such a write do not fit the head and look like damage.
 pub(crate) async fn has_moved(store: &dyn Store, snapshot: &Snapshot) -> Result<bool, StoreError> {
     let Some(loaded) = store.load(snapshot.instance()).await? else { return Ok(true) };
     Ok(loaded.version(snapshot.instance()).head != Version::from(snapshot).head)
 }
 
-/// Rows whose keys are a letter and a number. A key that is not is none of ours, and what is missing is noticed.
+/// Returns rows whose keys are a letter and a number, by that number. Other keys are skipped; a row
+/// that is missing then is noticed by the snapshot.
 fn numbered(rows: Vec<(Bytes, Bytes)>) -> Vec<(u64, Bytes)> {
     let number = |key: &Bytes| Some(u64::from_be_bytes(key.get(1..)?.try_into().ok()?));
     rows.into_iter().filter_map(|(key, row)| Some((number(&key)?, row))).collect()
 }
 
-/// Reads everything of a snapshot that stands in rows of its own, and checks that it stands where its program says it can.
+/// Reads everything of a snapshot that is stored in rows of its own, and checks that every frame is
+/// at a valid node of its program.
 ///
 /// # Errors
 /// [`LoadError`].
@@ -159,7 +165,7 @@ pub async fn fill(store: &dyn Store, program: &Program, snapshot: &mut Snapshot)
     fill_values(store, program, snapshot).await
 }
 
-/// Reads the payloads of a snapshot that stand in rows of their own.
+/// Reads the payloads of a snapshot that are stored in rows of their own.
 ///
 /// # Errors
 /// [`LoadError`].
@@ -174,8 +180,8 @@ pub async fn fill_values(store: &dyn Store, names: &dyn Names, snapshot: &mut Sn
     }
 }
 
-/// Reads what is still to be read of the value that an attempt is to run with. Call it when the effect is performed: what it
-/// reads is durable by then.
+/// Reads the unread parts of the value that an attempt is to run with. Call it when the effect is
+/// performed: everything it reads is durable by then.
 ///
 /// # Errors
 /// [`LoadError`].
@@ -188,7 +194,8 @@ pub async fn fill_run(
     fill_next_run(store, names, snapshot, run, &mut Kept::default()).await
 }
 
-/// The same for one run after the other, with what was read for those before.
+/// Does the same as [`fill_run`] for one of several runs in turn; `kept` passes what was read on to
+/// the next.
 pub(crate) async fn fill_next_run(
     store: &dyn Store,
     names: &dyn Names,

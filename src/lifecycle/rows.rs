@@ -1,4 +1,4 @@
-//! What values refer to: the rows of a run that hold them.
+//! Reads the rows of a run that values refer to.
 
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
@@ -13,22 +13,26 @@ use crate::limits::NESTING_MAX;
 use crate::machine::{Damaged, RowKey, RowPlace, Snapshot};
 use crate::store::{Store, StoreError};
 
-/// How deep parts of a value may nest: more than any definition makes of it, and so little that it fits a stack.
+/// Most levels that parts of a value may nest: more than any definition produces, and few enough
+/// for the stack.
 const PARTS_DEPTH_MAX: usize = 4 * NESTING_MAX;
-/// How often a part may be found again, for each part there is: branches may hold what all of them were given.
+/// Most times that a part may be found again, on average over all parts: branches may all hold the
+/// input that they share.
 const FOUND_AGAIN_MAX: usize = 256;
 
-/// Rows of lists that are kept for the next run.
+/// Most rows of lists that are kept for the next run.
 const LIST_ROWS_KEPT: usize = 16;
-/// Names of nodes in earlier eras that are kept for the next run: as many as one value may well name.
+/// Most names of nodes in earlier eras that are kept for the next run: as many as one value is
+/// likely to refer to.
 const PATHS_KEPT: usize = 64;
 
-/// What was read for one run and may serve the next: items that start in turn mostly stand in the same row of their list.
+/// Parts read for one run that may serve the next: items that start in turn are mostly in the same
+/// row of their list.
 #[derive(Default)]
 pub(crate) struct Kept {
-    /// Rows of lists, by their number.
+    /// Rows of lists, by their place and number.
     lists: HashMap<(Place, u32), Vec<Token>>,
-    /// The names of nodes by era and index, of eras before the present one.
+    /// Names of nodes by era and index, for eras before the current one.
     paths: HashMap<(u32, u32), NodePath>,
 }
 
@@ -37,8 +41,8 @@ pub(super) struct Rows<'a> {
     store: &'a dyn Store,
     names: &'a dyn Names,
     read: HashMap<Home, Vec<Token>>,
-    /// The node names of earlier eras, each read once. Not kept for the next run: a manifest may be large, and many instances
-    /// active.
+    /// The node names of earlier eras, each read once. Not kept for the next run: a manifest may be
+    /// large, and many instances active.
     eras: HashMap<u32, Manifest>,
     kept: Kept,
 }
@@ -62,14 +66,14 @@ impl<'a> Rows<'a> {
         self.kept
     }
 
-    /// Reads what these homes hold, and puts it in its place.
+    /// Reads the values at these homes and fills them into the snapshot.
     pub(super) async fn read_into(&mut self, snapshot: &mut Snapshot, homes: Vec<Home>) -> Result<(), LoadError> {
         self.read(snapshot, homes).await?;
         snapshot.fill(&self.read);
         Ok(())
     }
 
-    /// Reads everything that a value refers to, however deep.
+    /// Reads everything that a value refers to, at any depth.
     pub(super) async fn complete(&mut self, snapshot: &Snapshot, value: &mut Value) -> Result<(), LoadError> {
         let (mut found, mut parts) = (0, HashSet::new());
         for _ in 0..PARTS_DEPTH_MAX {
@@ -117,7 +121,7 @@ impl<'a> Rows<'a> {
                 self.read_row(snapshot, &home, &key).await
             }
             Home::Branches(place, count) => {
-                // Before anything is made for as many as it says there are.
+                // Read before memory is allocated for the number of branches that the head claims.
                 self.read_branches(snapshot, place, *count).await?;
                 let branches = (0..*count).map(|index| Token::Stored(Home::Branch(place.clone(), index)));
                 let tokens = std::iter::once(Token::List(*count)).chain(branches).collect();
@@ -134,7 +138,7 @@ impl<'a> Rows<'a> {
         Ok(())
     }
 
-    /// The items in one row of a list, which is read once for all of them.
+    /// Returns the items in one row of a list; the row is read once for all of them.
     async fn list_row(&mut self, snapshot: &Snapshot, place: &Place, number: u32) -> Result<&[Token], LoadError> {
         let at = (place.clone(), number);
         if !self.kept.lists.contains_key(&at) {
@@ -145,7 +149,7 @@ impl<'a> Rows<'a> {
         Ok(self.kept.lists.get(&at).map_or(&[][..], Vec::as_slice))
     }
 
-    /// A whole list. Its first row says how many there are.
+    /// Reads a whole list. The length of its first row gives the number of rows.
     async fn read_list(&mut self, snapshot: &Snapshot, place: &Place, count: u32) -> Result<(), LoadError> {
         let per_row = u32::try_from(self.list_row(snapshot, place, 0).await?.len()).unwrap_or(u32::MAX);
         let place_of_rows = self.row_place(snapshot, place).await?;
@@ -162,7 +166,7 @@ impl<'a> Rows<'a> {
         Ok(())
     }
 
-    /// What all branches gave.
+    /// Reads the results of all branches.
     async fn read_branches(&mut self, snapshot: &Snapshot, place: &Place, count: u32) -> Result<(), LoadError> {
         let place_of_rows = self.row_place(snapshot, place).await?;
         let rows = self.first_rows(snapshot, &RowKey::branches(&place_of_rows), count).await?;
@@ -175,8 +179,9 @@ impl<'a> Rows<'a> {
         Ok(())
     }
 
-    /// The first of the rows that are numbered behind a prefix, in scans of 256; none if one is missing. Behind them may be those
-    /// of a longer list, of an earlier iteration, of which only the last scan meets some.
+    /// Returns the first `count` rows numbered under a prefix, in scans of 256; none if one is
+    /// missing. Rows of a longer list of an earlier iteration may follow them; only the last scan
+    /// meets some of those.
     async fn first_rows(
         &self,
         snapshot: &Snapshot,
@@ -215,7 +220,7 @@ impl<'a> Rows<'a> {
     }
 }
 
-/// How many items the list of a map has, if the list is there and says it.
+/// Returns the total of a map's list, as its first row says; none if the list is missing.
 pub(super) async fn list_total(
     store: &dyn Store,
     snapshot: &Snapshot,

@@ -1,4 +1,4 @@
-//! Letting an instance of an older definition go on with a newer one.
+//! Upgrades instances of an older definition to a newer one.
 
 use crate::definition::{Definition, Manifest, TakeOver};
 use crate::lifecycle::load::read_items;
@@ -6,20 +6,20 @@ use crate::lifecycle::{CommitError, LoadError, Port, Step, read_branches, read_s
 use crate::machine::{Damaged, Misplaced, Setting, Snapshot, take_over as place};
 use crate::store::Version;
 
-/// Why an instance was not taken over. It is left as it is.
+/// The reason why an instance was not upgraded. It stays as it was.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum TakeOverError {
-    /// Something of it has no place in the newer definition.
+    /// A part of it has no place in the newer definition.
     #[error(transparent)]
     Misplaced(#[from] Misplaced),
-    /// The store has no manifest of the older definition, or one that cannot be read.
+    /// The manifest of the older definition is not in the store, or cannot be read.
     #[error("the manifest of its definition is not in the store")]
     NoManifest,
     /// A record is damaged.
     #[error(transparent)]
     Damaged(#[from] Damaged),
-    /// It was not committed.
+    /// The write was not committed.
     #[error(transparent)]
     Commit(#[from] CommitError),
 }
@@ -33,12 +33,15 @@ impl From<LoadError> for TakeOverError {
     }
 }
 
-/// Places an instance, as loaded, in a newer definition, in one write. The store must have the manifest of the older one
-/// ([`Store::save_manifest`](crate::Store::save_manifest)), for as long as the run is there. What comes back goes on as one that was loaded
-/// with its branches and signals. Reads no value: what was stored is found by the names of the definition it was stored under.
+/// Upgrades a loaded instance to a newer definition, in one write. The store must have the manifest
+/// of the older definition ([`Store::save_manifest`](crate::Store::save_manifest)), and keep it as
+/// long as the run exists. The returned snapshot continues like one loaded with its branches and
+/// signals. Reads no stored value: values are found by the node names of the definition that they
+/// were stored under.
 ///
 /// # Errors
-/// [`TakeOverError`]; the instance is as it was, except that after a store error the outcome is unknown.
+/// [`TakeOverError`]; the instance stays as it was, except that after a store error the outcome is
+/// unknown.
 pub async fn take_over(
     port: &dyn Port,
     setting: &Setting<'_>,
@@ -50,7 +53,8 @@ pub async fn take_over(
     let manifest = store.manifest(&snapshot.definition()).await.map_err(CommitError::from)?;
     let old = manifest.and_then(|bytes| Manifest::decode(&bytes)).ok_or(TakeOverError::NoManifest)?;
     read_branches(store, &mut snapshot).await?;
-    // A signal that a pause holds back decides when a wait is due, which the write says.
+    // A signal that a pause holds back decides when a wait is due, and the write contains that
+    // time.
     read_signals(store, &mut snapshot).await?;
     let seen = Version::from(&snapshot);
     let transition = place(setting, newer, &old, takeover, &mut snapshot)?;

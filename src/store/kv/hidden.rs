@@ -1,5 +1,5 @@
-//! Index entries that scans cannot see, because they stand within a hole in a table. They are made anew from the heads, which
-//! say the same, and kept in memory as long as the hole is there.
+//! Index entries that scans cannot see, because they are within a hole in a table. They are rebuilt
+//! from the heads, which hold the same facts, and kept in memory as long as the hole exists.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -11,20 +11,21 @@ use super::{Kv, KvStore, Ops};
 use crate::machine::HeadIndex;
 use crate::store::{StoreError, keys};
 
-/// Heads read at once.
+/// Heads read in one scan.
 const PAGE: usize = 1_000;
 
-/// A range of keys that scans pass by: from the first that could not be read to the first that could again.
+/// A range of keys that scans skip: from the first key that cannot be read to the first one after
+/// it that can.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Hole {
-    /// Where it begins, inclusive.
+    /// First key of the range, inclusive.
     pub from: Vec<u8>,
-    /// Where it ends, exclusive.
+    /// End of the range, exclusive.
     pub to: Vec<u8>,
 }
 
 impl Hole {
-    /// Whether a key stands within.
+    /// Returns true if a key is within the hole.
     pub fn holds(&self, key: &[u8]) -> bool {
         self.from.as_slice() <= key && key < self.to.as_slice()
     }
@@ -32,7 +33,7 @@ impl Hole {
 
 #[derive(Debug, Default)]
 pub(in crate::store) struct Hidden {
-    /// How many holes the entries are made for.
+    /// Number of holes that the entries are rebuilt for.
     holes: AtomicUsize,
     found: Mutex<Found>,
 }
@@ -48,13 +49,13 @@ impl Hidden {
         self.holes.load(Ordering::Acquire) == holes
     }
 
-    /// Everything is made anew.
+    /// Forgets the entries; they are rebuilt when an index is listed next.
     pub(super) fn forget(&self) {
         self.holes.store(0, Ordering::Release);
         *self.found.lock().unwrap_or_else(PoisonError::into_inner) = Found::default();
     }
 
-    /// Keeps the entries in line with what was written.
+    /// Brings the entries in line with a batch that was written.
     pub(super) fn written(&self, changes: &[(Vec<u8>, Option<Bytes>)]) {
         let mut found = self.found.lock().unwrap_or_else(PoisonError::into_inner);
         for (key, value) in changes {
@@ -65,7 +66,7 @@ impl Hidden {
         }
     }
 
-    /// What of a batch stands in a hole; nothing, as long as there is none.
+    /// Returns the index entries of a batch that are within a hole; none if there is no hole.
     pub(super) fn of(&self, ops: &Ops) -> Vec<(Vec<u8>, Option<Bytes>)> {
         if self.is_for(0) {
             return Vec::new();
@@ -75,7 +76,7 @@ impl Hidden {
         ops.iter().filter(|(key, _)| is_hidden(key)).map(|(key, value)| (key.clone(), value.clone())).collect()
     }
 
-    /// Adds the hidden entries to those of a scan.
+    /// Adds the hidden entries to the entries of a scan.
     fn add_to(&self, from: &[u8], to: &[u8], limit: usize, seen: &mut Vec<(Bytes, Bytes)>) {
         if self.is_for(0) || from >= to {
             return;
@@ -87,7 +88,7 @@ impl Hidden {
         if hidden.is_empty() {
             return;
         }
-        // A full page ends at its last entry: what is behind that comes with the next one.
+        // A full page ends at its last entry: entries after it belong to the next page.
         let last = if seen.len() >= limit { seen.last().map(|(key, _)| key.clone()) } else { None };
         seen.extend(hidden.into_iter().filter(|(key, _)| last.as_ref().is_none_or(|last| key < last)));
         seen.sort_unstable_by(|one, other| one.0.cmp(&other.0));
@@ -101,7 +102,7 @@ fn is_index(key: &[u8]) -> bool {
 }
 
 impl<K: Kv> KvStore<K> {
-    /// A page of an index, also of what stands in a hole.
+    /// Returns a page of an index, including entries within holes.
     pub(super) fn list(&self, from: &[u8], to: &[u8], limit: usize) -> Result<Vec<(Bytes, Bytes)>, StoreError> {
         let mut found = self.find(from, to, limit)?;
         if !self.hidden.is_for(self.kv.holes().len()) {
@@ -111,14 +112,16 @@ impl<K: Kv> KvStore<K> {
         Ok(found)
     }
 
-    /// The same with what was made anew so far: for those who hold up commits.
+    /// Returns a page of an index, with hidden entries as far as they are rebuilt already: for
+    /// callers that hold up commits.
     pub(super) fn list_seen(&self, from: &[u8], to: &[u8], limit: usize) -> Result<Vec<(Bytes, Bytes)>, StoreError> {
         let mut found = self.find(from, to, limit)?;
         self.hidden.add_to(from, to, limit, &mut found);
         Ok(found)
     }
 
-    /// Goes through all heads, which may show further holes. Nothing is committed meanwhile.
+    /// Rebuilds the hidden entries from all heads. Reading the heads may show further holes.
+    /// Commits wait meanwhile.
     fn make_hidden_entries(&self) -> Result<(), StoreError> {
         let _committing = self.committing.lock().unwrap_or_else(PoisonError::into_inner);
         loop {
@@ -159,7 +162,7 @@ impl<K: Kv> KvStore<K> {
         let Ok(index) = HeadIndex::of_head(&id, head) else { return Ok(Vec::new()) };
         let is_hidden = |(key, _): &(Vec<u8>, Bytes)| holes.iter().any(|hole| hole.holds(key));
         let hidden: Vec<_> = keys::index_entries(&id, &index).filter(is_hidden).collect();
-        // What is set aside is in no index.
+        // Quarantined instances are in no index.
         if hidden.is_empty() || self.quarantine(&id)?.is_some() { Ok(Vec::new()) } else { Ok(hidden) }
     }
 }

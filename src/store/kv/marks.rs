@@ -1,5 +1,6 @@
-//! From where on an index holds anything: what is consumed from its front leaves deleted keys there, which a map may have to
-//! pass by, one by one, until it has cleared them away. They are passed by once.
+//! Marks before which an index holds no keys. Consuming an index from its front leaves deleted keys
+//! there, which a map may have to skip one by one until it has cleared them away. With a mark they
+//! are skipped once.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -7,10 +8,11 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use super::Ops;
 use crate::store::keys;
 
-/// Groups of keys that a mark is kept for. One more takes the place of the first.
+/// Most groups of keys that have a mark; one more replaces the first one.
 const MARKS_MAX: usize = 4_096;
 
-/// A mark for each group of keys that was read from its front: no key of it below the mark is there.
+/// One mark for each group of keys that was read from its front: the group has no key below the
+/// mark.
 #[derive(Debug, Default)]
 pub(in crate::store) struct Marks(Mutex<Groups>);
 
@@ -19,7 +21,7 @@ struct Groups {
     marks: BTreeMap<Vec<u8>, Mark>,
     /// The least key of each group in the batch that is being written: readers may not see it yet.
     under_way: Vec<(Vec<u8>, Vec<u8>)>,
-    /// Counts the times that everything was forgotten.
+    /// Number of times that everything was forgotten.
     epoch: u64,
 }
 
@@ -27,7 +29,8 @@ struct Groups {
 struct Mark {
     at: Vec<u8>,
     readers: usize,
-    /// The least key written since the first of these readers began, which it may not have seen.
+    /// The least key written since the first of the current readers began, which that reader may
+    /// not have seen.
     written: Option<Vec<u8>>,
 }
 
@@ -69,7 +72,7 @@ impl Marks {
         Some(Reading { group: group.to_vec(), epoch: *epoch, from: mark.at.clone() })
     }
 
-    /// Ends a read that found no key below this one.
+    /// Ends a read that found no key below `first`.
     pub(super) fn end(&self, Reading { group, epoch, .. }: Reading, first: &[u8]) {
         let mut groups = self.groups();
         if groups.epoch != epoch {
@@ -87,15 +90,15 @@ impl Marks {
         }
     }
 
-    /// Takes notice of the keys that a batch is about to set; the batches are written one after the other.
+    /// Notes the keys that a batch is about to set. Batches are written one after the other.
     pub(super) fn begin_write(&self, ops: &Ops) {
         let mut groups = self.groups();
-        // A write that panicked has not ended.
+        // A write that panicked never ended.
         groups.under_way.clear();
         let mut last: &[u8] = &[];
         for (key, _) in ops.iter().filter(|(_, value)| value.is_some()) {
             let Some(group) = keys::group(key) else { continue };
-            // Keys come in order, so that the first of a group is the least.
+            // Keys come in order, so that the first one of a group is its least.
             if group == last {
                 continue;
             }
@@ -111,12 +114,12 @@ impl Marks {
         }
     }
 
-    /// The batch is visible to whoever begins to read now, or never will be.
+    /// Ends a write: the batch is visible to every read that begins now, or never will be.
     pub(super) fn end_write(&self) {
         self.groups().under_way.clear();
     }
 
-    /// Forgets everything: what was deleted may be there again.
+    /// Forgets everything: deleted keys may be back.
     pub(super) fn clear(&self) {
         let mut groups = self.groups();
         groups.marks.clear();
@@ -142,7 +145,8 @@ mod tests {
         from
     }
 
-    /// Method: a key is written while a reader is on its way that does not see it: before it began, and after.
+    /// Method: write a key while a read is in progress that does not see it: a key written before
+    /// the read began, and one written after.
     #[test]
     fn a_key_that_a_reader_may_not_have_seen_is_not_passed_by() {
         for begins_first in [true, false] {
@@ -156,7 +160,8 @@ mod tests {
         }
     }
 
-    /// Method: a write panics; a lower key of its group is written next, while a reader is on its way that sees neither.
+    /// Method: let a write panic; then write a lower key of its group, while a read is in progress
+    /// that sees neither.
     #[test]
     fn a_write_that_panicked_hides_no_key_of_the_next_one() {
         for is_reopened in [true, false] {
@@ -185,7 +190,7 @@ mod tests {
         assert_eq!(mark(&marks), b"t7");
     }
 
-    /// Method: everything is forgotten while a reader is on its way.
+    /// Method: forget everything while a read is in progress.
     #[test]
     fn a_reader_of_what_was_forgotten_leaves_no_mark() {
         let marks = Marks::default();

@@ -1,4 +1,4 @@
-//! A store over any ordered map of bytes that can write several keys as one.
+//! A store over any ordered map of bytes that can write several keys atomically.
 
 mod hidden;
 mod marks;
@@ -31,19 +31,21 @@ use crate::machine::{HeadIndex, RowKey, quarantine_stamp};
 use crate::status::StatusCode;
 use crate::time::Timestamp;
 
-/// Keys to set, or to delete where there is no value.
+/// Keys to set, or to delete where the value is `None`.
 pub type Ops = BTreeMap<Vec<u8>, Option<Bytes>>;
 
-/// An ordered map of bytes. Reads are point reads and short scans, and may block their thread that long.
+/// An ordered map of bytes. Reads are point reads and short scans, and may block their thread that
+/// long.
 pub trait Kv: Send + Sync + 'static {
-    /// The value of a key.
+    /// Reads the value of a key.
     ///
     /// # Errors
     /// [`StoreError`], as for every call here.
     fn get(&self, key: &[u8]) -> Result<Option<Bytes>, StoreError>;
 
-    /// Up to `limit` entries from `from` on whose keys are less than `to`, in order. Looks at no key outside of the two, not even
-    /// at a deleted one: there may be any number of them.
+    /// Returns up to `limit` entries with keys from `from` (inclusive) to `to` (exclusive), in
+    /// order. Looks at no key outside of that range, not even at a deleted one: there may be any
+    /// number of them.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -52,28 +54,28 @@ pub trait Kv: Send + Sync + 'static {
     /// Writes all keys or none, durably.
     ///
     /// # Errors
-    /// [`StoreError`]; whether the keys were written is unknown then.
+    /// [`StoreError`]; the outcome is unknown then.
     fn write(&self, ops: Ops) -> Result<(), StoreError>;
 
-    /// See [`Store::reopen`].
+    /// Reopens the map, see [`Store::reopen`].
     ///
     /// # Errors
     /// [`StoreError`].
     fn reopen(&self) -> Result<(), StoreError>;
 
-    /// See [`Store::close`].
+    /// Closes the map, see [`Store::close`].
     fn close(&self);
 
-    /// See [`Store::durability`].
+    /// Returns the failures that a write survives, see [`Store::durability`].
     fn durability(&self) -> Durability;
 
-    /// The ranges of keys that scans pass by, because what is there is damaged. What such a key holds is given as empty by
-    /// [`Kv::get`], which no record is. Holes only come, until it is reopened.
+    /// Returns the damaged ranges of keys, which scans skip. For a key in one [`Kv::get`] returns
+    /// an empty value, which no record is. The list only grows until the map is reopened.
     fn holes(&self) -> Vec<Hole> {
         Vec::new()
     }
 
-    /// Where it is, for errors.
+    /// Returns the location of the map, for errors.
     fn place(&self) -> String {
         "memory".to_owned()
     }
@@ -83,21 +85,22 @@ pub trait Kv: Send + Sync + 'static {
 #[derive(Debug)]
 pub struct KvStore<K> {
     pub(super) kv: K,
-    /// Held from the check of a batch's conditions to its write: clones may be used by two runtimes for a moment. Nobody else
-    /// writes to the map, so what it holds is what is stored.
+    /// The instances written last. Locked from the check of a batch's conditions to its write,
+    /// since two runtimes may use clones for a moment. The map has no other writer, so cached
+    /// instances are the stored ones.
     pub(super) committing: Arc<Mutex<Recent>>,
-    /// Whether any instance may be quarantined: while none is, nobody looks for its record.
+    /// True if any instance may be quarantined; while false, no quarantine record is looked for.
     pub(super) quarantines: Arc<AtomicBool>,
-    /// Whether any run may be superseded and not swept: while none is, a start looks for no marker.
+    /// True if any run may be superseded and not swept; while false, a start looks for no marker.
     pub(super) markers: Arc<AtomicBool>,
-    /// Whether the first record written from now on makes the store one that earlier versions must not open.
+    /// True if the next record written makes the store one that earlier versions must not open.
     pub(super) raises: Arc<AtomicBool>,
     pub(super) marks: Arc<Marks>,
     pub(super) sweeping: Arc<Sweeping>,
     pub(super) hidden: Arc<Hidden>,
 }
 
-/// What is stored, read for one batch.
+/// Reads the stored data that one batch asks for.
 struct Reading<'a, K> {
     store: &'a KvStore<K>,
     recent: &'a mut Recent,
@@ -113,7 +116,7 @@ impl<K: Kv> Stored for Reading<'_, K> {
             return Ok(None);
         }
         let marker = self.store.certain(&keys::superseded(run))?;
-        // Those of earlier versions are empty.
+        // Markers of earlier versions are empty.
         let stamp = |marker: Bytes| marker.first_chunk().map_or(Stamp::NONE, |stamp| Stamp::from_bytes(*stamp));
         Ok(marker.map(stamp))
     }
@@ -128,7 +131,7 @@ impl<K: Kv> KvStore<K> {
         Self { kv, committing: Arc::default(), quarantines, markers, raises: Arc::default(), marks, sweeping, hidden }
     }
 
-    /// The same store over another handle to its map.
+    /// Returns the same store over another handle to its map.
     pub(super) fn share(&self, kv: K) -> Self {
         let (committing, quarantines) = (Arc::clone(&self.committing), Arc::clone(&self.quarantines));
         let (marks, sweeping) = (Arc::clone(&self.marks), Arc::clone(&self.sweeping));
@@ -136,12 +139,12 @@ impl<K: Kv> KvStore<K> {
         Self { kv, committing, quarantines, markers, raises, marks, sweeping, hidden: Arc::clone(&self.hidden) }
     }
 
-    /// As [`Kv::scan`], but what was consumed from the front of an index is passed by.
+    /// Scans as [`Kv::scan`] does, but skips the part of an index that was consumed from its front.
     fn find(&self, from: &[u8], to: &[u8], limit: usize) -> Result<Vec<(Bytes, Bytes)>, StoreError> {
-        // Nothing found means nothing there only to those who look.
+        // An empty result means that the range is empty only if the limit allows a result.
         let reading = if limit == 0 { None } else { self.marks.begin(from) };
         let Some(reading) = reading else { return self.kv.scan(from.min(to), to, limit) };
-        // Also if nothing is left to be read: it may be closed.
+        // Also scans an empty range, since the map may be closed.
         let found = self.kv.scan(reading.from.as_slice().min(to), to, limit);
         let first = match &found {
             Ok(found) => found.first().map_or(to, |(key, _)| key),
@@ -152,7 +155,8 @@ impl<K: Kv> KvStore<K> {
     }
 
     #[cfg(feature = "file-store")]
-    /// Marks a new map as ours, and refuses one with another layout, or one that was ours and is empty.
+    /// Marks a new map as a store. Refuses a map with another layout, and an empty one that was a
+    /// store before.
     pub(super) fn check_layout(&self, at: &str, established: bool) -> Result<(), StoreError> {
         let unreadable = |why: String| StoreError::Unreadable { at: at.to_owned(), why };
         let written = Needs::WRITTEN;
@@ -206,7 +210,7 @@ impl<K: Kv> KvStore<K> {
             self.write(ops)?;
             self.raises.store(false, Ordering::Release);
         }
-        // What has ended is hardly ever written again.
+        // Ended instances are hardly ever written again.
         let goes_on = |present: &Present| present.index.is_some_and(|index| !index.status.is_terminal());
         for (id, present) in left.into_iter().filter(|(_, present)| goes_on(present)) {
             recent.put(id.clone(), present);
@@ -242,8 +246,8 @@ impl<K: Kv> KvStore<K> {
         if self.quarantines.load(Ordering::Acquire) { self.certain(&keys::quarantine(id)) } else { Ok(None) }
     }
 
-    /// The value of a key whose absence means something. In a damaged part of a table a key that is not there looks like one
-    /// whose value cannot be read, but no scan finds it.
+    /// Returns the value of a key whose absence has a meaning. In a damaged part of a table
+    /// [`Kv::get`] cannot tell an absent key from an unreadable value; a scan finds neither.
     fn certain(&self, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
         match self.kv.get(key)? {
             Some(value) if value.is_empty() => {
@@ -253,7 +257,7 @@ impl<K: Kv> KvStore<K> {
         }
     }
 
-    /// Instance ids behind a prefix.
+    /// Returns the instance ids after a prefix.
     fn page(&self, prefix: &[u8], after: Option<&InstanceId>, limit: usize) -> Result<Vec<InstanceId>, StoreError> {
         let from = match after {
             // The next possible key: ids hold no control characters.
@@ -293,7 +297,8 @@ impl<K: Kv> KvStore<K> {
         Ok(found.iter().filter_map(|(key, _)| keys::parse_ended(key)).collect())
     }
 
-    /// One seek for each definition, however many instances it has. `page` reads a page of the index.
+    /// Lists definitions with one seek for each, however many instances it has. `page` reads a page
+    /// of the index.
     fn listed_definitions(
         page: impl Fn(&[u8], &[u8], usize) -> Result<Vec<(Bytes, Bytes)>, StoreError>,
     ) -> Result<Vec<DefinitionHash>, StoreError> {
@@ -404,7 +409,8 @@ impl<K: Kv> Store for KvStore<K> {
             let mut recent = self.committing.lock().unwrap_or_else(PoisonError::into_inner);
             recent.clear();
             let reopened = self.kv.reopen();
-            // What was deleted last may be there again, and what was superseded may not be.
+            // Keys deleted last may be back, and runs superseded last may not be superseded any
+            // more.
             self.marks.clear();
             self.sweeping.forget();
             self.hidden.forget();

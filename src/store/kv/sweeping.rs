@@ -1,4 +1,4 @@
-//! Clears away the rows of runs that were replaced or deleted.
+//! Deletes the rows of runs that were replaced or deleted.
 
 use std::collections::VecDeque;
 use std::sync::atomic::Ordering;
@@ -8,23 +8,24 @@ use super::{Kv, KvStore, Ops};
 use crate::id::RunId;
 use crate::store::{StoreError, keys};
 
-/// Runs that are known to be swept next. More than that stand in the map only, until there is room.
+/// Most runs in the queue. Markers of more runs stay in the map only, until there is room.
 const QUEUED_MAX: usize = 65_536;
 
-/// The runs to be swept, so that nobody looks for their markers among those of runs that were.
+/// The queue of runs to be swept. It saves the sweep from searching for markers among the deleted
+/// ones of earlier sweeps.
 #[derive(Debug)]
 pub(in crate::store) struct Sweeping(Mutex<Queue>);
 
 #[derive(Debug)]
 struct Queue {
     runs: VecDeque<Superseded>,
-    /// Whether the map may hold markers of other runs.
+    /// True if the map may hold markers of runs that are not in the queue.
     unlisted: bool,
     /// Runs taken from the queue whose markers are not deleted yet.
     taken: usize,
 }
 
-/// A superseded run, and the key from which on rows of it may be left.
+/// A superseded run, and the first key at which rows of it may be left.
 #[derive(Clone, Debug)]
 struct Superseded {
     run: RunId,
@@ -48,7 +49,7 @@ impl Sweeping {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The markers of these runs are stored.
+    /// Queues runs whose markers are stored.
     pub(super) fn add(&self, runs: impl Iterator<Item = RunId>) {
         let mut queue = self.queue();
         for run in runs {
@@ -60,7 +61,7 @@ impl Sweeping {
         }
     }
 
-    /// Nobody knows which markers are stored.
+    /// Forgets the queue, after a write with an unknown outcome.
     pub(super) fn forget(&self) {
         let mut queue = self.queue();
         queue.runs.clear();
@@ -74,7 +75,7 @@ impl Sweeping {
         Some(next)
     }
 
-    /// So many of the runs taken are done with, but for those that are put back.
+    /// Finishes this number of runs that were taken, except those that are put back.
     fn give_back(&self, taken: usize, back: GivenBack) {
         let mut queue = self.queue();
         queue.taken = queue.taken.saturating_sub(taken);
@@ -95,9 +96,9 @@ impl Sweeping {
 /// Runs that are still to be swept.
 #[derive(Debug, Default)]
 struct GivenBack {
-    /// Before all others.
+    /// Runs to be swept before all others.
     next: Vec<Superseded>,
-    /// Behind all others: what fails of one must not hold them up.
+    /// Runs to be swept after all others: a run whose sweep fails must not hold them up.
     last: Vec<Superseded>,
 }
 
@@ -106,12 +107,12 @@ impl<K: Kv> KvStore<K> {
         let (mut taken, mut back) = (Vec::new(), GivenBack::default());
         let swept = self.sweep_taken(limit, &mut taken, &mut back);
         if swept.is_err() {
-            // Some of it may be gone: then less is found the next time.
+            // If the sweep is stored in part, the next one finds fewer rows.
             back = GivenBack { next: Vec::new(), last: taken.clone() };
         }
         self.sweeping.give_back(taken.len(), back);
         if self.markers.load(Ordering::Acquire) && self.sweeping.is_done() {
-            // No marker comes meanwhile.
+            // The lock keeps new markers away.
             let _committing = self.committing.lock().unwrap_or_else(PoisonError::into_inner);
             if self.sweeping.is_done() {
                 self.markers.store(false, Ordering::Release);
@@ -150,8 +151,8 @@ impl<K: Kv> KvStore<K> {
         }
     }
 
-    /// Adds the deletion of a run's rows, as many as there is room for, and of its marker behind the last of them. What is left
-    /// of it, if anything is.
+    /// Adds the deletion of a run's rows to `ops`, up to `limit`, and of its marker after the last
+    /// of them. Returns the rest of the run, if any is left.
     fn gather(&self, next: &Superseded, limit: usize, ops: &mut Ops) -> Result<Option<Superseded>, StoreError> {
         let (run, marker) = (next.run, keys::superseded(next.run));
         if self.kv.get(&marker)?.is_none() {
@@ -174,7 +175,7 @@ impl<K: Kv> KvStore<K> {
         if next.is_some() {
             return Ok(next);
         }
-        // No marker comes meanwhile.
+        // The lock keeps new markers away.
         let _committing = self.committing.lock().unwrap_or_else(PoisonError::into_inner);
         if self.sweeping.queue().unlisted {
             let markers = self.find(keys::SUPERSEDED, &keys::behind(keys::SUPERSEDED), QUEUED_MAX)?;

@@ -1,4 +1,4 @@
-//! What a store over a map of bytes promises beyond the conformance suite.
+//! Tests of stores over a map of bytes, beyond the conformance suite.
 
 mod long_lives;
 
@@ -12,9 +12,9 @@ use crate::machine::{self, Event, NewRun, RowChange, RowKey, Setting};
 use crate::store::memory::Memory;
 use crate::store::{Change, Condition, Conflict, Version};
 
-/// Method: heads rot where they stand: of one that is due, one that is in progress, and one that has ended; beside many others.
-/// They are deleted or replaced, at once or when they were set aside. Their index entries and rows go, which nothing names any
-/// more, and nobody looks at those of others for that.
+/// Method: damage the head of an instance that is due and of one that has ended, beside many
+/// others. Delete or replace it, at once or after a quarantine. Its index entries and rows go,
+/// though no head names them any more, and the entries of other instances are not read for that.
 #[test]
 fn a_rotten_head_leaves_nothing_and_costs_little() {
     for others in [10, 1_000] {
@@ -60,8 +60,8 @@ fn a_rotten_head_leaves_nothing_and_costs_little() {
     }
 }
 
-/// Method: status entries are emptied, as earlier versions left them; then a head rots. The index that may list the instance is
-/// gone through in pages.
+/// Method: empty the status entries, as earlier versions left them; then damage a head. The index
+/// that may list the instance is scanned in pages.
 #[test]
 fn a_rotten_head_of_an_earlier_version_leaves_no_entry() {
     let store = KvStore::over(Failing::default());
@@ -83,15 +83,15 @@ fn a_rotten_head_of_an_earlier_version_leaves_no_entry() {
     assert_eq!(left.len(), 3 * 2_500);
 }
 
-/// A map whose writes fail on demand, before or after they are done; and which counts reads.
+/// A map whose writes fail on demand, before or after they are done, and which counts reads.
 #[derive(Default)]
 struct Failing {
     memory: Memory,
     fails: AtomicU32,
     reads: AtomicU32,
-    /// Keys looked at.
+    /// Number of keys looked at.
     looked: AtomicU32,
-    /// What keys begin with that scans fail at, if any do.
+    /// Prefix of the keys at which scans fail, if any.
     rotten: Mutex<Option<Vec<u8>>>,
 }
 
@@ -197,7 +197,8 @@ fn an_instance_that_is_written_again_is_not_read_again() {
     assert_eq!(store.kv.reads.load(Ordering::SeqCst), before);
 }
 
-/// Method: a write fails before or after it was done, and the instance is then written by who knows which it was.
+/// Method: let a write fail before or after it was done; then commit one that builds on it, which
+/// succeeds only if the failed one is stored.
 #[test]
 fn failed_write_leaves_conditions_to_stored_state() {
     for fails in [1, 2] {
@@ -214,7 +215,8 @@ fn failed_write_leaves_conditions_to_stored_state() {
     }
 }
 
-/// An instance with an input that has been deleted again: its run is to be swept. And the write that started it.
+/// Returns the run of a deleted instance with an input, which is to be swept, and the write that
+/// started it.
 fn deleted(store: &KvStore<Failing>, name: &str) -> (RunId, Write) {
     let (writes, mut insert) = Writes::start(name);
     insert.rows.push(RowChange { key: RowKey::Input, value: Some(Bytes::from_static(b"input")) });
@@ -228,7 +230,8 @@ fn deleted(store: &KvStore<Failing>, name: &str) -> (RunId, Write) {
     (insert.run, insert)
 }
 
-/// Method: the write of a sweep fails; the run whose marker is still there is started once more.
+/// Method: let the write of a sweep fail; then start once more the run whose marker is still
+/// stored.
 #[test]
 fn marker_that_a_failed_sweep_leaves_is_looked_for() {
     let store = KvStore::over(Failing::default());
@@ -241,7 +244,7 @@ fn marker_that_a_failed_sweep_leaves_is_looked_for() {
     assert!(!store.markers.load(Ordering::SeqCst), "nothing is looked for when all is swept");
 }
 
-/// Method: the rows of the first of three runs cannot be read, and later can.
+/// Method: make the rows of the first of three runs unreadable, and readable again later.
 #[test]
 fn run_that_cannot_be_swept_holds_up_no_other() {
     let store = KvStore::over(Failing::default());
@@ -266,8 +269,9 @@ fn the_instances_written_last_are_a_bounded_number() {
     assert!(store.committing.lock().unwrap().len() <= 8_192);
 }
 
-/// Method: stores with the marker of each version. What format 1 alone can read is raised by the first record that is written, not
-/// by being opened; what needs a newer version is refused, and the error says so.
+/// Method: open stores with the marker of each version. The marker of a store that format 1 can
+/// read is raised by the first record written, not by opening it; a store that needs a newer
+/// version is refused, and the error says so.
 #[cfg(feature = "file-store")]
 #[test]
 fn a_store_says_which_formats_it_needs() {
@@ -291,7 +295,8 @@ fn a_store_says_which_formats_it_needs() {
     }
 }
 
-/// A map that keeps deleted keys, as a log-structured one does, and counts the keys that scans pass by.
+/// A map that keeps deleted keys, as a log-structured one does, and counts the keys that scans
+/// skip.
 #[derive(Default)]
 struct Tombs {
     map: Mutex<BTreeMap<Vec<u8>, Option<Bytes>>>,
@@ -345,8 +350,8 @@ fn name(n: u32) -> String {
     format!("{n:06}")
 }
 
-/// Method: runs that are parked come and go, in order; their rows are swept. One is left, in front of it only what was
-/// deleted. Whoever reads an index from its front passes by that once at most.
+/// Method: park runs and end them, in order, and sweep their rows. One run is left, with only
+/// deleted keys before it. Reading an index from its front skips those once at most.
 #[tokio::test]
 async fn what_was_consumed_from_the_front_is_passed_by_once() {
     let store = KvStore::over(Tombs::default());
@@ -379,7 +384,8 @@ async fn what_was_consumed_from_the_front_is_passed_by_once() {
     }
 }
 
-/// Method: a run without rows, beside deleted rows of others; and one with so many that it takes several sweeps.
+/// Method: sweep a run without rows, beside deleted rows of others, and a run with so many rows
+/// that it takes several sweeps.
 #[tokio::test]
 async fn a_sweep_passes_by_what_it_deletes_and_nothing_else() {
     let store = KvStore::over(Tombs::default());
@@ -399,7 +405,7 @@ async fn a_sweep_passes_by_what_it_deletes_and_nothing_else() {
     assert!(passed <= 11 * MANY, "{passed}");
 }
 
-/// Method: signals are taken from the front, one after the other, and what is there is read from the oldest on.
+/// Method: take signals from the front, one after the other, and read the rest from the oldest on.
 #[tokio::test]
 async fn rows_read_from_a_key_pass_by_none_before_it() {
     let store = KvStore::over(Tombs::default());
@@ -413,8 +419,8 @@ async fn rows_read_from_a_key_pass_by_none_before_it() {
     assert_eq!(store.kv.passed(), MANY);
 }
 
-/// Method: an earlier time is written after the front was read; and everything is deleted by who does not tell, as when a
-/// store that failed comes back with less, or more, than it had.
+/// Method: write an earlier time after the front was read; then write a still earlier one past the
+/// store and reopen it, as when a failed store comes back with more keys than it had.
 #[tokio::test]
 async fn what_is_written_in_front_of_what_was_read_is_found() {
     let store = KvStore::over(Tombs::default());
@@ -429,7 +435,7 @@ async fn what_is_written_in_front_of_what_was_read_is_found() {
     assert_eq!(first(&store).await, Some(3));
 }
 
-/// Method: read nothing of an index, then read it.
+/// Method: read an index with a limit of zero, then with a limit.
 #[tokio::test]
 async fn a_read_of_nothing_hides_nothing() {
     let store = KvStore::over(Memory::default());
@@ -482,8 +488,8 @@ impl Kv for Holed {
     }
 }
 
-/// Method: a hole hides one head, and nobody has listed anything since; then the instance is set aside. What the hole hides of
-/// the index of due times is listed all the same, and goes when it is written.
+/// Method: hide one head in a hole before any index is listed; then quarantine the instance.
+/// An entry of the due index within another hole is listed all the same.
 #[tokio::test]
 async fn a_hole_holds_up_no_commit_and_hides_no_entry() {
     let store = KvStore::over(Holed::default());

@@ -1,7 +1,8 @@
-//! What the indexes know of an instance whose head cannot be read: where they list it, and its run.
+//! Finds the index entries and the run of an instance whose head cannot be read.
 //!
-//! A status entry says both. It is found by its key, whatever else is stored: a look at each status of each definition. Entries
-//! of earlier versions say neither; then the one index that may list the instance is gone through, page by page.
+//! A status entry holds both. It is found by its key, with one look at each status of each
+//! definition, however much else is stored. Status entries of earlier versions are empty; then the
+//! one other index that may list the instance is scanned, page by page.
 
 use bytes::Bytes;
 
@@ -11,10 +12,10 @@ use crate::status::StatusCode;
 use crate::store::{StoreError, keys};
 use crate::time::Timestamp;
 
-/// Entries looked at at once.
+/// Entries read in one scan.
 const PAGE: usize = 1_000;
 
-/// Where an instance is listed whose head cannot be read.
+/// The index entries and the run of an instance whose head cannot be read.
 #[derive(Clone, Debug, Default)]
 pub(in crate::store) struct Trace {
     pub(in crate::store) entries: Vec<Vec<u8>>,
@@ -22,13 +23,15 @@ pub(in crate::store) struct Trace {
 }
 
 impl<K: Kv> KvStore<K> {
-    /// One that was set aside is in no index; its run was kept then.
+    /// Finds the trace of an instance. A quarantined instance is in no index; its run was stored
+    /// when it was quarantined.
     pub(super) fn trace(&self, id: &InstanceId, quarantined: bool) -> Result<Trace, StoreError> {
         if quarantined {
             let run = self.kv.get(&keys::run_of(id))?;
             return Ok(Trace { entries: Vec::new(), run: run.as_deref().and_then(keys::parse_run) });
         }
-        // As far as they can be seen without those that are made anew, which waits for commits, and this is one.
+        // Uses hidden entries as far as they are rebuilt already: rebuilding waits for commits, and
+        // this is one.
         for definition in Self::listed_definitions(|from, to, limit| self.list_seen(from, to, limit))? {
             for status in StatusCode::ALL {
                 let key = keys::status(&definition, status, id);
