@@ -1,4 +1,4 @@
-//! A copy of a store that is in use, as it stands at one moment.
+//! Copies a store that is in use, as of one moment.
 
 use std::fs;
 use std::io;
@@ -24,33 +24,33 @@ use crate::store::{StoreError, keys};
 /// Bytes written to the copy in one batch.
 const BATCH_BYTES: usize = 4 << 20;
 
-/// What a [backup](FileStore::backup) holds, and what it could not read.
+/// The content of a [backup](FileStore::backup), and the ranges that it could not read.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[must_use = "it says what is not in the copy"]
 #[non_exhaustive]
 pub struct Backup {
     /// Keys copied.
     pub keys: u64,
-    /// Bytes of them and their values.
+    /// Bytes of these keys and their values.
     pub bytes: u64,
-    /// The ranges of keys that cannot be read and are not in the copy, at most 10,000 of them.
+    /// The ranges of keys that cannot be read and are not in the copy, at most 10,000.
     pub lost: Vec<Hole>,
-    /// How many more there are.
+    /// Number of further ranges.
     pub unlisted: u64,
 }
 
 impl Backup {
-    /// Whether everything is in the copy.
+    /// Returns true if everything is in the copy.
     pub fn is_whole(&self) -> bool {
         self.lost.is_empty()
     }
 }
 
 impl FileStore {
-    /// Copies the store into a directory that is not there yet, or empty, while a runtime uses it: everything that was
-    /// acknowledged before this call is in the copy, each instance as of one moment. The copy is a store of its own,
-    /// synced to its disk when this returns; restore it by opening it, or by moving it to where the store was while no process
-    /// has either open.
+    /// Copies the store into an empty or new directory while a runtime uses the store. The copy
+    /// holds everything that was acknowledged before this call, each instance as of one moment. The
+    /// copy is a store of its own, synced to its disk when this returns. Restore it by opening it,
+    /// or by moving it to the place of the store while no process has either open.
     ///
     /// ```no_run
     /// # async fn backup() -> Result<(), everstep::StoreError> {
@@ -63,19 +63,22 @@ impl FileStore {
     /// # }
     /// ```
     ///
-    /// A copy of the files of a store that is open, as `cp -r` makes it, is no backup: it may lack files that others name, and its
-    /// tables and journals may be of two moments. Such a copy does not open ([`StoreError::Unreadable`]) where something is
-    /// missing in its middle. Copy the files only while no process has the store open.
+    /// A copy of the files of an open store, as `cp -r` makes it, is no backup: it may lack files
+    /// that others name, and its tables and journals may be of two moments. Such a copy does not
+    /// open ([`StoreError::Unreadable`]) if something is missing in its middle. Copy the files only
+    /// while no process has the store open.
     ///
-    /// What is damaged in the store is left out of the copy, and the result says so: an instance whose head it concerns is set
-    /// aside where the copy is used, as it is where the store is; index entries are made anew. [`FileStore::verify`] of the
-    /// store says which instances are concerned. The copy itself is sound.
+    /// Damaged parts of the store are left out of the copy, and the result lists them. An instance
+    /// whose head is damaged is quarantined where the copy is used, as it is where the store is;
+    /// index entries are rebuilt. [`FileStore::verify`] of the store lists the instances concerned.
+    /// The copy itself is sound.
     ///
-    /// Commits go on meanwhile; the disk is shared with them. What was written so far of a copy that fails does not open.
+    /// Commits continue meanwhile and share the disk. The unfinished copy of a backup that failed
+    /// does not open.
     ///
     /// # Errors
-    /// [`StoreError::Unreadable`] if `to` is not empty; [`StoreError::Transient`] if the store was closed or reopened
-    /// meanwhile; [`StoreError::Fatal`] if the disk of either fails.
+    /// [`StoreError::Unreadable`] if `to` is not empty; [`StoreError::Transient`] if the store was
+    /// closed or reopened meanwhile; [`StoreError::Fatal`] if the disk of either fails.
     pub async fn backup(&self, to: impl AsRef<Path>) -> Result<Backup, StoreError> {
         let (store, to) = (self.clone(), to.as_ref().to_owned());
         let copying = tokio::task::spawn_blocking(move || store.copy_to(&to));
@@ -90,7 +93,8 @@ impl FileStore {
         self.kv.with(|open| {
             let copy = Open::new(to, Torn::Kept)?;
             let snapshot = {
-                // The database may show a batch half applied, but not while none is under way.
+                // The database may show a batch half applied; the lock makes sure that no commit is
+                // in progress.
                 let _committing = self.committing.lock().unwrap_or_else(PoisonError::into_inner);
                 open.database.snapshot()
             };
@@ -115,7 +119,7 @@ impl FileStore {
 /// A backup under way.
 struct Copying<'a> {
     files: &'a Files,
-    /// How often the store had been interrupted when it began.
+    /// Number of interruptions of the store when the backup began.
     begun: u64,
     open: &'a Open,
     snapshot: Snapshot,
@@ -130,7 +134,8 @@ impl Copying<'_> {
         let (open, snapshot) = (self.open, self.snapshot.clone());
         open.walk(&snapshot, (&[], &[u8::MAX]), |step| {
             match step {
-                // The first comes last; the other is about journals that the copy has not got.
+                // The version is written last; the milestone is about journals that the copy does
+                // not have.
                 Step::Entry(key, _) if *key == *keys::VERSION || *key == *keys::MILESTONE => {}
                 Step::Entry(key, value) => self.put(key, value)?,
                 Step::Hole(hole) if self.done.lost.len() < FINDINGS_MAX => self.done.lost.push(hole),
@@ -150,7 +155,7 @@ impl Copying<'_> {
             return Ok(());
         }
         self.write()?;
-        // Whoever wants to close the store waits for this.
+        // A caller that closes the store waits for this backup.
         if self.files.shared.interruptions.load(Ordering::Acquire) == self.begun {
             return Ok(());
         }
@@ -163,8 +168,8 @@ impl Copying<'_> {
         std::mem::replace(&mut self.batch, self.copy.database.batch()).commit().map_err(fatal)
     }
 
-    /// What can be told of what stands in holes. A key in one may stand in another table too: then it is read if it is asked for,
-    /// and only scans miss it.
+    /// Copies records and index entries within holes, as far as they can be found. A key in a hole
+    /// may be in another table too: then a read by key finds it, and only scans miss it.
     fn recover(&mut self) -> Result<(), StoreError> {
         if self.done.is_whole() {
             return Ok(());
@@ -189,8 +194,8 @@ impl Copying<'_> {
         self.done.lost.iter().any(|hole| hole.holds(key))
     }
 
-    /// An instance that is listed, and whose head cannot be read, has an empty one in the copy, which no head is: so it is found
-    /// damaged there too.
+    /// Recovers the head of a listed instance. If it cannot be read, the copy gets an empty one,
+    /// which is no valid head: so the instance is found damaged there too.
     fn recover_head(&mut self, id: &InstanceId) -> Result<(), StoreError> {
         let key = keys::head(id);
         if !self.is_lost(&key) {
@@ -201,7 +206,7 @@ impl Copying<'_> {
         self.complete(id, &head)
     }
 
-    /// Puts the index entries of a head and its input into the copy, where they stand in a hole.
+    /// Puts the input and the index entries of a head into the copy, if they are within a hole.
     fn complete(&mut self, id: &InstanceId, head: &Bytes) -> Result<(), StoreError> {
         let Ok(index) = HeadIndex::of_head(id, head) else { return Ok(()) };
         let input = keys::row(index.run, &RowKey::Input);
@@ -211,7 +216,7 @@ impl Copying<'_> {
             self.put(input.into(), row)?;
         }
         let entries: Vec<_> = keys::index_entries(id, &index).filter(|(entry, _)| self.is_lost(entry)).collect();
-        // What is set aside is in no index.
+        // Quarantined instances are in no index.
         if entries.is_empty() || self.open.certain(&self.snapshot, &keys::quarantine(id))?.is_some() {
             return Ok(());
         }
@@ -222,10 +227,11 @@ impl Copying<'_> {
         self.write()?;
         let Self { open, snapshot, copy, done, .. } = self;
         copy.database.persist(PersistMode::SyncAll).map_err(fatal)?;
-        // What says that it is a store of ours: a copy that was not finished does not open.
+        // The marker of a store: an unfinished copy has none and does not open.
         let marker = match snapshot.get(&open.map, keys::VERSION) {
             Ok(marker) => marker.map(Bytes::from),
-            // It was there when the store was opened, and said no more than this version writes.
+            // The marker was there when the store was opened, with needs that this version's needs
+            // include.
             Err(error) if is_damage(&error) => Some(keys::Needs::WRITTEN.marker()),
             Err(error) => return Err(fatal(error)),
         };
@@ -234,7 +240,7 @@ impl Copying<'_> {
         }
         copy.database.persist(PersistMode::SyncAll).map_err(fatal)?;
         copy.note_end(to);
-        // Last: without this it does not open as a store that holds something.
+        // Last, since a copy without it does not open as a store that holds data.
         copy.directory.establish().map_err(fatal)?;
         Ok(done)
     }

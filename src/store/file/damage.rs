@@ -1,10 +1,11 @@
-//! Blocks of tables that cannot be read any more. They cost what is in them, and nothing behind them.
+//! Damaged blocks of tables. They cost the keys in them, and no keys after them.
 //!
-//! A block is read when a key in it is asked for, and its checksum is looked at then. A value in a damaged one is given as empty,
-//! which no record of ours is: so the instance it belongs to is found damaged, and no other. A scan goes on behind it, from the
-//! first key that can be read again. That key is searched for by halving, since nothing says where a block ends. What stands
-//! elsewhere within such a hole cannot be seen by scans either: the index entries among it are made anew from the heads
-//! (`kv::hidden`).
+//! A block is read, and its checksum checked, when a key in it is asked for. The value of a key in
+//! a damaged block is returned as empty, which no record is: so the instance that owns the record
+//! is found damaged, and no other. A scan continues after the block, at the first key that can be
+//! read again. That key is found by bisection, since nothing says where a block ends. Keys of other
+//! tables within such a hole are hidden from scans too; hidden index entries are rebuilt from the
+//! heads (`kv::hidden`).
 
 use std::sync::{Mutex, PoisonError};
 
@@ -15,16 +16,17 @@ use super::{Open, fatal};
 use crate::store::kv::Hole;
 use crate::store::{StoreError, tables};
 
-/// Holes that are remembered. Beyond them a hole is searched for again by each scan that meets it.
+/// Most holes that are remembered. A further hole is searched for again by each scan that meets it.
 const HOLES_MAX: usize = 1_024;
-/// Bytes of a key that halving tells apart, behind what its two ends have in common.
+/// Bytes of a key that bisection tells apart, after the common prefix of its two ends.
 const PRECISION_BYTES: usize = 40;
 
 /// The holes that scans have met.
 #[derive(Debug, Default)]
 pub(super) struct Holes(Mutex<Vec<Hole>>);
 
-/// Whether an error says that bytes are not what was written, as against a disk that fails.
+/// Returns true if an error says that bytes are not as they were written; false for a disk that
+/// fails.
 pub(super) fn is_damage(error: &fjall::Error) -> bool {
     use fjall::Error::{Decompress, InvalidTag, InvalidTrailer, Storage};
     match error {
@@ -39,7 +41,7 @@ impl Holes {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Returns where a scan goes on that could not read on from `from`.
+    /// Returns the key at which a scan continues that could not read on from `from`.
     pub(super) fn pass(
         &self,
         (map, snapshot): (&Keyspace, &Snapshot),
@@ -72,7 +74,7 @@ impl Holes {
 }
 
 impl Open {
-    /// The value of a key; empty if it cannot be read.
+    /// Returns the value of a key; empty if it cannot be read.
     pub(super) fn get(&self, snapshot: &Snapshot, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
         match snapshot.get(&self.map, key) {
             Ok(value) => Ok(value.map(Bytes::from)),
@@ -81,13 +83,14 @@ impl Open {
         }
     }
 
-    /// The value of a key if it can be read. In a damaged part of a table a key that is not there looks like one whose value
-    /// cannot be read: both count as absent.
+    /// Returns the value of a key if it can be read. In a damaged part of a table an absent key
+    /// cannot be told from an unreadable value; both are returned as absent.
     pub(super) fn certain(&self, snapshot: &Snapshot, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
         Ok(self.get(snapshot, key)?.filter(|value| !value.is_empty()))
     }
 
-    /// Reads a value that a look-up found damaged, without the table's filter, which may be all that is damaged.
+    /// Reads a value that a look-up found damaged without the table's filter, since the filter may
+    /// be the only damaged part.
     fn get_without_filter(
         &self,
         snapshot: &Snapshot,
@@ -106,7 +109,7 @@ impl Open {
     }
 }
 
-/// Whether the first key from here on can be read, or there is none.
+/// Returns true if the first key from `from` on can be read, or there is none.
 fn is_readable(map: &Keyspace, snapshot: &Snapshot, from: &[u8], to: &[u8]) -> Result<bool, StoreError> {
     match snapshot.range(map, from..to).next().map(fjall::Guard::into_inner) {
         None | Some(Ok(_)) => Ok(true),
@@ -115,7 +118,7 @@ fn is_readable(map: &Keyspace, snapshot: &Snapshot, from: &[u8], to: &[u8]) -> R
     }
 }
 
-/// A key halfway between two; none if they are as near as halving tells.
+/// Returns a key halfway between two; none if they are too near for bisection.
 fn middle(low: &[u8], high: &[u8]) -> Option<Vec<u8>> {
     let common = low.iter().zip(high).take_while(|(low, high)| low == high).count();
     let digits = common + PRECISION_BYTES;
@@ -142,7 +145,7 @@ fn middle(low: &[u8], high: &[u8]) -> Option<Vec<u8>> {
 mod tests {
     use super::middle;
 
-    /// Method: halve towards a key that is hidden between two others, as a hole's end is.
+    /// Method: bisect towards a key that is hidden between two others, as a hole's end is.
     #[test]
     fn halving_finds_the_end_of_a_hole() {
         for end in [&b"t\0\0\0\0\0\0\0\x07order-123"[..], b"t", b"s\xff\xff", b"sab"] {

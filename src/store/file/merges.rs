@@ -1,8 +1,9 @@
-//! What becomes of a store whose tables cannot be merged.
+//! Handles a store whose tables cannot be merged.
 //!
-//! The database merges tables by itself. A damaged block in one fails that, and with it everything that is written from then on;
-//! opened anew, it does the same again, for ever. So after the second time the tables are read: if one is damaged, the store is
-//! not opened anew. What can be read is read on, and so a backup can be made, which leaves the damaged block out.
+//! The database merges tables by itself. A damaged block in one table fails the merge, and with it
+//! every later write; a reopened database fails the same way again, for ever. So after the second
+//! failure the tables are read: if one is damaged, the store is not reopened. Readable data stays
+//! readable, so that a backup can be made, which leaves the damaged block out.
 
 use std::path::Path;
 use std::sync::OnceLock;
@@ -13,27 +14,27 @@ use crate::store::StoreError;
 use crate::store::directory::unreadable;
 use crate::store::tables::{self, DamagedFile};
 
-/// The merges that failed.
+/// The failed merges.
 #[derive(Debug, Default)]
 pub(super) struct Merges {
-    /// Whether one may have since the store was opened.
+    /// True if a merge may have failed since the store was opened.
     has_failed: AtomicBool,
     failures: AtomicU32,
-    /// Why the store is not opened anew.
+    /// The reason why the store is not reopened.
     verdict: OnceLock<StoreError>,
 }
 
 impl Merges {
-    /// Takes notice of the error of a write.
+    /// Notes the error of a write.
     pub(super) fn failed(&self, error: fjall::Error) -> StoreError {
-        // The work on tables has failed, or an earlier write: which of them it does not say.
+        // The database does not say whether a merge failed or an earlier write.
         if matches!(error, fjall::Error::Poisoned) {
             self.has_failed.store(true, Ordering::Release);
         }
         fatal(error)
     }
 
-    /// Looks for the reason, before the store is opened anew.
+    /// Looks for a damaged table before the store is reopened.
     ///
     /// # Errors
     /// [`StoreError::Unreadable`] if a table is damaged.
@@ -45,12 +46,13 @@ impl Merges {
             return Ok(());
         }
         let failures = self.failures.fetch_add(1, Ordering::AcqRel) + 1;
-        // All tables are read for it, which takes as long as that takes: a full disk fails that work too, again and again.
+        // Reading all tables takes long, so it is done at the failures 2, 4, 8 and so on: a full
+        // disk fails merges too, again and again.
         if failures < 2 || !failures.is_power_of_two() {
             return Ok(());
         }
         let damaged = tables::check(directory, |_| Ok::<_, StoreError>(()))?;
-        // A disk that fails may do better later.
+        // A disk that fails now may work later.
         let damaged = damaged.into_iter().find(|damaged| !damaged.is_unknown);
         let Some(DamagedFile { path, why, .. }) = damaged else { return Ok(()) };
         let why = format!(

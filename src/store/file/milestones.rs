@@ -1,4 +1,4 @@
-//! When a batch carries a milestone along: see `store::journal`.
+//! Decides which batches carry a milestone: see `store::journal`.
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -6,17 +6,18 @@ use std::sync::{Mutex, MutexGuard};
 
 use crate::store::journal::{Milestone, Reached, path_of};
 
-/// From how many bytes on a journal may end: the database begins another behind 64 MB.
+/// Bytes from which on a journal may end: the database begins a new one after 64 MB.
 const FULL_BYTES: u64 = 60_000_000;
-/// Bytes between two milestones from there on. What is lost between the last one and the journal's end may go unnoticed.
+/// Bytes between two milestones from there on. A loss between the last milestone and the journal's
+/// end may go unnoticed.
 const STEP_BYTES: u64 = 16 << 10;
 
 /// The milestones of a store that is open.
 #[derive(Debug)]
 pub(super) struct Milestones {
-    /// In the newest journal.
+    /// Bytes in the newest journal.
     bytes: AtomicU64,
-    /// How many bytes there are when the next milestone is due.
+    /// Bytes of the newest journal at which the next milestone is due.
     due_at: AtomicU64,
     course: Mutex<Course>,
 }
@@ -25,15 +26,15 @@ pub(super) struct Milestones {
 struct Course {
     directory: PathBuf,
     journal: u64,
-    /// The last number given.
+    /// The last number assigned.
     number: u64,
-    /// The last milestone that is known to stand in this journal or an earlier one.
+    /// The last milestone that is known to be in this journal or an earlier one.
     stands: u64,
-    /// The one that is known to stand before this journal.
+    /// The last milestone that is known to be in a journal before this one.
     behind: u64,
 }
 
-/// A milestone to be written. No other is meanwhile.
+/// A milestone to be written. It holds the lock, so that there is only one at a time.
 #[derive(Debug)]
 pub(super) struct Due<'a> {
     milestones: &'a Milestones,
@@ -42,11 +43,12 @@ pub(super) struct Due<'a> {
 }
 
 impl Milestones {
-    /// `stored` is the number of the milestone that is stored, zero if that cannot be read: those of the journals count as well.
+    /// Begins after an open. `stored` is the number of the stored milestone, zero if it cannot be
+    /// read: the numbers in the journals count as well.
     pub(super) fn new(directory: PathBuf, reached: &Reached, stored: u64) -> Self {
         let last = stored.max(reached.last);
         let behind = reached.behind.unwrap_or(0);
-        // What was not said when the journal began is made up for at once.
+        // A journal that began without a milestone gets one at once.
         let due_at = if behind > 0 && !reached.is_joined { 0 } else { FULL_BYTES };
         let course = Course { directory, journal: reached.position.journal, number: last, stands: last, behind };
         Self {
@@ -56,7 +58,7 @@ impl Milestones {
         }
     }
 
-    /// Takes notice of a batch of so many bytes; a milestone goes with it if one is due.
+    /// Notes a batch of this size; returns a milestone to be written with it if one is due.
     pub(super) fn pass(&self, bytes: u64) -> Option<Due<'_>> {
         let reached = self.bytes.fetch_add(bytes, Ordering::Relaxed) + bytes;
         if reached < self.due_at.load(Ordering::Relaxed) {
@@ -75,16 +77,16 @@ impl Milestones {
 }
 
 impl Course {
-    /// Whether there is a newer journal.
+    /// Returns true if there is a newer journal.
     fn is_at_end(&self) -> bool {
         path_of(&self.directory, self.journal + 1).exists()
     }
 }
 
 impl Due<'_> {
-    /// It is stored.
+    /// Notes that the milestone is stored.
     pub(super) fn written(mut self) {
-        // As long as there is no newer journal, it stands in this one.
+        // As long as there is no newer journal, the milestone is in this one.
         if !self.course.is_at_end() {
             self.course.stands = self.milestone.number;
         }

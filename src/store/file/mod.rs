@@ -31,47 +31,55 @@ use crate::cause::Cause;
 
 /// An embedded store in a directory, on the log-structured store `fjall`; the default choice.
 ///
-/// One process at a time may have it open. Each batch is one checksummed journal record, written and, with
-/// [`Durability::Fsync`], synced before it is acknowledged. The directory is made readable by its owner only; it must be
-/// on a local file system that honours `fdatasync` and file locks.
+/// One process at a time may have it open. Each batch is one checksummed journal record, written
+/// and, with [`Durability::Fsync`], synced before it is acknowledged. The directory is made
+/// readable by its owner only; it must be on a local file system that honours `fdatasync` and file
+/// locks.
 ///
-/// A directory that is there keeps its mode and owner, since volumes come as they are; one that every user can write is warned
-/// of. It may hold other files, but nothing in place of the store's: what may be data of another program, a copy that is not
-/// complete, or a symbolic link, is refused and left as it was. The directory itself may be a link.
+/// An existing directory keeps its mode and owner, since volumes come as they are; the store warns
+/// if every user can write it. The directory may hold other files, but none in place of the
+/// store's: data of another program, an incomplete copy, or a symbolic link is refused and left as
+/// it was. The directory itself may be a link.
 ///
 /// # After a crash
-/// A power loss may tear the batch that was being written, which nobody was told is durable. The next open cuts it from the
-/// end of the journal, warns with the range of bytes, and keeps them as `everstep.torn-N` in the directory (the newest 8;
-/// they are yours to delete). Damage with whole batches behind it is no torn end: the store does not open
-/// ([`StoreError::Unreadable`]), and its files stay as they were.
+/// A power loss may tear the batch that was being written, which was not acknowledged. The next
+/// open cuts it from the end of the journal, warns with the range of bytes, and keeps them as
+/// `everstep.torn-N` in the directory (the newest 8; you may delete them). Damage with whole
+/// batches after it is no torn end: the store does not open ([`StoreError::Unreadable`]), and its
+/// files stay as they were.
 ///
-/// What cannot be told apart: the last batch that *was* acknowledged, if it rots on the disk, looks as if it were torn, and
-/// so do batches that a copy of the directory has lost at the end. It is told for all that was there at the last open or
-/// [`close`]: how far that reached is noted in `everstep.durable`, and a journal that ends before it does not open. With
-/// [`Durability::ProcessCrash`] a power loss may take any of what was written since, so that it looks like damage.
+/// Two cases look like a torn batch: an *acknowledged* last batch that rots on the disk, and
+/// batches missing from the end of a copy of the directory. Both are detected for all data that was
+/// there at the last open or [`close`]: that position is noted in `everstep.durable`, and a journal
+/// that ends before it does not open. With [`Durability::ProcessCrash`] a power loss may take any
+/// data written since then, so that the loss looks like damage.
 ///
 /// # Copies
-/// [`FileStore::backup`] copies a store that is in use. A copy of the files themselves is right while no process has the store
-/// open. Of a store in use it may hold tables and journals of different moments: where the journals go on behind what the
-/// tables hold, or one is missing between others, it does not open. What is told so reaches to the last 16 KiB of each journal.
+/// [`FileStore::backup`] copies a store that is in use. A copy of the files themselves is correct
+/// only while no process has the store open. A copy of the files of a store in use may hold tables
+/// and journals of different moments: if the journals begin after the end of the tables, or a
+/// journal is missing between others, it does not open. Such gaps are detected up to the last 16
+/// KiB of each journal.
 ///
 /// # Damage
-/// A block of a table that is damaged costs what is in it. When tables are merged that hold it, writes fail; the second time
-/// [`reopen`] gives [`StoreError::Unreadable`] with the file, each time from then on: reads and backups go on, and a backup, which
-/// leaves the block out, takes the place of the directory. [`FileStore::verify`] finds damage that nobody has met yet. A store
-/// that does not open at all because of a table names that file: restore a backup.
+/// A damaged block of a table costs the records in it. When tables that hold it are merged, writes
+/// fail; from the second time on [`reopen`] fails with [`StoreError::Unreadable`] and names the
+/// file. Reads and backups still work: replace the directory by a backup, which leaves the block
+/// out. [`FileStore::verify`] finds damage before a read meets it. If a store does not open because
+/// of a table, the error names that file: restore a backup.
 ///
 /// [`reopen`]: super::Store::reopen
 /// [`close`]: super::Store::close
 pub type FileStore = KvStore<Files>;
 
-/// Memory the store buffers before it writes a table, in bytes. Small, since the journal is replayed at open.
+/// Memory that the store buffers before it writes a table, in bytes. Small, since the journal is
+/// replayed at open.
 const MEMTABLE_BYTES: u64 = 16 << 20;
-/// Journal on disk before tables are written out, in bytes. The store's own lower bound.
+/// Journal on disk before tables are written out, in bytes. The database's own lower bound.
 const JOURNAL_BYTES_MAX: u64 = 128 << 20;
-/// What is in memory of tables not written yet, in bytes, before a commit waits.
+/// Memory of tables not yet written, in bytes, above which a commit waits.
 const BUFFERED_BYTES_MAX: u64 = 4 * MEMTABLE_BYTES;
-/// How long and how often a commit waits then: a second in all, so that it cannot wait for what never comes.
+/// Length and number of those waits: one second in all, so that a commit cannot wait for ever.
 const TABLES_WAIT: Duration = Duration::from_millis(1);
 const TABLES_WAITS_MAX: u32 = 1_000;
 /// Cache for table blocks, in bytes.
@@ -86,30 +94,33 @@ pub struct Files {
 struct Shared {
     path: PathBuf,
     durability: Durability,
-    /// None while it is closed.
+    /// The open database; none while the store is closed.
     open: RwLock<Option<Open>>,
-    /// How often somebody has asked to close or reopen it: a backup under way gives up then.
+    /// Number of calls to close or reopen the store: a backup in progress stops when it changes.
     interruptions: AtomicU64,
     merges: Merges,
 }
 
 struct Open {
-    // Dropped in this order: the directory is free only when the database is closed.
+    // Fields are dropped in this order: the directory is released only after the database is
+    // closed.
     database: Database,
-    /// One for everything: a second one that is rarely written would pin the journal.
+    /// One keyspace for everything: a second one that is rarely written would pin the journal.
     map: Keyspace,
     directory: Arc<Directory>,
-    /// How far the journal reached when it was opened.
+    /// End of the journal when it was opened.
     reached: Position,
     milestones: Milestones,
     holes: Holes,
 }
 
 impl FileStore {
-    /// Opens the store in `path`, creating the directory if there is none, with [`Durability::Fsync`].
+    /// Opens the store in `path`, creating the directory if there is none, with
+    /// [`Durability::Fsync`].
     ///
     /// # Errors
-    /// [`StoreError::Locked`] if it is open elsewhere; [`StoreError::Unreadable`] if it cannot be opened.
+    /// [`StoreError::Locked`] if it is open elsewhere; [`StoreError::Unreadable`] if it cannot be
+    /// opened.
     pub async fn open(path: impl AsRef<Path>) -> Result<Self, StoreError> {
         Self::open_with(path, Durability::Fsync).await
     }
@@ -155,24 +166,25 @@ impl Open {
         Ok(Self { database, map, directory, reached, milestones, holes })
     }
 
-    /// Holds a writer back that is faster than tables are written. The database does so too late: while its threads are
-    /// busy with tables that make no headway, it takes everything into memory; and with four tables in line it waits for
-    /// ever, within a commit, if they fail.
+    /// Holds back a writer that is faster than tables are written. The database does so too late:
+    /// while its threads are busy with tables that make no progress, it takes everything into
+    /// memory; and with four tables waiting it blocks a commit for ever if they fail.
     fn wait_for_tables(&self) -> Result<(), fjall::Error> {
         for _ in 0..TABLES_WAITS_MAX {
             if self.database.write_buffer_size() <= BUFFERED_BYTES_MAX {
                 break;
             }
-            // Writes nothing, since every batch was handed over; it says whether the database has failed.
+            // Writes nothing, since every batch was handed over; it fails if the database has
+            // failed.
             self.database.persist(PersistMode::Buffer)?;
             std::thread::sleep(TABLES_WAIT);
         }
         Ok(())
     }
 
-    /// Notes how far the journal is durable.
+    /// Syncs the journal and notes how far it is durable.
     fn note_end(&self, path: &Path) {
-        // First how far it reaches, then the sync: it may grow meanwhile.
+        // Read the position before the sync: the journal may grow meanwhile.
         let reached = journal::reach(path, self.reached).ok().flatten();
         if let Some(reached) = reached
             && self.database.persist(PersistMode::SyncAll).is_ok()
@@ -182,7 +194,8 @@ impl Open {
     }
 }
 
-/// Without the note less damage is told from a torn end; that is no reason not to open.
+/// Notes how far the journal is durable. A failure is only logged: without the note less damage can
+/// be told from a torn end, which is no reason not to open.
 fn note_durable(path: &Path, reached: Position) {
     if let Err(error) = journal::note_durable(path, reached) {
         tracing::warn!(path = %path.display(), %error, "how far the journal is durable could not be noted");
@@ -193,8 +206,8 @@ fn fatal(error: impl std::error::Error + Send + Sync + 'static) -> StoreError {
     StoreError::Fatal(Cause::of(error))
 }
 
-/// Clones share everything: so a service keeps one to make a [backup](FileStore::backup) while a runtime uses the other. One
-/// runtime at a time may use them.
+/// Clones share everything, so that a service can keep one for [backups](FileStore::backup) while a
+/// runtime uses the other. One runtime at a time may use them.
 impl Clone for FileStore {
     fn clone(&self) -> Self {
         self.share(self.kv.clone())
@@ -207,13 +220,13 @@ impl Files {
         Self { shared: Arc::new(Shared { path, durability, open, interruptions, merges: Merges::default() }) }
     }
 
-    /// Takes the store from everyone who uses it, to close or reopen it.
+    /// Takes the store away from all its users, to close or reopen it.
     fn interrupt(&self) -> RwLockWriteGuard<'_, Option<Open>> {
         self.shared.interruptions.fetch_add(1, Ordering::AcqRel);
         self.shared.open.write().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Uses the store. Whoever closes it waits meanwhile: the directory is to be free then.
+    /// Uses the store. Closing it waits for the call, since the directory must be free afterwards.
     fn with<T>(&self, call: impl FnOnce(&Open) -> Result<T, StoreError>) -> Result<T, StoreError> {
         let open = self.shared.open.read().unwrap_or_else(PoisonError::into_inner);
         call(open.as_ref().ok_or_else(|| StoreError::Fatal("the store is closed".into()))?)
@@ -248,7 +261,7 @@ impl Kv for Files {
             let batch = open.database.batch();
             let mut batch = match self.shared.durability {
                 Durability::Fsync => batch.durability(Some(PersistMode::SyncData)),
-                // Without a mode the journal record is handed to the operating system.
+                // Without a mode the database hands the journal record to the operating system.
                 Durability::ProcessCrash => batch,
             };
             let mut bytes = journal::BATCH_BYTES;
@@ -273,10 +286,10 @@ impl Kv for Files {
 
     fn reopen(&self) -> Result<(), StoreError> {
         let path = &self.shared.path;
-        // Before it is closed: what can be read goes on to be.
+        // Before the store is closed: if a table is damaged, reads must go on.
         self.shared.merges.check(path)?;
         let mut open = self.interrupt();
-        // First let go of the old one: it holds the lock.
+        // First release the old one, which holds the lock.
         drop(open.take());
         if !is_established(path) {
             return Err(unreadable(path, &"it is gone"));

@@ -1,4 +1,5 @@
-//! Directories that were copied by others: tables and journals of one moment, or of several. And records that do not go together.
+//! Tests of copied directories, with tables and journals of one moment or of several, and of
+//! records that do not fit together.
 
 use std::time::Duration;
 
@@ -8,12 +9,12 @@ use crate::machine::HeadIndex;
 use crate::store::journal::path_of;
 use crate::{InstanceId, Runtime};
 
-/// Of one value, of which a batch has one.
+/// Bytes of one value; each batch has one.
 const VALUE_BYTES: usize = 1 << 20;
-/// No test writes more.
+/// Most MiB that one test writes.
 const MIB_MAX: u32 = 1_000;
 
-/// Where no sync takes time.
+/// Returns a directory where syncs are fast.
 fn fast_dir() -> tempfile::TempDir {
     let memory = Path::new("/dev/shm");
     if memory.is_dir() { tempfile::TempDir::new_in(memory).unwrap() } else { tempfile::TempDir::new().unwrap() }
@@ -43,7 +44,7 @@ fn names(directory: &Path) -> Vec<PathBuf> {
     found
 }
 
-/// Copies at one moment: while no table comes or goes.
+/// Copies the files while no table comes or goes.
 fn copy(from: &Path, to: &Path, is_copied: &dyn Fn(&str) -> bool) {
     loop {
         let before = names(from);
@@ -75,11 +76,11 @@ fn key(row: u32) -> Vec<u8> {
     format!("m{row:04}").into_bytes()
 }
 
-/// Rows of a MiB each, one batch after the other.
+/// Rows of one MiB each, one batch after the other.
 struct Filling {
     store: FileStore,
     rows: u32,
-    /// How many are left: those before them are deleted again.
+    /// Number of rows left: earlier ones are deleted again.
     kept: u32,
 }
 
@@ -107,7 +108,7 @@ impl Filling {
         }
     }
 
-    /// Waits until the database has nothing left to do by itself.
+    /// Waits until the database has no background work left.
     fn settle(&self) {
         let is_busy = |open: &Open| Ok(open.database.outstanding_flushes() > 0 || open.map.sealed_memtable_count() > 0);
         while self.store.kv.with(is_busy).unwrap() {
@@ -133,8 +134,9 @@ fn assert_refused<T: std::fmt::Debug>(opened: Result<T, StoreError>, at: &Path) 
     }
 }
 
-/// Method: copy the tables, write until the first journal has been deleted, copy the rest. Also with the first journal as it was
-/// when the tables were copied, and with the first and the last, but not the one between.
+/// Method: copy the tables, write until the first journal has been deleted, copy the rest. Repeat
+/// with the first journal as it was when the tables were copied, and with the first and the last
+/// journal, but not the one between.
 #[tokio::test]
 async fn copy_that_lacks_rows_in_the_middle_is_refused() {
     let (dir, copies) = (fast_dir(), fast_dir());
@@ -159,8 +161,8 @@ async fn copy_that_lacks_rows_in_the_middle_is_refused() {
     assert_eq!(rows_in(&early).await, Ok(rows), "one moment, in use");
 }
 
-/// Method: leave what a first open leaves that is killed before it has made its keyspace, which then gets another number. Write
-/// until the first journal has been deleted, and open a copy.
+/// Method: leave the files of a first open that was killed before it made its keyspace, which then
+/// gets another number. Write until the first journal has been deleted, and open a copy.
 #[tokio::test]
 async fn store_whose_first_open_was_killed_opens_ever_after() {
     let dir = fast_dir();
@@ -177,8 +179,8 @@ async fn store_whose_first_open_was_killed_opens_ever_after() {
     assert_eq!(rows_in(copied.path()).await, Ok(filling.rows as usize));
 }
 
-/// Method: write and delete, so that whole tables go again, and image the directory while journals end, as a crash may leave it.
-/// The store itself is opened anew in between.
+/// Method: write and delete, so that whole tables go again, and copy the directory while journals
+/// end, as a crash may leave it. Reopen the store itself in between.
 #[tokio::test]
 async fn image_of_one_moment_opens_whatever_was_flushed() {
     const KEPT: u32 = 10;
@@ -197,7 +199,7 @@ async fn image_of_one_moment_opens_whatever_was_flushed() {
     }
 }
 
-/// Method: take the newest journal away, with an older one in its place, and all of them.
+/// Method: remove the newest journal, with an older one in its place, and all journals.
 #[tokio::test]
 async fn store_without_one_of_its_journals_is_refused() {
     let dir = fast_dir();
@@ -214,7 +216,8 @@ async fn store_without_one_of_its_journals_is_refused() {
     assert_refused(rows_in(without_any.path()).await, without_any.path());
 }
 
-/// Method: take away the head of one instance, an entry of another, of a third all but its rows; put a row of a fourth elsewhere.
+/// Method: remove the head of one instance, an index entry of another, and everything but the rows
+/// of a third; move a row of a fourth.
 #[tokio::test(flavor = "multi_thread")]
 async fn verify_finds_what_does_not_go_together() {
     let dir = fast_dir();
@@ -257,7 +260,7 @@ async fn verify_finds_what_does_not_go_together() {
     assert!(!found.instances_found().contains(&right));
 }
 
-/// The tables, once none comes or goes.
+/// Returns the tables, once none comes or goes.
 fn settled_tables(store: &FileStore) -> Vec<PathBuf> {
     let is_busy = |open: &Open| Ok(open.map.sealed_memtable_count() > 0 || open.database.active_compactions() > 0);
     loop {
@@ -271,7 +274,8 @@ fn settled_tables(store: &FileStore) -> Vec<PathBuf> {
     }
 }
 
-/// Method: fill tables with the same rows, and flip a bit in one, so that they can no longer be merged.
+/// Method: fill tables with the same rows, and flip a bit in one, so that they can no longer be
+/// merged.
 #[tokio::test(flavor = "multi_thread")]
 async fn merge_of_a_damaged_table_ends_in_a_named_state() {
     const ROWS: u32 = 20;
@@ -305,13 +309,14 @@ async fn merge_of_a_damaged_table_ends_in_a_named_state() {
     let backup = store.backup(to.path()).await.unwrap();
     let copy = FileStore::open_with(to.path(), Durability::ProcessCrash).await.unwrap();
     let found = copy.kv.scan(b"m", b"n", usize::MAX).unwrap().len();
-    // A block may hold two.
+    // A block may hold two rows.
     assert!(found >= ROWS as usize - 2 && !backup.is_whole(), "{found} rows, {backup:?}");
     assert!(copy.verify().await.unwrap().is_sound());
     write(&copy, 0).unwrap();
 }
 
-/// Method: in place of a table, nothing, half of it, and what cannot be read as a file, as of a disk that fails.
+/// Method: replace a table by nothing, by its first half, and by a path that cannot be read as a
+/// file, like a disk that fails.
 #[tokio::test]
 async fn table_that_cannot_be_read_is_not_called_damaged() {
     let dir = fast_dir();

@@ -1,4 +1,4 @@
-//! What a look at everything that is stored has found.
+//! The result of verifying a store.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -9,7 +9,7 @@ use crate::limits::FINDINGS_MAX;
 use crate::machine::Damaged;
 use crate::store::Hole;
 
-/// What [`FileStore::verify`](super::FileStore::verify) has read, and what is wrong with it.
+/// The counts and findings of [`FileStore::verify`](super::FileStore::verify).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Verification {
@@ -21,63 +21,63 @@ pub struct Verification {
     pub rows: u64,
     /// Index entries read.
     pub entries: u64,
-    /// What is wrong, at most 10,000 of it.
+    /// Defects found, at most 10,000.
     pub findings: Vec<Finding>,
-    /// How much more is wrong.
+    /// Number of further defects.
     pub unlisted: u64,
 }
 
-/// Something that is not as it was written, or that does not go with the rest.
+/// A defect: data that is not as it was written, or that does not fit the rest.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Finding {
     /// A file is damaged or missing.
     File {
-        /// Which.
+        /// The file.
         path: PathBuf,
-        /// What is wrong with it.
+        /// The damage.
         why: String,
     },
-    /// A range of keys cannot be read. Instances of which something may stand there are found too, as far as their heads are
-    /// known.
+    /// A range of keys cannot be read. Instances that may have data there are found too, as far as
+    /// their heads are known.
     Range(Hole),
     /// A head, a quarantine record or a row is damaged.
     Record {
-        /// Whose it is.
+        /// The instance that owns the record.
         instance: InstanceId,
-        /// What is wrong with it.
+        /// The damage.
         why: Damaged,
     },
     /// Rows of the instance may stand in a range that cannot be read.
     Rows {
-        /// Whose they would be.
+        /// The instance that would own the rows.
         instance: InstanceId,
     },
-    /// An index lists an instance otherwise than its head says, or one that is not there.
+    /// An index lists an instance differently from its head, or lists one that does not exist.
     EntryWithoutHead {
-        /// Which instance.
+        /// The instance.
         instance: InstanceId,
-        /// Which index.
+        /// The index.
         index: &'static str,
     },
     /// An index does not list an instance as its head says.
     HeadWithoutEntry {
-        /// Which instance.
+        /// The instance.
         instance: InstanceId,
-        /// Which index.
+        /// The index.
         index: &'static str,
     },
-    /// Rows of a run that no head names, and that nothing will delete.
+    /// Rows belong to a run that no head names, and nothing will delete them.
     OrphanRows {
-        /// Which run.
+        /// The run.
         run: RunId,
-        /// How many.
+        /// Number of rows.
         rows: u64,
     },
 }
 
 impl Finding {
-    /// The instance that it is about, if one is known.
+    /// Returns the instance concerned, if it is known.
     pub fn instance(&self) -> Option<&InstanceId> {
         match self {
             Self::Record { instance, .. }
@@ -110,12 +110,12 @@ impl fmt::Display for Finding {
 }
 
 impl Verification {
-    /// Whether nothing is wrong.
+    /// Returns true if no defect was found.
     pub fn is_sound(&self) -> bool {
         self.findings.is_empty()
     }
 
-    /// The instances that something is wrong with, as far as they are known and listed.
+    /// Returns the instances that have defects, as far as they are known and listed.
     pub fn instances_found(&self) -> BTreeSet<&InstanceId> {
         self.findings.iter().filter_map(Finding::instance).collect()
     }

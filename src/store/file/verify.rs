@@ -1,4 +1,4 @@
-//! Reads everything that is stored, and holds it against each other.
+//! Reads everything in a store and checks that it fits together.
 
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
@@ -19,9 +19,9 @@ use crate::store::tables::{self, DamagedFile};
 use crate::store::{StoreError, journal, keys};
 
 impl FileStore {
-    /// Reads everything that is stored, while a runtime uses the store or before one does, and says what is damaged or does not
-    /// go together: every byte of the tables and journals, every head, row and index entry. It changes nothing; what it finds
-    /// it lists, at most 10,000 of it.
+    /// Reads everything in the store, with or without a runtime using it, and lists damage and
+    /// contradictions: checks every byte of the tables and journals, every head, row and index
+    /// entry. Changes nothing; lists at most 10,000 findings.
     ///
     /// ```no_run
     /// # async fn verify() -> Result<(), everstep::StoreError> {
@@ -35,13 +35,13 @@ impl FileStore {
     /// # }
     /// ```
     ///
-    /// It reads the store as of the moment it begins, files as they are meanwhile. Its memory is bounded: the runs of 100,000
-    /// instances at a time, of more it goes through the heads once for each further 100,000. The disk and the cache of blocks
-    /// are shared with commits and loads.
+    /// Records are read as of the moment the call begins, files as they are meanwhile. Memory is
+    /// bounded: it holds the runs of 100,000 instances at a time, and reads all heads once more for
+    /// each further 100,000. Commits and loads share the disk and the block cache with it.
     ///
     /// # Errors
-    /// [`StoreError::Transient`] if the store was closed or reopened meanwhile; [`StoreError::Fatal`] if the disk fails. What is
-    /// damaged is no error.
+    /// [`StoreError::Transient`] if the store was closed or reopened meanwhile;
+    /// [`StoreError::Fatal`] if the disk fails. Damage is no error, but a finding.
     pub async fn verify(&self) -> Result<Verification, StoreError> {
         let store = self.clone();
         let verifying = tokio::task::spawn_blocking(move || store.verify_now());
@@ -53,7 +53,8 @@ impl FileStore {
         let begun = shared.interruptions.load(Ordering::Acquire);
         self.kv.with(|open| {
             let snapshot = {
-                // The database may show a batch half applied, but not while none is under way.
+                // The database may show a batch half applied; the lock makes sure that no commit is
+                // in progress.
                 let _committing = self.committing.lock().unwrap_or_else(PoisonError::into_inner);
                 open.database.snapshot()
             };
@@ -66,31 +67,31 @@ impl FileStore {
     }
 }
 
-/// A look at a store, under way.
+/// A verification in progress.
 struct Look<'a> {
     open: &'a Open,
     shared: &'a Shared,
     snapshot: Snapshot,
-    /// How often the store had been interrupted when it began.
+    /// Number of interruptions of the store when the verification began.
     begun: u64,
     found: Verification,
 }
 
-/// Rows of one run, one after the other.
+/// Rows of one run, read one after the other.
 #[derive(Default)]
 struct RunOfRows {
     run: Option<RunId>,
-    /// How many of them no head names.
+    /// Number of rows that belong to no instance.
     orphans: u64,
     instance: Option<InstanceId>,
 }
 
-/// What runs belong to instances, from one run on.
+/// Runs and the instances that own them, from one run on.
 type Runs = BTreeMap<[u8; 16], InstanceId>;
 
 impl Look<'_> {
     fn go_on(&self) -> Result<(), StoreError> {
-        // Whoever wants to close the store waits for this.
+        // A caller that closes the store waits for this verification.
         if self.shared.interruptions.load(Ordering::Acquire) == self.begun {
             return Ok(());
         }
@@ -111,7 +112,7 @@ impl Look<'_> {
         })
     }
 
-    /// The value of a key; empty if it cannot be read.
+    /// Returns the value of a key; empty if it cannot be read.
     fn get(&self, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
         self.open.get(&self.snapshot, key)
     }
@@ -135,7 +136,7 @@ impl Look<'_> {
         Ok(())
     }
 
-    /// Everything but the rows of runs.
+    /// Checks everything but the rows of runs.
     fn at_heads_and_entries(&mut self) -> Result<(), StoreError> {
         let behind_all = [u8::MAX];
         self.walk(&keys::behind(keys::ROWS), &behind_all, |look, step| match step {
@@ -155,7 +156,7 @@ impl Look<'_> {
     }
 
     fn damaged(&mut self, instance: &InstanceId, why: Damaged) {
-        // What a newer version wrote is whole.
+        // Records of a newer version are not damaged.
         if !why.newer {
             self.found.find(Finding::Record { instance: instance.clone(), why });
         }
@@ -204,7 +205,7 @@ impl Look<'_> {
         let says = match self.get(&keys::head(&instance))? {
             None => None,
             Some(head) if head.is_empty() => {
-                // Found once, by the index that lists every instance.
+                // Reported once, for the index that lists every instance.
                 if index == "status" {
                     self.damaged(&instance, Damaged::new(&instance, "head", "it stands where nothing can be read"));
                 }
@@ -212,7 +213,7 @@ impl Look<'_> {
             }
             Some(head) => match HeadIndex::of_head(&instance, &head) {
                 Ok(says) => Some(says),
-                // Found by its key.
+                // Reported at the head's own key.
                 Err(_) => return Ok(()),
             },
         };
@@ -247,7 +248,8 @@ impl Look<'_> {
         }
     }
 
-    /// The first runs from this key on that heads name, or what is kept of instances whose head cannot be read.
+    /// Returns the first runs from this key on that are named by heads, by status entries, or by
+    /// the records kept for instances whose head cannot be read.
     fn runs_from(&mut self, from: &[u8]) -> Result<Runs, StoreError> {
         let mut runs = Runs::new();
         let mut add = |run: RunId, id: Option<InstanceId>| {
@@ -290,7 +292,7 @@ impl Look<'_> {
             self.end_run(of_run);
             let instance = runs.get(&run.to_bytes()).cloned();
             *of_run = RunOfRows { run: Some(run), orphans: 0, instance };
-            // What is to be swept belongs to nobody by right.
+            // Rows that are still to be swept rightly belong to no instance.
             if of_run.instance.is_none() && self.get(&keys::superseded(run))?.is_some() {
                 of_run.run = None;
             }

@@ -1,4 +1,4 @@
-//! Goes through a range of keys in order, past what is damaged.
+//! Walks a range of keys in order, and skips damaged parts.
 
 use std::ops::ControlFlow;
 
@@ -10,17 +10,17 @@ use super::{Open, fatal};
 use crate::store::StoreError;
 use crate::store::kv::Hole;
 
-/// What comes next in a range.
+/// The next part of a range.
 pub(super) enum Step {
     /// A key and its value.
     Entry(Bytes, Bytes),
-    /// What stands there cannot be read.
+    /// A range that cannot be read.
     Hole(Hole),
 }
 
 impl Open {
-    /// Shows each step to `visit`, until that says to stop. With an end: an iterator that has none walks over every deleted key
-    /// behind the last one that is there.
+    /// Passes each step to `visit`, until it returns `Break`. The range must have an end: an
+    /// iterator without one walks over every deleted key after the last existing one.
     pub(super) fn walk(
         &self,
         snapshot: &Snapshot,

@@ -1,13 +1,16 @@
-//! How the database frames a batch in its journal, as far as a torn one must be told from a whole one.
+//! The database's format of a batch in its journal, as far as it is needed to tell a torn batch
+//! from a whole one.
 //!
 //! ```text
-//! batch   01  items u32  seqno u64 | items.. | 03  checksum u64  'F' 'J' 'L' 03
-//! item    02  kind u8  compression u8  keyspace u64  key bytes u16  value bytes u32  stored bytes u32 | key | value
-//! clear   04  keyspace u64
+//! batch  01  items u32  seqno u64 | items.. | 03  checksum u64  'F' 'J' 'L' 03
+//! item   02  kind u8  compression u8  keyspace u64
+//!            key bytes u16  value bytes u32  stored bytes u32 | key | value
+//! clear  04  keyspace u64
 //! ```
 //!
-//! Little-endian. The checksum is xxh3 over the items. A batch's seqno is greater than those of all batches before it, in
-//! older journals too. Behind the last batch a journal may hold zeros: it is made long before it is written.
+//! Little-endian. The checksum is xxh3 over the items. A batch's seqno is greater than those of all
+//! batches before it, in older journals too. After the last batch a journal may hold zeros: the
+//! file is allocated long before it is written.
 
 use std::io::{self, Read};
 
@@ -23,27 +26,27 @@ const CLEAR: u8 = 4;
 const TRAILER: [u8; 4] = *b"FJL\x03";
 const START_BYTES: u64 = 13;
 const END_BYTES: u64 = 13;
-/// What a batch takes beside its items.
+/// Bytes of a batch beside its items.
 pub(in crate::store) const BATCH_BYTES: u64 = START_BYTES + END_BYTES;
-/// What an item takes beside its key and value.
+/// Bytes of an item beside its key and value.
 pub(in crate::store) const ITEM_BYTES: u64 = 21;
-/// Of the database's kinds: a value, two kinds of deletion, a reference.
+/// The database's kinds of item: a value, two kinds of deletion, a reference.
 const KINDS: [u8; 4] = [0, 1, 2, 4];
 const COMPRESSION_MAX: u8 = 1;
 const CHUNK_BYTES: usize = 64 << 10;
 
-/// What stands where a batch could begin.
+/// The bytes found where a batch could begin.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Found {
     /// A batch whose checksum holds.
     Whole { seqno: u64, bytes: u64, milestone: Option<Milestone> },
     /// A batch from its start to its trailer, whose checksum does not hold.
     Mangled { bytes: u64 },
-    /// Nothing, or the begin of something.
+    /// No batch, or only the beginning of one.
     Nothing,
 }
 
-/// What stands next. Afterwards the reader is anywhere, unless it was a batch.
+/// Reads the next batch. Afterwards the reader is after the batch, or anywhere if there was none.
 pub(super) fn next(reader: &mut impl Read) -> io::Result<Found> {
     match read_batch(reader) {
         Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(Found::Nothing),
@@ -74,7 +77,7 @@ fn read_batch(reader: &mut impl Read) -> io::Result<Found> {
     Ok(if holds { Found::Whole { seqno, bytes, milestone } } else { Found::Mangled { bytes } })
 }
 
-/// How long the item is, if it is one, and the milestone that it sets.
+/// Reads one item; returns its length and the milestone that it sets, or none if it is no item.
 fn read_item(
     reader: &mut impl Read,
     checksum: &mut Xxh3,
@@ -95,7 +98,7 @@ fn read_item(
                 return Ok(None);
             }
             let content = u64::from(u16::from_le_bytes([k0, k1])) + u64::from(u32::from_le_bytes([v0, v1, v2, v3]));
-            // By chunks: a length that has rotted must not take memory.
+            // In chunks, so that a damaged length does not allocate memory.
             let mut left = content;
             while left > 0 {
                 chunk.resize(usize::try_from(left).map_or(CHUNK_BYTES, |left| left.min(CHUNK_BYTES)), 0);
@@ -118,12 +121,13 @@ fn array<const N: usize>(reader: &mut impl Read) -> io::Result<[u8; N]> {
     Ok(bytes)
 }
 
-/// Where in `bytes` the first batch begins that is whole and newer than `seqno`. What was written over once may hold older
-/// ones.
+/// Returns the position in `bytes` of the first whole batch that is newer than `seqno`. Space that
+/// was written over may hold older batches.
 pub(super) fn find_newer(bytes: &[u8], seqno: Option<u64>) -> io::Result<Option<usize>> {
     let mut from = 0;
-    // A batch that is all there but for its checksum is passed over whole: a value may hold the image of a batch. Where
-    // the frame is broken no length is believed, since one that has rotted would hide what stands behind it.
+    // A batch that is complete but for its checksum is skipped whole: a value may hold the image of
+    // a batch. Where the frame itself is broken no length is trusted, since a damaged length would
+    // hide the batches after it.
     if let Found::Mangled { bytes: mangled } = next(&mut &*bytes)? {
         from = usize::try_from(mangled).unwrap_or(usize::MAX);
     }

@@ -7,18 +7,18 @@ use std::time::Duration;
 use super::{DURABLE, Journal, Order, list, read_durable};
 use crate::store::tables::DamagedFile;
 
-/// How long and how often a reader waits for a batch that is being written: five seconds in all.
+/// Length and number of waits for a batch that is being written: five seconds in all.
 const WRITE_WAIT: Duration = Duration::from_millis(10);
 const WRITE_WAITS_MAX: u32 = 500;
 
-/// Reads all journals of a store that may be in use: how many there are, and what is damaged of them.
+/// Reads all journals of a store that may be in use; returns their number and the damaged files.
 pub(in crate::store) fn look(directory: &Path) -> io::Result<(u64, Vec<DamagedFile>)> {
     let mut damaged = Vec::new();
     let mut journals = list(directory)?;
     let newest = journals.pop();
     let mut count = 0;
     for (number, path) in journals {
-        // What is in tables by now is deleted.
+        // A journal whose data is all in tables is deleted.
         let Some(journal) = Journal::read_if_there(number, &path, 0)? else { continue };
         count += 1;
         damaged.extend(journal.torn_end.map(|_| journal.damage()));
@@ -43,7 +43,8 @@ impl Journal {
         }
     }
 
-    /// Reads a journal that may be written to. A batch that is being written looks torn until it is all there.
+    /// Reads a journal that may be written to. A batch that is being written looks torn until it is
+    /// complete.
     fn read_to_end_of_writes(number: u64, path: &Path) -> io::Result<Option<Self>> {
         let Some(journal) = Self::read_if_there(number, path, 0)? else { return Ok(None) };
         let mut waits = 0;

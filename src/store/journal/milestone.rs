@@ -1,17 +1,19 @@
-//! Rows by which journals and tables of two moments are told from those of one.
+//! Milestones: rows that show whether journals and tables are of the same moment.
 //!
-//! The database deletes a journal once tables hold all that stands in it. So whoever copies the tables first and the journals
-//! seconds later gets tables that end before the oldest journal begins; the database opens that without a word. Milestones
-//! show it: near the end of a journal the store writes this one row again and again, numbered upwards, and each names the
-//! journal that it is written to, and the last milestone that stands in an earlier one.
+//! The database deletes a journal once tables hold all its data. So a copy of the tables, followed
+//! seconds later by a copy of the journals, may have tables that end before the oldest journal
+//! begins; the database opens such a copy without an error. Milestones reveal the gap: near the end
+//! of a journal the store writes this one row again and again, with increasing numbers. Each
+//! milestone names the journal that it is written to, and the last milestone in an earlier journal.
 //!
 //! ```text
 //! tables | .. 6 7 |            deleted  | .. 6 7 8 9 |
 //! 4.jnl  | 10 (in 4, behind 9) ..       7 < 9: tables and journals do not meet
 //! ```
 //!
-//! They are rows, not batch numbers, since the database forgets the numbers of what was deleted. A store that never filled a
-//! journal has none, and journals of earlier versions say nothing.
+//! Milestones are rows, not batch numbers, since the database forgets the numbers of deleted
+//! batches. A store that never filled a journal has none, and neither have journals of earlier
+//! versions.
 
 use std::path::Path;
 
@@ -22,13 +24,13 @@ use crate::store::{StoreError, keys, tables};
 /// Bytes of a milestone: three numbers, big-endian.
 pub(in crate::store) const MILESTONE_BYTES: usize = 24;
 
-/// The row that is stored under [`keys::MILESTONE`].
+/// The row stored under [`keys::MILESTONE`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(in crate::store) struct Milestone {
     pub(in crate::store) number: u64,
-    /// The number of the journal that was the newest one when this was written.
+    /// The number of the newest journal when this milestone was written.
     pub(in crate::store) journal: u64,
-    /// A milestone that stands in an earlier journal, the last one that is known to; zero if none is known.
+    /// The last milestone that is known to be in an earlier journal; zero if none is known.
     pub(in crate::store) behind: u64,
 }
 
@@ -41,7 +43,7 @@ impl Milestone {
         bytes
     }
 
-    /// None if this is no such row.
+    /// Parses a milestone; none if the value is no such row.
     pub(in crate::store) fn parse(value: &[u8]) -> Option<Self> {
         let bytes: &[u8; MILESTONE_BYTES] = value.try_into().ok()?;
         let mut numbers =
@@ -49,13 +51,13 @@ impl Milestone {
         Some(Self { number: numbers.next()?, journal: numbers.next()?, behind: numbers.next()? })
     }
 
-    /// The milestone that an item of a batch sets, if it does.
+    /// Returns the milestone that an item of a batch sets, if any.
     pub(super) fn of_item(key_and_value: &[u8]) -> Option<Self> {
         Self::parse(key_and_value.strip_prefix(keys::MILESTONE)?)
     }
 }
 
-/// Refuses journals that begin behind what the tables and earlier journals hold.
+/// Refuses journals that begin after the end of the tables and the earlier journals.
 pub(super) fn check(directory: &Path, journals: &[Journal]) -> Result<(), StoreError> {
     let mut in_journals = 0;
     let mut in_tables = None;

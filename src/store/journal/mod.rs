@@ -1,17 +1,18 @@
 //! Mends the database's journals before the database reads them.
 //!
-//! A power loss may leave any of the pages of the last batch, which was never acknowledged: the database cuts away what it
-//! cannot read, with all that stands behind, and refuses to open at a checksum that does not hold. Here a torn tail is cut,
-//! and damage with whole batches behind it is an error, with the files as they were.
+//! A power loss may leave any subset of the pages of the last batch, which was never acknowledged.
+//! The database itself cuts everything from the first unreadable byte on, and refuses to open at a
+//! wrong checksum. This module cuts a torn tail, and returns an error for damage with whole batches
+//! after it, with the files as they were.
 //!
 //! ```text
 //! 3.jnl  | batch | batch | batch |            zeros: as it should be
-//! 3.jnl  | batch | batch | ba###h | zeros     torn: cut behind the second batch
+//! 3.jnl  | batch | batch | ba###h | zeros     torn: cut after the second batch
 //! 3.jnl  | batch | ba###h | batch | zeros     damaged: does not open
 //! ```
 //!
-//! Also owns `everstep.durable`, which says up to where the newest journal was once known to be durable: what ends before
-//! that is not torn, but lost.
+//! Also owns `everstep.durable`, which says up to where the newest journal was once known to be
+//! durable: a journal that ends before that position is not torn, but has lost data.
 
 mod framing;
 mod look;
@@ -33,51 +34,51 @@ use super::directory::{is_established, unreadable};
 
 const DURABLE: &str = "everstep.durable";
 const TORN: &str = "everstep.torn-";
-/// Most torn tails kept, each at most as long as one batch; then the oldest goes.
+/// Most torn tails kept, each at most as long as one batch; a further one replaces the oldest.
 const TORN_KEPT_MAX: usize = 8;
 const CHUNK_BYTES: usize = 64 << 10;
 
-/// What becomes of the bytes of a torn tail.
+/// The treatment of the bytes of a torn tail.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Torn {
-    /// Nobody knows whether they were acknowledged: they are kept beside the journal.
+    /// The bytes may have been acknowledged: they are kept in a file beside the journal.
     Kept,
-    /// They were not: this process wrote them and saw it fail.
+    /// The bytes were not acknowledged: this process wrote them and saw the write fail.
     Dropped,
 }
 
-/// A place in a journal behind a whole batch.
+/// A position in a journal, after a whole batch.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Position {
     pub(super) journal: u64,
     pub(super) offset: u64,
 }
 
-/// How far the journals go.
+/// The end of the journals.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Reached {
     pub(super) position: Position,
-    /// The last milestone that is known to stand before the newest journal; none if nothing is known.
+    /// The last milestone that is known to be before the newest journal; none if nothing is known.
     pub(super) behind: Option<u64>,
-    /// Whether the newest journal says what it goes on behind.
+    /// True if the newest journal holds a milestone of its own, which names the last one before it.
     pub(super) is_joined: bool,
-    /// The last milestone that any journal holds, or names.
+    /// The last milestone that any journal holds or names.
     pub(super) last: u64,
 }
 
-/// One file, from its begin as far as its batches are whole.
+/// One journal file, from its beginning to the end of its whole batches.
 struct Journal {
     number: u64,
     path: PathBuf,
-    /// Behind its last whole batch.
+    /// The position after its last whole batch.
     end: u64,
-    /// Its last whole batch.
+    /// The range of its last whole batch.
     last: Option<Range<u64>>,
-    /// Behind the last byte that is not zero, if that is behind `end`.
+    /// The position after the last byte that is not zero, if that is after `end`.
     torn_end: Option<u64>,
-    /// Its first milestone that was meant for it.
+    /// Its first milestone that was written for this journal.
     joint: Option<Milestone>,
-    /// The number of its last milestone, zero without one.
+    /// The number of its last milestone; zero without one.
     last_milestone: u64,
 }
 
@@ -89,7 +90,7 @@ struct Order {
 }
 
 impl Order {
-    /// Whether a batch with this seqno may stand next; if so, it is the last one now.
+    /// Returns true if a batch with this seqno may come next, and makes it the last one.
     fn goes_on(&mut self, seqno: u64) -> bool {
         let newer = Some(seqno) > self.last;
         if newer {
@@ -99,7 +100,7 @@ impl Order {
     }
 }
 
-/// Cuts a torn tail, and makes sure that what is left is on the disk.
+/// Cuts a torn tail, and makes sure that the rest is on the disk.
 pub(super) fn mend(directory: &Path, torn: Torn) -> Result<Reached, StoreError> {
     let failed = |error: io::Error| unreadable(directory, &error);
     let mut journals = Vec::new();
@@ -132,25 +133,26 @@ pub(super) fn mend(directory: &Path, torn: Torn) -> Result<Reached, StoreError> 
     })
 }
 
-/// How far the newest journal reaches by now; `known` is an earlier answer. It is durable once it is synced.
+/// Returns the current end of the newest journal; `known` is an earlier result. It is durable once
+/// the journal is synced.
 pub(super) fn reach(directory: &Path, known: Position) -> io::Result<Option<Position>> {
     let Some((number, path)) = list(directory)?.pop() else { return Ok(None) };
     let from = if number == known.journal { known.offset } else { 0 };
     Ok(Some(Journal::read(number, path, from, &mut Order::default())?.position()))
 }
 
-/// Whether a journal is there that nothing was ever written to.
+/// Returns true if a journal exists that was never written to.
 pub(super) fn is_blank(path: &Path) -> bool {
     let end = File::open(path).and_then(|file| end_of_bytes(&mut BufReader::with_capacity(CHUNK_BYTES, file)));
     matches!(end, Ok(None))
 }
 
-/// Where the journal with this number is, or would be.
+/// Returns the path of the journal with this number, which may not exist.
 pub(super) fn path_of(directory: &Path, number: u64) -> PathBuf {
     directory.join(format!("{number}.jnl"))
 }
 
-/// The journals, the oldest first.
+/// Returns the journals, oldest first.
 fn list(directory: &Path) -> io::Result<Vec<(u64, PathBuf)>> {
     let mut journals = Vec::new();
     for entry in std::fs::read_dir(directory)? {
@@ -167,18 +169,18 @@ fn list(directory: &Path) -> io::Result<Vec<(u64, PathBuf)>> {
 }
 
 impl Journal {
-    /// The highest number of a milestone that it holds, or names.
+    /// Returns the highest number of a milestone that it holds or names.
     fn highest(&self) -> u64 {
         self.joint.map_or(0, |joint| joint.behind).max(self.last_milestone)
     }
 
-    /// Reads from `offset`, where a batch begins.
+    /// Reads a journal from `offset`, where a batch begins.
     fn read(number: u64, path: PathBuf, offset: u64, order: &mut Order) -> io::Result<Self> {
         let mut file = BufReader::with_capacity(CHUNK_BYTES, File::open(&path)?);
         file.seek(SeekFrom::Start(offset))?;
         let (mut end, mut last) = (offset, None);
         let (mut joint, mut last_milestone) = (None, 0);
-        // What is not newer than what stands before it was left there by another file.
+        // A batch that is not newer than the one before it is left over from another file.
         while let Found::Whole { seqno, bytes, milestone } = framing::next(&mut file)?
             && order.goes_on(seqno)
         {
@@ -221,9 +223,10 @@ impl Journal {
         Ok(())
     }
 
-    /// Writes bytes where they stand already, and syncs them. When a sync has failed, the operating system may show what
-    /// the disk has not got, and call it written: on Linux only new writes are tried again (Rebello et al., USENIX ATC
-    /// 2020). All batches but the last were synced before the next was written.
+    /// Writes bytes again at their place, and syncs them. After a failed sync the operating system
+    /// may show bytes that the disk does not have, and call them written: on Linux only new writes
+    /// are retried (Rebello et al., USENIX ATC 2020). All batches but the last were synced before
+    /// the next was written.
     fn write_again(&self, range: Range<u64>) -> io::Result<()> {
         let mut file = OpenOptions::new().read(true).write(true).open(&self.path)?;
         let mut at = range.start;
@@ -240,7 +243,7 @@ impl Journal {
     }
 }
 
-/// How many bytes there are up to the last one that is not zero; none if there is no such byte.
+/// Returns the number of bytes up to the last one that is not zero; none if all are zero.
 fn end_of_bytes(reader: &mut BufReader<File>) -> io::Result<Option<u64>> {
     static ZEROS: [u8; CHUNK_BYTES] = [0; CHUNK_BYTES];
     let mut chunk = vec![0; CHUNK_BYTES];
@@ -251,7 +254,7 @@ fn end_of_bytes(reader: &mut BufReader<File>) -> io::Result<Option<u64>> {
         if chunk.is_empty() {
             return Ok(end);
         }
-        // Compared as a whole first: a journal that was just made holds 64 MiB of zeros.
+        // Compared as a whole first: a new journal holds 64 MiB of zeros.
         if ZEROS.get(..read) != Some(chunk)
             && let Some(last) = chunk.iter().rposition(|byte| *byte != 0)
         {
@@ -278,7 +281,8 @@ fn check_nothing_is_behind_damage(journals: &[Journal], order: Order) -> Result<
     }
     for journal in std::iter::once(damaged).chain(behind) {
         let failed = |error: io::Error| unreadable(&journal.path, &error);
-        // Not newer than the last one: no checksum covers the seqno of that, and one that grew would hide what follows it.
+        // Compares with the seqno before the last one: no checksum covers a seqno, and a damaged
+        // one that is too great would hide the batches after it.
         if let Some(at) = framing::find_newer(&journal.tail().map_err(failed)?, order.before_last).map_err(failed)? {
             return Err(refuse(journal, journal.end + at as u64));
         }
@@ -286,7 +290,7 @@ fn check_nothing_is_behind_damage(journals: &[Journal], order: Order) -> Result<
     Ok(())
 }
 
-/// Refuses journals that end before what was known to be durable.
+/// Refuses journals that end before the position that was known to be durable.
 fn check_durable(directory: &Path, journals: &[Journal]) -> Result<(), StoreError> {
     let Some(durable) = read_durable(directory) else { return Ok(()) };
     if let Some(newest) = journals.last().filter(|newest| newest.number < durable.journal) {
@@ -298,7 +302,7 @@ fn check_durable(directory: &Path, journals: &[Journal]) -> Result<(), StoreErro
         return Err(unreadable(&newest.path, &why));
     }
     let Some(journal) = journals.iter().find(|journal| journal.number == durable.journal) else {
-        // Its contents were moved to tables meanwhile, and it was deleted.
+        // Its data was moved to tables meanwhile, and it was deleted.
         return Ok(());
     };
     if journal.end >= durable.offset {
@@ -312,13 +316,14 @@ fn check_durable(directory: &Path, journals: &[Journal]) -> Result<(), StoreErro
     Err(unreadable(&journal.path, &why))
 }
 
-/// Notes that the journal is durable up to there. That stays true, so an old note is as good as none is.
+/// Notes that the journal is durable up to a position. The note stays true, so an old one does no
+/// harm.
 pub(super) fn note_durable(directory: &Path, position: Position) -> io::Result<()> {
     if read_durable(directory) == Some(position) {
         return Ok(());
     }
     let line = durable_line(position);
-    // In place: the line is always as long, and needs no room on a disk that is full.
+    // Overwritten in place: the line has a fixed length, and needs no room on a full disk.
     let mut file = OpenOptions::new().create(true).truncate(false).write(true).open(directory.join(DURABLE))?;
     file.write_all(line.as_bytes())?;
     file.sync_all()
@@ -329,7 +334,7 @@ fn durable_line(Position { journal, offset }: Position) -> String {
     format!("{text} {:016x}\n", xxh3_64(text.as_bytes()))
 }
 
-/// None if there is none, or it was torn itself.
+/// Reads the durable position; none if there is no note, or the note itself is torn.
 fn read_durable(directory: &Path) -> Option<Position> {
     let line = std::fs::read_to_string(directory.join(DURABLE)).ok()?;
     let mut numbers = line.split_ascii_whitespace().filter_map(|word| word.parse().ok());
@@ -357,7 +362,8 @@ fn keep(directory: &Path, tail: &[u8]) -> io::Result<PathBuf> {
         file.sync_all()?;
         File::open(directory)?.sync_all()
     });
-    // A part of it, once for each try on a full disk, would push out what was kept earlier.
+    // A part of the file, left by each attempt on a full disk, would push out the tails kept
+    // earlier.
     written.inspect_err(|_| drop(std::fs::remove_file(&kept)))?;
     Ok(kept)
 }

@@ -5,13 +5,14 @@ use crate::FileStore;
 use crate::store::Ops;
 use crate::store::kv::Kv as _;
 
-/// Where no sync takes time.
+/// Returns a directory where syncs are fast.
 fn fast_dir() -> tempfile::TempDir {
     let memory = Path::new("/dev/shm");
     if memory.is_dir() { tempfile::TempDir::new_in(memory).unwrap() } else { tempfile::TempDir::new().unwrap() }
 }
 
-/// The journal of a store with two batches, the second of this value, and where the first ends.
+/// Returns the journal of a store with two batches, the second with this value, and the position
+/// where the first ends.
 async fn two_batches(value: &[u8]) -> (Vec<u8>, usize) {
     let dir = fast_dir();
     let store = FileStore::open(dir.path()).await.unwrap();
@@ -32,7 +33,8 @@ fn end(bytes: &[u8]) -> usize {
     bytes.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1)
 }
 
-/// Method: the last batch, of 20 KB, ends at every byte; with what is left the database has nothing to mend.
+/// Method: cut the last batch, of 20 KB, at every byte; after mending, the database has nothing to
+/// repair.
 #[tokio::test]
 async fn a_batch_cut_at_any_byte_is_cut_away_and_kept() {
     let value: Vec<u8> = (0..20_000_u32).map(|at| at.to_le_bytes()[0]).collect();
@@ -54,7 +56,7 @@ async fn a_batch_cut_at_any_byte_is_cut_away_and_kept() {
     }
 }
 
-/// Method: tails are torn again and again, each with another last byte.
+/// Method: tear tails again and again, each with another last byte.
 #[tokio::test]
 async fn the_newest_torn_tails_are_kept() {
     let (journal, first) = two_batches(b"value").await;
@@ -72,7 +74,7 @@ async fn the_newest_torn_tails_are_kept() {
     }
 }
 
-/// Method: the note is cut at every byte, and each of its bytes is changed.
+/// Method: cut the note at every byte, and change each of its bytes.
 #[test]
 fn a_note_that_is_torn_says_nothing() {
     let dir = fast_dir();
