@@ -49,44 +49,44 @@ impl Names for Program {
 /// One step of the program.
 #[derive(Debug)]
 pub enum Op {
-    /// Runs a task, then continues with the next op.
+    /// A task, followed by the next op.
     Task(TaskOp),
-    /// Waits for a set duration, then continues with the next op.
+    /// A pause of a set duration, followed by the next op.
     Delay {
         /// The node's index.
         node: u32,
         /// The duration.
         duration: Duration,
     },
-    /// Waits for a signal, then continues with the next op.
+    /// A wait for a signal, followed by the next op.
     Wait(WaitOp),
-    /// Runs branches side by side, each as a frame of its own, then continues after them with their
+    /// Branches side by side, each as a frame of its own. The run continues after them with their
     /// results.
     Fork(ForkOp),
-    /// Runs a branch for each item of a list, then continues after them with their results.
+    /// A branch for each item of a list. The run continues after them with their results.
     Map(MapOp),
-    /// Ends a branch of a fork or map.
+    /// The end of a branch of a fork or map.
     BranchEnd {
         /// The node of the fork or map.
         node: u32,
     },
-    /// Chooses an arm by a key.
+    /// A choice of an arm by a key.
     Route(RouteOp),
-    /// Continues at another op.
+    /// A jump to another op.
     Jump {
         /// The index of the op.
         to: u32,
     },
-    /// Begins a loop; its body begins with the next op.
+    /// The start of a loop, followed by its body.
     Loop(LoopOp),
-    /// Ends a loop's body.
+    /// The end of a loop's body.
     LoopEnd {
         /// The index of the loop's op.
         start: u32,
         /// The loop's node.
         node: u32,
     },
-    /// Ends the workflow: the value is its output.
+    /// The end of the workflow: the value is its output.
     End,
 }
 

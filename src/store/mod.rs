@@ -66,8 +66,8 @@ pub enum Durability {
 pub struct Write {
     /// The instance.
     pub instance: InstanceId,
-    /// Identifies this write among all others; stored in the head or quarantine record as well. A
-    /// write that is repeated because its outcome is unknown keeps its stamp.
+    /// The identity of this write, stored in the head or quarantine record as well. A write that is
+    /// repeated because its outcome is unknown keeps its stamp.
     pub stamp: Stamp,
     /// The condition under which the write happens.
     pub condition: Condition,
@@ -105,7 +105,7 @@ impl Write {
 /// The condition under which a write happens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Condition {
-    /// There is no such instance.
+    /// The instance does not exist.
     Absent,
     /// The instance is as the writer has seen it: [`Loaded::version`], or the version that the
     /// writer's previous write leaves.
@@ -116,14 +116,15 @@ pub enum Condition {
 /// bytes.
 #[derive(Clone)]
 pub enum Change {
-    /// Replaces the head, which ends a quarantine. Under [`Condition::Absent`], or if the version
-    /// seen is of another run than [`Write::run`], it starts the run. A superseded run cannot be
-    /// started until all its rows are swept.
+    /// A new head, which ends a quarantine. Under [`Condition::Absent`], or if the version seen is
+    /// of another run than [`Write::run`], it starts the run. A superseded run cannot be started
+    /// until all its rows are swept.
     Head(Bytes),
-    /// Quarantines the instance: its head stays byte for byte, and the indexes no longer list it.
+    /// A quarantine with this record: the head stays byte for byte, and the indexes no longer list
+    /// the instance.
     Quarantine(Bytes),
-    /// Removes head, quarantine record and index entries: the id is free. The rows of the run are
-    /// swept through [`Write::superseded`]. Deleting an absent instance succeeds under every
+    /// A deletion of head, quarantine record and index entries: the id is free. The rows of the run
+    /// are swept through [`Write::superseded`]. Deleting an absent instance succeeds under every
     /// condition and changes nothing.
     Delete,
 }

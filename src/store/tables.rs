@@ -100,8 +100,8 @@ fn trees(directory: &Path) -> Result<Vec<PathBuf>, DamagedFile> {
     Ok(trees)
 }
 
-/// Returns an error with the file because of which a directory does not open. Reads all tables if
-/// necessary.
+/// Returns an error for a directory that does not open; it names the damaged file, if there is one.
+/// Reads all tables for that.
 pub(super) fn explain(directory: &Path, error: &dyn std::fmt::Display) -> StoreError {
     let damaged = check(directory, |_| Ok::<_, StoreError>(())).ok().and_then(|damaged| damaged.into_iter().next());
     let advice = "look at the disk, and restore a backup, or finish the copy that this is";

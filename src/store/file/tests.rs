@@ -217,7 +217,7 @@ async fn store_without_one_of_its_journals_is_refused() {
 }
 
 /// Method: remove the head of one instance, an index entry of another, and everything but the rows
-/// of a third; move a row of a fourth.
+/// of a third; put a row of a fifth in place of a fourth's.
 #[tokio::test(flavor = "multi_thread")]
 async fn verify_finds_what_does_not_go_together() {
     let dir = fast_dir();

@@ -61,7 +61,7 @@ impl Sweeping {
         }
     }
 
-    /// Forgets the queue, after a write with an unknown outcome.
+    /// Forgets the queue, after a write with an unknown outcome or a reopen.
     pub(super) fn forget(&self) {
         let mut queue = self.queue();
         queue.runs.clear();
@@ -75,7 +75,8 @@ impl Sweeping {
         Some(next)
     }
 
-    /// Finishes this number of runs that were taken, except those that are put back.
+    /// Accounts for runs taken by a sweep: those in `back` are queued again, the others are
+    /// finished.
     fn give_back(&self, taken: usize, back: GivenBack) {
         let mut queue = self.queue();
         queue.taken = queue.taken.saturating_sub(taken);
