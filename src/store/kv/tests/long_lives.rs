@@ -1,4 +1,4 @@
-//! Reading a run does not become dearer by what it has left behind.
+//! Tests that the cost of reading a run does not grow with the rows that it has deleted.
 
 use std::convert::Infallible;
 
@@ -64,7 +64,7 @@ impl Rounds {
         self.happen(Event::Signal { name: name.into(), id, payload: Bytes::from_static(&[1]) });
     }
 
-    /// Both branches end, and the next round begins: one signal comes before it is waited for.
+    /// Ends both branches and begins the next round: one signal comes before it is waited for.
     async fn go_round(&mut self) {
         self.signal("b").await;
         self.signal("a").await;
@@ -73,7 +73,8 @@ impl Rounds {
         self.happen(Event::AttemptFinished { ticket, outcome: Ok(again) });
     }
 
-    /// The same by whoever comes anew; and how many keys are passed by for it.
+    /// Reads the run through a new store over the same map; returns the number of keys skipped for
+    /// that.
     async fn taken_up(&mut self) -> u32 {
         let map = std::mem::take(&mut *self.store.kv.map.lock().unwrap());
         self.store = KvStore::over(Tombs { map: Mutex::new(map), passed: AtomicU32::new(0) });
@@ -87,8 +88,8 @@ impl Rounds {
     }
 }
 
-/// Method: round by round a signal is buffered and taken, and a branch is written and ends; one signal stays. Each time that
-/// many rounds are behind, a process comes that knows nothing of them.
+/// Method: in each round buffer and take a signal, and write and end a branch; one signal stays.
+/// After each 100 rounds, read the run through a store that has no marks yet.
 #[tokio::test]
 async fn reading_a_run_passes_by_as_much_behind_more_rounds() {
     let mut rounds = Rounds::start();
