@@ -142,7 +142,8 @@ async fn check(dir: &Path, clock: &ManualClock, (path, at): (&str, &str), seen: 
         let store = FileStore::open(&copied).await.unwrap();
         let found = store.verify().await.unwrap();
         assert!(found.findings.iter().all(|finding| finding.instance().is_some()), "{at}: in the backup {found:?}");
-        assert_eq!(run(store, clock, at, &found).await, Some(counts), "{at}: in the backup");
+        let at = format!("{at}, in the backup");
+        assert_eq!(run(store, clock, &at, &found).await, Some(counts), "{at}");
         fs::remove_dir_all(&copied).unwrap();
     }
 }

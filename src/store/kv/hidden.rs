@@ -98,7 +98,7 @@ impl Hidden {
 }
 
 fn is_index(key: &[u8]) -> bool {
-    [keys::STATUSES, keys::DUES, keys::ENDS].iter().any(|index| key.starts_with(index))
+    [keys::STATUSES, keys::DUES, keys::ENDS, keys::QUARANTINES].iter().any(|index| key.starts_with(index))
 }
 
 impl<K: Kv> KvStore<K> {
@@ -147,7 +147,12 @@ impl<K: Kv> KvStore<K> {
                 return Err(StoreError::Unreadable { at: self.kv.place(), why });
             }
             let (count, made) = (holes.len(), entries.len());
-            *self.hidden.found.lock().unwrap_or_else(PoisonError::into_inner) = Found { holes, entries };
+            let mut found = self.hidden.found.lock().unwrap_or_else(PoisonError::into_inner);
+            // Quarantine records are written after a hole was met, mostly, and no head names them.
+            found.entries.retain(|key, _| key.starts_with(keys::QUARANTINES));
+            found.entries.extend(entries);
+            found.holes = holes;
+            drop(found);
             self.hidden.holes.store(count, Ordering::Release);
             tracing::warn!(
                 holes = count,
@@ -162,7 +167,16 @@ impl<K: Kv> KvStore<K> {
         let Ok(index) = HeadIndex::of_head(&id, head) else { return Ok(Vec::new()) };
         let is_hidden = |(key, _): &(Vec<u8>, Bytes)| holes.iter().any(|hole| hole.holds(key));
         let hidden: Vec<_> = keys::index_entries(&id, &index).filter(is_hidden).collect();
-        // Quarantined instances are in no index.
-        if hidden.is_empty() || self.quarantine(&id)?.is_some() { Ok(Vec::new()) } else { Ok(hidden) }
+        let quarantine = keys::quarantine(&id);
+        let is_hidden = holes.iter().any(|hole| hole.holds(&quarantine));
+        if hidden.is_empty() && !is_hidden {
+            return Ok(hidden);
+        }
+        // Quarantined instances are in no other index.
+        Ok(match self.quarantine(&id)? {
+            Some(record) if is_hidden => vec![(quarantine, record)],
+            Some(_) => Vec::new(),
+            None => hidden,
+        })
     }
 }

@@ -522,4 +522,16 @@ async fn a_hole_holds_up_no_commit_and_hides_no_entry() {
     *store.kv.hole.lock().unwrap() = Some(Hole { from: keys::due(now, &two), to: keys::behind(keys::DUES) });
     store.hidden.forget();
     assert_eq!(store.due(None, 10).await.unwrap(), due, "made anew from the head");
+    *store.kv.hole.lock().unwrap() = None;
+    store.hidden.forget();
+    // From the last head to the first status entry, as a block may reach: quarantine records are between.
+    *store.kv.hole.lock().unwrap() = Some(Hole { from: keys::head(&two), to: keys::STATUSES.to_vec() });
+    assert!(store.due(None, 10).await.is_ok());
+    let loaded = store.load(&two).await.unwrap().unwrap();
+    let (stamp, condition) = (Stamp::generate(), Condition::Seen(loaded.version(&two)));
+    let change = Change::Quarantine(machine::encode_quarantine(&two, "rotten", stamp));
+    let aside = Write { instance: two.clone(), stamp, condition, change, rows: Vec::new(), run, superseded: None };
+    store.committing.lock().unwrap().clear();
+    assert_eq!(store.commit(&[aside]).await.unwrap(), [Ok(())]);
+    assert!(store.quarantined(None, 10).await.unwrap().contains(&two));
 }
