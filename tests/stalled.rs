@@ -15,10 +15,11 @@ use std::time::Duration;
 
 use common::{Gate, PATIENCE, inc, reach_code, still_clock, waiting, within};
 use everstep::{
-    BoxFuture, Clock, ManualClock, MemoryStore, Runtime, StallCause, Stalled, StatusCode, Timestamp, Workflow, task,
+    BoxFuture, Clock, InstanceHandle, ManualClock, MemoryStore, ResultError, Runtime, StallCause, Stalled, StatusCode,
+    Timestamp, Workflow, task,
 };
 use obstacle::{blocking, obstacle};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 
 /// What is logged.
 #[derive(Clone, Default)]
@@ -233,18 +234,26 @@ async fn the_thread_that_watches_ends_with_its_runtime() {
     within(ended).await;
 }
 
+type Told = watch::Receiver<Option<InstanceHandle<u32>>>;
+
+/// A task that waits for the result of the instance that it is told of.
+fn awaiting(
+    asked: Told,
+) -> impl Fn(u32) -> BoxFuture<'static, Result<u32, ResultError>> + Clone + Send + Sync + 'static {
+    move |_| {
+        let mut asked = asked.clone();
+        Box::pin(async move {
+            let child = asked.wait_for(Option::is_some).await.unwrap().clone().unwrap();
+            child.result().await
+        })
+    }
+}
+
 /// Method: two slots, held by tasks that wait for the result of an instance that queues. They are listed until one is cancelled.
 #[tokio::test(flavor = "multi_thread")]
 async fn tasks_that_all_wait_for_instances_are_listed_until_one_ends() {
-    let (told, asked) = tokio::sync::watch::channel(None::<everstep::InstanceHandle<u32>>);
-    let parent = move |_: u32| {
-        let mut asked = asked.clone();
-        async move {
-            let child = asked.wait_for(Option::is_some).await.unwrap().clone().unwrap();
-            child.result().await
-        }
-    };
-    let parent = Workflow::builder("parent").then("wait", parent).build().unwrap();
+    let (told, asked) = watch::channel(None);
+    let parent = Workflow::builder("parent").then("wait", awaiting(asked)).build().unwrap();
     let child = Workflow::builder("child").then("inc", inc).build().unwrap();
     let mut limits = everstep::Limits::default();
     limits.tasks_running_max = 2;
@@ -272,16 +281,9 @@ async fn tasks_that_all_wait_for_instances_are_listed_until_one_ends() {
 /// there are slots enough and a task holds one of them.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_blocking_task_that_waits_for_another_is_listed() {
-    let (told, asked) = tokio::sync::watch::channel(None::<everstep::InstanceHandle<u32>>);
-    let parent = move |_: u32| {
-        let mut asked = asked.clone();
-        async move {
-            let child = asked.wait_for(Option::is_some).await.unwrap().clone().unwrap();
-            child.result().await
-        }
-    };
+    let (told, asked) = watch::channel(None);
     let gate = Gate::new();
-    let parent = Workflow::builder("parent").then("wait", task(parent).blocking()).build().unwrap();
+    let parent = Workflow::builder("parent").then("wait", task(awaiting(asked)).blocking()).build().unwrap();
     let child = Workflow::builder("child").then("inc", task(inc).blocking()).build().unwrap();
     let other = Workflow::builder("other").then("hold", common::holding::<u32>(&gate)).build().unwrap();
     let mut limits = everstep::Limits::default();

@@ -98,7 +98,7 @@ impl Resting {
     }
 
     /// Removes and returns the longest rest, if it is over, or if the clock was set back since it began.
-    fn take_over(&self, now: Timestamp) -> Option<(Rest, InstanceId)> {
+    fn take_expired(&self, now: Timestamp) -> Option<(Rest, InstanceId)> {
         let latest = now.after(self.longest);
         let mut all = self.all();
         let rest = *all.rests.first_key_value().filter(|(_, one)| one.until <= now || one.until > latest)?.0;
@@ -124,7 +124,7 @@ pub(super) async fn run(hub: Weak<Hub>) {
     loop {
         let Some(alive) = hub.upgrade() else { return };
         let resting = alive.registry.resting();
-        while let Some((rest, instance)) = resting.take_over(alive.clock.now()) {
+        while let Some((rest, instance)) = resting.take_expired(alive.clock.now()) {
             alive.registry.end_rest(rest, &instance);
         }
         let (next, begun) = (resting.next(), Arc::clone(&resting.begun));
@@ -140,5 +140,25 @@ pub(super) async fn run(hub: Weak<Hub>) {
             () = closing.cancelled() => return,
             () = wait => {}
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Method: a rest of five seconds begins; the clock goes on by less, by more, and is set back by an hour.
+    #[test]
+    fn rest_ends_when_it_is_over_or_the_clock_was_set_back() {
+        let hour = Duration::from_hours(1);
+        let (begun, resting) = (Timestamp::EPOCH.after(2 * hour), Resting::new(&Limits::default()));
+        let after = |seconds| begun.after(Duration::from_secs(seconds));
+        for (now, is_over) in [(after(4), false), (after(5), true), (Timestamp::EPOCH.after(hour), true)] {
+            let rest = resting.begin(InstanceId::new("id").unwrap(), 1, begun);
+            assert_eq!(resting.take_expired(now).is_some(), is_over, "{now:?}");
+            resting.end(rest);
+        }
+        assert_eq!(resting.all().bytes, 0);
+        assert_eq!(resting.next(), None);
     }
 }

@@ -9,7 +9,7 @@ use crate::codec::{Codec, Output, Value};
 use crate::definition::Manifest;
 use crate::executor::WaitsForInstance;
 use crate::lifecycle::{self, LoadError, fill_values, has_moved, read_branches, read_signals};
-use crate::machine::Snapshot;
+use crate::machine::{Damaged, Snapshot};
 use crate::status::Status;
 use crate::store::StoreError;
 
@@ -164,7 +164,9 @@ impl<O: 'static> InstanceHandle<O> {
         if snapshot.definition() != definition.hash() {
             // The run is not upgraded yet, or never will be.
             let manifest = store.manifest(&snapshot.definition()).await?;
-            let manifest = manifest.and_then(|bytes| Manifest::decode(&bytes)).unwrap_or_default();
+            // Without names nobody could tell a missing result from one that is not there yet.
+            let missing = || Damaged::new(snapshot.instance(), "manifest", "that of its definition cannot be read");
+            let manifest = manifest.and_then(|bytes| Manifest::decode(&bytes)).ok_or_else(missing)?;
             return match definition.path_before(path, snapshot.definition(), &manifest) {
                 Some(path) => lifecycle::task_result(store, &manifest, snapshot, &path, indices).await,
                 None => Ok(None),

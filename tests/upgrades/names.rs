@@ -111,16 +111,21 @@ async fn results_of_tasks_that_swap_names_swap_with_them() {
     assert_eq!(results(&handle, &["a", "b"]).await, [Some(102), Some(101)]);
 }
 
+/// Starts an instance that consumes one signal, and stops its runtime.
+async fn park_behind_signal(store: &MemoryStore, old: &Workflow<String, String>, name: &str, payload: &str) {
+    let first = runtime(store, old).await;
+    let handle = first.start(old, "id", String::new()).await.unwrap();
+    within(handle.signal(name, &payload.to_owned())).await.unwrap();
+    first.shutdown(std::time::Duration::ZERO).await;
+}
+
 /// Method: a large signal payload is stored like a result; then a task has the name of the wait.
 #[tokio::test(flavor = "multi_thread")]
 async fn payload_of_wait_is_no_result_of_task_in_its_place() {
     let old = Workflow::builder_for::<String>("w").wait_for_signal::<String>("a", "first");
     let old = old.wait_for_signal::<String>("wait", "go").build().unwrap();
     let store = MemoryStore::new();
-    let first = runtime(&store, &old).await;
-    let handle = first.start(&old, "id", String::new()).await.unwrap();
-    within(handle.signal("first", &"word".repeat(100))).await.unwrap();
-    first.shutdown(std::time::Duration::ZERO).await;
+    park_behind_signal(&store, &old, "first", &"word".repeat(100)).await;
     let new = Workflow::builder("w").takes_over(old.hash()).taking::<String>().then("a", grow);
     let new = new.wait_for_signal::<String>("wait", "go").build().unwrap();
     let runtime = runtime(&store, &new).await;
@@ -137,10 +142,7 @@ async fn payload_of_wait_is_no_result_of_later_task_of_its_name() {
     let old = Workflow::builder_for::<String>("w").wait_for_signal::<String>("a", "first");
     let old = old.wait_for_signal::<String>("wait", "go").build().unwrap();
     let store = MemoryStore::new();
-    let first = runtime(&store, &old).await;
-    let handle = first.start(&old, "id", String::new()).await.unwrap();
-    within(handle.signal("first", &"word".repeat(100))).await.unwrap();
-    first.shutdown(std::time::Duration::ZERO).await;
+    park_behind_signal(&store, &old, "first", &"word".repeat(100)).await;
     let between = Workflow::builder("w").takes_over(old.hash()).taking::<String>();
     let between = between.wait_for_signal::<String>("wait", "go").build().unwrap();
     let (second, handle) = taken_over(&store, &between).await;
@@ -158,10 +160,7 @@ async fn instance_at_a_name_given_to_another_node_is_not_upgraded() {
     let old = Workflow::builder_for::<String>("w").wait_for_signal::<String>("first", "go");
     let old = old.wait_for_signal::<String>("wait", "go").build().unwrap();
     let store = MemoryStore::new();
-    let first = runtime(&store, &old).await;
-    let handle = first.start(&old, "id", String::new()).await.unwrap();
-    within(handle.signal("go", &"word".to_owned())).await.unwrap();
-    first.shutdown(std::time::Duration::ZERO).await;
+    park_behind_signal(&store, &old, "go", "word").await;
     let takeover = TakeOver::of(old.hash()).renamed("first", "wait");
     let new = Workflow::builder("w").version("2").takes_over(takeover).taking::<String>();
     let new = new.wait_for_signal::<String>("wait", "go").build().unwrap();

@@ -160,6 +160,7 @@ impl Open {
         let options = || KeyspaceCreateOptions::default().max_memtable_size(MEMTABLE_BYTES);
         let map = database.keyspace("everstep", options).map_err(convert)?;
         note_durable(path, reached.position);
+        // One that cannot be read need not stop the store: the journals name theirs as well.
         let last = map.get(keys::MILESTONE).ok().flatten().and_then(|row| Milestone::parse(&row));
         let milestones = Milestones::new(path.to_owned(), &reached, last.map_or(0, |last| last.number));
         let (directory, reached, holes) = (Arc::new(directory), reached.position, Holes::default());
