@@ -332,10 +332,7 @@ impl Executor {
         let ready = {
             let mut table = self.table();
             let (key, serial) = (slot.key(), slot.serial());
-            let gone = |attempt: &Attempt| attempt.serial == serial && !matches!(attempt.phase, Phase::Finished(_));
-            table.remove_if(key, gone);
-            let is_kept = table.get(key).is_some_and(|attempt| attempt.serial == serial);
-            if !is_kept {
+            if !table.end_run(key, serial) {
                 table.end_turn(self.clock.now(), serial);
             }
             table.running -= 1;

@@ -31,7 +31,14 @@ pub(super) struct Table {
     instances: HashMap<InstanceId, Attempts>,
 }
 
-type Attempts = BTreeMap<(RunId, Ticket), Attempt>;
+/// The attempts of one instance. Most instances have one at a time, which needs no allocation.
+#[derive(Default)]
+struct Attempts {
+    first: Option<(Place, Attempt)>,
+    others: BTreeMap<Place, Attempt>,
+}
+
+type Place = (RunId, Ticket);
 
 pub(super) struct Attempt {
     pub(super) serial: Serial,
@@ -57,6 +64,55 @@ pub(super) enum Phase {
     Finished(Outcome),
 }
 
+impl Attempts {
+    fn get(&self, place: Place) -> Option<&Attempt> {
+        match &self.first {
+            Some((first, attempt)) if *first == place => Some(attempt),
+            _ => self.others.get(&place),
+        }
+    }
+
+    fn get_mut(&mut self, place: Place) -> Option<&mut Attempt> {
+        match &mut self.first {
+            Some((first, attempt)) if *first == place => Some(attempt),
+            _ => self.others.get_mut(&place),
+        }
+    }
+
+    /// Adds an attempt. The place must be free.
+    fn insert(&mut self, place: Place, attempt: Attempt) {
+        if self.first.is_none() {
+            self.first = Some((place, attempt));
+        } else {
+            self.others.insert(place, attempt);
+        }
+    }
+
+    fn remove(&mut self, place: Place) -> Option<Attempt> {
+        let first = self.first.take_if(|(first, _)| *first == place).map(|(_, attempt)| attempt);
+        first.or_else(|| self.others.remove(&place))
+    }
+
+    fn is_empty(&self) -> bool {
+        self.first.is_none() && self.others.is_empty()
+    }
+
+    fn iter(&self) -> impl Iterator<Item = (Place, &Attempt)> {
+        let first = self.first.iter().map(|(place, attempt)| (*place, attempt));
+        first.chain(self.others.iter().map(|(place, attempt)| (*place, attempt)))
+    }
+}
+
+impl AttemptKey {
+    fn at(instance: &InstanceId, (run, ticket): Place) -> Self {
+        Self { instance: instance.clone(), run, ticket }
+    }
+
+    fn place(&self) -> Place {
+        (self.run, self.ticket)
+    }
+}
+
 impl Table {
     pub(super) fn new(queue: Queue) -> Self {
         Self {
@@ -78,66 +134,77 @@ impl Table {
     }
 
     pub(super) fn get(&self, key: &AttemptKey) -> Option<&Attempt> {
-        self.instances.get(&key.instance)?.get(&(key.run, key.ticket))
+        self.instances.get(&key.instance)?.get(key.place())
     }
 
     pub(super) fn get_mut(&mut self, key: &AttemptKey) -> Option<&mut Attempt> {
-        self.instances.get_mut(&key.instance)?.get_mut(&(key.run, key.ticket))
+        self.instances.get_mut(&key.instance)?.get_mut(key.place())
     }
 
+    /// Adds an attempt that the table does not have.
     pub(super) fn insert(&mut self, key: &AttemptKey, attempt: Attempt) {
-        let place = (key.run, key.ticket);
         if let Some(attempts) = self.instances.get_mut(&key.instance) {
-            attempts.insert(place, attempt);
+            attempts.insert(key.place(), attempt);
         } else {
-            self.instances.insert(key.instance.clone(), BTreeMap::from([(place, attempt)]));
+            let only = Attempts { first: Some((key.place(), attempt)), others: BTreeMap::new() };
+            self.instances.insert(key.instance.clone(), only);
         }
     }
 
     /// Removes an attempt if `will_do` returns true for it.
     pub(super) fn remove_if(&mut self, key: &AttemptKey, will_do: impl Fn(&Attempt) -> bool) -> Option<Attempt> {
         let attempts = self.instances.get_mut(&key.instance)?;
-        let place = (key.run, key.ticket);
-        attempts.get(&place).filter(|attempt| will_do(attempt))?;
-        let attempt = attempts.remove(&place);
+        attempts.get(key.place()).filter(|attempt| will_do(attempt))?;
+        let attempt = attempts.remove(key.place());
         if attempts.is_empty() {
             self.instances.remove(&key.instance);
         }
         attempt
     }
 
+    /// Ends the run of an attempt with this serial. Returns true if its outcome is kept; otherwise
+    /// the attempt is gone.
+    pub(super) fn end_run(&mut self, key: &AttemptKey, serial: Serial) -> bool {
+        match self.get(key).filter(|attempt| attempt.serial == serial) {
+            Some(Attempt { phase: Phase::Finished(_), .. }) => true,
+            Some(_) => {
+                self.remove_if(key, |_| true);
+                false
+            }
+            None => false,
+        }
+    }
+
     /// Returns the attempts of an instance that have their slot and wait to go ahead.
     pub(super) fn at_gates(&self, instance: &InstanceId) -> Vec<AttemptKey> {
-        let attempts = self.instances.get(instance).into_iter().flatten();
-        let waiting = attempts.filter(|(_, one)| matches!(one.phase, Phase::Running { go_ahead: Some(_), .. }));
-        waiting
-            .map(|((run, ticket), _)| AttemptKey { instance: instance.clone(), run: *run, ticket: *ticket })
-            .collect()
+        let waiting =
+            self.of(instance).filter(|(_, one)| matches!(one.phase, Phase::Running { go_ahead: Some(_), .. }));
+        waiting.map(|(place, _)| AttemptKey::at(instance, place)).collect()
     }
 
     /// Returns true if the attempt with this serial belongs to the instance and has ended.
     pub(super) fn is_finished(&self, instance: &InstanceId, serial: Serial) -> bool {
-        let mut attempts = self.instances.get(instance).into_iter().flat_map(BTreeMap::values);
-        attempts.any(|attempt| attempt.serial == serial && matches!(attempt.phase, Phase::Finished(_)))
+        self.of(instance).any(|(_, one)| one.serial == serial && matches!(one.phase, Phase::Finished(_)))
     }
 
     /// Returns the attempts of an instance, of any run, except those that are kept.
     pub(super) fn others(&self, instance: &InstanceId, kept: Option<(RunId, &[Ticket])>) -> Vec<AttemptKey> {
-        let Some(attempts) = self.instances.get(instance) else { return Vec::new() };
         let is_kept =
             |run, ticket| kept.is_some_and(|(of, tickets)| of == run && tickets.binary_search(&ticket).is_ok());
-        let others = attempts.keys().filter(|(run, ticket)| !is_kept(*run, *ticket));
-        others.map(|(run, ticket)| AttemptKey { instance: instance.clone(), run: *run, ticket: *ticket }).collect()
+        let others = self.of(instance).filter(|((run, ticket), _)| !is_kept(*run, *ticket));
+        others.map(|(place, _)| AttemptKey::at(instance, place)).collect()
+    }
+
+    fn of(&self, instance: &InstanceId) -> impl Iterator<Item = (Place, &Attempt)> {
+        self.instances.get(instance).into_iter().flat_map(Attempts::iter)
     }
 
     /// Returns all attempts that have their slot.
     pub(super) fn all_running(&self) -> Vec<AttemptKey> {
         let all =
-            self.instances.iter().flat_map(|(instance, attempts)| attempts.iter().map(move |all| (instance, all)));
+            self.instances.iter().flat_map(|(instance, attempts)| attempts.iter().map(move |one| (instance, one)));
         let running = all.filter(|(_, (_, attempt))| matches!(attempt.phase, Phase::Running { .. }));
-        running
-            .map(|(instance, ((run, ticket), _))| AttemptKey { instance: instance.clone(), run: *run, ticket: *ticket })
-            .collect()
+        running.map(|(instance, (place, _))| AttemptKey::at(instance, place)).collect()
     }
 
     /// Takes back an attempt that waits for its slot or its turn. Returns false if it did neither.
