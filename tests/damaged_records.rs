@@ -10,7 +10,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use common::{forced, inc, moving, same, still_clock, within};
 use everstep::lifecycle::load;
-use everstep::machine::{Envelope, RowChange, RowKey, RowPlace, encode_quarantine};
+use everstep::machine::{DamageCause, Envelope, RowChange, RowKey, RowPlace, encode_quarantine};
 use everstep::store::{Change, Write};
 use everstep::{
     Concurrency, ConflictPolicy, HandleError, Health, InstanceHandle, InstanceId, ManualClock, MemoryStore,
@@ -374,11 +374,17 @@ async fn a_head_of_a_newer_version_is_left_alone_and_listed() {
 
         let runtime = runtime(&scene.store, &scene.clock).await;
         let deleted = within(runtime.delete(&id(VICTIM))).await.unwrap_err();
-        assert!(matches!(&deleted, MessageError::Damaged(damaged) if damaged.newer), "{how}: {deleted}");
+        assert!(
+            matches!(&deleted, MessageError::Damaged(damaged) if damaged.cause == DamageCause::Newer),
+            "{how}: {deleted}"
+        );
         for policy in [ConflictPolicy::Fail, ConflictPolicy::UseExisting, ConflictPolicy::TerminateExisting] {
             let options = StartOptions::new().policy(policy);
             let started = within(runtime.start_with(&victim(), VICTIM, text('i'), options)).await.unwrap_err();
-            assert!(matches!(&started, StartError::Damaged(damaged) if damaged.newer), "{how}: {started}");
+            assert!(
+                matches!(&started, StartError::Damaged(damaged) if damaged.cause == DamageCause::Newer),
+                "{how}: {started}"
+            );
         }
         let listed: Vec<_> = runtime.unplaced().into_iter().map(|one| (one.instance, one.definition)).collect();
         assert_eq!(listed, [(id(VICTIM), None)], "{how}");

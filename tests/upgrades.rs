@@ -2,10 +2,14 @@
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test may panic")]
 
 mod common;
+#[path = "upgrades/manifests.rs"]
+mod manifests;
 #[path = "upgrades/names.rs"]
 mod names;
 #[path = "upgrades/rows.rs"]
 mod rows;
+#[path = "common/through.rs"]
+mod through;
 
 use std::convert::Infallible;
 use std::time::Duration;

@@ -119,7 +119,7 @@ impl Live {
 
     /// Stops the instance because of a record that it needs and that cannot be read.
     pub(super) fn cannot_read(&mut self, damaged: Damaged) {
-        if damaged.newer {
+        if damaged.is_readable_elsewhere() {
             self.to_leave = Some(damaged);
         } else {
             self.to_quarantine = Some(damaged.to_string().into());

@@ -14,7 +14,7 @@ use crate::codec::Codec;
 use crate::lifecycle::{
     CommitError, Found, LoadError, TakeOverError, fill_frames, find, has_moved, load, release, take_over,
 };
-use crate::machine::{Damaged, End, Refusal, Setting, Snapshot};
+use crate::machine::{DamageCause, Damaged, End, Refusal, Setting, Snapshot};
 use crate::status::Status;
 use crate::store::Version;
 
@@ -109,7 +109,7 @@ impl State {
     async fn unreadable(&self, error: LoadError, seen: Version) -> MailError {
         match error {
             LoadError::Store(error) => MailError::Store(error),
-            LoadError::Damaged(newer) if newer.newer => self.left_alone(newer),
+            LoadError::Damaged(sound) if sound.is_readable_elsewhere() => self.left_alone(sound),
             LoadError::Damaged(damaged) => {
                 tracing::error!(instance = %self.id, error = %damaged, "an instance is damaged");
                 self.quarantine(&damaged.to_string(), seen).await
@@ -117,14 +117,17 @@ impl State {
         }
     }
 
-    /// Leaves an instance alone that has a record written by a newer version of this crate, which
-    /// will continue it.
-    pub(super) fn left_alone(&self, newer: Damaged) -> MailError {
-        tracing::warn!(instance = %self.id, error = %newer, "an instance has a record of a newer version");
+    /// Leaves an instance alone that another version of this crate, or another start of the service,
+    /// will continue.
+    pub(super) fn left_alone(&self, sound: Damaged) -> MailError {
+        tracing::warn!(instance = %self.id, error = %sound, "an instance is left alone");
         self.hub.stop_attempts(&self.id);
-        let why = newer.to_string();
-        self.hub.upgrades.note(Unplaced { instance: self.id.clone(), definition: None, why });
-        MailError::Damaged(newer)
+        let definition = match &sound.cause {
+            DamageCause::NoManifest(definition) => Some(**definition),
+            _ => None,
+        };
+        self.hub.upgrades.note(Unplaced { instance: self.id.clone(), definition, why: sound.to_string() });
+        MailError::Damaged(sound)
     }
 
     /// Quarantines the instance if it is still at version `seen`; its head stays as it is.

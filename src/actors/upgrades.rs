@@ -19,14 +19,15 @@ pub(crate) struct Upgrades {
 }
 
 /// An instance that is left as it is: one of an older definition for which the newer one has no
-/// place, or one with a record that a newer version of this crate wrote.
+/// place, one with a record that a newer version of this crate wrote, or an upgraded one whose
+/// earlier definition has lost its manifest.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Unplaced {
     /// The instance.
     pub instance: InstanceId,
-    /// The older definition that the instance stays on; `None` if a newer version of this crate
-    /// wrote it.
+    /// The older definition that the instance stays on, or whose manifest it needs; `None` if a
+    /// newer version of this crate wrote it.
     pub definition: Option<DefinitionHash>,
     /// The reason.
     pub why: String,

@@ -165,7 +165,7 @@ impl<O: 'static> InstanceHandle<O> {
             // The run is not upgraded yet, or never will be.
             let manifest = store.manifest(&snapshot.definition()).await?;
             // Without names nobody could tell a missing result from one that is not there yet.
-            let missing = || Damaged::new(snapshot.instance(), "manifest", "that of its definition cannot be read");
+            let missing = || Damaged::no_manifest(snapshot.instance(), "head", snapshot.definition());
             let manifest = manifest.and_then(|bytes| Manifest::decode(&bytes)).ok_or_else(missing)?;
             return match definition.path_before(path, snapshot.definition(), &manifest) {
                 Some(path) => lifecycle::task_result(store, &manifest, snapshot, &path, indices).await,

@@ -37,7 +37,7 @@ pub async fn delete_instance(port: &dyn Port, instance: &InstanceId) -> Result<O
         let Found { version, quarantine, snapshot } = found;
         let stored = match snapshot {
             Ok(snapshot) => Some(Stored { snapshot, quarantine, version }),
-            Err(newer) if newer.newer => return Err(DeleteError::Newer(newer)),
+            Err(newer) if newer.is_readable_elsewhere() => return Err(DeleteError::Newer(newer)),
             Err(_) => None,
         };
         if let Some(stored) = &stored

@@ -16,6 +16,6 @@ pub(super) async fn read_era(store: &dyn Store, snapshot: &Snapshot, number: u32
 pub(super) async fn names(store: &dyn Store, snapshot: &Snapshot, number: u32) -> Result<Manifest, LoadError> {
     let era = read_era(store, snapshot, number).await?;
     let manifest = store.manifest(&era.definition).await?.and_then(|bytes| Manifest::decode(&bytes));
-    let missing = || Damaged::new(snapshot.instance(), "era", "the manifest of its definition is not in the store");
+    let missing = || Damaged::no_manifest(snapshot.instance(), "era", era.definition);
     Ok(manifest.ok_or_else(missing)?)
 }

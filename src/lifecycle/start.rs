@@ -176,7 +176,7 @@ async fn apply_policy(
     loaded: Loaded,
 ) -> Result<Option<Existing>, StartError> {
     let Found { version, quarantine, snapshot } = Found::of(instance, loaded);
-    let is_newer = snapshot.as_ref().is_err_and(|unreadable| unreadable.newer);
+    let is_newer = snapshot.as_ref().is_err_and(Damaged::is_readable_elsewhere);
     if policy == ConflictPolicy::TerminateExisting && !is_newer {
         return Ok(Some(Existing::Terminate(version)));
     }

@@ -91,13 +91,10 @@ pub enum Shape {
     Done = 2,
 }
 
-/// A record that cannot be read: damaged, misplaced, or written by a newer version of this crate.
-/// The bytes are left unchanged.
+/// A record that cannot be read: damaged, misplaced, written by a newer version of this crate, or in
+/// need of a manifest that is missing. The bytes are left unchanged.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "the {record} record of instance `{instance}` is {}: {what}",
-    if *newer { "of a newer version, and left alone" } else { "damaged" }
-)]
+#[error("the {record} record of instance `{instance}` {cause}: {what}")]
 pub struct Damaged {
     /// The instance that the record belongs to.
     pub instance: String,
@@ -105,21 +102,50 @@ pub struct Damaged {
     pub record: &'static str,
     /// The fault that was found.
     pub what: &'static str,
-    /// True if the record's checksum holds, but it has something that this version does not know: a
-    /// newer version wrote it, and can read it. The instance is left alone, as if its definition
-    /// were not registered: neither written nor quarantined.
-    pub newer: bool,
+    /// The cause. Only a damaged record quarantines its instance.
+    pub cause: DamageCause,
+}
+
+/// The cause for which a record cannot be read.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum DamageCause {
+    /// The record is not as it was written, stands in the wrong place, or is missing.
+    #[error("is damaged")]
+    Damaged,
+    /// The record's checksum holds, but it has something that this version does not know: a newer
+    /// version wrote it, and can read it. The instance is left alone, as if its definition were not
+    /// registered: neither written nor quarantined.
+    #[error("was written by a newer version, and is left alone")]
+    Newer,
+    /// The record is sound, but the store has lost the manifest of this definition, which the run
+    /// had before an upgrade. The instance is left alone. A runtime that registers the definition
+    /// writes the manifest again; one such start is enough.
+    #[error("needs the manifest of definition {0}; register that definition once, to write it again")]
+    NoManifest(Box<DefinitionHash>),
 }
 
 impl Damaged {
     pub(crate) fn new(instance: &InstanceId, record: &'static str, what: &'static str) -> Self {
-        Self { instance: instance.to_string(), record, what, newer: false }
+        Self { instance: instance.to_string(), record, what, cause: DamageCause::Damaged }
     }
 
     /// Returns the error for a record whose checksum holds, so that its bytes are as they were
     /// written.
     pub(crate) fn newer(instance: &InstanceId, record: &'static str, what: &'static str) -> Self {
-        Self { newer: true, ..Self::new(instance, record, what) }
+        Self { cause: DamageCause::Newer, ..Self::new(instance, record, what) }
+    }
+
+    /// Returns the error for a sound record that cannot be read without this definition's manifest.
+    pub(crate) fn no_manifest(instance: &InstanceId, record: &'static str, definition: DefinitionHash) -> Self {
+        let what = "the manifest is missing, or cannot be read";
+        Self { cause: DamageCause::NoManifest(Box::new(definition)), ..Self::new(instance, record, what) }
+    }
+
+    /// Returns true if another version or another start of the service can read the record: its
+    /// instance is left alone, neither written nor quarantined.
+    pub fn is_readable_elsewhere(&self) -> bool {
+        self.cause != DamageCause::Damaged
     }
 }
 

@@ -31,6 +31,14 @@ pub(super) fn encode_era(era: &Era) -> Vec<u8> {
     encode(&EraRecord { definition, renames: era.renames.clone() }, Vec::new())
 }
 
+/// Returns the definition that the body of an era's row names; none if the body is of a newer
+/// version.
+#[cfg(feature = "file-store")]
+pub(crate) fn definition_of_era(body: &Bytes) -> Option<DefinitionHash> {
+    let EraRecord { definition, .. } = decode(body)?;
+    definition.as_ref().try_into().ok().map(DefinitionHash)
+}
+
 impl Snapshot {
     /// Opens the row of an earlier era.
     ///

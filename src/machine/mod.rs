@@ -41,8 +41,10 @@ mod waits;
 mod wake;
 
 pub use effect::{Effect, RowChange, Run, Transition, Wake};
-pub use envelope::{Damaged, Envelope, FORMAT, HEAD_INDEX_BYTES, HeadIndex, Kind, Shape};
+pub use envelope::{DamageCause, Damaged, Envelope, FORMAT, HEAD_INDEX_BYTES, HeadIndex, Kind, Shape};
 pub(crate) use era::Era;
+#[cfg(feature = "file-store")]
+pub(crate) use era::definition_of_era;
 pub use event::{Event, Outcome, Refusal};
 pub use frame::{Frame, FrameId, Phase, Stage, Ticket};
 pub use mover::{NewRun, Setting, apply, start};

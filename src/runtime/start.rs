@@ -278,7 +278,7 @@ impl Starting {
                 }
                 // A damaged instance is replaced too; one written by a newer version is not.
                 Err(StartError::Damaged(ref damaged))
-                    if !damaged.newer && self.policy == ConflictPolicy::TerminateExisting =>
+                    if !damaged.is_readable_elsewhere() && self.policy == ConflictPolicy::TerminateExisting =>
                 {
                     existing = self.check().await?;
                 }

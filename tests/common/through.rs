@@ -30,6 +30,11 @@ pub(crate) trait Hooks: Send + Sync + 'static {
         found
     }
 
+    /// In place of the manifest that was read.
+    fn manifest(&self, _definition: &DefinitionHash, found: Option<Bytes>) -> Option<Bytes> {
+        found
+    }
+
     /// After heads or rows were read: how many, and their bytes.
     fn read(&self, _records: usize, _bytes: usize) {}
 
@@ -149,7 +154,8 @@ impl<H: Hooks> Store for Through<H> {
         self.checked(self.store.save_manifest(definition, manifest))
     }
     fn manifest<'a>(&'a self, definition: &'a DefinitionHash) -> BoxFuture<'a, Result<Option<Bytes>, StoreError>> {
-        self.checked(self.store.manifest(definition))
+        let found = self.checked(self.store.manifest(definition));
+        Box::pin(async move { Ok(self.hooks.manifest(definition, found.await?)) })
     }
     fn sweep(&self, limit: usize) -> BoxFuture<'_, Result<usize, StoreError>> {
         self.checked(self.store.sweep(limit))

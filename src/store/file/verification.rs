@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::path::PathBuf;
 
-use crate::id::{InstanceId, RunId};
+use crate::id::{DefinitionHash, InstanceId, RunId};
 use crate::limits::FINDINGS_MAX;
 use crate::machine::Damaged;
 use crate::store::Hole;
@@ -67,6 +67,12 @@ pub enum Finding {
         /// The index.
         index: &'static str,
     },
+    /// The manifest of a definition is missing or cannot be read, and instances have that definition
+    /// or had it before an upgrade. A runtime that registers the definition writes it again.
+    NoManifest {
+        /// The definition.
+        definition: DefinitionHash,
+    },
     /// Rows belong to a run that no head names, and nothing will delete them.
     OrphanRows {
         /// The run.
@@ -84,7 +90,7 @@ impl Finding {
             | Self::Rows { instance }
             | Self::EntryWithoutHead { instance, .. }
             | Self::HeadWithoutEntry { instance, .. } => Some(instance),
-            Self::File { .. } | Self::Range(_) | Self::OrphanRows { .. } => None,
+            Self::File { .. } | Self::Range(_) | Self::NoManifest { .. } | Self::OrphanRows { .. } => None,
         }
     }
 }
@@ -103,6 +109,9 @@ impl fmt::Display for Finding {
             }
             Self::HeadWithoutEntry { instance, index } => {
                 write!(f, "the {index} index does not list instance `{instance}`, as its head says")
+            }
+            Self::NoManifest { definition } => {
+                write!(f, "the manifest of definition {definition} is missing: register that definition once")
             }
             Self::OrphanRows { run, rows } => write!(f, "{rows} rows of run {run} belong to no instance"),
         }

@@ -1,6 +1,6 @@
 //! Reads everything in a store and checks that it fits together.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
 use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
@@ -11,9 +11,9 @@ use fjall::Snapshot;
 use super::verification::{Finding, Verification};
 use super::walk::Step;
 use super::{FileStore, Open, Shared, fatal};
-use crate::id::{InstanceId, RunId};
+use crate::id::{DefinitionHash, InstanceId, RunId};
 use crate::limits::RUNS_VERIFIED_AT_ONCE;
-use crate::machine::{Damaged, Envelope, HeadIndex, Kind, RowKey, decode_head};
+use crate::machine::{Damaged, Envelope, HeadIndex, Kind, RowKey, decode_head, definition_of_era};
 use crate::store::kv::Hole;
 use crate::store::tables::{self, DamagedFile};
 use crate::store::{StoreError, journal, keys};
@@ -21,7 +21,7 @@ use crate::store::{StoreError, journal, keys};
 impl FileStore {
     /// Reads everything in the store, with or without a runtime using it, and lists damage and
     /// contradictions: checks every byte of the tables and journals, every head, row and index
-    /// entry. Changes nothing; lists at most 10,000 findings.
+    /// entry, and that the manifests of all definitions in use are there. Changes nothing; lists at most 10,000 findings.
     ///
     /// ```no_run
     /// # async fn verify() -> Result<(), everstep::StoreError> {
@@ -58,10 +58,12 @@ impl FileStore {
                 let _committing = self.committing.lock().unwrap_or_else(PoisonError::into_inner);
                 open.database.snapshot()
             };
-            let mut look = Look { open, shared, snapshot, begun, found: Verification::default() };
+            let (definitions, found) = (BTreeSet::new(), Verification::default());
+            let mut look = Look { open, shared, snapshot, begun, definitions, found };
             look.at_files()?;
             look.at_heads_and_entries()?;
             look.at_rows()?;
+            look.at_manifests()?;
             Ok(look.found)
         })
     }
@@ -74,6 +76,8 @@ struct Look<'a> {
     snapshot: Snapshot,
     /// Number of interruptions of the store when the verification began.
     begun: u64,
+    /// The definitions that runs have now, or had before an upgrade.
+    definitions: BTreeSet<DefinitionHash>,
     found: Verification,
 }
 
@@ -157,7 +161,7 @@ impl Look<'_> {
 
     fn damaged(&mut self, instance: &InstanceId, why: Damaged) {
         // Records of a newer version are not damaged.
-        if !why.newer {
+        if !why.is_readable_elsewhere() {
             self.found.find(Finding::Record { instance: instance.clone(), why });
         }
     }
@@ -176,6 +180,7 @@ impl Look<'_> {
                 return Ok(());
             }
         };
+        self.definitions.insert(index.definition);
         if self.is_quarantined(&id)? {
             return Ok(());
         }
@@ -303,9 +308,22 @@ impl Look<'_> {
         };
         let Some(kind) = RowKey::kind_of(row_key) else { return Ok(()) };
         match Envelope::open(instance, kind, row_key, row) {
-            Ok((envelope, _)) if envelope.run == run => {}
+            Ok((envelope, body)) if envelope.run == run => {
+                if kind == Kind::Era {
+                    self.definitions.extend(definition_of_era(&body));
+                }
+            }
             Ok(_) => self.damaged(instance, Damaged::new(instance, kind.name(), "it belongs to another run")),
             Err(damaged) => self.damaged(instance, damaged),
+        }
+        Ok(())
+    }
+
+    fn at_manifests(&mut self) -> Result<(), StoreError> {
+        for definition in std::mem::take(&mut self.definitions) {
+            if self.get(&keys::manifest(&definition))?.is_none_or(|manifest| manifest.is_empty()) {
+                self.found.find(Finding::NoManifest { definition });
+            }
         }
         Ok(())
     }
