@@ -69,7 +69,10 @@ fn check_visible(what: &'static str, text: &str, bytes_max: usize) -> Result<(),
     if text.trim().is_empty() {
         return Err(IdError::Blank { what });
     }
-    match text.char_indices().find(|(_, c)| !c.is_ascii() && is_unseen(*c)) {
+    if text.is_ascii() {
+        return Ok(());
+    }
+    match text.char_indices().find(|(_, c)| is_unseen(*c)) {
         Some((at, found)) => Err(IdError::BadCharacter { what, found, at }),
         None => Ok(()),
     }

@@ -20,7 +20,7 @@ pub(super) struct Present {
     /// The stamp of the write that quarantined it, if it is quarantined.
     pub(super) quarantine: Option<Stamp>,
     /// The index entries and run found for it, if the head cannot be read.
-    pub(super) trace: Trace,
+    pub(super) trace: Option<Box<Trace>>,
 }
 
 /// The stored data that a batch asks for.
@@ -64,8 +64,6 @@ pub(super) fn fold<'a>(batch: &'a [Write], stored: &mut impl Stored) -> Result<F
 /// One instance, as the batch has left it so far.
 struct Folding {
     present: Present,
-    /// The fields that the indexes list now; none for a quarantined instance or an unreadable head.
-    listed: Option<HeadIndex>,
     /// The positions of writes that are stored already, because the batch or one like it was
     /// committed before.
     done: Vec<usize>,
@@ -86,7 +84,8 @@ impl Present {
         self.quarantine.unwrap_or_else(of_head)
     }
 
-    /// Returns the fields that the indexes list.
+    /// Returns the fields that the indexes list; none for a quarantined instance or an unreadable
+    /// head.
     fn listed(&self) -> Option<HeadIndex> {
         if self.quarantine.is_some() { None } else { self.index }
     }
@@ -136,7 +135,7 @@ impl Folding {
     /// Begins with an instance as stored. `rest` is the batch from the instance's first write on,
     /// which has the position `offset`.
     fn new(present: Present, rest: &[Write], offset: usize, stored: &impl Stored) -> Result<Self, StoreError> {
-        let mut folding = Self { listed: present.listed(), present, done: Vec::new(), over: Vec::new() };
+        let mut folding = Self { present, done: Vec::new(), over: Vec::new() };
         // In a batch that is no repeat the condition of the first write holds, so the search is
         // skipped.
         if let Some(first) = rest.first()
@@ -168,7 +167,7 @@ impl Folding {
     }
 
     fn apply(&mut self, write: &Write, ops: &mut Ops) {
-        let id = &write.instance;
+        let (id, listed) = (&write.instance, self.present.listed());
         match &write.change {
             Change::Delete if self.present.head.is_none() => return,
             Change::Delete => {
@@ -184,14 +183,14 @@ impl Folding {
                 ops.insert(keys::head(id), Some(head.clone()));
             }
             Change::Quarantine(record) => {
-                if let Some(run) = self.present.trace.run {
+                if let Some(run) = self.present.trace.as_ref().and_then(|trace| trace.run) {
                     ops.insert(keys::run_of(id), Some(Bytes::copy_from_slice(&run.to_bytes())));
                 }
                 self.present.quarantine = Some(write.stamp);
                 ops.insert(keys::quarantine(id), Some(record.clone()));
             }
         }
-        self.relist(id, ops);
+        self.relist(id, listed.as_ref(), ops);
         for row in &write.rows {
             ops.insert(keys::row(write.run, &row.key), row.value.clone());
         }
@@ -209,7 +208,7 @@ impl Folding {
 
     /// Supersedes the run of an unreadable head: the writer could not know which run it ends.
     fn end_unreadable(&mut self, write: &Write, ops: &mut Ops) {
-        let Some(run) = self.present.trace.run.take() else { return };
+        let Some(run) = self.present.trace.as_mut().and_then(|trace| trace.run.take()) else { return };
         if self.present.quarantine.is_some() {
             ops.insert(keys::run_of(&write.instance), None);
         }
@@ -240,18 +239,20 @@ impl Folding {
         Conflict { found: self.present.index.map(|index| (index.run, index.seq)), is_over: false }
     }
 
-    /// Brings the indexes in line with the head; entries that stay are not written again.
-    fn relist(&mut self, id: &InstanceId, ops: &mut Ops) {
+    /// Brings the indexes in line with the head. Entries that stay as they are `listed` are not
+    /// written again.
+    fn relist(&mut self, id: &InstanceId, listed: Option<&HeadIndex>, ops: &mut Ops) {
+        if let Some(trace) = &mut self.present.trace {
+            ops.extend(trace.entries.drain(..).map(|key| (key, None)));
+        }
         let now = self.present.listed();
-        ops.extend(self.present.trace.entries.drain(..).map(|key| (key, None)));
         // A usual transition changes no index entry.
-        if let (Some(old), Some(new)) = (&self.listed, &now)
+        if let (Some(old), Some(new)) = (listed, &now)
             && old.is_listed_as(new)
         {
-            self.listed = now;
             return;
         }
-        let old: Vec<_> = self.listed.iter().flat_map(|index| keys::index_entries(id, index)).collect();
+        let old: Vec<_> = listed.into_iter().flat_map(|index| keys::index_entries(id, index)).collect();
         let new: Vec<_> = now.iter().flat_map(|index| keys::index_entries(id, index)).collect();
         for (key, _) in old.iter().filter(|(key, _)| new.iter().all(|(kept, _)| kept != key)) {
             ops.insert(key.clone(), None);
@@ -259,7 +260,6 @@ impl Folding {
         for (key, says) in new.into_iter().filter(|entry| !old.contains(entry)) {
             ops.insert(key, Some(says));
         }
-        self.listed = now;
     }
 }
 

@@ -92,7 +92,7 @@ pub(super) fn ended(status: StatusCode, at: Timestamp, id: &InstanceId) -> Vec<u
 }
 
 pub(super) fn status(definition: &DefinitionHash, status: StatusCode, id: &InstanceId) -> Vec<u8> {
-    join(&[&status_prefix(definition, status), id.as_str().as_bytes()])
+    join(&[STATUSES, definition.as_bytes(), &[status as u8], id.as_str().as_bytes()])
 }
 
 pub(super) fn run_of(id: &InstanceId) -> Vec<u8> {

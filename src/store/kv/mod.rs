@@ -189,7 +189,7 @@ impl<K: Kv> KvStore<K> {
         let quarantine = quarantine.map(|record| quarantine_stamp(id, &record));
         let index = head.as_ref().and_then(|head| HeadIndex::of_head(id, head).ok());
         let is_unreadable = head.is_some() && index.is_none();
-        let trace = if is_unreadable { self.trace(id, quarantine.is_some())? } else { Trace::default() };
+        let trace = is_unreadable.then(|| self.trace(id, quarantine.is_some()).map(Box::new)).transpose()?;
         Ok(Present { head, index, quarantine, trace })
     }
 
