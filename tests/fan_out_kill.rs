@@ -157,11 +157,11 @@ async fn killed_fan_out_reruns_no_recorded_task() {
     }
 }
 
-/// Method: has the example draw its workflow, and reads the README.
+/// Method: has the example draw its workflow, and reads `docs/fan_out.md`.
 #[test]
-fn the_readme_shows_the_workflow_as_it_is() {
+fn document_shows_the_workflow_as_it_is() {
     let drawn = std::process::Command::new(example("fan_out")).arg("--draw").output().unwrap();
     let drawing = format!("```mermaid\n{}```\n", String::from_utf8(drawn.stdout).unwrap());
-    let readme = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/README.md")).unwrap();
-    assert!(readme.contains(&drawing), "draw it anew with `cargo run --example fan_out -- --draw`:\n{drawing}");
+    let document = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/fan_out.md")).unwrap();
+    assert!(document.contains(&drawing), "draw it anew with `cargo run --example fan_out -- --draw`:\n{drawing}");
 }
