@@ -144,3 +144,24 @@ pub use status::{Failure, Status, StatusCode};
 pub use store::FileStore;
 pub use store::{Durability, MemoryStore, Store, StoreError};
 pub use time::Timestamp;
+
+/// The programs in the README and the guide, which are compiled as tests.
+#[cfg(all(doctest, feature = "file-store", feature = "testing"))]
+mod documents {
+    #[doc = include_str!("../README.md")]
+    struct Readme;
+    #[doc = include_str!("../docs/guide/first_workflow.md")]
+    struct FirstWorkflow;
+    #[doc = include_str!("../docs/guide/waiting_and_signals.md")]
+    struct WaitingAndSignals;
+    #[doc = include_str!("../docs/guide/branching.md")]
+    struct Branching;
+    #[doc = include_str!("../docs/guide/failing_and_retrying.md")]
+    struct FailingAndRetrying;
+    #[doc = include_str!("../docs/guide/testing.md")]
+    struct Testing;
+    #[doc = include_str!("../docs/guide/upgrading.md")]
+    struct Upgrading;
+    #[doc = include_str!("../docs/guide/operating.md")]
+    struct Operating;
+}
