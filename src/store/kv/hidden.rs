@@ -76,6 +76,14 @@ impl Hidden {
         ops.iter().filter(|(key, _)| is_hidden(key)).map(|(key, value)| (key.clone(), value.clone())).collect()
     }
 
+    /// Returns the hidden entry with this key, as far as entries are rebuilt already.
+    pub(super) fn get(&self, key: &[u8]) -> Option<Bytes> {
+        if self.is_for(0) {
+            return None;
+        }
+        self.found.lock().unwrap_or_else(PoisonError::into_inner).entries.get(key).cloned()
+    }
+
     /// Adds the hidden entries to the entries of a scan.
     fn add_to(&self, from: &[u8], to: &[u8], limit: usize, seen: &mut Vec<(Bytes, Bytes)>) {
         if self.is_for(0) || from >= to {
@@ -146,6 +154,9 @@ impl<K: Kv> KvStore<K> {
                 let why = "no head can be read, the index of a table is damaged: restore a backup".to_owned();
                 return Err(StoreError::Unreadable { at: self.kv.place(), why });
             }
+            if entries.keys().any(|key| key.starts_with(keys::QUARANTINES)) {
+                self.quarantines.store(true, Ordering::Release);
+            }
             let (count, made) = (holes.len(), entries.len());
             let mut found = self.hidden.found.lock().unwrap_or_else(PoisonError::into_inner);
             // Quarantine records are written after a hole was met, mostly, and no head names them.
@@ -173,9 +184,13 @@ impl<K: Kv> KvStore<K> {
             return Ok(hidden);
         }
         // Quarantined instances are in no other index.
-        Ok(match self.quarantine(&id)? {
+        Ok(match self.certain(&quarantine)? {
             Some(record) if is_hidden => vec![(quarantine, record)],
             Some(_) => Vec::new(),
+            // An instance that no index lists is quarantined, by a record that cannot be read.
+            None if is_hidden && self.kv.get(&keys::status(&index.definition, index.status, &id))?.is_none() => {
+                vec![(quarantine, Bytes::new())]
+            }
             None => hidden,
         })
     }

@@ -243,7 +243,11 @@ impl<K: Kv> KvStore<K> {
     }
 
     fn quarantine(&self, id: &InstanceId) -> Result<Option<Bytes>, StoreError> {
-        if self.quarantines.load(Ordering::Acquire) { self.certain(&keys::quarantine(id)) } else { Ok(None) }
+        if !self.quarantines.load(Ordering::Acquire) {
+            return Ok(None);
+        }
+        let key = keys::quarantine(id);
+        Ok(self.certain(&key)?.or_else(|| self.hidden.get(&key)))
     }
 
     /// Returns the value of a key whose absence has a meaning. In a damaged part of a table

@@ -534,4 +534,16 @@ async fn a_hole_holds_up_no_commit_and_hides_no_entry() {
     store.committing.lock().unwrap().clear();
     assert_eq!(store.commit(&[aside]).await.unwrap(), [Ok(())]);
     assert!(store.quarantined(None, 10).await.unwrap().contains(&two));
+    // A later process, to which that record is hidden: it infers the quarantine, and can end it.
+    let later = KvStore::over(store.kv);
+    *later.kv.hole.lock().unwrap() = Some(Hole { from: keys::quarantine(&two), to: keys::STATUSES.to_vec() });
+    assert!(later.quarantined(None, 10).await.unwrap().contains(&two));
+    let loaded = later.load(&two).await.unwrap().unwrap();
+    assert!(loaded.quarantine.is_some());
+    let (stamp, condition) = (Stamp::generate(), Condition::Seen(loaded.version(&two)));
+    let change = Change::Head(loaded.head.clone());
+    let released = Write { instance: two.clone(), stamp, condition, change, rows: Vec::new(), run, superseded: None };
+    assert_eq!(later.commit(&[released]).await.unwrap(), [Ok(())]);
+    assert!(!later.quarantined(None, 10).await.unwrap().contains(&two));
+    assert!(later.load(&two).await.unwrap().unwrap().quarantine.is_none());
 }
