@@ -1,4 +1,4 @@
-//! One long chain after the other, each task handing a payload on.
+//! One long chain after the other, each task passing a payload on.
 
 use std::convert::Infallible;
 use std::time::Instant;
@@ -27,7 +27,7 @@ pub(crate) async fn run(options: &Options) -> Result<(), Failed> {
             let (runtime, workflow, payload) = (bench.runtime.clone(), workflow.clone(), "p".repeat(options.payload));
             let id = format!("i{next}");
             next += 1;
-            // From a spawned task, as everything here.
+            // From a spawned task, as in every workload.
             tokio::spawn(async move {
                 let handle = runtime.start(&workflow, id, payload).await?;
                 handle.result().await?;

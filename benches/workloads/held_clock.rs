@@ -1,4 +1,4 @@
-//! A clock that stands still until it is let go, and then runs as real time does: so that many instances are due at one
+//! A stopped clock that later runs as real time does, so that many instances are due at one
 //! instant, however long it takes to start them.
 
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use tokio::sync::watch;
 #[derive(Clone)]
 pub(crate) struct HeldClock {
     base: Timestamp,
-    /// Since when it runs.
+    /// The time since which it runs.
     running: Arc<watch::Sender<Option<Instant>>>,
 }
 

@@ -27,7 +27,7 @@ async fn sum_by_name(numbers: BTreeMap<String, u32>) -> Result<u32, Infallible> 
     Ok(numbers.values().fold(0, |sum, n| sum.wrapping_add(*n)))
 }
 
-/// What each instance runs, and how many steps of it count.
+/// Returns the workflow of each instance, and the number of its steps that count.
 pub(crate) fn workload(options: &Options) -> Result<(Workflow<u32, u32>, usize), BuildErrors> {
     let first = Workflow::builder_for::<u32>(options.workload.name());
     Ok(match options.workload {

@@ -1,4 +1,5 @@
-//! What the disk allows: an append-only log whose one writer takes what is queued, appends it and syncs once.
+//! The limit of the disk: an append-only log whose one writer takes the queued records, appends
+//! them and syncs once.
 
 use std::fs::File;
 use std::io::Write as _;
@@ -32,7 +33,7 @@ fn writer(records: &mpsc::Receiver<Record>, mut log: File, durability: Durabilit
     Ok(())
 }
 
-/// One round of the bare log.
+/// Runs one round of the bare log.
 pub(crate) async fn round(options: &Options, producers: usize) -> Result<Round, Failed> {
     let path = options.dir.join("bare-log");
     let log = File::create(&path)?;
@@ -69,8 +70,9 @@ pub(crate) async fn round(options: &Options, producers: usize) -> Result<Round, 
     Ok(Round { steps: latencies.len(), count: latencies.len(), elapsed, latencies, written })
 }
 
-/// Measures the log with so many producers, then the rounds, then the log again, and prints what came of it. The first
-/// round is the warm-up. What is counted as a task, and how many of them an instance has, is the round's to say.
+/// Measures the log with that many producers, then the rounds, then the log again, and prints the
+/// figures. The first round is the warm-up. The round decides which steps count as tasks, and how
+/// many an instance has.
 pub(crate) async fn around(
     options: &Options,
     producers: usize,

@@ -1,8 +1,9 @@
 //! The benchmark workloads: `cargo bench --bench workloads -- NAME [options]`.
 //!
-//! Every workload measures, before and after itself, what the disk allows: a bare append-only log with group commit, the
-//! same number of producers, synced like the store. Compare the ratio to it, not absolute figures: machines differ and
-//! drift. Load is driven by spawned tasks, after a warm-up; figures are medians of the rounds.
+//! Every workload measures, before and after itself, the limit of the disk: a bare append-only log
+//! with group commit, the same number of producers, synced like the store. Compare the ratio to it,
+//! not absolute figures: machines differ and drift. Load is driven by spawned tasks, after a
+//! warm-up; figures are medians of the rounds.
 #![allow(
     clippy::cast_precision_loss,
     clippy::cast_possible_truncation,
@@ -12,7 +13,8 @@
     reason = "figures are approximate, a benchmark may panic, and options are flags"
 )]
 
-/// As the README advises: half of what a step allocates is freed by another thread, which the system's allocator is slow at.
+/// As the README advises: another thread frees half of a step's allocations, which is slow with the
+/// system's allocator.
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
@@ -47,26 +49,29 @@ enum Workload {
     Map,
     /// One long chain after the other, with a payload: bytes written, and time per task.
     Chain,
-    /// Parked instances, signalled one by one, or all at once with `--burst`: from the signal to the durable end.
+    /// Parked instances, signalled one by one, or all at once with `--burst`: from the signal to
+    /// the durable end.
     Signal,
     /// Signals into one instance, each consumed by an iteration of its loop: signals per second.
     SignalOne,
-    /// Signals one by one into one instance with `--items` that wait for them: from the signal to its acknowledgement.
+    /// Signals one by one into one instance with `--items` that wait for them: from the signal to
+    /// its acknowledgement.
     SignalParked,
-    /// Instances that are due at one instant: how late each end is durable.
+    /// Instances that are due at one instant: the delay until each end is durable.
     Timers,
     /// Starts of instances that park at once: acknowledged starts per second.
     Start,
     /// A process killed with instances in flight: from its restart until all have ended.
     Recovery,
-    /// Parked instances: what they cost a fresh process in memory.
+    /// Parked instances: the memory of a fresh process.
     Parked,
-    /// Parked instances: how long a fresh process takes to open the store and start.
+    /// Parked instances: the time until a fresh process has opened the store and started.
     Open,
-    /// Chains, with and without poisonous instances beside them: tasks per second of the healthy ones.
+    /// Chains, with and without poisonous instances beside them: tasks per second of the healthy
+    /// ones.
     Poison,
-    /// Instances of one task that are deleted when their time is up: ends per second in the last minute by those in the first,
-    /// and the size of the directory.
+    /// Instances of one task that are deleted when their retention is over: ends per second in the
+    /// last minute by those in the first, and the size of the directory.
     Soak,
     /// Runs in memory, without a store, on one thread: tasks per second.
     Memory,
@@ -100,19 +105,19 @@ struct Options {
     /// Bytes of a payload.
     #[arg(long, default_value_t = 1_024)]
     payload: usize,
-    /// All signals at once.
+    /// Sends all signals at once.
     #[arg(long)]
     burst: bool,
-    /// Results ride with a later commit, in chains and in the loop that takes signals.
+    /// Defers results to a later commit, in chains and in the loop that takes signals.
     #[arg(long)]
     deferred: bool,
     /// Instances, callers or producers at once.
     #[arg(long, default_value_t = 64)]
     in_flight: usize,
-    /// How long a round takes, where its length does not follow from the number of instances.
+    /// Seconds of a round, where its length does not follow from the number of instances.
     #[arg(long, default_value_t = 3.0)]
     seconds: f64,
-    /// How many rounds.
+    /// Number of rounds.
     #[arg(long, default_value_t = 3)]
     rounds: usize,
     /// Milliseconds between two poisonous instances of each kind.
@@ -124,19 +129,19 @@ struct Options {
     /// Bytes of a record of the bare log.
     #[arg(long, default_value_t = 200)]
     record_bytes: usize,
-    /// Where the store and the log are put, on the disk to be measured.
+    /// Directory for the store and the log, on the disk to be measured.
     #[arg(long, default_value = env!("CARGO_TARGET_TMPDIR"))]
     dir: std::path::PathBuf,
-    /// Hand commits to the operating system only, instead of syncing them.
+    /// Hands commits to the operating system only, instead of syncing them.
     #[arg(long)]
     process_crash: bool,
-    /// One JSON object per result, and nothing else, on standard output.
+    /// Prints one JSON object per result, and nothing else, on standard output.
     #[arg(long)]
     json: bool,
-    /// What a process that this one starts is to do.
+    /// Role of a process that this one starts.
     #[arg(long, hide = true)]
     child: Option<String>,
-    /// Given by `cargo bench`.
+    /// Passed by `cargo bench`.
     #[arg(long, hide = true)]
     bench: bool,
 }

@@ -1,4 +1,4 @@
-//! Runs in memory: what the machine costs without a store and without actors.
+//! Runs in memory: the cost of the machine without a store and without actors.
 
 use std::time::Instant;
 

@@ -1,7 +1,9 @@
-//! What poisonous instances cost the healthy ones: two runtimes with a store each, one of them with poison, take turns.
+//! The cost of poisonous instances for the healthy ones: two runtimes with a store each, one of
+//! them with poison, take turns.
 //!
-//! The poison, all the time: instances that the store panics to read, instances whose head is damaged, tasks
-//! that block their thread as they have declared, and a thousand instances of a workflow that is not registered.
+//! The poison, all the time: instances whose read panics in the store, instances with a damaged
+//! head, tasks that block their thread as they have declared, and a thousand instances of an
+//! unregistered workflow.
 
 use std::convert::Infallible;
 use std::path::Path;
@@ -50,13 +52,13 @@ fn waiting(name: &str) -> Outcome<Workflow<u32, u32>> {
     Ok(Workflow::builder_for::<u32>(name).wait_for_signal::<u32>("wait", "go").build()?)
 }
 
-/// One unreadable and one damaged instance after the other, until this is dropped.
+/// Starts one unreadable and one damaged instance after the other, until this is dropped.
 async fn poison(runtime: Runtime, poisonous: Workflow<u32, u32>, round: usize, pause: Duration) {
     let mut all = tokio::task::JoinSet::new();
     for n in 0_u32.. {
         for kind in ["panics", "damaged"] {
             let (runtime, poisonous) = (runtime.clone(), poisonous.clone());
-            // In a task of its own: whoever asks for the instance reads it too, which fails.
+            // In a spawned task: a caller of the instance reads it too, which fails.
             all.spawn(async move {
                 if let Ok(handle) = runtime.start(&poisonous, format!("{kind} {round} {n}"), n).await {
                     let _ = handle.signal("go", &n).await;
@@ -73,7 +75,7 @@ async fn open(options: &Options, dir: &Path) -> Outcome<FileStore> {
 }
 
 pub(crate) async fn run(options: &Options) -> Outcome<()> {
-    // What the panics say would be most of the output.
+    // Messages of the panics would be most of the output.
     std::panic::set_hook(Box::new(|_| {}));
     let dir = tempfile::Builder::new().prefix("everstep-bench").tempdir_in(&options.dir)?;
     let (clean, poisoned) = (dir.path().join("clean"), dir.path().join("poisoned"));
@@ -109,7 +111,7 @@ pub(crate) async fn run(options: &Options) -> Outcome<()> {
     }
     rounds.remove(0);
     rounds.sort_by(|a, b| a.0.total_cmp(&b.0));
-    let set_aside = poisoned.count(&everstep::InstanceFilter::new().status(StatusCode::Quarantined)).await?;
+    let quarantined = poisoned.count(&everstep::InstanceFilter::new().status(StatusCode::Quarantined)).await?;
     for runtime in [clean, poisoned] {
         runtime.shutdown(Duration::from_secs(5)).await;
     }
@@ -118,12 +120,12 @@ pub(crate) async fn run(options: &Options) -> Outcome<()> {
     if options.json {
         let figures = serde_json::json!({ "workload": "poison", "slowdown": slowdown, "slowdown_min": best,
             "slowdown_max": worst, "without_per_s": without, "with_per_s": with, "healthy": count,
-            "set_aside": set_aside, "rounds": rounds.len() });
+            "quarantined": quarantined, "rounds": rounds.len() });
         println!("{figures}");
     } else {
         println!(
             "poison   slowdown of the healthy {slowdown:.2} ({best:.2} to {worst:.2}): {without:.0} tasks/s without, \
-             {with:.0} with poison, {count} healthy instances in a round; {set_aside} set aside  [{:?}, {} rounds]",
+             {with:.0} with poison, {count} healthy instances in a round; {quarantined} quarantined  [{:?}, {} rounds]",
             options.durability(),
             rounds.len(),
         );

@@ -1,4 +1,4 @@
-//! What parked instances cost a fresh process: memory, and the time until it has started.
+//! The cost of parked instances for a fresh process: memory, and the time until it has started.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -12,10 +12,10 @@ use crate::{Failed, Options, Workload};
 
 /// Callers that start instances.
 const CALLERS: usize = 256;
-/// How long a fresh process is left alone before its memory is read.
+/// The time that a fresh process is left alone before its memory is read.
 const REST: Duration = Duration::from_secs(2);
 
-/// What a fresh process found.
+/// Figures of a fresh process.
 #[derive(Serialize, Deserialize)]
 struct Found {
     rss_bytes: u64,
@@ -62,7 +62,7 @@ pub(crate) async fn run(options: &Options) -> Result<(), Failed> {
     Ok(Figures { tasks: 0, in_flight: 0, rss_bytes, ..figures }.print(options.json)?)
 }
 
-/// Parks so many instances.
+/// Parks that many instances.
 async fn park(path: &Path, count: usize) -> Result<(), Failed> {
     let (store, workflow) = (FileStore::open_with(path, Durability::ProcessCrash).await?, workflow()?);
     let runtime = Runtime::builder(store).register(&workflow).start().await?;
@@ -83,7 +83,7 @@ async fn park(path: &Path, count: usize) -> Result<(), Failed> {
     Ok(())
 }
 
-/// The fresh process: opens the store, starts, and says what that cost.
+/// Runs the fresh process: opens the store, starts, and prints the cost.
 async fn open(options: &Options) -> Result<(), Failed> {
     let workflow = workflow()?;
     let begun = Instant::now();
@@ -98,7 +98,7 @@ async fn open(options: &Options) -> Result<(), Failed> {
     Ok(())
 }
 
-/// This program again, as a command on a directory.
+/// Returns this program again, as a command on a directory.
 pub(crate) fn command(options: &Options, role: &str, dir: &Path) -> Result<std::process::Command, Failed> {
     let mut command = std::process::Command::new(std::env::current_exe()?);
     command.arg(options.workload.name()).arg("--child").arg(role).arg("--dir").arg(dir);
@@ -109,7 +109,7 @@ pub(crate) fn command(options: &Options, role: &str, dir: &Path) -> Result<std::
     Ok(command)
 }
 
-/// What a process of its own finds.
+/// Runs a child process and returns its figures.
 fn child<T: for<'a> Deserialize<'a>>(options: &Options, dir: &Path) -> Result<T, Failed> {
     let output = command(options, "open", dir)?.stderr(std::process::Stdio::inherit()).output()?;
     Ok(serde_json::from_slice(&output.stdout)?)

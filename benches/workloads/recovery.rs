@@ -1,4 +1,5 @@
-//! A process killed with instances in flight: how long the next one takes until all have ended, and how many tasks ran twice.
+//! A process killed with instances in flight: the time until the next one has ended all of them,
+//! and the number of tasks that ran twice.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -14,15 +15,15 @@ use crate::process::command;
 use crate::report::{Figures, Round, Written, figures};
 use crate::{Failed, Options};
 
-/// How long each task takes, so that there is something in flight.
+/// The length of each task, so that instances are in flight.
 const TASK: Duration = Duration::from_millis(20);
 
-/// Every run of a task, as a line.
+/// A line for every run of a task.
 struct Ledger(File);
 
 async fn work(n: u32, context: TaskContext, ledger: Dep<Ledger>) -> Result<u32, Failed> {
     tokio::time::sleep(TASK).await;
-    // One write: lines of tasks side by side do not mix.
+    // One write: lines of concurrent tasks do not mix.
     (&ledger.0.0).write_all(format!("{}\n", context.idempotency_key()).as_bytes())?;
     Ok(n + 1)
 }
@@ -41,7 +42,7 @@ pub(crate) async fn run(options: &Options) -> Result<(), Failed> {
         let dir = tempfile::Builder::new().prefix("everstep-bench").tempdir_in(&options.dir)?;
         let mut first = command(options, "first", dir.path())?.stdout(Stdio::piped()).spawn()?;
         let told = first.stdout.take().ok_or("no output")?;
-        // It says when all have been started; some tasks later it is killed.
+        // The child prints a line when all have started; some tasks later it is killed.
         BufReader::new(told).lines().next().ok_or("the process ended early")??;
         std::thread::sleep(TASK * 3);
         first.kill()?;
@@ -77,7 +78,7 @@ fn ran_twice(dir: &Path) -> Result<usize, Failed> {
     Ok(runs.values().map(|runs| runs - 1).sum())
 }
 
-/// Starts all instances, or takes them up again, and waits for their ends.
+/// Starts all instances, or lets an earlier process's continue, and waits for their ends.
 async fn live(options: &Options, again: bool) -> Result<(), Failed> {
     let workflow = workflow(options.tasks)?;
     let ledger = File::options().create(true).append(true).open(options.dir.join("ledger"))?;

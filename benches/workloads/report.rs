@@ -1,4 +1,4 @@
-//! Figures, for people and for machines.
+//! Figures, for readers and for machines.
 
 use std::time::Duration;
 
@@ -22,8 +22,8 @@ pub(crate) struct Figures {
     pub(crate) p50_ms: f64,
     pub(crate) p99_ms: f64,
     pub(crate) max_ms: f64,
-    /// What the process wrote for each task or record: as it was handed to the system, and as that put it on the disk, where a sync
-    /// writes whole pages.
+    /// Bytes that the process wrote for each task or record: as it handed them to the system, and
+    /// as the system put them on the disk, where a sync writes whole pages.
     pub(crate) bytes_written: f64,
     pub(crate) bytes_on_disk: f64,
     pub(crate) rss_bytes: u64,
@@ -31,7 +31,7 @@ pub(crate) struct Figures {
     pub(crate) ratio_to_limit: f64,
 }
 
-/// What one round came to.
+/// Result of one round.
 pub(crate) struct Round {
     pub(crate) steps: usize,
     pub(crate) count: usize,
@@ -43,9 +43,9 @@ pub(crate) struct Round {
 /// Bytes this process has written so far, or in a round.
 #[derive(Clone, Copy, Default)]
 pub(crate) struct Written {
-    /// Handed to the system.
+    /// Bytes handed to the system.
     pub(crate) bytes: u64,
-    /// Put on disks, in whole pages.
+    /// Bytes put on disks, in whole pages.
     pub(crate) on_disk: u64,
 }
 
@@ -55,7 +55,7 @@ impl Round {
     }
 }
 
-/// The median round by throughput, and latencies over all rounds.
+/// Returns the median round by throughput, and latencies over all rounds.
 pub(crate) fn figures(options: &super::Options, mut rounds: Vec<Round>, limit_per_s: f64) -> Figures {
     let mut latencies: Vec<f64> =
         rounds.iter().flat_map(|round| &round.latencies).map(|one| one.as_secs_f64() * 1e3).collect();
@@ -111,20 +111,20 @@ impl Figures {
 }
 
 impl Written {
-    /// Up to now.
+    /// Returns the bytes up to now.
     pub(crate) fn so_far() -> Self {
         let field = |name| proc_field("/proc/self/io", name);
         Self { bytes: field("wchar:"), on_disk: field("write_bytes:") }
     }
 
-    /// Since then.
+    /// Returns the bytes since `then`.
     pub(crate) fn since(then: Self) -> Self {
         let now = Self::so_far();
         Self { bytes: now.bytes - then.bytes, on_disk: now.on_disk - then.on_disk }
     }
 }
 
-/// What this process holds in memory.
+/// Returns the resident memory of this process.
 pub(crate) fn rss_bytes() -> u64 {
     proc_field("/proc/self/status", "VmRSS:") * 1024
 }

@@ -1,4 +1,5 @@
-//! Signals: to parked instances, from the signal to the durable end; many to one instance; and to one that holds much.
+//! Signals: to parked instances, from the signal to the durable end; many to one instance; and to
+//! one with many waits.
 
 use std::convert::Infallible;
 use std::time::{Duration, Instant};
@@ -71,7 +72,7 @@ async fn parked(
     Ok(handles)
 }
 
-/// Whether the last of so many signals has come.
+/// Ends the loop after its last signal.
 async fn turn(left: u32) -> Result<LoopResult<u32, u32>, Infallible> {
     Ok(if left == 0 { LoopResult::Done(0) } else { LoopResult::Again(left) })
 }

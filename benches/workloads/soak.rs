@@ -1,4 +1,5 @@
-//! Instances of one task that are deleted when their time is up: whether the last stretch is as fast as the first.
+//! Instances of one task that are deleted when their retention is over: the speed of the last
+//! stretch against the first.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -11,10 +12,10 @@ use serde_json::json;
 use crate::instances::{Bench, increment};
 use crate::{Failed, Options};
 
-/// A stretch is a minute, or a tenth of a shorter run.
+/// The length of a stretch: a minute, or a tenth of a shorter run.
 const STRETCH_MAX: Duration = Duration::from_mins(1);
 
-/// Bytes of the files in a directory and below; files may go meanwhile.
+/// Returns the bytes of the files in a directory and below; files may go meanwhile.
 fn bytes_in(path: &Path) -> u64 {
     let Ok(entries) = std::fs::read_dir(path) else { return 0 };
     let bytes = entries.flatten().map(|entry| match entry.metadata() {
@@ -47,7 +48,7 @@ pub(crate) async fn run(options: &Options) -> Result<(), Failed> {
                     break;
                 }
                 let handle = runtime.start(&workflow, format!("{driver}-{n}"), 1).await?;
-                // It may be gone before it is asked for.
+                // The instance may be gone before the call.
                 let _ = handle.result().await;
                 ended.fetch_add(1, Ordering::Relaxed);
             }

@@ -1,4 +1,4 @@
-//! Instances that are due at one instant: how late the end of each is durable.
+//! Instances that are due at one instant: the delay until the end of each is durable.
 
 use std::time::{Duration, Instant};
 
@@ -10,7 +10,7 @@ use crate::instances::Bench;
 use crate::report::{Round, Written};
 use crate::{Failed, Options, limit};
 
-/// From the moment the clock is let go.
+/// The delay from the moment at which the clock starts.
 const DELAY: Duration = Duration::from_secs(2);
 /// Callers that start instances.
 const CALLERS: usize = 256;
@@ -44,7 +44,7 @@ pub(crate) async fn run(options: &Options) -> Result<(), Failed> {
                 });
             }
         }
-        // Everyone waits.
+        // All instances wait.
         tokio::time::sleep(Duration::from_secs(1)).await;
         clock.let_go();
         tokio::time::sleep(DELAY).await;

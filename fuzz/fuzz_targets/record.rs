@@ -1,5 +1,5 @@
-//! Records as they might be stored: as they are, and as a body with the right checksum. The first byte says which record it
-//! is to be, and which of the two.
+//! Records as they might be stored: as they are, and as a body with a correct checksum. The first
+//! byte selects the record, and one of the two.
 #![no_main]
 #![allow(dead_code, reason = "the other targets use the rest")]
 
