@@ -32,7 +32,7 @@ async fn decide((order, outcome): (Order, SignalOutcome<Approval>)) -> Result<St
     let Order { item, cents } = order;
     Ok(match outcome {
         SignalOutcome::Received(Approval { by }) => format!("{item} for {cents} cents: approved by {by}"),
-        SignalOutcome::TimedOut => format!("{item} for {cents} cents: nobody approved in time"),
+        SignalOutcome::TimedOut => format!("{item} for {cents} cents: no approval in time"),
     })
 }
 
@@ -44,7 +44,7 @@ async fn main() -> Result<(), BoxError> {
         .then("decide", decide)
         .build()?;
 
-    // Nothing here must survive a crash; with a `FileStore` both would go on after a restart.
+    // Nothing here must survive a crash; with a `FileStore` both would continue after a restart.
     let runtime = Runtime::builder(MemoryStore::new()).register(&purchase).start().await?;
     let lamp = runtime.start(&purchase, "order-1", "lamp".to_owned()).await?;
     let piano = runtime.start(&purchase, "order-2", "piano".to_owned()).await?;

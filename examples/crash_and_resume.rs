@@ -1,4 +1,4 @@
-//! Crashes in the middle of a workflow, in a child process, and goes on with it in the parent.
+//! Crashes in the middle of a workflow, in a child process, and continues it in the parent.
 //!
 //! ```text
 //! cargo run --example crash_and_resume
@@ -64,7 +64,7 @@ fn order() -> Result<Workflow<String, String>, BuildErrors> {
         .build()
 }
 
-/// Opens the store; its unfinished instances go on by themselves.
+/// Opens the store; its unfinished instances continue by themselves.
 async fn runtime(directory: &Path, order: &Workflow<String, String>) -> Result<Runtime, BoxError> {
     let store = FileStore::open(directory.join("store")).await?;
     let journal = Journal { directory: directory.to_owned() };
@@ -93,7 +93,7 @@ async fn parent() -> Result<(), BoxError> {
     runtime.shutdown(Duration::from_secs(1)).await;
 
     let journal = Journal { directory: directory.path().to_owned() };
-    print!("what ran where (only `pack`, which was running at the crash, ran twice):\n{}", journal.text()?);
+    print!("tasks and their processes (only `pack`, which was running at the crash, ran twice):\n{}", journal.text()?);
     Ok(())
 }
 

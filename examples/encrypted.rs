@@ -37,7 +37,7 @@ const NONCE_BYTES: usize = 12;
 const DEPTH_MAX: usize = 128;
 
 /// A codec whose payload is `key number, 1 byte | nonce, 12 bytes | ciphertext | tag, 16 bytes`.
-/// The nonce is random: one key is safe for some four thousand million payloads.
+/// The nonce is random: one key is safe for some four billion payloads.
 struct Encrypted {
     newest: u8,
     keys: HashMap<u8, Aes256Gcm>,

@@ -1,5 +1,5 @@
 //! A service that ends gently: on SIGTERM or ctrl-c it accepts no more work, lets running tasks end
-//! for a while, and prints what is left for the next start, which goes on with it.
+//! for a while, and prints what is left for the next start, which continues it.
 //!
 //! Run it, type a line of text now and then (each is an instance), and end it: `kill -TERM $PID`.
 //! Run it again.
@@ -64,7 +64,7 @@ async fn take_work(runtime: &Runtime, workflow: &Workflow<String, usize>) -> Res
             Err(error) => println!("not accepted `{line}`: {error}"),
         }
     }
-    // Standard input has ended. Accepted work goes on until the process is asked to end.
+    // Standard input has ended. Accepted work continues until the process is asked to end.
     std::future::pending().await
 }
 

@@ -26,7 +26,7 @@ async fn charge(cents: u32) -> Result<String, BoxError> {
 async fn ship((receipt, approval): (String, SignalOutcome<String>)) -> Result<String, BoxError> {
     match approval {
         SignalOutcome::Received(by) => Err(format!("no test may ship {receipt}, approved by {by}").into()),
-        SignalOutcome::TimedOut => Err(everstep::Permanent::new("nobody approved in time").into()),
+        SignalOutcome::TimedOut => Err(everstep::Permanent::new("no approval in time").into()),
     }
 }
 
@@ -108,7 +108,7 @@ async fn no_crash_shows() -> Result<(), Box<dyn Error>> {
 async fn main() -> Result<(), Box<dyn Error>> {
     println!("a charge is tried again with the same key");
     a_charge_is_tried_again_with_the_same_key().await?;
-    println!("an order that nobody approves fails after a week");
+    println!("an order without an approval fails after a week");
     an_order_that_nobody_approves_fails_after_a_week().await?;
     println!("no crash shows");
     no_crash_shows().await

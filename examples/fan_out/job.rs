@@ -32,7 +32,7 @@ pub(crate) enum End {
     DoneBefore(Summary),
     /// The report waits for an approval.
     Waiting,
-    /// The instance failed. Started again, it goes on where it failed.
+    /// The instance failed. Started again, it continues from the failure.
     Failed(String),
     /// The job was stopped by Ctrl-C.
     Stopped,
@@ -68,8 +68,8 @@ impl Job {
         self.see_to_end(&handle, answers_after).await
     }
 
-    /// Goes on with the work of an earlier process. The runtime does so by itself, unless the
-    /// instance failed: then starting the job again means trying again.
+    /// Continues the work of an earlier process. The runtime does so by itself, unless the instance
+    /// failed: then starting the job again means trying again.
     async fn go_on(&self, handle: &InstanceHandle<Summary>, status: &Status) -> Result<(), Stop> {
         if let Status::Failed { failure } = status {
             self.progress.say(&format!("retrying the failed job: {failure}"));
@@ -84,7 +84,7 @@ impl Job {
     }
 
     async fn see_to_end(&self, handle: &InstanceHandle<Summary>, answers_after: Option<Duration>) -> Result<End, Stop> {
-        let mut was_set_aside = false;
+        let mut was_quarantined = false;
         loop {
             if self.waits(handle).await? {
                 self.progress.end();
@@ -100,10 +100,10 @@ impl Job {
                 Ok(summary) => return Ok(End::Done(summary, self.progress.now())),
                 // The process crashed five times in a row at one place. A service would call a
                 // person; here a person has started the job once more.
-                Err(ResultError::Quarantined { reason }) if !was_set_aside => {
+                Err(ResultError::Quarantined { reason }) if !was_quarantined => {
                     self.progress.say(&format!("releasing the quarantined job: {reason}"));
                     handle.release().await?;
-                    was_set_aside = true;
+                    was_quarantined = true;
                 }
                 Err(error) => return Ok(End::Failed(error.to_string())),
             }

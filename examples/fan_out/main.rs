@@ -10,7 +10,7 @@
 //! the files, and a map runs over them. A route separates text, binary and other files; for a text
 //! a fork computes a hash and a count side by side, and a child workflow with a loop counts page by
 //! page. All cards are joined into `DIR/report.json`. The instance lives in `DIR/store`: started
-//! again after `kill -9`, it goes on where it was, in every file in progress, and repeats nothing
+//! again after `kill -9`, it continues where it was, in every file in progress, and repeats nothing
 //! that was recorded.
 //!
 //! * [`workflow`]: the nodes and their connections. Start reading there.

@@ -1,4 +1,4 @@
-//! The owner of a data directory: the report of one directory must not go on as that of another.
+//! The owner of a data directory: the report of one directory must not continue as that of another.
 
 use std::fs;
 use std::io::ErrorKind;

@@ -1,5 +1,5 @@
-//! The service behind the tasks: the location of the files and of the report, and a ledger of the
-//! work really done.
+//! The service of the tasks: the location of the files and of the report, and a ledger of the work
+//! really done.
 
 use std::fs::{File, OpenOptions};
 use std::io::{Error, Write};

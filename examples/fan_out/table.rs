@@ -32,8 +32,8 @@ pub(crate) fn print(end: &End, report: &Path) {
             table(summary);
         }
         End::Waiting => say("the report still waits for approval: start the job again to be asked"),
-        End::Failed(why) => warn(&format!("{why}\nstart the job again to go on where it failed")),
-        End::Stopped => warn("stopped; start the job again to go on"),
+        End::Failed(why) => warn(&format!("{why}\nstart the job again to continue where it failed")),
+        End::Stopped => warn("stopped; start the job again to continue"),
     }
 }
 

@@ -8,8 +8,8 @@
 //!
 //! Each file is read once as a stream, classified, held for a moment and recorded as a line of
 //! `DIR/report.jsonl`. The instances live in `DIR/store`. Started again after `kill -9`, the job
-//! goes on where it was, reads no file again whose reading was recorded, and writes no line twice.
-//! A file keeps its record: to ingest new contents, use another data directory.
+//! continues where it was, reads no file again whose reading was recorded, and writes no line
+//! twice. A file keeps its record: to ingest new contents, use another data directory.
 //!
 //! * [`files`]: the files to ingest; [`scan`] and [`language`]: the facts about a file.
 //! * [`tasks`]: the workflow; [`report`] and [`ledger`]: the files it writes.

@@ -23,7 +23,7 @@ pub(crate) const DELAY: Duration = Duration::from_millis(50);
 /// Retry policy: after 100, 200 and 400 ms, enough for a file that is being moved into place.
 const RETRY: RetryPolicy = RetryPolicy::exponential(3);
 
-/// The service behind the tasks: the location of the files, and the record of the work.
+/// The service of the tasks: the location of the files, and the record of the work.
 pub(crate) struct Source {
     root: PathBuf,
     ledger: Option<Ledger>,
