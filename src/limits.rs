@@ -126,10 +126,10 @@ pub struct Limits {
     /// refused. Default 20,000. An instance whose task waits for another instance is active: see
     /// [`Limits::tasks_running_max`].
     pub resident_max: usize,
-    /// Seconds that an instance stays in memory when it has nothing to do, if reading it again would
-    /// cost much: if it has 16 or more branches and buffered signals. Its next message or wake-up then
-    /// costs what it changes, not what the instance holds. Such instances do not count as active (see
-    /// [`Limits::resident_max`]). Default 5; with 0 they leave at once.
+    /// Seconds that an instance stays in memory when it has nothing to do, if reading it again
+    /// would cost much: if it has 16 or more branches and buffered signals. Its next message or
+    /// wake-up then costs what it changes, not what the instance holds. Such instances do not count
+    /// as active (see [`Limits::resident_max`]). Default 5; with 0 they leave at once.
     pub resting_seconds: u64,
     /// Bytes of memory, estimated, that all of these may take. Those that have stayed longest leave
     /// first. Default 64 MiB.

@@ -97,7 +97,8 @@ impl Resting {
         Some((rest, all.take(rest)?))
     }
 
-    /// Removes and returns the longest rest, if it is over, or if the clock was set back since it began.
+    /// Removes and returns the longest rest, if it is over, or if the clock was set back since it
+    /// began.
     fn take_expired(&self, now: Timestamp) -> Option<(Rest, InstanceId)> {
         let latest = now.after(self.longest);
         let mut all = self.all();
@@ -147,7 +148,8 @@ pub(super) async fn run(hub: Weak<Hub>) {
 mod tests {
     use super::*;
 
-    /// Method: a rest of five seconds begins; the clock goes on by less, by more, and is set back by an hour.
+    /// Method: a rest of five seconds begins; the clock moves on by less, by more, and is set back
+    /// by an hour.
     #[test]
     fn rest_ends_when_it_is_over_or_the_clock_was_set_back() {
         let hour = Duration::from_hours(1);

@@ -100,8 +100,8 @@ impl Room {
         Some(Resident { room: Some(self.clone()) })
     }
 
-    /// Takes a place, as soon as there is one. The caller stands in line when this returns; dropping
-    /// the future leaves the line.
+    /// Takes a place, as soon as there is one. The caller stands in line when this returns;
+    /// dropping the future leaves the line.
     pub(super) fn take(&self, line: Line) -> impl Future<Output = Option<Resident>> + Send + use<> {
         let taken = self.take_or_stand(line);
         async move {

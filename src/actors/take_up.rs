@@ -117,8 +117,8 @@ impl State {
         }
     }
 
-    /// Leaves an instance alone that another version of this crate, or another start of the service,
-    /// will continue.
+    /// Leaves an instance alone that another version of this crate, or another start of the
+    /// service, will continue.
     pub(super) fn left_alone(&self, sound: Damaged) -> MailError {
         tracing::warn!(instance = %self.id, error = %sound, "an instance is left alone");
         self.hub.stop_attempts(&self.id);

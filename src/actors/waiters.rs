@@ -2,8 +2,8 @@
 //! instance active.
 //!
 //! Subscribers are notified that something may have changed, and read from the store what is
-//! durable. Only the end of a run is sent to them as it was committed, so that it is not read back at
-//! once.
+//! durable. Only the end of a run is sent to them as it was committed, so that it is not read back
+//! at once.
 
 use std::sync::Arc;
 

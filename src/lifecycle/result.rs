@@ -69,8 +69,8 @@ impl Sought<'_> {
         }
     }
 
-    /// Returns whether the node was a task in `era`: the path may have been a wait's, and no node's in
-    /// between, and a wait's payload has a row of the same key.
+    /// Returns whether the node was a task in `era`: the path may have been a wait's, and no node's
+    /// in between, and a wait's payload has a row of the same key.
     async fn is_of_a_task(&self) -> Result<bool, LoadError> {
         if self.era == self.snapshot.era() {
             return Ok(true);

@@ -91,8 +91,8 @@ pub enum Shape {
     Done = 2,
 }
 
-/// A record that cannot be read: damaged, misplaced, written by a newer version of this crate, or in
-/// need of a manifest that is missing. The bytes are left unchanged.
+/// A record that cannot be read: damaged, misplaced, written by a newer version of this crate, or
+/// in need of a manifest that is missing. The bytes are left unchanged.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the {record} record of instance `{instance}` {cause}: {what}")]
 pub struct Damaged {

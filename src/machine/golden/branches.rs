@@ -1,4 +1,4 @@
-//! Records of branches, of what they gave, and of lists: of one instance, told event by event, at several points.
+//! Records of one instance with branches, their results and lists, after each of several events.
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
@@ -35,7 +35,8 @@ async fn same(text: String) -> Result<String, Infallible> {
     Ok(text)
 }
 
-/// Each kind of node with a chain within. Its hash is in every head, so it is part of what is kept.
+/// Returns a definition with each kind of node with a chain within. Its hash is in every head, so
+/// it must never change.
 fn definition() -> Arc<Definition> {
     let workflow = Workflow::builder_for::<Vec<String>>("branches")
         .map("each", Concurrency::AtMost(2), |item| {
@@ -58,7 +59,7 @@ fn definition() -> Arc<Definition> {
     Arc::clone(workflow.definition())
 }
 
-/// The instance, and what is in the store of it.
+/// The instance, and its rows in the store.
 pub(super) struct Told {
     pub(super) definition: Arc<Definition>,
     pub(super) snapshot: Snapshot,
@@ -66,7 +67,7 @@ pub(super) struct Told {
     pub(super) asked: Vec<Run>,
 }
 
-/// What a split gives: an item a payload.
+/// Returns the result of a split: a payload for each item.
 pub(super) fn list(items: &[Bytes]) -> Value {
     let leaves = items.iter().flat_map(|item| Value::from(item.clone()).into_tokens());
     let count = u32::try_from(items.len()).unwrap();
@@ -115,7 +116,7 @@ impl Told {
         self.take(told.unwrap());
     }
 
-    /// The oldest attempt at this node ends.
+    /// Ends the oldest attempt at this node.
     pub(super) fn end(&mut self, path: &str, outcome: Outcome) {
         let names = self.definition.program();
         let at = self.asked.iter().position(|run| names.path(run.node).unwrap().as_str() == path);
@@ -139,7 +140,8 @@ pub(super) struct Point {
     pub(super) rows: BTreeMap<Vec<u8>, Bytes>,
 }
 
-/// Three items, two at a time: one goes round a loop and waits, one is answered and ends, the third starts.
+/// Returns the points. Three items, two at a time: one runs two iterations of a loop and waits, one
+/// gets its signal and ends, the third starts.
 fn points() -> Vec<Point> {
     let mut told = Told::start(definition());
     let mut points = Vec::new();
@@ -173,8 +175,8 @@ fn points() -> Vec<Point> {
     points
 }
 
-/// What is written today. In `v1` a signal that was consumed has one row, as a buffered one, in place of the two by its number
-/// and by its id. The first two are in format 1 of the envelope.
+/// The version that is written today. In `v1` a consumed signal has one row, as a buffered one, in
+/// place of the two by its number and by its id. The first two are in format 1 of the envelope.
 const WRITTEN: &str = "format-2/v2-branches";
 const READ: [&str; 3] = ["v1-branches", "v2-branches", WRITTEN];
 
@@ -182,14 +184,14 @@ fn directory(version: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(version)
 }
 
-/// All files of a directory.
+/// Returns all files of a directory.
 pub(super) fn stored(version: &str) -> BTreeMap<String, Bytes> {
     let paths = std::fs::read_dir(directory(version)).unwrap().map(|entry| entry.unwrap().path());
     let name = |path: &PathBuf| path.file_name().unwrap().to_string_lossy().into_owned();
     paths.map(|path| (name(&path), std::fs::read(&path).unwrap().into())).collect()
 }
 
-/// A point as files: its head, and each row by its key.
+/// Returns a point as files: its head, and each row by its key.
 fn files(point: &Point) -> BTreeMap<String, Bytes> {
     let hex = |key: &[u8]| key.iter().map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().concat();
     let rows = point.rows.iter().map(|(key, row)| (format!("{}.{}.bin", point.name, hex(key)), row.clone()));
@@ -201,7 +203,7 @@ fn branches_and_lists_are_written_as_they_always_were() {
     compare(WRITTEN, &points());
 }
 
-/// What is in a directory and what is written today are compared file by file, so that none is forgotten.
+/// Compares a directory with the records written today, file by file, so that none is forgotten.
 pub(super) fn compare(written: &str, points: &[Point]) {
     let today: BTreeMap<_, _> = points.iter().flat_map(files).collect();
     if !directory(written).exists() && std::env::var_os("EVERSTEP_WRITE_GOLDEN").is_some() {
@@ -218,7 +220,7 @@ pub(super) fn compare(written: &str, points: &[Point]) {
     }
 }
 
-/// The rows of a point, by their keys.
+/// Returns the rows of a point, by their keys.
 pub(super) fn rows_of(point: &str, files: &BTreeMap<String, Bytes>) -> BTreeMap<Vec<u8>, Bytes> {
     let byte = |hex: &[u8]| u8::from_str_radix(std::str::from_utf8(hex).unwrap(), 16).unwrap();
     let key = |name: &str| {
@@ -234,8 +236,9 @@ pub(super) fn number_in(key: &[u8]) -> u64 {
 
 #[test]
 fn branches_read_back_and_are_written_the_same_again() {
-    // Each point is read from its files as the runtime does: the head, then the records of its branches, then the signals.
-    // One that was consumed is known again, whichever version wrote it down.
+    // Each point is read from its files as the runtime does: the head, then the records of its
+    // branches, then the signals. A consumed signal is recognized, whichever version wrote its
+    // rows.
     let (definition, limits) = (definition(), Limits::default());
     for (version, point) in READ.into_iter().flat_map(|version| points().into_iter().map(move |point| (version, point)))
     {
@@ -268,7 +271,7 @@ fn branches_read_back_and_are_written_the_same_again() {
 
 #[test]
 fn a_collected_failure_reads_back() {
-    // The failure of an item, as its row has it since this was first written.
+    // The failure of an item, as its row has had it since the first version.
     let points = points();
     let last = points.last().unwrap();
     let key = RowKey::Branch(RowPlace::new(NodePath::new("try"), []), 0);
@@ -279,8 +282,8 @@ fn a_collected_failure_reads_back() {
     assert_eq!((failure.task.as_str(), failure.attempt, failure.message.as_str()), ("try/same", 1, "no"));
 }
 
-/// Every byte of every row in turn becomes the start of something else, with the right checksum: an error, or something
-/// that can be looked at and moved. Never a panic.
+/// Method: replace every byte of every row in turn, with a correct checksum: an error, or a record
+/// that can be inspected and can take events. Never a panic.
 #[test]
 fn a_row_with_any_byte_changed_does_no_harm() {
     let (definition, limits) = (definition(), Limits::default());

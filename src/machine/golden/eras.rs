@@ -1,4 +1,4 @@
-//! Records of an instance that was taken over: where its values stand, and which definitions it had before.
+//! Records of an upgraded instance: the rows of its values, and its earlier definitions.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -30,7 +30,8 @@ async fn join((texts, _): (Texts, (Texts, String))) -> Result<Texts, Infallible>
     Ok(texts)
 }
 
-/// A loop around a map beside a wait. Each version has a node more in front, and the first task another name.
+/// Returns a definition with a loop around a map beside a wait. Each version has one more node at
+/// the front, and another name for the first task.
 fn definition(version: usize, first: &str, takeover: Option<TakeOver>) -> Arc<Definition> {
     let empty = Workflow::builder("eras").version(version.to_string());
     let builder = match takeover {
@@ -74,7 +75,8 @@ fn take_over_by(told: &mut Told, newer: &Arc<Definition>) {
     told.happen(Event::Resumed { alive: Vec::new(), process_died: false });
 }
 
-/// In each version an item of the map ends; the loop goes round in the second one.
+/// Returns the points. In each version an item of the map ends; in the second one the loop begins
+/// its next iteration.
 fn points() -> Vec<Point> {
     const STEP: &str = "both/loop/again/each/step";
     let [first, second, third] = versions();
@@ -105,7 +107,7 @@ fn records_of_eras_are_written_as_they_always_were() {
     compare(WRITTEN, &points());
 }
 
-/// Method: each point is read from its files, the head, the branches, and what is kept of each era.
+/// Method: each point is read from its files: the head, the branches, and the records of each era.
 #[test]
 fn records_of_eras_read_back_and_are_written_the_same_again() {
     let (versions, files) = (versions(), stored(WRITTEN));
@@ -128,8 +130,8 @@ fn records_of_eras_read_back_and_are_written_the_same_again() {
     }
 }
 
-/// Method: every byte of every row in turn becomes the start of something else, with the right checksum: an error, or something that
-/// can be looked at. Never a panic.
+/// Method: replace every byte of every row in turn, with a correct checksum: an error, or a record
+/// that can be inspected. Never a panic.
 #[test]
 fn rows_of_eras_with_any_byte_changed_do_no_harm() {
     let markers = [0x00, 0x7f, 0x81, 0x90, 0x9f, 0xa1, 0xc0, 0xc4, 0xcc, 0xcf, 0xdb, 0xdd, 0xdf, 0xff];

@@ -1,4 +1,4 @@
-//! Fixed snapshots of every shape. One that is here stays; a new shape gets a new one.
+//! Fixed snapshots of every shape. A snapshot here never changes; a new shape gets a new one.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -25,10 +25,10 @@ async fn ship((n, _): (u32, SignalOutcome<u32>)) -> Result<u32, Infallible> {
     Ok(n)
 }
 
-/// That of every head and quarantine record.
+/// The stamp of every head and quarantine record.
 pub(super) const STAMP: Stamp = Stamp::from_bytes(*b"\x01stamped");
 
-/// One of each op. Its hash is in every head, so it is part of what is kept.
+/// Returns a definition with one of each op. Its hash is in every head, so it must never change.
 pub(super) fn definition() -> Arc<Definition> {
     let workflow = Workflow::builder("golden")
         .version("7")
@@ -61,7 +61,7 @@ pub(super) struct Row {
 }
 
 impl Row {
-    /// The name of the row's file.
+    /// Returns the name of the row's file.
     pub(super) fn file(&self, fixture: &str) -> String {
         match &self.key {
             RowKey::Input => format!("{fixture}.input"),
@@ -74,7 +74,7 @@ impl Row {
     }
 }
 
-/// The row in which a value stands.
+/// Returns the row that holds a value.
 pub(super) fn row_of(home: &Home) -> RowKey {
     match home {
         Home::Input => RowKey::Input,
@@ -93,7 +93,7 @@ pub(super) fn instance() -> InstanceId {
     InstanceId::new("order/42 ✓").unwrap()
 }
 
-/// The result of a node that is within no map.
+/// Returns the place of the result of a node that is within no map.
 fn result_of(node: u32) -> Home {
     Home::Result(Place { era: 0, node, indices: [].into() })
 }
@@ -102,7 +102,7 @@ fn small(bytes: &'static [u8]) -> Value {
     Value::leaf(Bytes::from_static(bytes), None)
 }
 
-/// A payload too large for the head, which stands in a row.
+/// Returns a payload too large for the head, which has a row of its own.
 fn large(home: Home) -> (Value, Row) {
     let body: Vec<u8> = (0..=255).collect();
     let key = row_of(&home);
@@ -160,7 +160,7 @@ pub(super) fn fixtures() -> Vec<Fixture> {
     fixtures
 }
 
-/// Those that were written when format 1 of the envelope was.
+/// Returns the fixtures that are as old as format 1 of the envelope.
 pub(super) fn fixtures_of_format_1() -> Vec<Fixture> {
     let request = || Some(Request { reason: "lunch".into(), by: "ana".into() });
     let (large_input, input_row) = large(Home::Input);
@@ -245,7 +245,8 @@ pub(super) fn fixtures_of_format_1() -> Vec<Fixture> {
     ]
 }
 
-/// Three signals came: the first was consumed and is only remembered, the others are buffered because of the pause.
+/// Adds three signals: the first was consumed and is only remembered, the others are buffered
+/// because of the pause.
 fn waiting_with_signals(mut snapshot: Snapshot) -> Fixture {
     let payloads = [None, Some(&b"\x0a"[..]), Some(&b""[..])];
     let mut rows = Vec::new();
@@ -266,7 +267,8 @@ fn waiting_with_signals(mut snapshot: Snapshot) -> Fixture {
     Fixture { name: "waiting_with_signals", snapshot, rows }
 }
 
-/// Many signals were consumed and many branches have ended; the head says where the rows of those left begin.
+/// Consumes many signals and ends many branches; the head has the keys at which the remaining rows
+/// begin.
 fn behind_many(mut snapshot: Snapshot) -> Fixture {
     (snapshot.unread_frames, snapshot.unread_from, snapshot.next_frame) = (3, 70_000, 70_100);
     let (id, payload): (Arc<str>, _) = ("signal-900".into(), Bytes::from_static(b"\x0b"));
@@ -277,7 +279,7 @@ fn behind_many(mut snapshot: Snapshot) -> Fixture {
     Fixture { name: "behind_many", snapshot, rows: vec![Row { key: RowKey::Signal(900), body }] }
 }
 
-/// A signal that was consumed, and looked up.
+/// Adds a signal that was consumed, and looked up.
 fn waiting_behind_a_signal(mut snapshot: Snapshot) -> Fixture {
     let id: Arc<str> = "signal-0".into();
     snapshot.signals.accepted = 1;
@@ -289,14 +291,14 @@ fn waiting_behind_a_signal(mut snapshot: Snapshot) -> Fixture {
     Fixture { name: "waiting_behind_a_signal", snapshot, rows }
 }
 
-/// Two small results, which have no rows; the second is of a loop.
+/// Adds two small results, which have no rows; the second is of a loop.
 fn with_results(mut snapshot: Snapshot) -> Snapshot {
     snapshot.results.keep(RESERVE, Shape::Plain, &Bytes::from_static(b"\x2a"));
     snapshot.results.keep(CHARGE, Shape::Done, &Bytes::from_static(b"\x2b"));
     snapshot
 }
 
-/// A wait that timed out, beside a result too large for the head.
+/// Returns a wait that timed out, beside a result too large for the head.
 fn kept_and_timed_out() -> Fixture {
     let (kept, row) = large(result_of(CHARGE));
     let value = Value::pair(kept, Value::timed_out());

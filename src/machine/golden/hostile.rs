@@ -1,4 +1,4 @@
-//! Records that are damaged, or put together to do harm, with the right checksum.
+//! Records that are damaged, or made to do harm with a correct checksum.
 
 use std::time::{Duration, Instant};
 
@@ -10,7 +10,8 @@ use crate::machine::{
     Envelope, HEAD_INDEX_BYTES, HeadIndex, Kind, RowKey, decode_head, decode_quarantine, encode_head,
 };
 
-/// Each stored record with every single bit flipped, and at every shorter length: a typed error, never a panic.
+/// Method: flip every single bit of each stored record, and cut it at every length: a typed error,
+/// never a panic.
 #[test]
 fn every_bit_flip_and_every_truncation_is_refused() {
     for Record { name, kind, row, .. } in records(WRITTEN) {
@@ -31,12 +32,12 @@ fn every_bit_flip_and_every_truncation_is_refused() {
     }
 }
 
-/// A MessagePack field name.
+/// Returns a MessagePack field name.
 fn named(name: &str) -> Vec<u8> {
     [&[0xa0 | u8::try_from(name.len()).unwrap()], name.as_bytes()].concat()
 }
 
-/// Pieces of MessagePack that claim far more than is there, or nest deeper than any stack is deep.
+/// Returns pieces of MessagePack that claim far more than is there, or nest deeper than any stack.
 fn hostile_values() -> Vec<Vec<u8>> {
     let lengths = [u32::MAX, i32::MAX as u32, 1 << 24].map(u32::to_be_bytes);
     // str32, bin32, array32, map32, ext32.
@@ -48,8 +49,8 @@ fn hostile_values() -> Vec<Vec<u8>> {
     bombs.chain(nested).chain([Vec::new(), vec![0xc1]]).collect()
 }
 
-/// Where in a head's record a hostile value may stand: as the record itself, in a field of each shape and in one that
-/// is not known, and within the frame and the end.
+/// Returns a head's record up to each place of a hostile value: the record itself, a field of each
+/// shape and an unknown one, and within the frame and the end.
 fn hostile_places() -> Vec<Vec<u8>> {
     let head = [b"\x82", &named("start")[..], b"\0"].concat();
     let field = |name: &str| [&head[..], &named(name)].concat();
@@ -63,8 +64,8 @@ fn hostile_places() -> Vec<Vec<u8>> {
     places
 }
 
-/// Records whose checksum is right and whose lengths and nesting are not: refused at once, with nothing allocated for
-/// what is not there, and on no more stack than a thread has.
+/// Method: records with a correct checksum and wrong lengths or nesting. They are refused at once,
+/// without an allocation for missing bytes, and within a thread's stack.
 #[test]
 fn hostile_records_are_refused_quickly() {
     let began = Instant::now();
@@ -90,8 +91,8 @@ fn hostile_records_are_refused_quickly() {
     assert!(took < Duration::from_secs(20), "it took {took:?}");
 }
 
-/// Every byte of every head's record in turn becomes the start of something else, with the right checksum: an error, or
-/// a snapshot that can be looked at. Never a panic.
+/// Method: replace every byte of every head's record in turn, with a correct checksum: an error, or
+/// a snapshot that can be inspected. Never a panic.
 #[test]
 fn a_record_with_any_byte_changed_does_no_harm() {
     let markers = [

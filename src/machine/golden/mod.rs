@@ -1,13 +1,14 @@
-//! Records as bytes, kept for ever in `tests/golden`: what any version wrote, every later one reads and writes the same.
+//! Records as bytes, kept for ever in `tests/golden`: every later version reads and writes them as
+//! the version that wrote them did.
 //!
 //! * [`fixtures`]: fixed snapshots of every shape, and the rows beside them.
-//! * [`branches`]: an instance with branches and lists, told event by event.
-//! * [`eras`]: an instance that is taken over twice, told in the same way.
-//! * [`hostile`]: records that are damaged, or put together to do harm.
+//! * [`branches`]: an instance with branches and lists, event by event.
+//! * [`eras`]: an instance that is upgraded twice, event by event.
+//! * [`hostile`]: records that are damaged, or made to do harm.
 //!
-//! A file that is there is never written again. For a new fixture, or a new format in a directory of its own,
-//! `EVERSTEP_WRITE_GOLDEN=1 cargo test golden` writes the files that are missing; the tests that read them pass from the
-//! next run on.
+//! An existing file is never written again. For a new fixture, or a new format in a directory of
+//! its own, `EVERSTEP_WRITE_GOLDEN=1 cargo test golden` writes the missing files; the tests that
+//! read them pass from the next run on.
 
 mod branches;
 mod eras;
@@ -31,7 +32,7 @@ use crate::time::Timestamp;
 
 const QUARANTINED: &str = "the process died 5 times in a row while task `charge` was running";
 
-/// One file: its name, and what is written today.
+/// One file: its name, and its content as written today.
 struct Record {
     name: String,
     kind: Kind,
@@ -58,11 +59,11 @@ fn records(format: u8) -> Vec<Record> {
     records
 }
 
-/// The formats of the envelope: the one that is written, and those that only are read.
+/// The formats of the envelope: the written one, and those that are only read.
 const FORMATS: [u8; 2] = [1, 2];
 const WRITTEN: u8 = 2;
 
-/// Those of format 1 stand where they always did.
+/// Returns the directory of a format; format 1 keeps its old one.
 fn directory(format: u8) -> PathBuf {
     let name = if format == 1 { "v1".into() } else { format!("format-{format}/v1") };
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name)
@@ -81,9 +82,10 @@ fn stored(name: &str) -> Bytes {
     stored_in(WRITTEN, name)
 }
 
-/// Everything of a snapshot in a form that can be compared: maps in order, and without its stamp, which format 1 has not.
+/// Returns a snapshot in a form that can be compared: maps in order, and without its stamp, which
+/// format 1 lacks.
 fn plain(snapshot: &Snapshot) -> String {
-    // By field and without `..`, so that a field that is added is not forgotten here.
+    // By field and without `..`, so that a new field is not forgotten here.
     let Snapshot {
         instance,
         run,
@@ -118,7 +120,7 @@ fn plain(snapshot: &Snapshot) -> String {
     )
 }
 
-/// Every payload in a snapshot, which `Debug` does not show.
+/// Returns every payload in a snapshot, which `Debug` does not show.
 fn payloads(snapshot: &Snapshot) -> Vec<Bytes> {
     let values = snapshot.frames.iter().map(|(_, frame)| &frame.value).chain(snapshot.output());
     let mut found = Vec::new();
@@ -139,7 +141,8 @@ fn payloads(snapshot: &Snapshot) -> Vec<Bytes> {
     found
 }
 
-/// Loads a fixture from its files as the runtime does: the head, the payloads in rows of their own, the signals.
+/// Loads a fixture from its files as the runtime does: the head, the payloads in rows of their own,
+/// the signals.
 fn load(format: u8, fixture: &Fixture) -> Result<Snapshot, Damaged> {
     let stored = |name: &str| stored_in(format, name);
     let mut snapshot = decode_head(&instance(), &stored(fixture.name))?;
@@ -174,7 +177,8 @@ fn what_is_written_today_is_what_was_always_written() {
     }
 }
 
-/// Every file belongs to a fixture: who renames or drops one would otherwise stop testing what it holds.
+/// Method: find a fixture for every file. Renaming or dropping a fixture would otherwise leave its
+/// file untested.
 #[test]
 fn no_golden_file_is_forgotten() {
     for format in FORMATS {
@@ -202,7 +206,8 @@ fn golden_snapshots_read_and_write_unchanged() {
     assert_eq!(quarantine_stamp(&instance(), &stored("quarantine")), STAMP);
 }
 
-/// The bytes stand where the drawings in `envelope` say, for whoever reads them without this crate.
+/// Method: read the bytes at the offsets of the drawings in `envelope`, as a reader without this
+/// crate does.
 #[test]
 fn every_head_is_as_it_is_drawn() {
     for Fixture { name, snapshot, .. } in fixtures() {
@@ -236,7 +241,7 @@ fn every_head_is_as_it_is_drawn() {
     }
 }
 
-/// A body put into the envelope of a head, with the right checksum.
+/// Returns a head with a changed body, and a correct checksum.
 fn resealed(name: &str, change: impl FnOnce(&mut Vec<u8>)) -> Bytes {
     let (envelope, body) = Envelope::open(&instance(), Kind::Head, &[], &stored(name)).unwrap();
     let (index, record) = body.split_at(HEAD_INDEX_BYTES);
@@ -245,8 +250,8 @@ fn resealed(name: &str, change: impl FnOnce(&mut Vec<u8>)) -> Bytes {
     envelope.seal(&[index, &record].concat(), &[])
 }
 
-/// A field that a later version adds is not passed over: it would be lost with the next write. The record is told from a damaged
-/// one.
+/// Method: add a field to a head, as a later version may. A reader must not skip it: the next write
+/// would lose it. The error differs from that of a damaged record.
 #[test]
 fn a_head_with_an_unknown_field_is_of_a_newer_version() {
     for fixture in fixtures() {

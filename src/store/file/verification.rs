@@ -67,8 +67,9 @@ pub enum Finding {
         /// The index.
         index: &'static str,
     },
-    /// The manifest of a definition is missing or cannot be read, and instances have that definition
-    /// or had it before an upgrade. A runtime that registers the definition writes it again.
+    /// The manifest of a definition is missing or cannot be read, and instances have that
+    /// definition or had it before an upgrade. A runtime that registers the definition writes it
+    /// again.
     NoManifest {
         /// The definition.
         definition: DefinitionHash,

@@ -21,7 +21,8 @@ use crate::store::{StoreError, journal, keys};
 impl FileStore {
     /// Reads everything in the store, with or without a runtime using it, and lists damage and
     /// contradictions: checks every byte of the tables and journals, every head, row and index
-    /// entry, and that the manifests of all definitions in use are there. Changes nothing; lists at most 10,000 findings.
+    /// entry, and that the manifests of all definitions in use are there. Changes nothing; lists at
+    /// most 10,000 findings.
     ///
     /// ```no_run
     /// # async fn verify() -> Result<(), everstep::StoreError> {
