@@ -1,5 +1,6 @@
-//! Actors that panic: an instance is loaded again, and set aside when that does not help. `EVERSTEP_PANICS=100000 cargo test
-//! --all-features --test actor_panics` for more panics: in a debug build, where a panic can be told by the names on the stack.
+//! Actors that panic: the runtime loads the instance again, and quarantines it if panics repeat.
+//! `EVERSTEP_PANICS=100000 cargo test --all-features --test actor_panics` runs more panics, in a
+//! debug build only: the clock below finds the actor by the names on the stack.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test may panic")]
 
 mod common;
@@ -15,12 +16,12 @@ use everstep::{
     MemoryStore, MessageError, ResultError, Runtime, StartOptions, Status, StatusCode, Timestamp, Workflow, task,
 };
 
-/// A clock that stands still and panics in an instance's actor while it is armed. Sleeping takes real time.
+/// A stopped clock that panics in an instance's actor while it is armed. Sleeping takes real time.
 #[derive(Clone)]
 struct Treacherous {
     clock: ManualClock,
     panics: Arc<AtomicU32>,
-    /// Sleeping takes the clock's time, which stands still.
+    /// True if sleeping takes the clock's time, which is stopped.
     stands: bool,
 }
 
@@ -51,8 +52,8 @@ impl Clock for Treacherous {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn task_after_an_undurable_result_reruns_after_a_panic() {
-    // The actor dies while it is told what the second task gave; the store does not know yet that the first one has ended, whose
-    // outcome is still there.
+    // The actor panics while it receives the second task's result. The store does not know yet that
+    // the first task has ended; that outcome is still in memory.
     let (clock, gate, count) = (Treacherous::new(), Gate::new(), Counter::default());
     let workflow = Workflow::builder("deferred")
         .then("first", task(counting::<u32>(&count)).checkpoint(Checkpoint::Deferred))
@@ -71,7 +72,8 @@ async fn task_after_an_undurable_result_reruns_after_a_panic() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn one_actor_panic_reloads_and_finishes_the_instance() {
-    // A panic while a result, a wake-up, a signal and a pause are handled; finished tasks stay finished.
+    // The actor panics while it handles a result, a wake-up, a signal and a pause; finished tasks
+    // stay finished.
     let (clock, gate, count) = (Treacherous::new(), Gate::new(), Counter::default());
     let workflow = long(&count, &gate);
     let builder = Runtime::builder(MemoryStore::new()).register(&workflow).clock(clock.clone());
@@ -85,7 +87,8 @@ async fn one_actor_panic_reloads_and_finishes_the_instance() {
     clock.clock.set_wall(wake_at);
     reach_code(&handle, StatusCode::AwaitingSignal).await;
     clock.panics.store(1, Ordering::SeqCst);
-    // Whether it took effect is unknown to the caller; asking again is harmless, until the dying actor is gone.
+    // The caller does not know if the pause took effect. Repeating it is harmless and works once
+    // the panicking actor is gone.
     while let Err(error) = within(handle.pause("x", "y")).await {
         assert!(matches!(error, MessageError::OutcomeUnknown(_)), "{error:?}");
     }
@@ -99,7 +102,8 @@ async fn one_actor_panic_reloads_and_finishes_the_instance() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn repeated_actor_panics_quarantine_the_instance() {
-    // The clock panics until the instance is set aside; others go on, and it stays set aside until it is replaced.
+    // The clock panics until the instance is quarantined. Others continue, and the instance stays
+    // quarantined until it is replaced.
     let (clock, store) = (Treacherous::new(), MemoryStore::new());
     let workflow = Workflow::builder_for::<u32>("w").wait_for_signal::<u32>("wait", "go").build().unwrap();
     let builder = || Runtime::builder(store.clone()).register(&workflow).clock(clock.clone());
@@ -133,8 +137,9 @@ async fn repeated_actor_panics_quarantine_the_instance() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_quarantined_instance_goes_on_once_it_is_released() {
-    // The clock panics until the instance is set aside, with a signal buffered and a task done; released, it goes on.
+async fn released_instance_continues_with_signal_and_result() {
+    // The clock panics until the instance is quarantined, with a signal buffered and a task done.
+    // After a release the instance continues.
     let (clock, store, count) = (Treacherous::new(), MemoryStore::new(), Counter::default());
     let workflow = Workflow::builder("w")
         .then("count", counting::<u32>(&count))
@@ -149,7 +154,7 @@ async fn a_quarantined_instance_goes_on_once_it_is_released() {
     let waiting = reach_code(&handle, StatusCode::AwaitingSignal).await;
     assert_eq!(within(handle.release()).await, Err(MessageError::NotQuarantined(waiting)));
     clock.panics.store(u32::MAX, Ordering::SeqCst);
-    // Whatever it says: it is never done.
+    // The error may be any one: the cancel is never carried out.
     assert!(within(handle.cancel("x", "y")).await.is_err());
     reach_code(&handle, StatusCode::Quarantined).await;
     clock.panics.store(0, Ordering::SeqCst);
@@ -161,7 +166,8 @@ async fn a_quarantined_instance_goes_on_once_it_is_released() {
     assert_eq!(within(handle.release()).await, Err(MessageError::NotQuarantined(Status::Completed)));
 }
 
-/// Takes signals until there comes a zero, and gives them all, one decimal digit each.
+/// Returns a workflow that takes signals until a zero comes, and returns all of them, one decimal
+/// digit each.
 fn listening() -> Workflow<u64, u64> {
     async fn note((sum, digit): (u64, u32)) -> Result<LoopResult<u64, u64>, Infallible> {
         let sum = (sum * 10 + u64::from(digit)) % 1_000_000_007;
@@ -175,24 +181,24 @@ fn listening() -> Workflow<u64, u64> {
         .unwrap()
 }
 
-/// A message that is acknowledged in the end, although actors die of it: so many panics.
+/// Sends a message, with that many actor panics on the way, until it is acknowledged.
 async fn acknowledged(clock: &Treacherous, panics: u32, handle: &InstanceHandle<u64>, message: Message) {
     clock.panics.store(panics, Ordering::SeqCst);
     loop {
         let answer = match message {
-            // Repeated by itself, with the same id.
+            // The handle repeats a signal by itself, with the same id.
             Message::Signal(digit) => within(handle.signal("go", &digit)).await,
             Message::Pause => within(handle.pause("why", "who")).await,
             Message::Unpause => within(handle.unpause()).await,
         };
         match (answer, message) {
-            // The latter: it had taken effect already.
+            // An unpause that is refused had taken effect before.
             (Ok(()), _) | (Err(MessageError::NotPaused(_)), Message::Unpause) => break,
             (Err(MessageError::OutcomeUnknown(_)), _) => {}
             (Err(error), _) => panic!("{error:?}"),
         }
     }
-    // Also if the message was not the last that the actor handled.
+    // Uses up the remaining panics if the message was not the last one that the actor handled.
     let is_over = async {
         while clock.panics.load(Ordering::SeqCst) > 0 {
             handle.pause("once more", "who").await.ok();
@@ -211,7 +217,7 @@ enum Message {
     Unpause,
 }
 
-/// What this process has in memory, in bytes.
+/// Returns the resident memory of this process in bytes.
 fn resident_bytes() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
@@ -220,8 +226,9 @@ fn resident_bytes() -> u64 {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn thousand_actor_panics_lose_no_acknowledged_message() {
-    // Twenty instances take turns in getting a message that their actors die of, up to three times; now and then another
-    // instance runs beside. More than a minute passes each time, so that none is set aside.
+    // Twenty instances take turns in getting a message that panics their actors up to three times;
+    // now and then another instance runs beside them. More than a minute passes between turns, so
+    // that none is quarantined.
     let panics_max = std::env::var("EVERSTEP_PANICS").ok().and_then(|panics| panics.parse().ok()).unwrap_or(1_000);
     let (clock, workflow) = (Treacherous::new(), listening());
     let beside = Workflow::builder("beside").then("first", inc).then("second", inc).build().unwrap();
@@ -252,7 +259,7 @@ async fn thousand_actor_panics_lose_no_acknowledged_message() {
             assert_eq!(within(beside.result()).await, Ok(3));
             beside.delete().await.unwrap();
         }
-        // Or the next one's panics would be this one's as well.
+        // Otherwise the next panics would count together with these.
         reach(&handles[n], |status| matches!(status, Status::AwaitingSignal { .. } | Status::Paused { .. })).await;
         clock.clock.advance(Duration::from_secs(61));
         (panics, turn) = (panics + several, turn + 1);
@@ -275,8 +282,9 @@ async fn thousand_actor_panics_lose_no_acknowledged_message() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn fifth_actor_panic_in_a_minute_quarantines() {
-    // Two at once, time and again, with more than a minute between; then three more within the minute. A shard may hear of a
-    // panic a little later, when the clock has moved on: with two at once it still counts less than five.
+    // Two panics at once, time and again, with more than a minute between; then three more within
+    // the minute. A shard may hear of a panic a little later, when the clock has moved on: two at a
+    // time still count less than five.
     let (clock, workflow) = (Treacherous::new(), listening());
     let builder = Runtime::builder(MemoryStore::new()).register(&workflow).clock(clock.clone());
     let runtime = builder.start().await.unwrap();
@@ -293,15 +301,16 @@ async fn fifth_actor_panic_in_a_minute_quarantines() {
     assert!(reason.contains("5 times"), "{reason}");
 }
 
-/// Cancels, of which the actor dies until the instance is set aside.
-async fn set_aside_by_panics(clock: &Treacherous, panics: u32, handle: &InstanceHandle<u32>) {
+/// Sends cancels that panic the actor until the instance is quarantined.
+async fn quarantine_by_panics(clock: &Treacherous, panics: u32, handle: &InstanceHandle<u32>) {
     clock.panics.store(panics, Ordering::SeqCst);
     within(handle.cancel("x", "y")).await.unwrap_err();
     reach_code(handle, StatusCode::Quarantined).await;
     clock.panics.store(0, Ordering::SeqCst);
 }
 
-/// Method: an instance whose actor dies too often while its task runs; the task's future must be dropped, a release runs it again.
+/// Method: an actor panics too often while its instance's task runs. The task's future must be
+/// dropped, and a release runs the task again.
 #[tokio::test(flavor = "multi_thread")]
 async fn quarantine_stops_attempts_and_release_runs_them_once() {
     let (clock, gate, dropped) = (Treacherous::new(), Gate::new(), Counter::default());
@@ -310,7 +319,7 @@ async fn quarantine_stops_attempts_and_release_runs_them_once() {
     let runtime = Runtime::builder(MemoryStore::new()).register(&workflow).clock(clock.clone()).start().await.unwrap();
     let handle = runtime.start(&workflow, "id", 1).await.unwrap();
     gate.entered().await;
-    set_aside_by_panics(&clock, u32::MAX, &handle).await;
+    quarantine_by_panics(&clock, u32::MAX, &handle).await;
     common::counted(&dropped, 1).await;
     within(handle.release()).await.unwrap();
     gate.entered().await;
@@ -319,8 +328,9 @@ async fn quarantine_stops_attempts_and_release_runs_them_once() {
     assert_eq!(gate.count(), 2);
 }
 
-/// Method: one panic sets the instance aside while `b` runs behind the result of `a`, which nothing durable holds. Both run
-/// again after the release, and what `b` gave the first time must not be taken for what `a` gave.
+/// Method: one panic quarantines the instance while `b` runs after `a`, whose result is not
+/// durable. Both run again after the release, and the first result of `b` must not be taken for
+/// that of `a`.
 #[tokio::test(flavor = "multi_thread")]
 async fn outcome_of_a_lost_attempt_is_never_taken_for_another() {
     for panics_max in [0, 1] {
@@ -350,7 +360,7 @@ async fn outcome_of_a_lost_attempt_is_never_taken_for_another() {
         let runtime = builder.start().await.unwrap();
         let handle = runtime.start(&workflow, "id", 1).await.unwrap();
         gate.entered().await;
-        set_aside_by_panics(&clock, 1, &handle).await;
+        quarantine_by_panics(&clock, 1, &handle).await;
         within(handle.release()).await.unwrap();
         gate.open(2);
         assert_eq!(within(handle.result()).await, Ok(2001), "{panics_max}");

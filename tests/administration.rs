@@ -1,4 +1,5 @@
-//! Deleting instances: what may be deleted, what is left, and who is told.
+//! Deleting instances: which instances may be deleted, what remains in the store, and which callers
+//! are notified.
 #![cfg(feature = "testing")]
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
@@ -12,7 +13,7 @@ use std::convert::Infallible;
 use std::time::Duration;
 
 use bytes::Bytes;
-use common::{Gate, counting, forced, holding, inc, reach_code, set_aside, waiting, with, within};
+use common::{Gate, counting, forced, holding, inc, reach_code, waiting, with, within};
 use everstep::machine::RowKey;
 use everstep::store::Change;
 use everstep::{
@@ -27,14 +28,14 @@ fn id(text: &str) -> InstanceId {
     InstanceId::new(text).unwrap()
 }
 
-/// A write to an instance that is there, past the runtime.
+/// Commits a write to an existing instance, past the runtime.
 async fn force(store: &MemoryStore, instance: &str, change: Change) {
     let write = forced(store, instance, change).await;
     assert_eq!(store.commit(&[write]).await.unwrap(), [Ok(())]);
 }
 
 async fn quarantine(store: &MemoryStore, instance: &str) {
-    set_aside(store, instance, "it bites").await;
+    common::quarantine(store, instance, "it bites").await;
 }
 
 /// Waits until no row of a run is left.
@@ -52,7 +53,7 @@ async fn is_swept(store: &MemoryStore, run: RunId, rows: &[RowKey]) {
     within(swept).await;
 }
 
-/// Where an instance is listed, in whatever status.
+/// Returns every status under which the store lists an instance.
 async fn listed<O: 'static>(store: &MemoryStore, workflow: &Workflow<u32, O>) -> Vec<StatusCode> {
     let mut found = Vec::new();
     for status in StatusCode::ALL {
@@ -62,7 +63,7 @@ async fn listed<O: 'static>(store: &MemoryStore, workflow: &Workflow<u32, O>) ->
     found
 }
 
-/// Gives more than fits in the head.
+/// Returns more than fits in the head.
 async fn list(n: u32) -> Result<Vec<u32>, Infallible> {
     Ok(vec![n; 200])
 }
@@ -74,7 +75,8 @@ async fn fail_for_13(n: u32) -> Result<u32, &'static str> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn deleting_an_ended_instance_frees_rows_and_id() {
-    // One instance is brought to each end and deleted; the store is looked through, and the id runs again.
+    // One instance is brought to each end and deleted. The store has nothing of it left, and the id
+    // runs again.
     let store = MemoryStore::new();
     let workflow = Workflow::builder("w")
         .then("list", list)
@@ -106,8 +108,9 @@ async fn deleting_an_ended_instance_frees_rows_and_id() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_instance_that_has_not_ended_is_not_deleted_and_goes_on() {
-    // In each state a delete is refused with that state; then the instance is cancelled and deleted at once.
+async fn unended_instance_refuses_delete_in_every_state() {
+    // A delete in each state is refused with that state; then the instance is cancelled and deleted
+    // at once.
     for state in STATES {
         let stage = stage(state).await;
         let found = match within(stage.handle.delete()).await {
@@ -125,7 +128,7 @@ async fn an_instance_that_has_not_ended_is_not_deleted_and_goes_on() {
         stage.handle.cancel("enough", "ana").await.unwrap();
         within(stage.handle.delete()).await.unwrap();
         assert_eq!(stage.handle.status().await, Err(HandleError::NotFound), "{state:?}");
-        // The new run is not woken by what the old one waited for, nor hit by its late outcome.
+        // The new run is not woken by a timer of the old one, nor changed by its late outcome.
         let again = within(stage.runtime.start(&stage.workflow, "id", 1)).await.unwrap();
         stage.gate.open(10);
         reach_code(&again, StatusCode::Waiting).await;
@@ -133,8 +136,9 @@ async fn an_instance_that_has_not_ended_is_not_deleted_and_goes_on() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_quarantined_instance_is_deleted_awake_or_asleep() {
-    // One sleeps and one runs a task while it is set aside; watchers are told when they are gone, and the ids start anew.
+async fn quarantined_instance_is_deleted_active_or_parked() {
+    // One instance is parked and one runs a task when it is quarantined. Watchers learn of the
+    // delete, and the ids start anew.
     let (store, gate) = (MemoryStore::new(), Gate::new());
     let workflow = Workflow::builder("w")
         .then("hold", holding::<u32>(&gate))
@@ -146,7 +150,8 @@ async fn a_quarantined_instance_is_deleted_awake_or_asleep() {
         let handle = runtime.start(&workflow, "id", 1).await.unwrap();
         gate.entered().await;
         if awake {
-            // Its task goes on while the store says that it is set aside; a delete finds the actor still at work.
+            // Its task continues although the store has a quarantine record; a delete finds the
+            // actor still active.
             quarantine(&store, "id").await;
             gate.open(1);
             let lost = within(handle.signal("go", &1_u32)).await;
@@ -159,29 +164,29 @@ async fn a_quarantined_instance_is_deleted_awake_or_asleep() {
         let mut watch = handle.watch().await.unwrap();
         assert_eq!(within(watch.next()).await.map(|status| status.code()), Some(StatusCode::Quarantined));
         let deleted = async {
-            // The actor may still be leaving: one that was fenced, or one that nobody has told.
+            // The actor may still be leaving: fenced, or not yet notified.
             while let Err(error) = handle.delete().await {
                 let is_leaving = matches!(error, MessageError::OutcomeUnknown(_) | MessageError::NotTerminal(_));
-                assert!(is_leaving, "awake: {awake}: {error:?}");
+                assert!(is_leaving, "active: {awake}: {error:?}");
                 tokio::task::yield_now().await;
             }
         };
         within(deleted).await;
-        assert_eq!(within(watch.next()).await, None, "awake: {awake}");
-        assert_eq!(store.quarantined(None, 10).await.unwrap(), [], "awake: {awake}");
-        assert_eq!(handle.status().await, Err(HandleError::NotFound), "awake: {awake}");
+        assert_eq!(within(watch.next()).await, None, "active: {awake}");
+        assert_eq!(store.quarantined(None, 10).await.unwrap(), [], "active: {awake}");
+        assert_eq!(handle.status().await, Err(HandleError::NotFound), "active: {awake}");
         let again = within(runtime.start(&workflow, "id", 2)).await.unwrap();
         gate.entered().await;
         gate.open(1);
         within(again.signal("go", &7_u32)).await.unwrap();
-        assert_eq!(within(again.result()).await, Ok(7), "awake: {awake}");
+        assert_eq!(within(again.result()).await, Ok(7), "active: {awake}");
         within(again.delete()).await.unwrap();
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_instance_whose_head_is_damaged_is_deleted_by_its_id() {
-    // No handle can be had of it; its id starts anew afterwards.
+async fn instance_with_damaged_head_is_deleted_by_its_id() {
+    // The runtime returns no handle of the instance; its id starts anew after the delete.
     let (store, workflow) = (MemoryStore::new(), waiting("w"));
     let runtime = Runtime::builder(store.clone()).register(&workflow).start().await.unwrap();
     runtime.start(&workflow, "id", 1).await.unwrap();
@@ -197,7 +202,7 @@ async fn an_instance_whose_head_is_damaged_is_deleted_by_its_id() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn ended_instance_of_unregistered_workflow_is_deletable() {
-    // Two instances are left behind by a runtime that knew their workflow; the next one does not.
+    // A runtime that knew their workflow leaves two instances; the next runtime does not know it.
     let (store, unknown, known) = (MemoryStore::new(), waiting("unknown"), waiting("known"));
     let runtime = Runtime::builder(store.clone()).register(&unknown).start().await.unwrap();
     let ended = runtime.start(&unknown, "ended", 1).await.unwrap();
@@ -215,7 +220,7 @@ async fn ended_instance_of_unregistered_workflow_is_deletable() {
 
 #[tokio::test]
 async fn delete_with_failed_commit_is_unknown_and_repeatable() {
-    // The commit fails before it is written, behind it, and comes again by itself.
+    // The commit fails before the write, fails after it, or is asked for again after it.
     for fate in [Fate::FailsBefore, Fate::FailsAfter, Fate::StuttersAfter] {
         let (store, workflow) = (Faulty::new(), waiting("w"));
         let runtime = Runtime::builder(store.store()).register(&workflow).start().await.unwrap();
@@ -248,7 +253,7 @@ async fn delete_with_failed_commit_is_unknown_and_repeatable() {
     }
 }
 
-/// What one of many racing callers does with an id.
+/// Races for an id as one of many callers.
 async fn contend(runtime: Runtime, workflow: Workflow<u32, u32>, n: u32) -> Option<InstanceHandle<u32>> {
     if n.is_multiple_of(2) {
         let policy = if n.is_multiple_of(4) { ConflictPolicy::Fail } else { ConflictPolicy::TerminateExisting };
@@ -261,9 +266,9 @@ async fn contend(runtime: Runtime, workflow: Workflow<u32, u32>, n: u32) -> Opti
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn starts_and_deletes_of_one_id_at_once_strand_no_run() {
-    // Thirty callers start, replace and delete one id, forty times: every run that was started ends, is replaced, or was
-    // deleted after its end.
+async fn concurrent_starts_and_deletes_of_one_id_strand_no_run() {
+    // Thirty callers start, replace and delete one id, forty times. Every started run ends, is
+    // replaced, or is deleted after its end.
     let count = common::Counter::default();
     let workflow = Workflow::builder("w").then("count", counting::<u32>(&count)).then("inc", inc).build().unwrap();
     let runtime = Runtime::builder(MemoryStore::new()).register(&workflow).start().await.unwrap();
@@ -285,7 +290,7 @@ async fn starts_and_deletes_of_one_id_at_once_strand_no_run() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_delete_after_the_shutdown_says_so() {
+async fn delete_after_shutdown_is_refused_as_such() {
     // The runtime has stopped.
     let workflow = waiting("w");
     let runtime = Runtime::builder(MemoryStore::new()).register(&workflow).start().await.unwrap();

@@ -1,7 +1,8 @@
-//! What callers get when a bound is reached: they wait or are refused, as they chose, and who gives up leaves nothing behind.
+//! Calls that reach a limit wait or are refused, as their caller chose; a call that is given up
+//! changes nothing.
 //!
-//! Commits are held at a gate, so that whatever is under way stays so. A call is admitted when its future is first polled:
-//! polled once, it has been refused, or it is under way, or it waits.
+//! Commits are held at a gate, so that calls in progress stay so. A call is admitted when its
+//! future is first polled: after one poll it is refused, in progress, or waiting.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test may panic anywhere")]
 
 mod common;
@@ -27,9 +28,9 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 struct Held {
-    /// Whether commits wait.
+    /// True while commits wait.
     hold: watch::Sender<bool>,
-    /// The instance that is not loaded.
+    /// The instance whose loads wait, if any.
     load: Mutex<Option<InstanceId>>,
     /// The instances written in each commit.
     batches: Mutex<Vec<Vec<String>>>,
@@ -68,7 +69,7 @@ impl Held {
     }
 }
 
-/// Every bound small: two messages at an instance, one instance awake, two starts.
+/// Returns a builder with small limits: two messages per instance, one active instance, two starts.
 fn builder(workflow: &Workflow<u32, Output>) -> (Arc<Held>, RuntimeBuilder) {
     let held = Held::new();
     let mut limits = Limits::default();
@@ -79,7 +80,7 @@ fn builder(workflow: &Workflow<u32, Output>) -> (Arc<Held>, RuntimeBuilder) {
 
 type Output = ((u32, u32), u32);
 
-/// Waits for two numbers of one name.
+/// Returns a workflow that waits for two numbers of one name.
 fn two_signals() -> Workflow<u32, Output> {
     let first = Workflow::builder_for::<u32>("two").wait_for_signal_keeping::<u32>("first", "go");
     first.wait_for_signal_keeping::<u32>("second", "go").build().unwrap()
@@ -93,7 +94,7 @@ async fn started() -> (Arc<Held>, Runtime, Workflow<u32, Output>, InstanceHandle
     (held, runtime, workflow, handle)
 }
 
-/// Lets a call get as far as it can at once.
+/// Polls a call once.
 async fn poll<F: Future>(call: &mut Pin<&mut F>) -> Option<F::Output> {
     std::future::poll_fn(|context| match call.as_mut().poll(context) {
         Poll::Ready(output) => Poll::Ready(Some(output)),
@@ -106,8 +107,8 @@ fn refusing() -> StartOptions {
     StartOptions::new().when_busy(WhenBusy::Refuse)
 }
 
-/// Method: two signals are under way to an instance whose queue takes two. A third is refused, and a fourth waits; what the
-/// instance then gets are those that were acknowledged, in their order.
+/// Method: two signals are in progress to an instance whose queue takes two. A third is refused,
+/// and a fourth waits; the instance then gets the acknowledged signals in their order.
 #[tokio::test(flavor = "multi_thread")]
 async fn message_to_a_full_queue_waits_or_is_refused() {
     let (held, _runtime, _, waiting) = started().await;
@@ -123,12 +124,12 @@ async fn message_to_a_full_queue_waits_or_is_refused() {
     assert_eq!(within(first).await, Ok(()));
     assert_eq!(within(second).await, Ok(()));
     assert_eq!(within(waiting.result()).await, Ok(((0, 1), 2)));
-    // It waited for its turn, and came too late.
+    // The cancel waited for its turn and came too late.
     assert!(matches!(within(cancel).await, Err(MessageError::AlreadyTerminal(_))));
 }
 
-/// Method: the one instance that may be awake is kept so by a signal under way. Another one is asleep: a message to it is
-/// refused, or waits until there is room.
+/// Method: the one instance that may be active is kept so by a signal in progress. A message to a
+/// parked instance is refused, or waits until there is room.
 #[tokio::test(flavor = "multi_thread")]
 async fn message_activating_one_too_many_waits_or_is_refused() {
     let (held, runtime, workflow, one) = started().await;
@@ -147,7 +148,8 @@ async fn message_activating_one_too_many_waits_or_is_refused() {
     assert_eq!(within(two.result()).await, Ok(((0, 5), 6)));
 }
 
-/// Method: two starts are under way, as many as may be. A third is refused, and there is no such instance; a fourth waits.
+/// Method: as many starts are in progress as the limit allows, two. A third is refused and leaves
+/// no instance; a fourth waits.
 #[tokio::test(flavor = "multi_thread")]
 async fn start_beside_too_many_waits_or_leaves_nothing() {
     let (held, runtime, workflow, _) = started().await;
@@ -169,7 +171,8 @@ async fn start_beside_too_many_waits_or_leaves_nothing() {
     runtime.start_with(&workflow, "refused", 4, refusing()).await.unwrap();
 }
 
-/// Method: a start that would terminate an instance meets its full queue. The instance goes on as if nothing had been.
+/// Method: a start that would terminate an instance meets its full queue. The instance continues
+/// unchanged.
 #[tokio::test(flavor = "multi_thread")]
 async fn replacement_of_a_busy_instance_is_refused_unharmed() {
     let (held, runtime, workflow, handle) = started().await;
@@ -183,10 +186,11 @@ async fn replacement_of_a_busy_instance_is_refused_unharmed() {
     assert_eq!(within(handle.result()).await, Ok(((0, 1), 2)));
 }
 
-/// Method: the only place for an awake instance is taken, and as many starts wait to replace sleeping ones as starts may be under
-/// way. A start of a free id is not refused on their account.
+/// Method: the only place for an active instance is taken, and as many starts wait to replace
+/// parked instances as starts may be in progress. A start of a free id is not refused because of
+/// them.
 #[tokio::test]
-async fn starts_that_wait_for_room_keep_no_other_start_waiting() {
+async fn starts_waiting_for_room_delay_no_start_of_a_free_id() {
     let (workflow, gate) = (two_signals(), Gate::new());
     let holds = Workflow::builder("holds").then("hold", holding::<u32>(&gate)).build().unwrap();
     let (_, builder) = builder(&workflow);
@@ -208,10 +212,11 @@ async fn starts_that_wait_for_room_keep_no_other_start_waiting() {
     }
 }
 
-/// Method: 8 KiB of payloads may be under way. Three starts take 6 KiB; one of 3 KiB is refused or waits, and one without a
-/// payload to speak of goes through, as does one that is larger than all there is, once it is alone.
+/// Method: 8 KiB of payloads may be in progress. Three starts take 6 KiB. One of 3 KiB is refused
+/// or waits; one with a tiny payload goes through, and so does one that is larger than the limit,
+/// once it is alone.
 #[tokio::test(flavor = "multi_thread")]
-async fn payload_bytes_under_way_have_a_bound_of_their_own() {
+async fn payload_bytes_in_progress_have_their_own_limit() {
     let workflow = Workflow::builder_for::<String>("texts").wait_for_signal::<String>("wait", "go").build().unwrap();
     let (held, mut limits) = (Held::new(), Limits::default());
     limits.payload_bytes_under_way_max = 8 << 10;
@@ -234,7 +239,7 @@ async fn payload_bytes_under_way_have_a_bound_of_their_own() {
     assert!(poll(&mut waits.as_mut()).await.is_none());
     assert!(poll(&mut large.as_mut()).await.is_none());
     let mut small = Box::pin(runtime.start_with(&workflow, "small", String::new(), refusing()));
-    assert!(poll(&mut small.as_mut()).await.is_none(), "it is under way");
+    assert!(poll(&mut small.as_mut()).await.is_none(), "the call is in progress");
     held.release();
     for start in under_way.into_iter().chain([waits, large]) {
         within(start).await.unwrap();
@@ -245,9 +250,10 @@ async fn payload_bytes_under_way_have_a_bound_of_their_own() {
     assert_eq!(runtime.handle(&workflow, "refused").await.unwrap_err(), HandleError::NotFound);
 }
 
-/// Method: the runtime is told to refuse; a start and a handle that say nothing do so, and those that say otherwise wait.
+/// Method: the runtime's default is to refuse. A start and a handle without a setting of their own
+/// refuse; those that ask to wait do so.
 #[tokio::test(flavor = "multi_thread")]
-async fn the_runtime_says_what_calls_do_that_do_not_say_it_themselves() {
+async fn calls_without_a_busy_setting_use_that_of_the_runtime() {
     let workflow = two_signals();
     let (held, builder) = builder(&workflow);
     let runtime = builder.when_busy(WhenBusy::Refuse).start().await.unwrap();
@@ -271,10 +277,11 @@ async fn the_runtime_says_what_calls_do_that_do_not_say_it_themselves() {
     within(first).await.unwrap();
 }
 
-/// Method: of each kind of call as many are under way as may be, and more wait. All are dropped, those under way too. Once
-/// commits go through, what was under way has happened and what waited has not; and again exactly as many are admitted.
+/// Method: of each kind of call as many are in progress as the limit allows, and more wait. All
+/// futures are dropped. Once commits go through, calls in progress have taken effect and waiting
+/// calls have not; exactly as many new calls are admitted as before.
 #[tokio::test(flavor = "multi_thread")]
-async fn calls_that_are_dropped_give_their_places_back() {
+async fn dropped_calls_give_their_places_back() {
     let (held, runtime, workflow, one) = started().await;
     let other = runtime.start(&workflow, "other", 0).await.unwrap();
     let impatient = one.clone().when_busy(WhenBusy::Refuse);
@@ -293,7 +300,7 @@ async fn calls_that_are_dropped_give_their_places_back() {
             assert!(poll(&mut call.as_mut()).await.is_none());
         }
     }
-    // Dropped, but under way: their places are taken.
+    // The dropped calls are still in progress: their places are taken.
     let refused = within(runtime.start_with(&workflow, "refused", 0, refusing())).await;
     assert_eq!(refused.unwrap_err(), StartError::Busy(Bound::WritesQueued));
     assert_eq!(within(impatient.unpause()).await, Err(MessageError::Busy(Bound::InstanceMessages)));
@@ -319,7 +326,7 @@ async fn calls_that_are_dropped_give_their_places_back() {
     let mut starts = ["a", "b"].map(|id| (id, Box::pin(runtime.start_with(&workflow, id, 0, refusing()))));
     for (id, start) in &mut starts {
         let admitted = async {
-            // The last start under way may be answered and not have ended.
+            // The last start in progress may be answered before it has given its place back.
             while let Some(answer) = poll(&mut start.as_mut()).await {
                 assert_eq!(answer.unwrap_err(), StartError::Busy(Bound::WritesQueued));
                 tokio::task::yield_now().await;
@@ -333,9 +340,10 @@ async fn calls_that_are_dropped_give_their_places_back() {
     held.release();
 }
 
-/// Method: twelve instances may be awake and are, with messages under way, and as many callers wait for room to wake another
-/// one. When the twelve leave, that one stays where it is loaded until every caller has had room: until eleven more instances
-/// find it free. However many callers had room at a time, no commit then has more messages than the queue takes.
+/// Method: twelve active instances have messages in progress, and as many callers wait for room to
+/// activate another one. When the twelve leave, that one stays where it is loaded until every
+/// caller has had room, that is, until eleven more instances find it free. However many callers had
+/// room at a time, no commit then has more messages than the queue takes.
 #[tokio::test(flavor = "multi_thread")]
 async fn callers_of_a_parked_instance_do_not_overfill_its_queue() {
     const AWAKE: usize = 12;
@@ -379,7 +387,7 @@ async fn callers_of_a_parked_instance_do_not_overfill_its_queue() {
         within(finds_room).await;
     }
     held.load.lock().unwrap().take();
-    // For whatever is too much in that queue to get to the store.
+    // Gives a message that is too much for the queue time to reach the store.
     tokio::time::sleep(Duration::from_millis(50)).await;
     held.release();
     assert_eq!(within(calls.join_all()).await, vec![Ok(()); AWAKE]);
@@ -388,7 +396,8 @@ async fn callers_of_a_parked_instance_do_not_overfill_its_queue() {
     assert!(largest <= Some(2), "{batches:?}");
 }
 
-/// Method: one instance may be awake, and callers never stop to wait for that one place. A delay ends all the same.
+/// Method: one instance may be active, and at any time callers wait for that one place. A delay
+/// ends all the same.
 #[tokio::test(flavor = "multi_thread")]
 async fn delay_ends_while_callers_always_wait_for_room() {
     let clock = still_clock();
@@ -414,10 +423,10 @@ async fn delay_ends_while_callers_always_wait_for_room() {
     within(callers.join_all()).await;
 }
 
-/// Method: the only place for an awake instance is held by a task that does not end; others wait for it in every way there
-/// is when the runtime is dropped. Nothing keeps its store.
+/// Method: a task that does not end holds the only place for an active instance. Calls of every
+/// kind wait for the place when the runtime is dropped. None of them keeps the store in use.
 #[tokio::test(flavor = "multi_thread")]
-async fn nothing_that_waits_for_room_outlives_the_runtime() {
+async fn dropped_runtime_with_calls_waiting_for_room_frees_store() {
     let (clock, gate) = (still_clock(), Gate::new());
     let minute = Duration::from_mins(1);
     let held = Workflow::builder("held").then("hold", holding::<u32>(&gate)).build().unwrap();
@@ -431,7 +440,7 @@ async fn nothing_that_waits_for_room_outlives_the_runtime() {
     clock.advance(2 * minute);
     let replaced = with(ConflictPolicy::TerminateExisting);
     assert!(poll(&mut pin!(runtime.start_with(&held, "second", 1, replaced))).await.is_none());
-    // The timers and recovery have found no room by now, or will.
+    // The timers and recovery have found no room by now, or will find none.
     tokio::time::sleep(Duration::from_millis(100)).await;
     drop((runtime, first));
     let gone = async {
@@ -443,7 +452,7 @@ async fn nothing_that_waits_for_room_outlives_the_runtime() {
 }
 
 #[test]
-fn an_error_names_the_bound_and_says_that_nothing_was_done() {
+fn busy_error_names_its_limit_and_says_nothing_was_done() {
     let told = StartError::Busy(Bound::WritesQueued).to_string();
     assert!(told.contains("Limits::writes_queued_max") && told.contains("nothing was done"), "{told}");
     let told = MessageError::Busy(Bound::InstanceMessages).to_string();
@@ -485,7 +494,7 @@ async fn run_with(name: &str, limits: Limits) {
         .unwrap();
     let runtime = Runtime::builder(MemoryStore::new()).register(&workflow).limits(limits).start().await.unwrap();
     for id in ["one", "two"] {
-        // Where nothing may be as large as this, a typed error is right.
+        // A limit may be smaller than this input: a typed error is right then.
         let Ok(handle) = within(runtime.start(&workflow, id, 1)).await else { continue };
         let sent = within(handle.signal("go", &5_u32)).await;
         if sent.is_ok() {
@@ -497,9 +506,9 @@ async fn run_with(name: &str, limits: Limits) {
     within(runtime.shutdown(Duration::from_secs(1))).await;
 }
 
-/// Method: one limit at a time is 0, 1 and as large as it can be; "no limit" is what people mean by the latter.
+/// Method: one limit at a time is 0, 1 and the largest value, which users set to mean "no limit".
 #[tokio::test(flavor = "multi_thread")]
-async fn limits_at_their_extremes_break_nothing() {
+async fn extreme_limits_break_nothing() {
     for (name, set) in LIMITS {
         for value in [0, 1, u64::MAX] {
             let mut limits = Limits::default();
@@ -509,9 +518,9 @@ async fn limits_at_their_extremes_break_nothing() {
     }
 }
 
-/// Method: a run has ended, and its actor is awake for a delete whose commit is held.
+/// Method: a run has ended, and its actor is active for a delete whose commit is held.
 #[tokio::test(flavor = "multi_thread")]
-async fn result_of_an_ended_run_waits_for_no_other_commit() {
+async fn result_of_ended_run_waits_for_no_other_commit() {
     let (held, _runtime, _, handle) = started().await;
     handle.signal("go", &1_u32).await.unwrap();
     handle.signal("go", &2_u32).await.unwrap();

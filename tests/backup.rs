@@ -1,4 +1,5 @@
-//! A backup of a store that is in use holds what was acknowledged before it began, and goes on from there.
+//! A backup of a store in use holds everything acknowledged before the backup began, and runs on
+//! from there.
 #![cfg(feature = "file-store")]
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
@@ -13,8 +14,9 @@ use everstep::{FileStore, HandleError, Runtime, Store as _, StoreError};
 
 const SECOND: Duration = Duration::from_secs(1);
 
-/// Method: callers start instances and signal them all the while. What was acknowledged before the backup is in the copy and ends
-/// there, with the value it was given; what came later is there whole or not at all.
+/// Method: callers start and signal instances all the while. Everything acknowledged before the
+/// backup is in the copy and ends there with the value of its signal; later writes are in the copy
+/// whole or not at all.
 #[tokio::test(flavor = "multi_thread")]
 async fn backup_of_a_busy_store_holds_all_that_was_acknowledged() {
     let (dir, to) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
@@ -55,14 +57,14 @@ async fn backup_of_a_busy_store_holds_all_that_was_acknowledged() {
             handle => handle.unwrap(),
         };
         if n >= before || !n.is_multiple_of(3) {
-            // It may have ended before it was copied.
+            // The instance may have ended before it was copied.
             let _ = handle.signal_with_id("go", &n, "after the backup").await;
         }
         assert_eq!(within(handle.result()).await, Ok(n));
     }
 }
 
-/// Method: a directory with something in it, and a store that is closed.
+/// Method: back up to a directory that is not empty, and from a closed store.
 #[tokio::test(flavor = "multi_thread")]
 async fn backup_that_cannot_be_whole_is_refused() {
     let (dir, to) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
@@ -70,7 +72,7 @@ async fn backup_that_cannot_be_whole_is_refused() {
     std::fs::write(to.path().join("notes"), "mine").unwrap();
     let refused = store.backup(to.path()).await;
     assert!(matches!(refused, Err(StoreError::Unreadable { .. })), "{refused:?}");
-    assert_eq!(std::fs::read_dir(to.path()).unwrap().count(), 1, "what was there is left as it was");
+    assert_eq!(std::fs::read_dir(to.path()).unwrap().count(), 1, "the directory is unchanged");
     let later = to.path().join("later");
     store.close().await;
     assert!(store.backup(&later).await.is_err());

@@ -1,4 +1,4 @@
-//! Tasks that block a thread and say so: how many threads they take, and what waits for them.
+//! Blocking tasks that say so: how many threads they take, and which work waits for them.
 #![allow(clippy::unwrap_used, reason = "a helper of a test may panic like the test itself")]
 
 mod common;
@@ -15,13 +15,13 @@ use obstacle::{Obstacle, obstacle};
 
 const MINUTE: Duration = Duration::from_mins(1);
 
-/// A tokio runtime whose pool for blocking work has so many threads.
+/// Returns a tokio runtime whose pool for blocking work has that many threads.
 fn tokio_with(threads: usize) -> tokio::runtime::Runtime {
     let mut builder = tokio::runtime::Builder::new_multi_thread();
     builder.worker_threads(2).max_blocking_threads(threads).enable_all().build().unwrap()
 }
 
-/// A task that counts when it has begun, and then blocks its thread.
+/// Returns a task that counts its begin and then blocks its thread.
 fn counted_obstacle(
     begun: &Counter,
     obstacle: &Obstacle,
@@ -38,7 +38,7 @@ fn counted_obstacle(
     }
 }
 
-/// Method: the only thread of the pool is held by a task that looks at no token.
+/// Method: a task that ignores its token holds the only thread of the pool.
 #[test]
 fn shutdown_needs_no_thread_of_the_pool() {
     let (tokio, begun, (removed, obstacle)) = (tokio_with(1), Counter::default(), obstacle());
@@ -53,8 +53,8 @@ fn shutdown_needs_no_thread_of_the_pool() {
     drop(removed);
 }
 
-/// Method: the only thread of the pool is held; meanwhile far more than the other task's timeout passes. It has not begun, so it
-/// has not timed out.
+/// Method: the only thread of the pool is held while far more than the other task's timeout passes.
+/// The other task has not begun, so it has not timed out.
 #[test]
 fn timeout_of_a_blocking_task_starts_with_its_thread() {
     let (tokio, begun, (removed, obstacle), clock) = (tokio_with(1), Counter::default(), obstacle(), still_clock());
@@ -78,7 +78,8 @@ fn timeout_of_a_blocking_task_starts_with_its_thread() {
     });
 }
 
-/// Method: one thread allowed, whose task times out and blocks on. The next blocking task waits for the thread, while others run.
+/// Method: one thread is allowed, and its task times out and blocks on. The next blocking task
+/// waits for the thread, while others run.
 #[tokio::test(flavor = "multi_thread")]
 async fn blocking_task_keeps_its_place_until_its_thread_is_free() {
     let (begun, (removed, obstacle), clock) = (Counter::default(), obstacle(), still_clock());

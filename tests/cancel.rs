@@ -1,4 +1,5 @@
-//! Cancel in every state there is: who wins, what ends with it, and what is refused.
+//! Cancel in every state: which side of a race wins, what ends with the instance, and which calls
+//! are refused.
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 mod common;
@@ -18,8 +19,9 @@ const HOUR: Duration = Duration::from_hours(1);
 
 #[tokio::test(flavor = "multi_thread")]
 async fn cancel_ends_an_instance_in_every_state() {
-    // Brought to a state and cancelled: the answer, the status and the result say so, with reason and by, within a second
-    // of noisy machine; a running future is dropped, the slot is free again, and everything later is refused.
+    // Method: bring an instance to each state and cancel it. Answer, status and result agree, with
+    // reason and caller, within a second of noisy machine; a running future is dropped, its slot is
+    // free again, and every later call is refused.
     for state in STATES {
         let stage = stage(state).await;
         let waiter = {
@@ -57,14 +59,14 @@ async fn cancel_ends_an_instance_in_every_state() {
             first.signal("go", &1_u32).await.unwrap();
             assert_eq!(common::moving(&stage.clock, MINUTE, first.result()).await, Ok(2));
         }
-        assert_eq!(stage.gate.count(), attempts, "{state:?}: a cancelled instance went on");
+        assert_eq!(stage.gate.count(), attempts, "{state:?}: a cancelled instance continued");
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn cancel_racing_completion_has_one_winner() {
-    // A hundred rounds of letting the last task go and cancelling at once, three times over: one answer says who won, and
-    // status and result agree with it.
+    // Let the last task end and cancel at once, a hundred rounds, three times over. One answer
+    // names the winner, and status and result agree with it.
     let gate = Gate::new();
     let workflow = Workflow::builder("w").then("hold", holding::<u32>(&gate)).build().unwrap();
     let runtime = Runtime::builder(MemoryStore::new()).register(&workflow).start().await.unwrap();
@@ -92,7 +94,7 @@ async fn cancel_racing_completion_has_one_winner() {
         match (won, within(handle.result()).await) {
             (0, Ok(n)) if n == round && status == Status::Completed => completed += 1,
             (1, Err(ResultError::Cancelled { .. })) if status.code() == StatusCode::Cancelled => {
-                // Who was cancelled before going through the gate leaves the permit behind.
+                // A task that was cancelled before it passed the gate leaves its permit.
                 gate.forget_open();
             }
             other => panic!("round {round}: {other:?} {status}"),
@@ -102,8 +104,8 @@ async fn cancel_racing_completion_has_one_winner() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_reason_that_is_too_long_is_refused_and_nothing_happens() {
-    // One byte more than is kept, for each text of each request.
+async fn overlong_reason_is_refused_without_effect() {
+    // Each text of each request is one byte longer than its limit.
     let workflow = Workflow::builder_for::<u32>("w").wait_for_signal::<u32>("wait", "go").build().unwrap();
     let runtime = Runtime::builder(MemoryStore::new()).register(&workflow).start().await.unwrap();
     let handle = runtime.start(&workflow, "id", 1).await.unwrap();

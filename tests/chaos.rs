@@ -1,8 +1,10 @@
-//! Chaos: a store whose every call fails, waits and panics at random, beside callers who start, replace, signal, cancel, pause,
-//! retry, release and delete, in a house with little room, with and without retention, on both stores.
+//! Chaos: a store whose every call fails, waits and panics at random, and callers that start,
+//! replace, signal, cancel, pause, retry, release and delete, under small limits, with and without
+//! retention, on both stores.
 //!
-//! Each round draws its own house from the seed. `EVERSTEP_CHAOS_SECONDS=3600 cargo test --release --all-features --test chaos`
-//! runs longer; `EVERSTEP_SEED` repeats the rounds of a seed, though not their interleaving.
+//! Each round draws its own limits from the seed. `EVERSTEP_CHAOS_SECONDS=3600 cargo test --release
+//! --all-features --test chaos` runs longer; `EVERSTEP_SEED` repeats the rounds of a seed, though
+//! not their interleaving.
 #![cfg(all(feature = "testing", feature = "file-store"))]
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test may panic")]
 
@@ -21,7 +23,7 @@ use std::time::{Duration, Instant};
 
 use dice::Dice;
 
-/// How long one round is stormy. What it has begun ends after that.
+/// The length of the faulty part of a round. Its instances end after that.
 const ROUND: Duration = Duration::from_secs(4);
 
 fn seconds() -> u64 {
@@ -43,15 +45,16 @@ async fn rounds(salt: u64, mut round: impl AsyncFnMut(Dice)) {
     }
 }
 
-/// Method: three senders to each of eight collectors; whatever is not answered is sent again under the same id. At the end each
-/// collector names what it got, and in which order.
+/// Method: three senders to each of eight collectors; a signal without an answer is sent again
+/// under the same id. At the end each collector returns the signals it got, in order.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn chaos_loses_doubles_and_reorders_no_signal() {
     rounds(1, signals::round).await;
 }
 
-/// Method: twelve callers do at random what callers can do to ten ids. No call hangs, no task runs twice at once, no delay ends
-/// early, and once the store is well again every instance ends.
+/// Method: twelve callers call ten ids at random, in every way that callers can. No call hangs, no
+/// task runs twice at once, no delay ends early, and once the store is well again every instance
+/// ends.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn chaos_strands_no_instance_and_no_caller() {
     rounds(2, races::round).await;

@@ -1,6 +1,7 @@
-//! Many instances take turns in few places: signals to instances that come and go.
+//! Many instances take turns in few places: signals to instances that are activated and parked
+//! again and again.
 //!
-//! `EVERSTEP_SIGNALS` says how many signals are sent in each test: 34,000, if nothing is said.
+//! `EVERSTEP_SIGNALS` sets the number of signals in each test; the default is 34,000.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test may panic anywhere")]
 
 #[path = "common/through.rs"]
@@ -22,12 +23,13 @@ use tokio::task::JoinSet;
 const SENDERS: u32 = 17;
 const INSTANCES_EACH: u32 = 10;
 const INSTANCES: u32 = SENDERS * INSTANCES_EACH;
-/// Names of signals, which are sent side by side.
+/// Names of the signals that are sent side by side.
 const NAMES: [&str; 2] = ["a", "b"];
-/// Every so many signals one is sent twice.
+/// One in this many signals is sent twice.
 const REPEATED: u32 = 7;
 
-/// How long a signal may take before a test says that it never ends. Never a measure of speed.
+/// The longest that a signal may take before a test reports that it never ends. Never a measure of
+/// speed.
 const PATIENCE: Duration = Duration::from_mins(1);
 
 fn signals() -> u32 {
@@ -49,7 +51,8 @@ impl Hooks for Reads {
     }
 }
 
-/// The number that comes next of each name, how many there are, and what came instead of one.
+/// The next number expected of each name, how many signals came, and the first one out of turn, if
+/// any.
 type Got = (u32, u32, Option<(u32, u32)>);
 
 #[allow(clippy::unused_async, reason = "as a task has it")]
@@ -58,7 +61,7 @@ async fn check((((next, all, wrong), a), b): ((Got, u32), u32)) -> Result<LoopRe
     Ok(if got.0 == all { LoopResult::Done(got) } else { LoopResult::Again(got) })
 }
 
-/// Takes one signal of each name in turn.
+/// Returns a workflow that takes one signal of each name in turn.
 fn collecting() -> Workflow<Got, Got> {
     let start = Workflow::builder_for::<Got>("collecting");
     let each = start.repeat("each", LoopLimit::Unlimited, |body| {
@@ -68,7 +71,8 @@ fn collecting() -> Workflow<Got, Got> {
     each.build().unwrap()
 }
 
-/// Sends each name its numbers in order, some of them twice under the same id, to one instance after the other.
+/// Sends each name its numbers in order, some of them twice under the same id, to one instance
+/// after the other.
 async fn send(handles: Vec<InstanceHandle<Got>>, each: u32) -> Vec<Result<Got, ResultError>> {
     for turn in 0..each * INSTANCES_EACH {
         let (n, handle) = (turn / INSTANCES_EACH, &handles[(turn % INSTANCES_EACH) as usize]);
@@ -87,8 +91,9 @@ async fn send(handles: Vec<InstanceHandle<Got>>, each: u32) -> Vec<Result<Got, R
     results
 }
 
-/// Method: each instance counts what comes of two names, and notes what came out of turn. There is room for few instances at
-/// once, so that a good part of the signals wakes one. What is read for a signal does not depend on how many came before it.
+/// Method: each instance counts the signals of two names, and notes those out of turn. There is
+/// room for few instances at once, so that many signals activate one. The number of records read
+/// for a signal does not depend on the number of signals before it.
 async fn take_turns(resident_max: usize) {
     let (workflow, reads) = (collecting(), Arc::new(Reads::default()));
     let mut limits = Limits::default();

@@ -1,5 +1,6 @@
-//! The wall clock is set, forward and back, while instances wait: what is durable is due at a point of the wall clock, and ends
-//! when that shows the point, once; what lives with the process goes by the time that has elapsed.
+//! The wall clock is set forward and back while instances wait. Durable times are points of the
+//! wall clock: they end once, when it shows that point. Times that live in the process follow
+//! elapsed time.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test may panic")]
 
 mod common;
@@ -22,13 +23,13 @@ const SECOND: Duration = Duration::from_secs(1);
 const MINUTE: Duration = Duration::from_mins(1);
 const HOUR: Duration = Duration::from_hours(1);
 const MOMENT: Duration = Duration::from_micros(1);
-/// How long the timers sleep at most before they look at the wall clock again.
+/// The longest that the timers sleep before they look at the wall clock again.
 const LOOK: Duration = SECOND;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn clock_set_back_makes_timers_wait_for_wall_time() {
-    // An hour elapses while the wall clock shows one less; a delay that is due a minute before that shows that the timers have
-    // looked. At their point all end.
+    // An hour elapses while the wall clock shows one less; a delay due a minute earlier shows that
+    // the timers have looked. All end at their point.
     let world = World::new(&[HOUR, HOUR.saturating_sub(MINUTE)]).await;
     let mut waiting = Vec::new();
     for workflow in (0..2 * KINDS.len()).step_by(2) {
@@ -53,8 +54,9 @@ async fn clock_set_back_makes_timers_wait_for_wall_time() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn nothing_ends_a_moment_before_its_time() {
-    // From behind, from before and from far off; another delay that is due earlier shows that the timers have looked.
+async fn no_wait_ends_a_moment_before_its_time() {
+    // The wall clock is set to a second before the point, from later, from earlier and from far
+    // off; another delay that is due earlier shows that the timers have looked.
     let world = World::new(&[HOUR, HOUR.saturating_sub(SECOND)]).await;
     let mut waiting = Vec::new();
     for workflow in (0..2 * KINDS.len()).step_by(2) {
@@ -80,7 +82,8 @@ async fn nothing_ends_a_moment_before_its_time() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn overdue_timers_fire_at_the_first_tick_after_suspend() {
-    // A machine that sleeps: the wall clock goes on for nine hours, and no time elapses. Then one second does, no more.
+    // The machine sleeps: the wall clock moves nine hours on, and no time elapses. Then one second
+    // elapses, no more.
     let (world, waiting) = an_hour().await;
     world.clock.set_wall(world.clock.now().after(9 * HOUR));
     world.look();
@@ -90,8 +93,9 @@ async fn overdue_timers_fire_at_the_first_tick_after_suspend() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_wake_up_that_meets_a_clock_set_back_meanwhile_is_not_lost() {
-    // The timers see the point, and the clock is set back before the instance is asked, many times over; then it stays.
+async fn wake_up_survives_a_clock_set_back_on_its_way() {
+    // The timers see the point, and the clock is set back before the instance is asked, many times
+    // over; then it stays.
     let (world, waiting) = an_hour().await;
     let due = waiting[0].due;
     for n in 0..200 {
@@ -108,11 +112,11 @@ async fn a_wake_up_that_meets_a_clock_set_back_meanwhile_is_not_lost() {
     for waiting in &waiting {
         let result = within(waiting.handle.result()).await;
         assert!(matches!(result, Ok(7) | Err(ResultError::Failed(Failure::DeadlineExceeded))), "{result:?}");
-        assert!(world.ledger.of(&waiting.id).len() <= 1, "{} went on more than once", waiting.id);
+        assert!(world.ledger.of(&waiting.id).len() <= 1, "{} continued more than once", waiting.id);
     }
 }
 
-/// A clock that shows another time to the next few who look, and notes what sleeps are asked of it.
+/// A clock that shows another time to its next few readers, and records the sleeps asked of it.
 #[derive(Clone)]
 struct Flickering {
     clock: ManualClock,
@@ -126,7 +130,7 @@ impl Flickering {
         Self { shown: Arc::new(Mutex::new((0, clock.now()))), clock, sleeps: Arc::default() }
     }
 
-    /// Waits until somebody has begun to sleep so long.
+    /// Waits until a sleep of this length has begun.
     async fn sleeps(&self, duration: Duration) {
         let asked = async {
             while !self.sleeps.lock().unwrap().contains(&duration) {
@@ -156,8 +160,9 @@ impl Clock for Flickering {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn wake_up_at_a_clock_set_back_is_rearmed() {
-    // The timers see the point of an instance's deadline, and the instance, whose task runs, sees an hour before that: whoever
-    // is the n-th to look. When the clock shows the point again, it counts.
+    // The timers see the point of an instance's deadline. The instance, whose task runs, sees an
+    // hour before it, as one of the next n readers of the clock. Once the clock shows the point
+    // again, the deadline counts.
     let (clock, gate) = (Flickering::new(), Gate::new());
     let workflow = Workflow::builder("w").deadline(HOUR).then("hold", holding::<u32>(&gate)).build().unwrap();
     let builder = Runtime::builder(MemoryStore::new()).register(&workflow).clock(clock.clone());
@@ -169,7 +174,7 @@ async fn wake_up_at_a_clock_set_back_is_rearmed() {
         *clock.shown.lock().unwrap() = (looks, due);
         clock.clock.advance(LOOK);
         let looked = async {
-            // With many looks the instance sees the point as well, and ends.
+            // After many reads of the clock the instance sees the point as well, and ends.
             while clock.shown.lock().unwrap().0 > 0 && handle.status().await.unwrap() == Status::InProgress {
                 clock.clock.advance(LOOK);
                 tokio::time::sleep(Duration::from_millis(5)).await;
@@ -177,7 +182,7 @@ async fn wake_up_at_a_clock_set_back_is_rearmed() {
         };
         within(looked).await;
         clock.shown.lock().unwrap().0 = 0;
-        // What the timers sent on its way has arrived: the instance answers behind it.
+        // The instance answers after the wake-up that the timers sent: it has arrived.
         let _ = within(handle.pause("x", "y")).await;
         clock.clock.set_wall(due);
         let ended = common::moving(&clock.clock, LOOK, handle.result()).await;
@@ -186,9 +191,9 @@ async fn wake_up_at_a_clock_set_back_is_rearmed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_timeout_of_a_running_task_goes_by_elapsed_time() {
-    // The wall clock is set by hours, both ways: the attempt neither times out early nor gets more time. One with a second less
-    // shows that its time was looked at.
+async fn timeout_of_running_task_follows_elapsed_time() {
+    // The wall clock is set by hours, both ways: the attempt neither times out early nor gets more
+    // time. An attempt with a second less shows that its timer was checked.
     let (clock, gate) = (Flickering::new(), Gate::new());
     let held = |name: &str, timeout| {
         let hold = task(holding::<u32>(&gate)).timeout(timeout);
@@ -223,7 +228,8 @@ async fn the_timeout_of_a_running_task_goes_by_elapsed_time() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn queue_order_survives_a_clock_set_back() {
-    // One slot, which is taken; each of the others is queued at a wall clock an hour behind that of the one before.
+    // The only slot is taken; each further instance queues at a wall clock an hour before that of
+    // the previous one.
     let (clock, gate, order) = (still_clock(), Gate::new(), Arc::<Mutex<Vec<u32>>>::default());
     let noting = {
         let (gate, order) = (gate.clone(), Arc::clone(&order));
@@ -247,7 +253,7 @@ async fn queue_order_survives_a_clock_set_back() {
         if n == 0 {
             gate.entered().await;
         }
-        // Its actor has handed its task out: it answers behind that.
+        // The answer shows that its actor has handed the task out.
         let handle = handles.last().unwrap();
         within(handle.pause("x", "y")).await.unwrap();
         within(handle.unpause()).await.unwrap();
@@ -260,14 +266,15 @@ async fn queue_order_survives_a_clock_set_back() {
     assert_eq!(*order.lock().unwrap(), [0, 1, 2, 3, 4, 5]);
 }
 
-/// How many jumps in how many stories.
+/// The number of stories, and of clock jumps in each.
 const STORIES: u64 = 6;
 const JUMPS: usize = 40;
 
-/// Method: instances are started, the clock is set at random, and the runtime restarted now and then. The model: an instance
-/// ends as soon as the wall clock has shown its point while the timers looked, and not before.
+/// Method: instances start, the clock is set at random, and the runtime restarts now and then. The
+/// model: an instance ends as soon as the wall clock has shown its point while the timers looked,
+/// and not before.
 #[tokio::test(flavor = "multi_thread")]
-async fn jumps_at_random_end_exactly_what_a_list_of_times_says() {
+async fn random_clock_jumps_end_waits_as_the_model_says() {
     let mut random = Random::seeded();
     let stories = std::env::var("EVERSTEP_STORIES").ok().and_then(|n| n.parse().ok()).unwrap_or(STORIES);
     for story in 0..stories {
@@ -296,7 +303,7 @@ async fn jumps_at_random_end_exactly_what_a_list_of_times_says() {
                 0 => world.clock.set_wall(world.clock.now().before(by)),
                 1 => world.clock.set_wall(world.clock.now().after(by)),
                 2 => world.clock.advance(by),
-                // To a moment before somebody's point, or right to it.
+                // To a moment before the first point, or right to it.
                 _ => {
                     let due = waiting.first().map_or(world.clock.now(), |waiting| waiting.due).before(LOOK);
                     world.clock.set_wall(if by.as_micros().is_multiple_of(2) { due } else { due.before(MOMENT) });

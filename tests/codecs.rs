@@ -1,4 +1,5 @@
-//! Codecs and payloads: every codec carries everything, at every size, and a missing one does no harm.
+//! Codecs and payloads: every codec carries every value, at every size, and a missing codec does no
+//! harm.
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 mod common;
@@ -15,7 +16,7 @@ use everstep::{
 const SECOND: Duration = Duration::from_secs(1);
 const MINUTE: Duration = Duration::from_mins(1);
 
-/// JSON, each byte inverted.
+/// A codec: JSON, each byte inverted.
 struct Inverted;
 
 impl CustomCodec for Inverted {
@@ -42,8 +43,8 @@ impl CustomCodec for Inverted {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_codec_carries_input_results_and_signals() {
-    // The same workflow with each codec, stopped in the middle; the second runtime's own codec is the default, since an
-    // instance goes on with the one it was started with.
+    // The workflow runs with each codec and is stopped in the middle. The second runtime has
+    // another default codec: an instance keeps the codec of its start.
     for codec in [Codec::MessagePack, Codec::Json, Codec::Custom(Arc::new(Inverted))] {
         let workflow = Workflow::builder("w")
             .then("same", same::<(String, Option<u8>)>)
@@ -67,7 +68,7 @@ async fn every_codec_carries_input_results_and_signals() {
     }
 }
 
-/// JSON by another id.
+/// A codec: JSON by another id.
 struct Other;
 
 impl CustomCodec for Other {
@@ -92,7 +93,8 @@ impl CustomCodec for Other {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn instance_with_missing_codec_waits_for_it() {
-    // One instance is running, one completed; without the codec nothing is read wrongly and others are not slowed.
+    // One instance runs, one has completed. Without the codec no record is read wrongly, and others
+    // are not slowed.
     let (store, gate) = (MemoryStore::new(), Gate::new());
     let workflow = Workflow::builder("w").then("hold", holding::<u32>(&gate)).build().unwrap();
     let codec = Codec::Custom(Arc::new(Other));
@@ -105,7 +107,7 @@ async fn instance_with_missing_codec_waits_for_it() {
     drop((runtime, done));
 
     let runtime = Runtime::builder(store.clone()).register(&workflow).start().await.unwrap();
-    // One for the attempt that was dropped, if it is still there.
+    // One permit for the attempt that was dropped, if it is still there.
     gate.open(2);
     let beside = runtime.start(&workflow, "beside", 7).await.unwrap();
     assert_eq!(within(beside.result()).await, Ok(7));
@@ -126,8 +128,8 @@ async fn instance_with_missing_codec_waits_for_it() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn payloads_around_inline_size_survive_every_stop() {
-    // Input, task output and two signals of one size; the runtime is dropped in the delay, at the wait with a signal
-    // buffered behind it, and at the second wait.
+    // Input, task output and two signals have one size. The runtime is dropped in the delay, at the
+    // wait while the next signal is buffered, and at the second wait.
     for size in [126, 127, 128, 129, 100_000] {
         for codec in [Codec::MessagePack, Codec::Json] {
             let workflow = Workflow::builder_for::<String>("w")

@@ -1,4 +1,4 @@
-//! Commits that fail under a result or a wake-up, once or often: the instance comes to its end by itself.
+//! Commits of a result or a wake-up that fail, once or often: the instance ends by itself.
 #![cfg(feature = "testing")]
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
@@ -18,7 +18,8 @@ use faulty::{Fate, Faulty};
 
 const MINUTE: Duration = Duration::from_mins(1);
 
-/// A store, and how many of its next commits fail for good, each until it is reopened.
+/// Returns a store and the number of its next commits that fail for good, each until the store is
+/// reopened.
 fn trapped() -> (Faulty, Arc<AtomicU32>) {
     let (store, fails) = (Faulty::new(), Arc::new(AtomicU32::new(0)));
     let left = Arc::clone(&fails);
@@ -30,8 +31,9 @@ fn trapped() -> (Faulty, Arc<AtomicU32>) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_result_whose_commit_fails_is_not_lost() {
-    // The commit of one task's result fails, for each task in turn; the instance must come to its end by itself.
+async fn result_with_failed_commit_is_not_lost() {
+    // The commit of one task's result fails, for each task in turn; the instance must end by
+    // itself.
     let short = Duration::from_millis(2);
     for n in 0..4 {
         let (store, trap) = trapped();
@@ -61,7 +63,8 @@ async fn a_result_whose_commit_fails_is_not_lost() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn store_failures_are_not_counted_as_crashes() {
-    // Six times in a row the commit of a task's result fails and the store is reopened: the process never died.
+    // The commit of a task's result fails six times in a row, and the store is reopened: the
+    // process never crashed.
     let (store, trap) = trapped();
     let failures = AtomicU32::new(6);
     let spring = move |value: u32| {
@@ -76,8 +79,9 @@ async fn store_failures_are_not_counted_as_crashes() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_wake_up_whose_commit_fails_is_not_lost() {
-    // A delay's end and a wait's timeout: the commit they cause fails once. They must come again by themselves.
+async fn wake_up_with_failed_commit_is_not_lost() {
+    // The commits of a delay's end and of a wait's timeout fail once. The wake-ups must be repeated
+    // by themselves.
     for delayed in [true, false] {
         let (store, fails) = trapped();
         let clock = still_clock();
@@ -100,9 +104,10 @@ async fn a_wake_up_whose_commit_fails_is_not_lost() {
     }
 }
 
-/// Method: the second commit, that of the first result, panics inside the store; the instance must come to its end.
+/// Method: the second commit, that of the first result, panics inside the store; the instance must
+/// end.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_store_that_panics_is_reopened_like_one_that_fails() {
+async fn panicking_store_is_reopened_like_a_failing_one() {
     let store = Faulty::new();
     let mut commits = 0;
     store.plan(move |_| {
@@ -117,9 +122,10 @@ async fn a_store_that_panics_is_reopened_like_one_that_fails() {
     assert_eq!(runtime.health(), Health::Healthy);
 }
 
-/// Method: a commit fails, so that the store is reopened, everything in progress listed and the due index read; an instance is
-/// deleted, so that there is something to sweep, and another is pruned. One call of one kind panics meanwhile; then a delay must
-/// end and its instance be deleted all the same.
+/// Method: a commit fails, so that the store is reopened, everything in progress listed and the due
+/// index read. An instance is deleted, so that there is something to sweep, and another is pruned.
+/// One call of one kind panics meanwhile; then a delay must end and its instance be deleted all the
+/// same.
 #[tokio::test(flavor = "multi_thread")]
 async fn store_panic_in_any_call_is_outlasted() {
     for which in ["due", "sweep", "instances", "reopen", "ended"] {
@@ -163,9 +169,10 @@ async fn store_panic_in_any_call_is_outlasted() {
     }
 }
 
-/// Method: thirty delays end while every read of an instance panics, many times over; then the store is well again.
+/// Method: thirty delays end while every read of an instance panics, many times over; then the
+/// store is well again.
 #[tokio::test(flavor = "multi_thread")]
-async fn reads_that_panic_set_no_instance_aside() {
+async fn panicking_reads_quarantine_no_instance() {
     let (store, clock) = (FaultyStore::new(MemoryStore::new()), still_clock());
     let workflow = Workflow::builder_for::<u32>("w").delay("delay", MINUTE).then("inc", inc).build().unwrap();
     let builder = Runtime::builder(store.clone()).register(&workflow).clock(clock.clone());
@@ -181,7 +188,7 @@ async fn reads_that_panic_set_no_instance_aside() {
         Fault::None
     });
     clock.advance(MINUTE);
-    // As often as it would take to set all of them aside, if each panic counted.
+    // As many panics as would quarantine all instances, if each counted.
     let enough = async {
         while panics.get() < 150 {
             tokio::task::yield_now().await;

@@ -1,13 +1,14 @@
-//! What the compiler says to the likeliest mistakes: each a small program in `tests/compile_messages`, which `rustc` compiles
-//! against the library that cargo built for this test. Key phrases are compared and not whole messages, since the rest
-//! differs between toolchains.
+//! Messages of the compiler for the likeliest mistakes. Each mistake is a small program in
+//! `tests/compile_messages`, which `rustc` compiles against the library that cargo built for this
+//! test. Only key phrases are compared, since the rest differs between toolchains.
 #![allow(clippy::unwrap_used, reason = "a test may panic anywhere")]
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// The library as cargo built it last, beside the tests. With several sets of features there are several: any will do.
+/// Returns the library as cargo built it last, beside the tests. Several sets of features leave
+/// several libraries: any of them will do.
 fn library(beside: &Path) -> PathBuf {
     let entries = std::fs::read_dir(beside).unwrap().map(|entry| entry.unwrap().path());
     let ours = entries.filter(|path| {
@@ -18,7 +19,7 @@ fn library(beside: &Path) -> PathBuf {
     newest.unwrap_or_else(|| panic!("there is no libeverstep in {}: run the tests with cargo", beside.display()))
 }
 
-/// Compiles one of the programs: what the compiler said if it refused, else none.
+/// Compiles one of the programs, and returns the compiler's message if it refused.
 fn compile(program: &str) -> Option<String> {
     let test = std::env::current_exe().unwrap();
     let dependencies = test.parent().unwrap();
@@ -42,14 +43,15 @@ fn assert_says(program: &str, phrases: &[&str]) {
     }
 }
 
-/// Method: compiles a program like the others, without their mistakes. Without this, the others might not compile because
-/// the compiler does not find the library.
+/// Method: compile a program like the others, without their mistakes. If the compiler did not find
+/// the library, the other programs would fail for that reason only.
 #[test]
-fn what_is_right_compiles() {
+fn program_without_mistakes_compiles() {
     assert_eq!(compile("all_right"), None);
 }
 
-/// Method: two tasks in a row, and a join whose parts stand in another order than its branches.
+/// Method: compile two tasks in a row, and a join whose parts are in another order than its
+/// branches.
 #[test]
 fn mismatched_task_input_names_the_flowing_type() {
     let phrases = |flows: &str| {
@@ -63,18 +65,19 @@ fn mismatched_task_input_names_the_flowing_type() {
     }
 }
 
-/// Method: a task that gives a struct without serde derives.
+/// Method: compile a task that returns a struct without serde derives.
 #[test]
-fn a_result_that_cannot_be_stored_is_told_what_to_derive() {
+fn unstorable_result_names_the_missing_derives() {
     assert_says(
         "output_without_serde",
         &["`Card` cannot be what a task gives", "derive `serde::Serialize` and `serde::Deserialize`"],
     );
 }
 
-/// Method: one body gives a plain value, another one a `LoopResult` that carries on what the body does not take.
+/// Method: compile a body that returns a plain value, and one that returns a `LoopResult` with a
+/// value that the body does not take.
 #[test]
-fn the_body_of_a_loop_is_told_what_it_must_end_with() {
+fn loop_body_with_wrong_end_names_the_loop_result() {
     for (program, gives) in
         [("loop_without_result", "`u32`"), ("loop_carries_another_type", "`LoopResult<String, u32>`")]
     {
@@ -83,9 +86,9 @@ fn the_body_of_a_loop_is_told_what_it_must_end_with() {
     }
 }
 
-/// Method: an arm that gives text beside one that gives a number. That is a plain mismatch of types, in the compiler's words;
-/// what counts is that both are named, and nothing inside of ours.
+/// Method: compile an arm that returns text beside one that returns a number. The compiler reports
+/// a plain mismatch of types; its message must name both, and nothing internal to this crate.
 #[test]
-fn arms_of_two_types_are_both_named() {
+fn mismatched_arms_name_both_types() {
     assert_says("arms_of_two_types", &["Builder<u32, String>", "Builder<u32, u32>"]);
 }

@@ -1,10 +1,13 @@
-//! A crash after the n-th commit, for every n, of every kind of node within every other, at every position.
+//! A crash after the n-th commit, for every n, of every kind of node within every other, at every
+//! position.
 //!
-//! Each workflow runs once without a crash. Then for every n the process ends behind its n-th commit, a new one goes on with
-//! the same store, and the same output comes: no recorded task runs again, none more than once per life of the process, and
-//! whatever was answered is so. An end comes in two ways: nobody learns of the last commit; or everything goes on until one
-//! more is tried, so that tasks run whose outcome is lost. In the first, signals are sent before anything waits for them.
-//! Then once more with a second end, right behind the first commit of the second life.
+//! Each workflow runs once without a crash. Then for every n the process ends after its n-th
+//! commit, and a new one continues with the same store. The output is the same; no recorded task
+//! runs again, none runs more than once per process, and every answer holds. A process ends in one
+//! of two ways: no caller learns of the last commit; or work goes on until one more commit is
+//! tried, so that tasks run whose outcome is lost. In the first, signals are sent before any wait
+//! for them. Then each case runs with a second crash, right after the first commit of the second
+//! process.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test may panic")]
 
 mod common;
@@ -32,23 +35,24 @@ use life::{Caller, World};
 use tasks::{List, Log, Ran};
 use workflows::{KINDS, Kind, POSITIONS, workflow};
 
-/// How a run ended, whatever the lives it took.
+/// The end of a run, over all its processes.
 struct Ended {
     numbers: Vec<u64>,
     signals: u32,
-    /// How often each task is to run: how many different keys its runs have.
+    /// The expected number of runs of each task: its number of different keys.
     tasks: BTreeMap<String, usize>,
     /// The keys of the rows that are left.
     rows: BTreeSet<Bytes>,
-    /// Transitions, in all lives.
+    /// Transitions in all processes.
     commits: u64,
-    /// Lives that ended before the run did.
+    /// Processes that ended before the run did.
     crashes: usize,
-    /// How often the instance said where it stood.
+    /// Statuses that the instance reported.
     told: usize,
 }
 
-/// Runs an instance over these ends of the process and one more life, and checks what must be so in any case.
+/// Runs an instance over these ends of the process and one more process, and checks the conditions
+/// that always hold.
 async fn run(workflow: &Workflow<List, List>, ends: &[End], early: u32) -> Ended {
     let world = World { workflow, store: MemoryStore::new(), clock: still_clock(), log: Log::default() };
     let mut caller = Caller { early, ..Caller::default() };
@@ -81,28 +85,28 @@ async fn run(workflow: &Workflow<List, List>, ends: &[End], early: u32) -> Ended
     }
 }
 
-/// Once per life at most, and never again once the result is recorded.
+/// Checks that a task ran at most once per process, and never again once its result was recorded.
 fn check_runs(ran: &[Ran], lives: &[Durable]) {
     let mut seen = HashSet::new();
     for one in ran {
-        assert!(seen.insert((one.life, &one.key)), "twice in one life: {one:?}");
+        assert!(seen.insert((one.life, &one.key)), "twice in one process: {one:?}");
         assert_eq!(one.attempt, 1, "a crash is no failure: {one:?}");
         let recorded = lives[..one.life].iter().any(|life| life.keys.contains(&one.key));
         assert!(!recorded, "its result was recorded: {one:?}");
     }
 }
 
-/// What the instance said of itself was durable, in that life or before.
+/// Checks that every status that the instance reported was durable, in that process or before.
 fn check_answers(caller: &Caller, lives: &[Durable]) {
     let told = caller.told.lock().unwrap();
     for (life, status) in &*told {
         let status = status.as_ref().unwrap();
         let so_far = &lives[..=*life];
-        assert!(so_far.iter().any(|life| life.statuses.contains(status)), "told but never durable: {status}");
+        assert!(so_far.iter().any(|life| life.statuses.contains(status)), "reported but never durable: {status}");
     }
 }
 
-/// Nothing is left to be done; gives the keys of the rows.
+/// Checks that no work is left, and returns the keys of the rows.
 async fn check_store(world: &World<'_>, run: RunId) -> BTreeSet<Bytes> {
     let (store, hash) = (&world.store, world.workflow.hash());
     assert_eq!(store.due(None, 9).await.unwrap(), []);
@@ -114,7 +118,7 @@ async fn check_store(world: &World<'_>, run: RunId) -> BTreeSet<Bytes> {
     rows.into_iter().map(|(key, _)| key).collect()
 }
 
-/// One workflow, crashed everywhere; gives how many crashes that were, and how many answers were checked.
+/// Crashes one workflow at every point, and returns the number of crashes and of answers checked.
 async fn crash_everywhere(workflow: &Workflow<List, List>) -> (usize, usize) {
     let usual = run(workflow, &[], 0).await;
     let (mut crashes, mut told) = (0, usual.told);
@@ -130,7 +134,8 @@ async fn crash_everywhere(workflow: &Workflow<List, List>) -> (usize, usize) {
             assert_eq!(ended.rows, usual.rows, "{case}");
             (crashes, told) = (crashes + ended.crashes, told + ended.told);
             if ended.crashes == 0 {
-                // The run was over before. What is due at once ends at once, or not quite: so it may take a few more or less.
+                // The run had ended before. Work that is due at once may end with the commit before
+                // it or not, so the number of commits varies a little.
                 assert!(commit + 3 >= usual.commits, "{case} of {}", usual.commits);
                 break;
             }
@@ -139,11 +144,11 @@ async fn crash_everywhere(workflow: &Workflow<List, List>) -> (usize, usize) {
     (crashes, told)
 }
 
-/// How many workflows are at work at once.
+/// The number of workflows that run at once.
 const THREADS: usize = 8;
 
-/// Everything within one kind of node. Each workflow has a thread of its own for everything but its store, so that what can
-/// go on after an end does before it is looked at.
+/// Crashes everything within one kind of node. Each workflow has a thread of its own for everything
+/// but its store, so that work that can continue after a crash does so before it is checked.
 fn crash_everywhere_within(outer: Kind) {
     let cases = KINDS.into_iter().flat_map(|inner| POSITIONS.map(|position| (inner, position)));
     let (cases, sums) = (Mutex::new(cases), Mutex::new((0, 0)));
@@ -161,25 +166,25 @@ fn crash_everywhere_within(outer: Kind) {
         }
     });
     let (crashes, told) = sums.into_inner().unwrap();
-    assert!(told > crashes, "the instances were asked at each commit, and answered {told} times");
+    assert!(told > crashes, "{told} answers, with a call at each commit");
     println!("{crashes} crashes within {outer:?}, {told} answers");
 }
 
 #[test]
 fn no_crash_shows_in_a_chain_of_tasks() {
-    // Every kind of node before, between and behind tasks of the main chain.
+    // Every kind of node before, between and after tasks of the main chain.
     crash_everywhere_within(Kind::Task);
 }
 
 #[test]
 fn no_crash_shows_in_a_chain_of_delays() {
-    // Every kind of node before, between and behind delays of the main chain.
+    // Every kind of node before, between and after delays of the main chain.
     crash_everywhere_within(Kind::Delay);
 }
 
 #[test]
 fn no_crash_shows_in_a_chain_of_signal_waits() {
-    // Every kind of node before, between and behind waits of the main chain.
+    // Every kind of node before, between and after waits of the main chain.
     crash_everywhere_within(Kind::Signal);
 }
 

@@ -1,5 +1,5 @@
-//! Records damaged at rest: whichever it is and however it is damaged, its instance alone is set aside or says so, its bytes
-//! stay, and the others go on.
+//! Records damaged at rest: whichever record is damaged and however, only its instance is
+//! quarantined or reports an error, its bytes stay, and the others continue.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test may panic")]
 
 mod common;
@@ -35,7 +35,8 @@ async fn split(text: String) -> Result<Texts, std::convert::Infallible> {
     Ok(vec![text; 3])
 }
 
-/// With a row of each kind that a head refers to, whatever it waits for; its payloads are too large for the head.
+/// Returns a workflow whose head refers to a row of each kind; its payloads are too large for the
+/// head.
 fn victim() -> Workflow<String, String> {
     Workflow::builder("victim")
         .then("result", same::<String>)
@@ -53,7 +54,7 @@ fn victim() -> Workflow<String, String> {
         .unwrap()
 }
 
-/// Its input is a row, and is read at the end of the delay.
+/// Returns a workflow whose input is a row and is read at the end of the delay.
 fn late() -> Workflow<String, String> {
     Workflow::builder_for::<String>("late").delay("rest", MINUTE).then("same", same::<String>).build().unwrap()
 }
@@ -70,7 +71,7 @@ fn id(text: &str) -> InstanceId {
     InstanceId::new(text).unwrap()
 }
 
-/// Where the victim is parked when it is damaged.
+/// The place where the victim is parked when it is damaged.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Parked {
     BeforeItsInputIsRead,
@@ -81,7 +82,7 @@ enum Parked {
 
 type Damage = (&'static str, fn(&[u8]) -> Vec<u8>);
 
-/// How bytes are damaged, given those of another record of the same kind or not.
+/// Damages of a record's bytes, some of them with the bytes of another record of the same kind.
 const DAMAGES: [Damage; 6] = [
     ("its first bit flipped", |bytes| flipped(bytes, 0)),
     ("a bit in the middle flipped", |bytes| flipped(bytes, bytes.len() / 2)),
@@ -97,7 +98,7 @@ fn flipped(bytes: &[u8], at: usize) -> Vec<u8> {
     bytes
 }
 
-/// The key of a row, from its bytes.
+/// Returns the key of a row, from its bytes.
 fn key(bytes: &[u8]) -> RowKey {
     let number = |bytes: &[u8]| u32::from_be_bytes(bytes.try_into().unwrap());
     let placed = |bytes: &[u8]| {
@@ -136,7 +137,7 @@ async fn runtime(store: &MemoryStore, clock: &ManualClock) -> Runtime {
 }
 
 impl Scene {
-    /// Both instances are parked, and no runtime is there.
+    /// Parks both instances, and drops the runtime.
     async fn of(parked: Parked) -> Self {
         let (store, clock) = (MemoryStore::new(), still_clock());
         let runtime = runtime(&store, &clock).await;
@@ -165,7 +166,7 @@ impl Scene {
         rows.iter().map(|(bytes, row)| (key(bytes), row.clone())).collect()
     }
 
-    /// Writes the victim past the runtime.
+    /// Writes the victim, past the runtime.
     async fn force(&self, change: Change, rows: Vec<RowChange>) {
         let write = Write { rows, run: self.run, ..forced(&self.store, VICTIM, change).await };
         assert_eq!(self.store.commit(&[write]).await.unwrap(), [Ok(())]);
@@ -175,7 +176,8 @@ impl Scene {
         self.store.load(&id(VICTIM)).await.unwrap().unwrap().head
     }
 
-    /// Starts a runtime on what is there: the other instance must end well, and the victim must come to rest.
+    /// Starts a runtime on the store: the other instance must complete, and the victim must come to
+    /// rest.
     async fn goes_on(&self, what: &str) -> Told {
         let runtime = runtime(&self.store, &self.clock).await;
         let beside = within(runtime.handle(&beside(), "beside")).await.unwrap();
@@ -184,15 +186,15 @@ impl Scene {
             Err(HandleError::DefinitionMismatch { .. }) => {
                 self.ends(&runtime.handle(&late(), VICTIM).await.unwrap()).await
             }
-            Err(HandleError::Damaged(_)) => Told::SaysSo,
+            Err(HandleError::Damaged(_)) => Told::Error,
             Err(error) => panic!("{what}: {error}"),
             Ok(handle) => self.ends(&handle).await,
         };
-        if let (Told::SaysSo, Some(quarantine)) =
+        if let (Told::Error, Some(quarantine)) =
             (&told, self.store.load(&id(VICTIM)).await.unwrap().unwrap().quarantine)
         {
             assert!(!quarantine.is_empty(), "{what}");
-            told = Told::SetAside;
+            told = Told::Quarantined;
         }
         assert_eq!(runtime.health(), Health::Healthy, "{what}");
         told
@@ -206,7 +208,7 @@ impl Scene {
                     MessageError::Quarantined(_)
                     | MessageError::Damaged(_)
                     | MessageError::AlreadyTerminal(_)
-                    // That workflow waits for none.
+                    // The late workflow has no signal to wait for.
                     | MessageError::Signal(_),
                 ) => {}
                 Err(error) => panic!("{error}"),
@@ -216,27 +218,27 @@ impl Scene {
             Ok(output) => Told::Completed(output),
             Err(ResultError::Quarantined { reason }) => {
                 assert!(reason.contains("damaged"), "{reason}");
-                Told::SetAside
+                Told::Quarantined
             }
-            Err(ResultError::Handle(HandleError::Damaged(_))) => Told::SaysSo,
+            Err(ResultError::Handle(HandleError::Damaged(_))) => Told::Error,
             Err(error) => panic!("{error}"),
         }
     }
 }
 
-/// What is known of the victim in the end.
+/// The state of the victim in the end.
 #[derive(Debug)]
 enum Told {
-    /// It is quarantined.
-    SetAside,
-    /// Whoever asks gets a typed error.
-    SaysSo,
+    /// The victim is quarantined.
+    Quarantined,
+    /// Every call gets a typed error.
+    Error,
     Completed(String),
 }
 
-/// Method: in each place where it is parked, each row of the victim in turn is damaged in each way.
+/// Method: in each place where the victim is parked, damage each of its rows in turn in each way.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_damaged_row_sets_its_instance_aside_and_no_other() {
+async fn damaged_row_quarantines_only_its_instance() {
     let mut kinds = BTreeSet::new();
     for parked in [Parked::BeforeItsInputIsRead, Parked::InAFork, Parked::WithASignalBuffered, Parked::InAMap] {
         let expected = match Scene::of(parked).await.goes_on("undamaged").await {
@@ -258,7 +260,7 @@ async fn a_damaged_row_sets_its_instance_aside_and_no_other() {
                 scene.force(Change::Head(scene.head().await), vec![change]).await;
                 let what = format!("{parked:?}, {key:?} {how}");
                 match scene.goes_on(&what).await {
-                    // It was not read any more; or it was written anew.
+                    // The row was not read any more, or was written anew.
                     Told::Completed(output) => assert_eq!(output, expected, "{what}"),
                     told => {
                         aside += 1;
@@ -267,7 +269,8 @@ async fn a_damaged_row_sets_its_instance_aside_and_no_other() {
                     }
                 }
             }
-            // A row that is read is read whatever its damage; with one row, none is of another key.
+            // A row that is read is read whatever its damage. With one row, there is none of
+            // another key.
             if aside > 0 {
                 let all = if count > 1 { DAMAGES.len() } else { DAMAGES.len() - 1 };
                 assert_eq!(aside, all, "{parked:?}, {kind} row {row}: damages that were noticed");
@@ -280,8 +283,8 @@ async fn a_damaged_row_sets_its_instance_aside_and_no_other() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_damaged_head_is_told_of_and_hurts_no_other_instance() {
-    // In each way; also one of another instance. Its bytes stay.
+async fn damaged_head_is_reported_and_hurts_no_other_instance() {
+    // The head is damaged in each way, also replaced by that of another instance. Its bytes stay.
     for (how, damage) in DAMAGES {
         let scene = Scene::of(Parked::InAFork).await;
         let source = match how {
@@ -300,7 +303,7 @@ async fn a_damaged_head_is_told_of_and_hurts_no_other_instance() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn damaged_quarantine_record_keeps_the_quarantine() {
-    // Why is lost; that it is set aside is not.
+    // The quarantine's reason is lost; the quarantine is not.
     for (how, damage) in DAMAGES {
         let scene = Scene::of(Parked::InAFork).await;
         let instance = if how == "of another key" { id("beside") } else { id(VICTIM) };
@@ -315,15 +318,17 @@ async fn damaged_quarantine_record_keeps_the_quarantine() {
     }
 }
 
-/// MessagePack of a part that stands in another row: of which kind, of the fork, with this number.
+/// Returns the MessagePack of a part that is stored in another row: of this kind, of the fork, with
+/// this number.
 fn part(kind: &str, number: u32) -> Vec<u8> {
     const FORK: u32 = 1;
     let at = serde_json::json!({ "at": { "is": kind, "node": FORK, "n": number } });
     rmp_serde::to_vec_named(&at).unwrap()
 }
 
-/// Method: the row of an ended branch is written with the right checksum, and says that its part is itself, or its parts are, or that
-/// it has four thousand million parts. Read as they say, they would never end, or fill any memory.
+/// Method: write the row of an ended branch with a correct checksum, so that its part is itself, or
+/// its parts are, or it claims four billion parts. A read that follows it would never end, or would
+/// fill the memory.
 #[tokio::test(flavor = "multi_thread")]
 async fn self_referring_or_oversized_rows_quarantine() {
     let itself = [&b"\x91"[..], &part("branch", 0)].concat();
@@ -338,11 +343,11 @@ async fn self_referring_or_oversized_rows_quarantine() {
         let change = RowChange { value: Some(envelope.seal(&body, &key.to_bytes())), key };
         scene.force(Change::Head(scene.head().await), vec![change]).await;
         let told = scene.goes_on("self-referring").await;
-        assert!(matches!(told, Told::SetAside), "{body:x?}: {told:?}");
+        assert!(matches!(told, Told::Quarantined), "{body:x?}: {told:?}");
     }
 }
 
-/// A head with another beginning or body, and the right checksum.
+/// Returns a head with a changed beginning or body, and a correct checksum.
 fn resealed(head: &Bytes, change: impl FnOnce(&mut Vec<u8>)) -> Bytes {
     let mut content = head[..head.len() - 8].to_vec();
     change(&mut content);
@@ -352,14 +357,16 @@ fn resealed(head: &Bytes, change: impl FnOnce(&mut Vec<u8>)) -> Bytes {
     content.into()
 }
 
-/// Method: a head as a newer version might write it: of another format, with a status that there is not yet, with a field more.
-/// It is neither set aside nor written, whatever is asked of it and whatever is due; it is listed, and the others go on.
+/// Method: a head as a newer version might write it: of another format, with an unknown status,
+/// with one more field. The instance is neither quarantined nor written, whatever call comes and
+/// whatever is due. The list shows it, and the others continue.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_head_of_a_newer_version_is_left_alone_and_listed() {
+async fn head_of_newer_version_is_left_alone_and_listed() {
     for how in ["format", "status", "field"] {
         let scene = Scene::of(Parked::InAFork).await;
         let sound = scene.head().await;
-        // Behind the envelope, whose sequence number takes a byte here, comes the index part, then a map.
+        // The envelope comes first, its sequence number one byte here; then the index part, then a
+        // map.
         let newer = resealed(&sound, |content| match how {
             "format" => content[2] = 3,
             "status" => content[31] = 99,
@@ -370,7 +377,7 @@ async fn a_head_of_a_newer_version_is_left_alone_and_listed() {
         });
         scene.force(Change::Head(newer.clone()), Vec::new()).await;
         let told = scene.goes_on(how).await;
-        assert!(matches!(told, Told::SaysSo), "{how}: {told:?}");
+        assert!(matches!(told, Told::Error), "{how}: {told:?}");
 
         let runtime = runtime(&scene.store, &scene.clock).await;
         let deleted = within(runtime.delete(&id(VICTIM))).await.unwrap_err();
@@ -393,11 +400,11 @@ async fn a_head_of_a_newer_version_is_left_alone_and_listed() {
     }
 }
 
-/// Method: a head rots while its handle is there, and is asked for something again and again. It is set aside once; a look at it
-/// afterwards writes nothing.
+/// Method: damage a head while a handle exists, and call the instance again and again. The instance
+/// is quarantined once; a later status read writes nothing.
 #[cfg(feature = "testing")]
 #[tokio::test(flavor = "multi_thread")]
-async fn a_rotten_head_is_set_aside_once() {
+async fn damaged_head_is_quarantined_once() {
     let scene = Scene::of(Parked::InAFork).await;
     let store = everstep::store::FaultyStore::new(scene.store.clone());
     let commits = std::sync::Arc::new(std::sync::atomic::AtomicU32::new(0));

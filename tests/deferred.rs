@@ -1,4 +1,5 @@
-//! Tasks with `Checkpoint::Deferred`: what is behind them starts before their results are durable; nothing else comes before.
+//! Tasks with `Checkpoint::Deferred`: the next task starts before their results are durable; every
+//! other effect waits for the commit.
 #![cfg(feature = "testing")]
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
@@ -20,19 +21,19 @@ use everstep::{
 use recorded::recorded;
 use tokio::sync::Semaphore;
 
-/// A store whose commits wait, but for the first few, until they are let go.
+/// A store whose commits, but for the first few, wait until the test lets them go.
 #[derive(Clone)]
 struct Slow {
     memory: MemoryStore,
     store: FaultyStore,
     open: Arc<Semaphore>,
     commits: Arc<AtomicU64>,
-    /// How often instances were listed.
+    /// Number of times that instances were listed.
     listings: Arc<AtomicU64>,
 }
 
 impl Slow {
-    fn behind(commits_at_once: u64) -> Self {
+    fn after(commits_at_once: u64) -> Self {
         let memory = MemoryStore::new();
         let slow = Self {
             store: FaultyStore::new(memory.clone()),
@@ -65,7 +66,7 @@ impl Slow {
         self.open.add_permits(usize::MAX >> 4);
     }
 
-    /// How many commits were asked for.
+    /// Returns the number of commits asked for.
     fn commits(&self) -> u64 {
         self.commits.load(Ordering::SeqCst)
     }
@@ -79,8 +80,8 @@ impl Slow {
         .await;
     }
 
-    /// A runtime that has looked for what a crash left behind: it might take what starts meanwhile for that, and what has
-    /// seen a death of the process is not deferred.
+    /// Starts a runtime that has finished recovery. Before that, recovery might take new work for
+    /// what a crash left, and an instance that has seen a crash defers nothing.
     async fn runtime<I, O: 'static>(&self, workflow: &Workflow<I, O>, clock: &ManualClock) -> Runtime {
         let builder = Runtime::builder(self.store.clone()).register(workflow).clock(clock.clone());
         let runtime = builder.start().await.unwrap();
@@ -98,8 +99,8 @@ impl Slow {
     }
 }
 
-/// A store whose second commit fails for good, until it is reopened.
-fn failing_behind_the_start() -> FaultyStore {
+/// Returns a store whose second commit fails for good, until the store is reopened.
+fn failing_after_the_start() -> FaultyStore {
     let faulty = FaultyStore::new(MemoryStore::new());
     let mut commits = 0;
     faulty.plan(move |_, call| {
@@ -112,7 +113,7 @@ fn failing_behind_the_start() -> FaultyStore {
     faulty
 }
 
-/// first, deferred or not -> hold -> last.
+/// Returns the workflow first, deferred or not -> hold -> last.
 fn two(checkpoint: Checkpoint, gate: &Gate) -> Workflow<u32, u32> {
     let first = task(inc).checkpoint(checkpoint);
     Workflow::builder("two").then("first", first).then("hold", holding::<u32>(gate)).then("last", inc).build().unwrap()
@@ -120,7 +121,7 @@ fn two(checkpoint: Checkpoint, gate: &Gate) -> Workflow<u32, u32> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn task_after_deferred_starts_without_any_commit() {
-    let (slow, gate) = (Slow::behind(1), Gate::new());
+    let (slow, gate) = (Slow::after(1), Gate::new());
     let workflow = two(Checkpoint::Deferred, &gate);
     let runtime = slow.runtime(&workflow, &still_clock()).await;
     let handle = within(runtime.start(&workflow, "id", 1)).await.unwrap();
@@ -134,11 +135,11 @@ async fn task_after_deferred_starts_without_any_commit() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn by_default_next_task_waits_for_durable_result() {
-    let (slow, gate) = (Slow::behind(1), Gate::new());
+    let (slow, gate) = (Slow::after(1), Gate::new());
     let workflow = two(Checkpoint::default(), &gate);
     let runtime = slow.runtime(&workflow, &still_clock()).await;
     let handle = within(runtime.start(&workflow, "id", 1)).await.unwrap();
-    // The result's own commit is on its way, and does not come back.
+    // The result's own commit has begun, and does not return.
     slow.asks_for_commits(2).await;
     assert_eq!(gate.count(), 0);
     slow.let_go();
@@ -148,11 +149,11 @@ async fn by_default_next_task_waits_for_durable_result() {
     assert_eq!(within(handle.result()).await, Ok(3));
 }
 
-/// Method: a loop that drains a signal says that it is done while the commit that accepts one more is held. The iteration that is
-/// there for that signal begins with its commit, and not before.
+/// Method: a draining loop returns `Done` while the commit that accepts one more signal is held.
+/// The iteration for that signal begins after its commit, and not before.
 #[tokio::test(flavor = "multi_thread")]
 async fn draining_iteration_waits_for_its_signal_to_be_durable() {
-    let (slow, preparing, deciding) = (Slow::behind(3), Gate::new(), Gate::new());
+    let (slow, preparing, deciding) = (Slow::after(3), Gate::new(), Gate::new());
     let done = |(n, _): (u32, u32)| std::future::ready(Ok::<_, Infallible>(LoopResult::<u32, u32>::Done(n)));
     let decide = task(done).checkpoint(Checkpoint::Deferred);
     let workflow = Workflow::builder_for::<u32>("w")
@@ -188,8 +189,8 @@ async fn draining_iteration_waits_for_its_signal_to_be_durable() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn deferred_chain_commits_all_results_with_its_end() {
-    // Two commits in all: the start, and everything behind it.
-    let slow = Slow::behind(u64::MAX);
+    // Two commits in all: the start, and everything after it.
+    let slow = Slow::after(u64::MAX);
     let chain = Workflow::builder_for::<u32>("chain");
     let chain = (0..10).fold(chain, |chain, n| chain.then(format!("t{n}"), task(inc).checkpoint(Checkpoint::Deferred)));
     let workflow = chain.build().unwrap();
@@ -203,9 +204,10 @@ async fn deferred_chain_commits_all_results_with_its_end() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_answer_waits_for_every_deferred_result_before_it() {
-    // The signal is only buffered: that it is acknowledged says that the result in front of it is durable too.
-    let (slow, gate) = (Slow::behind(u64::MAX), Gate::new());
+async fn answer_waits_for_every_deferred_result_before_it() {
+    // The signal is only buffered; its acknowledgement means that the result before it is durable
+    // too.
+    let (slow, gate) = (Slow::after(u64::MAX), Gate::new());
     let workflow = Workflow::builder("signalled")
         .then("first", task(inc).checkpoint(Checkpoint::Deferred))
         .then("hold", holding::<u32>(&gate))
@@ -223,8 +225,8 @@ async fn an_answer_waits_for_every_deferred_result_before_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_refusal_waits_for_every_deferred_result_before_it() {
-    let (slow, gate) = (Slow::behind(u64::MAX), Gate::new());
+async fn refusal_waits_for_every_deferred_result_before_it() {
+    let (slow, gate) = (Slow::after(u64::MAX), Gate::new());
     let workflow = two(Checkpoint::Deferred, &gate);
     let runtime = slow.runtime(&workflow, &still_clock()).await;
     let handle = within(runtime.start(&workflow, "id", 1)).await.unwrap();
@@ -237,8 +239,8 @@ async fn a_refusal_waits_for_every_deferred_result_before_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_instance_that_parks_has_written_its_deferred_results() {
-    let (slow, clock) = (Slow::behind(u64::MAX), still_clock());
+async fn parking_instance_has_written_its_deferred_results() {
+    let (slow, clock) = (Slow::after(u64::MAX), still_clock());
     let workflow = Workflow::builder("parks")
         .then("first", task(inc).checkpoint(Checkpoint::Deferred))
         .then("second", task(inc).checkpoint(Checkpoint::Deferred))
@@ -253,7 +255,7 @@ async fn an_instance_that_parks_has_written_its_deferred_results() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn deferred_result_commits_after_fifty_milliseconds() {
-    let (slow, gate, clock) = (Slow::behind(u64::MAX), Gate::new(), still_clock());
+    let (slow, gate, clock) = (Slow::after(u64::MAX), Gate::new(), still_clock());
     let workflow = two(Checkpoint::Deferred, &gate);
     let runtime = slow.runtime(&workflow, &clock).await;
     let handle = within(runtime.start(&workflow, "id", 1)).await.unwrap();
@@ -271,7 +273,7 @@ async fn deferred_result_commits_after_fifty_milliseconds() {
     assert_eq!(within(handle.result()).await, Ok(3));
 }
 
-/// Counts on, as long as it may.
+/// Returns a loop that counts its iterations up to `until`.
 fn counting_loop(turns: &Counter, until: u32) -> Workflow<u32, u32> {
     let turns = turns.clone();
     let turn = move |n: u32| {
@@ -286,9 +288,10 @@ fn counting_loop(turns: &Counter, until: u32) -> Workflow<u32, u32> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn no_more_than_sixty_four_results_are_not_durable() {
-    // Nothing gets through behind the start: 64 turns are ahead of the store, and the 65th is the last that runs.
-    let (slow, turns) = (Slow::behind(1), Counter::default());
+async fn at_most_sixty_four_results_are_not_durable() {
+    // No commit returns after the start: 64 iterations are ahead of the store, and the 65th is the
+    // last that runs.
+    let (slow, turns) = (Slow::after(1), Counter::default());
     let workflow = counting_loop(&turns, 1_000);
     let runtime = slow.runtime(&workflow, &still_clock()).await;
     let handle = within(runtime.start(&workflow, "id", 1)).await.unwrap();
@@ -302,7 +305,8 @@ async fn no_more_than_sixty_four_results_are_not_durable() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn crash_reruns_deferred_task_and_keeps_acknowledged() {
-    // The process ends behind the start; then behind the commit that the 64 results before it ride with.
+    // The process ends after the start, and then after the commit that carries the 64 results
+    // before it.
     for (commit, left) in [(1, 1), (2, 66)] {
         let (memory, turns) = (MemoryStore::new(), Counter::default());
         let workflow = counting_loop(&turns, 100);
@@ -316,13 +320,13 @@ async fn crash_reruns_deferred_task_and_keeps_acknowledged() {
         let runtime = Runtime::builder(memory).register(&workflow).start().await.unwrap();
         let handle = within(runtime.handle(&workflow, "id")).await.unwrap();
         assert_eq!(within(handle.result()).await, Ok(100));
-        assert_eq!(turns.get() - ran, 101 - left, "behind commit {commit}");
+        assert_eq!(turns.get() - ran, 101 - left, "after commit {commit}");
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn after_a_crash_deferred_results_commit_immediately() {
-    // Else the task that had finished would be blamed for what the next one does to the process.
+    // Otherwise the finished task would be counted for a crash that the next task causes.
     let (memory, gate, clock) = (MemoryStore::new(), Gate::new(), still_clock());
     let first = Gate::new();
     let workflow = Workflow::builder("blamed")
@@ -344,10 +348,10 @@ async fn after_a_crash_deferred_results_commit_immediately() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn failed_commit_reruns_tasks_ahead_of_it() {
-    // The write of the results is refused; the instance is read again. What the first task gave is still there; who had started
-    // behind it is nobody's any more.
+    // The write of the results is refused, and the instance is read again. The first task's result
+    // is still there; the task started after it is no longer known.
     let (first, second, gate) = (Counter::default(), Counter::default(), Gate::new());
-    let faulty = failing_behind_the_start();
+    let faulty = failing_after_the_start();
     let workflow = Workflow::builder("taken back")
         .then("first", task(counting::<u32>(&first)).checkpoint(Checkpoint::Deferred))
         .then("second", task(counting::<u32>(&second)).checkpoint(Checkpoint::Deferred))
@@ -364,10 +368,11 @@ async fn failed_commit_reruns_tasks_ahead_of_it() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn attempts_before_store_failure_are_never_mistaken() {
-    // Two results are ahead of the store and a third task runs, when the write of the other branch fails. Read again, the branches
-    // go on in another order: the third task's outcome must not become the second one's.
+    // Two results are ahead of the store and a third task runs when the write of the other branch
+    // fails. After the next read the branches continue in another order: the third task's outcome
+    // must not become the second one's.
     let (left, right) = (Gate::new(), Gate::new());
-    let faulty = failing_behind_the_start();
+    let faulty = failing_after_the_start();
     let deferred = || task(inc).checkpoint(Checkpoint::Deferred);
     let times_ten = task(async |n: u32| Ok::<_, Infallible>(n * 10)).checkpoint(Checkpoint::Deferred);
     let workflow = Workflow::builder_for::<u32>("branches")
@@ -392,9 +397,10 @@ async fn attempts_before_store_failure_are_never_mistaken() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_join_waits_for_what_the_other_branches_did() {
-    // The other branch has ended, and its commit does not come back; then the deferred task ends, and with it the fork.
-    let (slow, gate, others) = (Slow::behind(1), Gate::new(), Counter::default());
+async fn join_waits_for_durable_results_of_all_branches() {
+    // The other branch has ended, and its commit does not return; then the deferred task ends, and
+    // with it the fork.
+    let (slow, gate, others) = (Slow::after(1), Gate::new(), Counter::default());
     let join = {
         let slow = slow.clone();
         move |(a, b): (u32, u32)| {
@@ -416,7 +422,7 @@ async fn a_join_waits_for_what_the_other_branches_did() {
     gate.entered().await;
     slow.asks_for_commits(2).await;
     gate.open(1);
-    // Enough for the join to start, if it did not wait.
+    // Enough turns for the join to start, if it did not wait.
     for _ in 0..10_000 {
         tokio::task::yield_now().await;
     }
@@ -425,8 +431,8 @@ async fn a_join_waits_for_what_the_other_branches_did() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_runtime_that_shuts_down_writes_what_was_deferred() {
-    let (slow, gate, clock) = (Slow::behind(u64::MAX), Gate::new(), still_clock());
+async fn shutdown_writes_deferred_results() {
+    let (slow, gate, clock) = (Slow::after(u64::MAX), Gate::new(), still_clock());
     let (workflow, other) = (two(Checkpoint::Deferred, &gate), waiting("other"));
     let builder = Runtime::builder(slow.store.clone()).register(&workflow).register(&other).clock(clock.clone());
     let runtime = builder.start().await.unwrap();
@@ -437,7 +443,8 @@ async fn a_runtime_that_shuts_down_writes_what_was_deferred() {
     assert!(slow.has("first").await);
 }
 
-/// Deferred tasks in a chain, in the branches of a fork, in a loop and in a map, with a signal between them.
+/// Returns deferred tasks in a chain, in the branches of a fork, in a loop and in a map, with a
+/// signal between them.
 fn everywhere() -> Workflow<u32, u32> {
     let deferred = || task(inc).checkpoint(Checkpoint::Deferred);
     let turn = async |n: u32| Ok::<_, Infallible>(if n < 12 { LoopResult::Again(n + 1) } else { LoopResult::Done(n) });

@@ -18,7 +18,7 @@ const MOMENT: Duration = Duration::from_micros(1);
 /// A moment less than a minute.
 const ALMOST: Duration = Duration::from_micros(59_999_999);
 
-/// Its delay is a moment shorter than a minute.
+/// Returns a workflow whose delay is a moment shorter than a minute.
 fn probe() -> Workflow<u32, u32> {
     Workflow::builder_for::<u32>("probe").delay("delay", ALMOST).build().unwrap()
 }
@@ -28,11 +28,12 @@ async fn start(workflow: &Workflow<u32, u32>, clock: &ManualClock) -> Runtime {
     builder.clock(clock.clone()).start().await.unwrap()
 }
 
-/// Moves the clock to a moment before `wake_at`, lets the timers act on that, and finds the instance where it was.
+/// Moves the clock to a moment before `wake_at`, lets the timers act on that, and checks that the
+/// instance has not moved.
 async fn is_not_early(runtime: &Runtime, clock: &ManualClock, handle: &InstanceHandle<u32>, wake_at: Timestamp) {
     let before = handle.status().await.unwrap();
-    // Due a moment before the instance: once it has ended, the timers have seen that time. Giving up makes the test weaker,
-    // not wrong.
+    // The probe is due a moment before the instance: once it has ended, the timers have seen that
+    // time. Giving up makes the test weaker, not wrong.
     let probe = runtime.start(&probe(), format!("before {}", wake_at.as_micros()), 1).await.unwrap();
     clock.advance(wake_at.since(clock.now()).saturating_sub(MOMENT));
     let _ = tokio::time::timeout(Duration::from_millis(300), probe.result()).await;
@@ -40,9 +41,9 @@ async fn is_not_early(runtime: &Runtime, clock: &ManualClock, handle: &InstanceH
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_delay_in_every_position_ends_on_time_with_the_right_value() {
-    // Each shape is driven through its parks (d a delay, s a wait that gets 100): a delay is left a moment before its time,
-    // then passed.
+async fn delay_in_every_position_ends_on_time_with_its_value() {
+    // Each shape is driven through its waits (d a delay, s a signal that brings 100): at each delay
+    // the clock stops a moment before its end, and then passes it.
     type Shape = (&'static str, u32, Workflow<u32, u32>);
     let new = || Workflow::builder_for::<u32>("shape");
     let add = |(a, b): (u32, u32)| std::future::ready(Ok::<_, Infallible>(a + b));
@@ -70,7 +71,7 @@ async fn a_delay_in_every_position_ends_on_time_with_the_right_value() {
         for park in parks.chars() {
             let code = if park == 'd' { StatusCode::Waiting } else { StatusCode::AwaitingSignal };
             let parked = reach(&handle, |status| *status != last && status.code() == code);
-            // One delay may be due at the very instant at which the one before it ended.
+            // One delay may be due at the very instant at which the previous one ended.
             last = moving(&clock, MOMENT, parked).await;
             match &last {
                 Status::Waiting { wake_at, .. } => {
@@ -115,7 +116,8 @@ async fn two_thousand_instances_due_at_one_instant_all_end() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn more_instances_than_the_timer_window_holds_all_end() {
-    // 300 wake-ups at one instant with room for 40: the window must be refilled until none is left.
+    // 300 wake-ups are due at one instant with room for 40: the window must be refilled until none
+    // is left.
     let mut limits = Limits::default();
     limits.timer_window_max = 40;
     all_end(300, limits).await;
@@ -123,8 +125,8 @@ async fn more_instances_than_the_timer_window_holds_all_end() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn deadline_past_the_timer_window_holds_for_running_task() {
-    // The window has room for 2 and is full of nearer delays, so the deadline is only in the store's index; then the
-    // instance gets its signal, and its task runs past the deadline.
+    // The window has room for 2 and is full of nearer delays, so the deadline is only in the
+    // store's index. Then the instance gets its signal, and its task runs past the deadline.
     let (clock, gate) = (still_clock(), Gate::new());
     let filler = Workflow::builder_for::<u32>("filler").delay("delay", MINUTE / 2).build().unwrap();
     let workflow = Workflow::builder("deadline")
@@ -150,7 +152,8 @@ async fn deadline_past_the_timer_window_holds_for_running_task() {
     assert_eq!(failed, Err(failure));
 }
 
-/// Method: the wall clock is set past the deadline while a task runs, so that no sleeper notices; then the task ends.
+/// Method: the wall clock is set past the deadline while a task runs, so that no sleeper notices;
+/// then the task ends.
 #[tokio::test(flavor = "multi_thread")]
 async fn result_past_the_deadline_does_not_complete_the_run() {
     let gate = Gate::new();

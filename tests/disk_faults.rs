@@ -1,7 +1,7 @@
-//! Calls to the operating system that fail under the store on disk: each is failed in a child process by a preloaded
-//! library, and then the directory is opened without it. Nothing that was acknowledged is lost.
+//! System calls that fail under the store on disk. A preloaded library fails each one in a child
+//! process; then the directory is opened without it. No acknowledged write is lost.
 //!
-//! `EVERSTEP_DISK_FAULTS=1000` fails as many calls of each kind; else 50 in all.
+//! `EVERSTEP_DISK_FAULTS=1000` fails as many calls of each kind; the default is 50 in all.
 #![cfg(all(target_os = "linux", feature = "file-store"))]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, reason = "a test may panic anywhere")]
 
@@ -32,14 +32,14 @@ const MODE: &str = "EVERSTEP_TEST_MODE";
 const COMMITS_FAIL: &str = "EVERSTEP_TEST_COMMITS_FAIL";
 const INPUT_BYTES: &str = "EVERSTEP_TEST_INPUT_BYTES";
 
-/// What becomes of the fault.
+/// The duration of the fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Mode {
-    /// It comes once: the process goes on and finishes everything.
+    /// One call fails; the process continues and finishes everything.
     Once,
-    /// It lasts until the process was seen to be unhealthy, and then the process goes on.
+    /// Calls fail until the process was seen to be unhealthy; then the process continues.
     ForAWhile,
-    /// It lasts: the process shuts down.
+    /// Calls fail for good; the process shuts down.
     Lasting,
 }
 
@@ -51,7 +51,7 @@ struct Case {
     mode: Mode,
     first: u64,
     input_bytes: usize,
-    /// Below the store's directory: only calls on what is under this can fail.
+    /// Path below the store's directory: only calls on files under it can fail.
     under: &'static str,
 }
 
@@ -64,7 +64,7 @@ impl Case {
     }
 }
 
-/// The directory of one case: the store in it, and what is outside of the faults' reach.
+/// The directory of one case: the store in it, and the files out of the faults' reach.
 struct Place {
     dir: TempDir,
 }
@@ -108,12 +108,12 @@ impl Place {
     }
 }
 
-const CHILD: &str = "a_process_whose_disk_fails";
-const WRITER: &str = "a_process_that_writes_faster_than_tables_can_be";
+const CHILD: &str = "child_process_with_failing_disk";
+const WRITER: &str = "child_process_writing_faster_than_tables";
 
-/// The child's part; nothing if this is not the child.
+/// Runs the child's part, or nothing if this is not the child.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_process_whose_disk_fails() {
+async fn child_process_with_failing_disk() {
     let Some(dir) = std::env::var_os(DIRECTORY) else { return };
     let (data, ledger) = Place::of(Path::new(&dir));
     let mode = std::env::var(MODE).unwrap();
@@ -141,11 +141,11 @@ async fn a_process_whose_disk_fails() {
         all.join_all().await;
     } else {
         tokio::time::timeout(PATIENCE, all.join_all()).await.expect("all instances end");
-        tokio::time::timeout(PATIENCE, world.is_healthy()).await.expect("it is healthy again");
+        tokio::time::timeout(PATIENCE, world.is_healthy()).await.expect("the runtime is healthy again");
         world.runtime.shutdown(Duration::from_secs(1)).await;
         let ended = read(&ledger);
         assert!((0..INSTANCES).all(|number| ended.contains_key(&format!("ended {}", name(number)))), "{ended:?}");
-        assert_eq!(torn_tails(&data), torn_before, "the process knows that what it could not write is nothing to keep");
+        assert_eq!(torn_tails(&data), torn_before, "a failed write of this process leaves no torn tail");
     }
     assert_eq!(faults.retried(), 0, "a sync that had failed was tried again on the same handle");
     for (line, times) in read(&ledger) {
@@ -158,7 +158,8 @@ fn torn_tails(data: &Path) -> usize {
     names.filter(|name| name.to_string_lossy().starts_with("everstep.torn-")).count()
 }
 
-/// Opens the store twice and starts the runtime; what fails is tried again, unless it would fail for ever.
+/// Opens the store twice and starts the runtime; a step that fails is tried again, unless it would
+/// fail for ever.
 async fn begin(data: &Path, ledger: &Path, mode: Mode, input_bytes: usize, faults: &Faults) -> Option<Arc<World>> {
     loop {
         let begun = async {
@@ -181,7 +182,8 @@ async fn begin(data: &Path, ledger: &Path, mode: Mode, input_bytes: usize, fault
     }
 }
 
-/// Waits until the runtime says why it is not healthy; none if everything ended all the same.
+/// Waits until the runtime says why it is not healthy; returns none if everything ended all the
+/// same.
 async fn unhealthy(world: &World, all: &mut JoinSet<()>) -> Option<String> {
     let waiting = async {
         loop {
@@ -197,10 +199,11 @@ async fn unhealthy(world: &World, all: &mut JoinSet<()>) -> Option<String> {
             }
         }
     };
-    tokio::time::timeout(PATIENCE, waiting).await.expect("it says that it is unhealthy, or ends")
+    tokio::time::timeout(PATIENCE, waiting).await.expect("the runtime is unhealthy, or everything ends")
 }
 
-/// The library, and how many calls of each kind there are without a fault; none where faults cannot be made.
+/// Returns the library, and the number of calls of each kind without a fault; none where faults
+/// cannot be made.
 async fn prepare(dir: &Path, input_bytes: usize, under: &'static str) -> Option<(PathBuf, [u64; 4])> {
     let skip = |why: &str| {
         assert!(std::env::var_os("CI").is_none(), "no faults can be made: {why}");
@@ -240,7 +243,8 @@ async fn fail(library: &Path, case: Case) -> bool {
     faults.failed() > 0
 }
 
-/// Fails calls of each kind, so many as its share says or `EVERSTEP_DISK_FAULTS`, spread over all that the workload makes.
+/// Fails calls of each kind, as many as its share or `EVERSTEP_DISK_FAULTS` says, spread over all
+/// calls of the workload.
 async fn fail_all(shares: [u64; 4], input_bytes: usize, under: &'static str) {
     let dir = TempDir::new().unwrap();
     let Some((library, calls)) = prepare(dir.path(), input_bytes, under).await else { return };
@@ -273,20 +277,21 @@ async fn fail_all(shares: [u64; 4], input_bytes: usize, under: &'static str) {
     }
     failed += running.join_all().await.into_iter().filter(|failed| *failed).count();
     println!("{failed} of {all} faults came to pass");
-    // Commits are as large as it happens: the last calls need not come.
+    // The size of commits varies, so the last calls may not come.
     assert!(2 * failed > all, "{failed} of {all} faults came to pass");
 }
 
-/// Method: a first child counts the calls that the workload makes. Then, for calls spread over all of them, a child of its
-/// own, and a start on what it left.
+/// Method: a first child counts the calls of the workload. Then, for calls spread over all of them,
+/// a child of its own fails one, and a runtime starts on the directory it left.
 #[tokio::test(flavor = "multi_thread")]
-async fn whichever_call_fails_nothing_acknowledged_is_lost() {
+async fn any_failing_syscall_loses_no_acknowledged_write() {
     fail_all([20, 18, 4, 8], 3_000, "").await;
 }
 
-/// Method: the same, with so large inputs that tables are written, by the database's own threads; calls on their files.
+/// Method: as above, with inputs so large that the database's own threads write tables; calls on
+/// the tables' files fail.
 #[tokio::test(flavor = "multi_thread")]
-async fn whichever_call_on_a_table_fails_nothing_acknowledged_is_lost() {
+async fn any_failing_table_syscall_loses_no_acknowledged_write() {
     fail_all([3, 3, 0, 2], 1_000_000, "/store/keyspaces").await;
 }
 
@@ -294,9 +299,10 @@ fn hash(number: u32) -> DefinitionHash {
     format!("{number:064x}").parse().unwrap()
 }
 
-/// The child's part: commits megabytes until one fails. When nothing goes on any more, the writing of tables fails.
+/// Runs the child's part: commits megabytes until one fails. Once no commit returns any more, the
+/// writing of tables fails.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_process_that_writes_faster_than_tables_can_be() {
+async fn child_process_writing_faster_than_tables() {
     let Some(dir) = std::env::var_os(DIRECTORY) else { return };
     let (data, _) = Place::of(Path::new(&dir));
     let faults = Faults::attach(Path::new(&std::env::var_os(CONTROL).unwrap()));
@@ -322,17 +328,18 @@ async fn a_process_that_writes_faster_than_tables_can_be() {
     // 64 are let in, and then one a second.
     assert!(before < 100, "{before} megabytes are in memory, and no table is written");
     faults.let_fail();
-    let failed = tokio::time::timeout(PATIENCE, failed).await.expect("the commit that waits is told").unwrap();
+    let failed = tokio::time::timeout(PATIENCE, failed).await.expect("the waiting commit fails").unwrap();
     assert!(matches!(failed, StoreError::Fatal(_)), "{failed}");
     faults.lift();
     store.reopen().await.unwrap();
     store.save_manifest(&hash(1_000), vec![1].into()).await.unwrap();
 }
 
-/// Method: a child commits large values while the first table it writes makes no headway, until its commits wait for that;
-/// then every sync of a table fails. What waits has been let into memory, so it must be little; and it is told.
+/// Method: a child commits large values while the first table it writes makes no headway, until its
+/// commits wait for the table; then every sync of a table fails. The waiting commits are in memory
+/// already, so there must be few; and they must fail.
 #[tokio::test(flavor = "multi_thread")]
-async fn commits_wait_for_tables_and_are_told_that_they_fail() {
+async fn commits_waiting_for_tables_fail_when_tables_do() {
     let dir = TempDir::new().unwrap();
     let under = "/store/keyspaces/1/tables";
     let Some((library, _)) = prepare(dir.path(), 3_000, "").await else { return };

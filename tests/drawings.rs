@@ -1,5 +1,6 @@
-//! Workflows as Mermaid flowcharts. The drawings in `tests/golden/drawings` are for people too: any Mermaid drawer shows them.
-//! `EVERSTEP_WRITE_GOLDEN=1 cargo test --test drawings` draws them anew; look at them before they are committed.
+//! Workflows as Mermaid flowcharts. The drawings in `tests/golden/drawings` are for readers too:
+//! any Mermaid viewer shows them. `EVERSTEP_WRITE_GOLDEN=1 cargo test --test drawings` draws them
+//! anew; look at them before you commit them.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test may panic anywhere")]
 
 use std::convert::Infallible;
@@ -41,7 +42,7 @@ async fn done(n: u32) -> Result<LoopResult<u32, u32>, Infallible> {
 
 type Chain = Builder<u32, u32>;
 
-/// Every kind of node; the nodes with chains hold each a chain made by `inner`.
+/// Adds every kind of node; each node with chains holds one that `inner` makes.
 fn every_kind(chain: Chain, inner: fn(Chain) -> Chain) -> Chain {
     let child = inner(Workflow::builder_for::<u32>("child")).build().unwrap();
     chain
@@ -78,7 +79,7 @@ fn assert_drawn(name: &str, workflow: &Workflow<u32, u32>) {
     assert_eq!(workflow.to_mermaid(), std::fs::read_to_string(&path).unwrap(), "{path}");
 }
 
-/// Method: compares with a drawing that was looked at and that Mermaid's own parser takes.
+/// Method: compare with a drawing that was checked by eye and that Mermaid's own parser accepts.
 #[test]
 fn every_kind_of_node_is_drawn() {
     let workflow = every_kind(Workflow::builder_for("every kind"), leaf).build().unwrap();
@@ -87,15 +88,15 @@ fn every_kind_of_node_is_drawn() {
 
 /// Method: as above, with every kind of node within every other.
 #[test]
-fn every_kind_of_node_is_drawn_within_every_other() {
+fn nested_nodes_of_every_kind_are_drawn() {
     let workflow = every_kind(Workflow::builder_for("nested"), |chain| every_kind(chain, leaf)).build().unwrap();
     assert_drawn("nested", &workflow);
 }
 
-/// Method: a loop whose body ends in an arm without nodes within a route that ends it, and a route first and last: where
-/// arrows begin at a shape that has more than one.
+/// Method: draw a loop whose body ends in an arm without nodes, within a route that ends it, and a
+/// route first and last: arrows there begin at a shape with more than one.
 #[test]
-fn an_arm_without_nodes_is_an_arrow_past_the_others() {
+fn arm_without_nodes_is_drawn_as_an_arrow() {
     let workflow = Workflow::builder_for::<u32>("arms")
         .route("first", |n: &u32| *n > 1, |route| route.arm(true, |arm| arm).arm(false, |arm| arm.then("one", same)))
         .repeat("loop", LoopLimit::AtMost(3), |body| {
@@ -110,7 +111,7 @@ fn an_arm_without_nodes_is_an_arrow_past_the_others() {
     assert_drawn("arms", &workflow);
 }
 
-/// Method: ids made of what means something in Mermaid, Markdown or HTML.
+/// Method: use ids of characters that have a meaning in Mermaid, Markdown or HTML.
 #[test]
 fn any_name_can_be_drawn() {
     let names =
@@ -124,9 +125,9 @@ fn any_name_can_be_drawn() {
     assert_drawn("names", &workflow);
 }
 
-/// Method: draws from the bytes that a store keeps, without the workflow.
+/// Method: draw from the bytes in a store, without the workflow.
 #[tokio::test]
-async fn a_stored_manifest_is_drawn_without_the_users_code() {
+async fn stored_manifest_is_drawn_without_user_code() {
     let workflow = every_kind(Workflow::builder_for("every kind"), leaf).build().unwrap();
     let store = MemoryStore::new();
     let runtime = Runtime::builder(store.clone()).register(&workflow).start().await.unwrap();
@@ -135,24 +136,25 @@ async fn a_stored_manifest_is_drawn_without_the_users_code() {
     assert_eq!(Manifest::decode(&bytes).unwrap().to_mermaid(), workflow.to_mermaid());
 }
 
-/// What a label shows: numbers of characters are read, and a space that does not break is a space.
+/// Returns the text that a label shows: numbers of characters are decoded, and a space that does
+/// not break is a space.
 fn shown(label: &str) -> String {
     let mut shown = String::new();
     let mut rest = label;
-    while let Some((before, behind)) = rest.split_once('#') {
-        let (number, behind) = behind.split_once(';').unwrap();
+    while let Some((before, after)) = rest.split_once('#') {
+        let (number, after) = after.split_once(';').unwrap();
         shown.push_str(before);
         shown.push(char::from_u32(number.parse().unwrap()).unwrap());
-        rest = behind;
+        rest = after;
     }
     (shown + rest).replace('\u{a0}', " ")
 }
 
 proptest! {
-    /// Method: any id; its label has nothing but letters, digits, and what cannot be taken for anything else, and shows the
-    /// id.
+    /// Method: take any id. Its label shows the id, and has only letters, digits, and characters
+    /// without another meaning.
     #[test]
-    fn a_label_shows_the_name_and_has_nothing_of_mermaids_own(id in "[^/\\p{Cc}\u{a0}]{1,30}") {
+    fn label_shows_the_name_without_mermaid_syntax(id in "[^/\\p{Cc}\u{a0}]{1,30}") {
         let drawing = Workflow::builder_for::<u32>("w").then(&*id, same).build().unwrap().to_mermaid();
         let line = drawing.lines().nth(2).unwrap();
         let label = line.strip_prefix("    n0[\"").and_then(|label| label.strip_suffix("\"]")).unwrap();
@@ -161,9 +163,9 @@ proptest! {
     }
 }
 
-/// Method: looks for the one label that differs.
+/// Method: look for the one label that differs.
 #[test]
-fn loop_that_drains_says_what_must_be_gone() {
+fn draining_loop_label_names_its_signal() {
     let workflow = Workflow::builder_for::<u32>("w")
         .repeat_draining("loop", LoopLimit::Unlimited, "add", |body| {
             body.wait_for_signal::<u32>("w", "add").then("last", done)

@@ -1,4 +1,5 @@
-//! The example that encrypts payloads, run as it is: what it stores holds no plaintext, and is read with its key alone.
+//! The example that encrypts payloads, run as it is: its stored bytes hold no plaintext, and are
+//! readable only with its key.
 #![cfg(all(unix, feature = "file-store"))]
 #![allow(clippy::unwrap_used, reason = "a test may panic anywhere")]
 
@@ -9,7 +10,7 @@ use std::process::Command;
 
 use crate::kill::example;
 
-/// What flows through the workflow of the example: its input, a result, its signal.
+/// Payloads of the example's workflow: its input, a result, its signal.
 const SECRETS: [&str; 5] = ["Wilhelmina", "broken heart", "BROKEN HEART", "Faustus", "findings"];
 
 fn run(data: &Path, keys: &Path) -> String {
@@ -18,7 +19,7 @@ fn run(data: &Path, keys: &Path) -> String {
     String::from_utf8(ran.stdout).unwrap()
 }
 
-/// How many files of the directory hold a text.
+/// Returns how many files of the directory hold a text.
 fn holds(directory: &Path, text: &str) -> usize {
     let entries = std::fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path());
     let found = entries.map(|path| {
@@ -32,7 +33,8 @@ fn holds(directory: &Path, text: &str) -> usize {
 
 #[test]
 fn encrypted_payloads_are_readable_only_with_their_key() {
-    // Run, looked at, run again with the same key, with another one, and with a newer one beside the first.
+    // The example runs and its files are read; then it runs again with the same key, with another
+    // one, and with a newer one beside the first.
     let root = tempfile::tempdir().unwrap();
     let path = |name: &str| root.path().join(name);
     let (data, keys) = (path("data"), path("keys"));
@@ -40,7 +42,7 @@ fn encrypted_payloads_are_readable_only_with_their_key() {
     assert_eq!(run(&data, &keys), result);
     assert!(holds(&data, "report-7") > 0, "ids stay readable: otherwise this looks in the wrong place");
     for secret in SECRETS {
-        assert_eq!(holds(&data, secret), 0, "`{secret}` stands in the data directory");
+        assert_eq!(holds(&data, secret), 0, "`{secret}` is in the data directory");
     }
     assert_eq!(run(&data, &keys), result, "read again");
 

@@ -1,5 +1,5 @@
-//! The example of one instance that fans out, killed with `kill -9` at random moments: it goes on in every file that was under
-//! way, nothing recorded is done again, and the report is as if nothing had happened.
+//! The example of one instance that fans out, killed with `kill -9` at random moments: it continues
+//! in every file in progress, no recorded task runs again, and the report shows no difference.
 #![cfg(all(unix, feature = "file-store"))]
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test may panic anywhere")]
 
@@ -23,7 +23,7 @@ const FILES: u32 = 200;
 const KILLS: usize = 15;
 const PAGE_BYTES: u64 = 64 << 10;
 
-/// The task of the loop, and the others that do something with a file.
+/// The task of the loop, and the other tasks that work on a file.
 const PAGE: &str = "files/kind/Text/facts/count/by_page/pages/page";
 const ONCE: [&str; 4] = ["files/look", "files/kind/Text/facts/hash/hash", "files/kind/Binary/hash", "files/finish"];
 
@@ -33,7 +33,7 @@ struct Job {
     ledger: PathBuf,
 }
 
-/// What the example carries from page to page, as far as it counts here.
+/// The part that matters here of the value that the example carries from page to page.
 #[derive(Deserialize)]
 struct Pages {
     counts: Counts,
@@ -56,7 +56,7 @@ impl Job {
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
     }
 
-    /// The tasks that really ran so far, and on what.
+    /// Returns the tasks that really ran so far, each with its file.
     fn ledger(&self) -> Vec<String> {
         let ledger = std::fs::read_to_string(&self.ledger).unwrap_or_default();
         ledger.lines().map(|line| line.trim_end().to_owned()).collect()
@@ -66,7 +66,8 @@ impl Job {
         std::fs::read_to_string(self.data.join("report.json")).unwrap()
     }
 
-    /// The lines of the ledger whose tasks are recorded in the store: these must never be written again.
+    /// Returns the lines of the ledger whose tasks are recorded in the store: these must never be
+    /// written again.
     async fn recorded(&self) -> BTreeSet<String> {
         let mut recorded = BTreeSet::new();
         let store = self.data.join("store");
@@ -106,7 +107,8 @@ fn name(number: u32) -> String {
     format!("file{number:03}")
 }
 
-/// Every tenth file is empty, every tenth binary, every tenth a text of several pages.
+/// Returns the content of a file: every tenth is empty, every tenth binary, every tenth a text of
+/// several pages.
 fn contents(number: u32) -> Vec<u8> {
     match number % 10 {
         0 => Vec::new(),
@@ -116,9 +118,10 @@ fn contents(number: u32) -> Vec<u8> {
     }
 }
 
-/// Method: a parent starts the job, kills it at a random moment, reads from its store which tasks are recorded, starts it
-/// again, and compares with the ledger of what really ran. When a job ends before it is killed, its report must be the one of
-/// a job that was left in peace, and a new one begins in an empty directory.
+/// Method: a parent starts the job, kills it at a random moment, reads from its store which tasks
+/// are recorded, starts it again, and compares with the ledger of the tasks that really ran. When a
+/// job ends before it is killed, its report must equal that of an undisturbed job, and a new one
+/// begins in an empty directory.
 #[tokio::test]
 async fn killed_fan_out_reruns_no_recorded_task() {
     let root = tempfile::tempdir().unwrap();
@@ -138,28 +141,33 @@ async fn killed_fan_out_reruns_no_recorded_task() {
         loop {
             let recorded = job.recorded().await;
             let before = job.ledger().len();
-            // Killed often enough, it may end in peace: on a busy machine it may never get anywhere between two kills.
+            // After enough kills the job may end undisturbed: on a busy machine it may get nowhere
+            // between two kills.
             let after = if kills < KILLS { Duration::from_millis(random.below(800)) } else { PEACE };
             let ended = kill_after(job.spawn(), after).await;
             let mut now = BTreeSet::new();
             for line in &job.ledger()[before..] {
-                assert!(!recorded.contains(line), "`{line}` ran again although that was recorded");
-                assert!(now.insert(line.clone()), "`{line}` ran twice in one life of the job");
+                assert!(!recorded.contains(line), "`{line}` ran again although it was recorded");
+                assert!(now.insert(line.clone()), "`{line}` ran twice in one process");
             }
             if ended {
                 break;
             }
             kills += 1;
         }
-        assert_eq!(job.ledger().into_iter().collect::<BTreeSet<_>>(), all, "other tasks ran than in peace");
-        assert_eq!(job.recorded().await, all, "what ran is recorded in the end");
+        assert_eq!(
+            job.ledger().into_iter().collect::<BTreeSet<_>>(),
+            all,
+            "other tasks ran than in an undisturbed job"
+        );
+        assert_eq!(job.recorded().await, all, "every task that ran is recorded in the end");
         assert_eq!(job.report(), undisturbed.report());
     }
 }
 
-/// Method: has the example draw its workflow, and reads `docs/fan_out.md`.
+/// Method: let the example draw its workflow, and read `docs/fan_out.md`.
 #[test]
-fn document_shows_the_workflow_as_it_is() {
+fn document_drawing_equals_the_workflow() {
     let drawn = std::process::Command::new(example("fan_out")).arg("--draw").output().unwrap();
     let drawing = format!("```mermaid\n{}```\n", String::from_utf8(drawn.stdout).unwrap());
     let document = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/fan_out.md")).unwrap();

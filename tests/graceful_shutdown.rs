@@ -1,4 +1,5 @@
-//! The example of a service that is asked to end, in a process of its own: it ends in peace, and the next one goes on.
+//! The example of a service that is asked to end, in a process of its own: it ends in order, and
+//! the next process continues.
 #![cfg(all(unix, feature = "file-store"))]
 #![allow(clippy::unwrap_used, reason = "a test may panic anywhere")]
 
@@ -20,7 +21,7 @@ struct Service {
 }
 
 impl Service {
-    /// With a second of grace.
+    /// Starts it with a second of grace.
     async fn start(data: &Path) -> Self {
         let mut command = Command::new(example("graceful_shutdown"));
         command.arg(data).arg("1").stdin(Stdio::piped()).stdout(Stdio::piped()).kill_on_drop(true);
@@ -31,7 +32,7 @@ impl Service {
         service
     }
 
-    /// Waits until it says this.
+    /// Waits until the service prints this line.
     async fn says(&mut self, wanted: &str) {
         let found = tokio::time::timeout(PEACE, async {
             while let Some(line) = self.says.next_line().await.unwrap() {
@@ -42,7 +43,7 @@ impl Service {
             }
             false
         });
-        assert!(found.await.unwrap_or(false), "it never said `{wanted}`: {:?}", self.said);
+        assert!(found.await.unwrap_or(false), "no line `{wanted}`: {:?}", self.said);
     }
 
     async fn take(&mut self, line: &str) {
@@ -50,7 +51,7 @@ impl Service {
         self.says(&format!("accepted `{line}`")).await;
     }
 
-    /// Asks it to end, with this signal; gives what it said last.
+    /// Asks it to end with this signal, and returns all lines that it printed.
     async fn end(mut self, signal: &str) -> Vec<String> {
         let pid = self.child.id().unwrap().to_string();
         assert!(Command::new("kill").args([signal, &pid]).status().await.unwrap().success());
@@ -63,8 +64,9 @@ impl Service {
     }
 }
 
-/// Method: a child is given a line that takes a second and one that takes longer than its grace, and asked to end while it works
-/// on the second; by SIGTERM and by ctrl-c. The next child works on that again, by itself, and on nothing else.
+/// Method: a child gets a line that takes a second and one that takes longer than its grace, and is
+/// asked to end while it works on the second, by SIGTERM and by ctrl-c. The next child works on
+/// that line again, by itself, and on no other.
 #[tokio::test]
 async fn sigterm_leaves_unfinished_work_to_the_next_process() {
     let root = tempfile::tempdir().unwrap();
@@ -82,6 +84,6 @@ async fn sigterm_leaves_unfinished_work_to_the_next_process() {
         let mut service = Service::start(&data).await;
         service.says(&format!("working on `{long}`")).await;
         let said = service.end(signal).await;
-        assert!(!said.iter().any(|line| line.contains("`x`")), "what is done is done: {said:?}");
+        assert!(!said.iter().any(|line| line.contains("`x`")), "a finished line was worked on again: {said:?}");
     }
 }

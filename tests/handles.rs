@@ -1,4 +1,4 @@
-//! What a handle reads and watches while its instance is at work.
+//! Reads and watches of a handle while its instance is active.
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 mod common;
@@ -23,8 +23,8 @@ const SECOND: Duration = Duration::from_secs(1);
 const MINUTE: Duration = Duration::from_mins(1);
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_handle_of_a_held_instance_reads_it_without_holding_it_up() {
-    // While the task is held, every read answers; nothing of it is lost afterwards.
+async fn reads_answer_while_a_task_is_held() {
+    // Every read answers while the task is held, and loses nothing of it.
     let gate = Gate::new();
     let workflow = Workflow::builder("w").then("inc", inc).then("hold", holding::<u32>(&gate)).build().unwrap();
     let runtime = Runtime::builder(MemoryStore::new()).register(&workflow).clock(still_clock()).start().await.unwrap();
@@ -44,7 +44,8 @@ async fn a_handle_of_a_held_instance_reads_it_without_holding_it_up() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn watch_starts_at_present_status_and_ends_with_the_run() {
-    // One instance is followed from its first wait to its end; a second one's watch ends with the runtime.
+    // One instance is followed from its first wait to its end; a second one's watch ends with the
+    // runtime.
     let clock = still_clock();
     let workflow =
         Workflow::builder_for::<u32>("w").wait_for_signal::<u32>("wait", "go").delay("d", MINUTE).build().unwrap();
@@ -73,7 +74,7 @@ async fn watch_starts_at_present_status_and_ends_with_the_run() {
     assert_eq!(within(watch.next()).await, None);
 }
 
-/// Damages every head that is read, while it is told to.
+/// Hooks that damage every head that is read, while switched on.
 #[derive(Default)]
 struct Rot(std::sync::atomic::AtomicBool);
 
@@ -88,7 +89,8 @@ impl Hooks for Rot {
     }
 }
 
-/// Method: the reads of one watcher fail at the last change, for a while; nobody else has news for it.
+/// Method: the reads of one watcher fail at the last change, for a while; no other news comes for
+/// it.
 #[cfg(feature = "testing")]
 #[tokio::test(flavor = "multi_thread")]
 async fn watch_whose_reads_fail_gets_the_end_all_the_same() {
@@ -111,9 +113,9 @@ async fn watch_whose_reads_fail_gets_the_end_all_the_same() {
     assert_eq!(within(watch.next()).await, Some(Status::Completed));
 }
 
-/// Method: the head rots under a watcher that has seen one status.
+/// Method: damage the head under a watcher that has seen one status.
 #[tokio::test(flavor = "multi_thread")]
-async fn watch_of_a_damaged_instance_ends_and_says_why() {
+async fn watch_of_damaged_instance_ends_with_the_reason() {
     let (workflow, rot) = (waiting("w"), Arc::new(Rot::default()));
     let store = Through::new(&MemoryStore::new(), &rot);
     let runtime = Runtime::builder(store).register(&workflow).start().await.unwrap();
@@ -130,11 +132,12 @@ async fn large(n: u32) -> Result<String, std::convert::Infallible> {
     Ok(format!("{n:0300}"))
 }
 
-/// Method: a run has completed with an output in a row of its own. It is deleted or replaced, and its rows are swept, when its
-/// head is read and the row is not yet: by who waits for the result, asks for the task's, or would use what is there.
+/// Method: a run has completed with an output in a row of its own. The run is deleted or replaced,
+/// and its rows are swept, after its head is read and before the row is: by a caller that waits for
+/// the result, by one that asks for the task's result, and by a start with `UseExisting`.
 #[cfg(feature = "testing")]
 #[tokio::test]
-async fn a_run_gone_between_head_and_rows_is_not_damaged() {
+async fn run_gone_between_head_and_rows_is_not_damaged() {
     let workflow = Workflow::builder("w").then("large", large).build().unwrap();
     for replaced in [false, true] {
         for what in ["result", "task result", "use"] {

@@ -1,4 +1,4 @@
-//! Tasks and processes that misbehave: what they break is their own attempt, and nobody else's.
+//! Tasks and processes that misbehave: they break their own attempt and no other.
 #![cfg(feature = "testing")]
 #![allow(clippy::unwrap_used, reason = "a helper of a test may panic like the test itself")]
 
@@ -18,7 +18,7 @@ use faulty::{Fate, Faulty, settle};
 
 const MINUTE: Duration = Duration::from_mins(1);
 
-/// Panics when it is dropped, also when it was thrown.
+/// A value that panics when it is dropped, also when it is the payload of a panic.
 struct Spiteful;
 
 impl Drop for Spiteful {
@@ -27,14 +27,14 @@ impl Drop for Spiteful {
     }
 }
 
-/// One slot, so that one that is not given back is noticed at once.
+/// Returns limits with one slot, so that a slot that is not given back is noticed at once.
 fn one_slot() -> Limits {
     let mut limits = Limits::default();
     limits.tasks_running_max = 1;
     limits
 }
 
-/// Whether the slot was given back and everything else is as it was.
+/// Checks that the slot was given back and everything else is unchanged.
 async fn another_one_runs(runtime: &Runtime, workflow: &Workflow<u32, u32>) {
     let handle = within(runtime.start(workflow, "another one", 1)).await.unwrap();
     assert_eq!(within(handle.result()).await, Ok(2));
@@ -51,7 +51,7 @@ struct Hostile {
     runtime: Runtime,
     good: Workflow<u32, u32>,
     gate: Gate,
-    /// Running, with something in its future that panics when it is dropped; times out in a minute.
+    /// Runs, with a value in its future that panics when it is dropped; times out in a minute.
     handle: InstanceHandle<u32>,
 }
 
@@ -77,7 +77,7 @@ async fn hostile() -> Hostile {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn future_panicking_in_timeout_drop_fails_one_attempt() {
-    // The attempt times out; what it holds panics when it is dropped.
+    // The attempt times out; the value in its future panics when it is dropped.
     let Hostile { clock, runtime, good, handle, .. } = hostile().await;
     let result = when_clock_is_at(&clock, clock.now().after(MINUTE), handle.result()).await;
     let kind = failure(result).kind;
@@ -87,7 +87,8 @@ async fn future_panicking_in_timeout_drop_fails_one_attempt() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn future_panicking_in_cancel_drop_frees_its_slot() {
-    // The instance is cancelled while its task runs; what that holds panics when it is dropped.
+    // The instance is cancelled while its task runs; the value in its future panics when it is
+    // dropped.
     let Hostile { runtime, good, handle, .. } = hostile().await;
     handle.cancel("why", "who").await.unwrap();
     assert_eq!(within(handle.result()).await, Err(ResultError::Cancelled { reason: "why".into(), by: "who".into() }));
@@ -95,8 +96,8 @@ async fn future_panicking_in_cancel_drop_frees_its_slot() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_future_that_panics_at_its_end_is_a_failed_attempt() {
-    // What it holds panics when it goes out of scope.
+async fn future_panicking_at_its_end_is_a_failed_attempt() {
+    // The value in its future panics at the end of its scope.
     let Hostile { runtime, good, gate, handle, .. } = hostile().await;
     gate.open(1);
     assert_eq!(failure(within(handle.result()).await).kind, FailureKind::Panicked);
@@ -112,7 +113,7 @@ async fn future_panicking_in_shutdown_drop_does_not_block_it() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn panic_payload_panicking_in_drop_is_a_failed_attempt() {
-    // It is thrown by a task; in the only slot, another one runs afterwards.
+    // A task panics with the value as payload; in the only slot, another task runs afterwards.
     let throws = async |_: u32| -> Result<u32, Infallible> { std::panic::panic_any(Spiteful) };
     let bad = Workflow::builder("bad").then("throws", throws).build().unwrap();
     let good = Workflow::builder("good").then("inc", inc).build().unwrap();
@@ -124,8 +125,9 @@ async fn panic_payload_panicking_in_drop_is_a_failed_attempt() {
 }
 
 #[test]
-fn a_tokio_runtime_that_is_dropped_first_does_not_hang() {
-    // Ten times the tokio runtime goes while more tasks are queued than there are slots, then the runtime on it.
+fn tokio_runtime_dropped_first_does_not_hang() {
+    // Ten times the tokio runtime is dropped while more tasks are queued than there are slots, and
+    // then the runtime on it.
     let (rounds, done) = std::sync::mpsc::channel();
     std::thread::spawn(move || {
         let first = Workflow::builder("w").then("first", inc);
@@ -154,7 +156,8 @@ fn a_tokio_runtime_that_is_dropped_first_does_not_hang() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn graceful_restarts_are_not_counted_as_crashes() {
-    // More restarts than the deaths of a process that set an instance aside, the task running each time.
+    // The runtime restarts more often than the number of crashes that quarantines an instance, and
+    // the task runs each time.
     let (store, gate, clock) = (MemoryStore::new(), Gate::new(), still_clock());
     let workflow = Workflow::builder("w").then("hold", holding::<u32>(&gate)).build().unwrap();
     let start =
@@ -173,7 +176,8 @@ async fn graceful_restarts_are_not_counted_as_crashes() {
     assert_eq!(within(handle.result()).await, Ok(1));
 }
 
-/// A task that ends while its instance has no actor: a pause could not be committed, and the store is not back yet.
+/// A task that ends while its instance has no actor: a pause could not be committed, and the store
+/// is not back yet.
 struct Orphaned {
     clock: ManualClock,
     runtime: Runtime,
@@ -212,7 +216,7 @@ async fn orphaned() -> Orphaned {
 
 #[tokio::test]
 async fn task_ended_during_store_outage_never_reruns() {
-    // Its result is recorded once the store is back, and the instance goes on from there.
+    // The result is recorded once the store is back, and the instance continues from there.
     let Orphaned { clock, handle, ends, gate, .. } = orphaned().await;
     let Status::Waiting { wake_at, .. } = reach_code(&handle, StatusCode::Waiting).await else { panic!() };
     assert_eq!(handle.task_result::<u32>("hold").await, Ok(Some(1)));

@@ -1,5 +1,5 @@
-//! Names and ids at the edge: every way in refuses what is empty, too long or not printable, with a typed error and before
-//! anything is stored.
+//! Names and ids at the edge: every entry point refuses one that is empty, too long or not
+//! printable, with a typed error and before any write.
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 mod common;
@@ -11,14 +11,14 @@ use everstep::{
     StartError, StartOptions, StatusCode, Store as _, Workflow,
 };
 
-/// Texts that no id may be, if so many bytes are allowed.
+/// Returns texts that are no id, for an id of at most `bytes_max` bytes.
 fn bad(bytes_max: usize) -> Vec<String> {
     let controls = ["a\0b", "a\nb", "\x1b[31m", "\u{7f}", "\u{85}", "tab\t"].map(str::to_owned);
     let too_long = ["x".repeat(bytes_max + 1), "é".repeat(bytes_max / 2 + 1), "x".repeat(1 << 20)];
     controls.into_iter().chain(too_long).chain([String::new()]).collect()
 }
 
-/// Texts that every id may be: ids are never paths nor parts of a query.
+/// Returns texts that are ids: ids are never paths nor parts of a query.
 fn good(bytes_max: usize) -> Vec<String> {
     let odd = ["../../etc/passwd", "a/b", "CON", "' OR 1=1 --", "%00", "order/42 ✓", "\u{1f980}"].map(str::to_owned);
     odd.into_iter().chain(["x".repeat(bytes_max), "é".repeat(bytes_max / 2)]).collect()
@@ -70,7 +70,7 @@ async fn bad_signal_ids_and_names_are_refused() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn bad_traceparents_are_refused() {
-    // It comes from a header of whoever calls, and would be in every write.
+    // The traceparent comes from a caller's header, and would be in every write.
     let workflow = waiting("w");
     let runtime = Runtime::builder(MemoryStore::new()).register(&workflow).start().await.unwrap();
     for text in bad(TRACEPARENT_BYTES_MAX) {

@@ -1,4 +1,5 @@
-//! The main job, killed with `kill -9` at random moments: nothing recorded is done again, nothing is lost.
+//! The main job, killed with `kill -9` at random moments: no recorded task runs again, and nothing
+//! is lost.
 #![cfg(all(unix, feature = "file-store"))]
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test may panic anywhere")]
 
@@ -38,7 +39,7 @@ impl Job {
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
     }
 
-    /// How often each file was really read so far.
+    /// Returns how often each file was really read so far.
     fn reads(&self) -> BTreeMap<String, usize> {
         let mut reads = BTreeMap::new();
         for line in std::fs::read_to_string(&self.ledger).unwrap_or_default().lines() {
@@ -47,7 +48,7 @@ impl Job {
         reads
     }
 
-    /// The files whose reading is recorded in the store: these must never be read again.
+    /// Returns the files whose reading is recorded in the store: these must never be read again.
     async fn recorded(&self) -> BTreeSet<String> {
         let store = self.data.join("store");
         let mut recorded = BTreeSet::new();
@@ -80,9 +81,9 @@ fn name(number: usize) -> String {
     format!("file{number:04}.txt")
 }
 
-/// Method: a parent starts the job, kills it at a random moment, reads from its store which files are recorded as read,
-/// starts it again, and compares with the ledger of what was really read. When a job ends before it is killed, a new one
-/// begins in an empty directory.
+/// Method: a parent starts the job, kills it at a random moment, reads from its store which files
+/// are recorded as read, starts it again, and compares with the ledger of the files that were
+/// really read. When a job ends before it is killed, a new one begins in an empty directory.
 #[tokio::test]
 async fn killed_ingest_rereads_no_recorded_file() {
     let root = tempfile::tempdir().unwrap();
@@ -100,13 +101,17 @@ async fn killed_ingest_rereads_no_recorded_file() {
         loop {
             let recorded = job.recorded().await;
             let reads_before = job.reads();
-            // Killed often enough, it may end in peace: on a busy machine it may never get anywhere between two kills.
+            // After enough kills the job may end undisturbed: on a busy machine it may get nowhere
+            // between two kills.
             let after = if kills < KILLS { Duration::from_millis(random.below(800)) } else { PEACE };
             let ended = kill_after(job.spawn(), after).await;
             for (file, reads) in job.reads() {
                 let again = reads - reads_before.get(&file).copied().unwrap_or_default();
-                assert!(again <= 1, "{file} was read {again} times in one life of the job");
-                assert!(again == 0 || !recorded.contains(&file), "{file} was read again although that was recorded");
+                assert!(again <= 1, "{file} was read {again} times in one process");
+                assert!(
+                    again == 0 || !recorded.contains(&file),
+                    "{file} was read again although its reading was recorded"
+                );
             }
             if ended {
                 break;

@@ -1,7 +1,7 @@
-//! What a crash of the machine may leave of the journal: a torn end costs nothing that was acknowledged, and damage is
-//! never taken for a torn end.
+//! Journals as a crash of the machine may leave them: a torn end costs no acknowledged batch, and
+//! damage is never taken for a torn end.
 #![cfg(feature = "file-store")]
-#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test that cannot go on has failed")]
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test that cannot continue has failed")]
 
 #[path = "journal_images/image.rs"]
 mod image;
@@ -15,25 +15,26 @@ const PAGE: usize = 4_096;
 const SMALL: usize = 100;
 const LARGE: usize = 20_000;
 
-/// Method: the journal ends at every byte of its last three batches, small ones.
+/// Method: cut the journal at every byte of its last three batches, small ones.
 #[tokio::test]
-async fn a_journal_cut_at_any_byte_has_every_batch_before_the_cut() {
+async fn journal_cut_at_any_byte_keeps_batches_before_the_cut() {
     let written = written(&[SMALL; 5], 1).await;
     for cut in written.start_of(2)..=written.journal.len() {
         let torn = written.ends.iter().filter(|end| **end <= cut).count();
         let image = written.image(&written.journal[..cut]);
         assert!(!written.survives(&image, torn, &format!("cut at {cut}")).await);
-        // Zeros may be what a journal is made of.
+        // A journal is zeros where no batch was written.
         let mut tail = written.journal[written.start_of(torn)..cut].to_vec();
         tail.truncate(tail.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1));
         assert_eq!(image.kept().concat(), tail, "cut at {cut}");
     }
 }
 
-/// Method: the journal ends within its last batch, of several pages, at every byte with `EVERSTEP_DISK_IMAGES=all`, else at
-/// every 97th and around every page. (What is left of each is compared byte by byte beside the code.)
+/// Method: cut the journal within its last batch, of several pages, at every byte with
+/// `EVERSTEP_DISK_IMAGES=all`, else at every 97th and around every page. (The bytes left of each
+/// are compared beside the code.)
 #[tokio::test]
-async fn a_large_batch_cut_anywhere_is_not_there_and_costs_no_other() {
+async fn large_batch_cut_anywhere_costs_no_other_batch() {
     let written = written(&[SMALL, LARGE, LARGE], 1).await;
     let all = std::env::var("EVERSTEP_DISK_IMAGES").is_ok_and(|all| all == "all");
     let (start, end) = (written.start_of(2), written.journal.len());
@@ -43,7 +44,8 @@ async fn a_large_batch_cut_anywhere_is_not_there_and_costs_no_other() {
     }
 }
 
-/// The journal with some pages of its bytes from `start` on as they were before: zeros, or what another file left there.
+/// Returns the journal with some pages from `start` on as they were before: zeros, or another
+/// file's bytes.
 fn with_stale_pages(written: &Written, start: usize, stale: impl Fn(usize) -> bool, left: &[u8]) -> Vec<u8> {
     let mut journal = written.journal.clone();
     for (at, byte) in journal.iter_mut().enumerate().skip(start).filter(|(at, _)| stale(at / PAGE)) {
@@ -52,10 +54,11 @@ fn with_stale_pages(written: &Written, start: usize, stale: impl Fn(usize) -> bo
     journal
 }
 
-/// Method: of the last batch, of seven pages, every choice of pages reached the disk. The others are zeros, or pages of an
-/// older file of the same store, with whole batches in them; the file is as long as the batch, or longer.
+/// Method: of the last batch, of seven pages, every choice of pages reached the disk. The others
+/// are zeros, or pages of an older file of the same store, with whole batches in them. The file is
+/// as long as the batch, or longer.
 #[tokio::test]
-async fn a_batch_is_torn_whichever_of_its_pages_reached_the_disk() {
+async fn batch_with_any_pages_missing_is_torn() {
     let written = written(&[SMALL, SMALL, LARGE, 6 * PAGE], 1).await;
     let (start, first_page) = (written.start_of(3), written.start_of(3) / PAGE);
     let pages = (written.journal.len() - 1) / PAGE - first_page + 1;
@@ -78,9 +81,9 @@ async fn a_batch_is_torn_whichever_of_its_pages_reached_the_disk() {
     }
 }
 
-/// Method: behind any of the batches stand zeros, bytes without sense, or older batches once more.
+/// Method: put zeros, random bytes, or older batches after any of the batches.
 #[tokio::test]
-async fn whatever_was_left_behind_the_last_batch_is_no_batch() {
+async fn bytes_after_the_last_batch_are_no_batch() {
     let written = written(&[SMALL; 4], 1).await;
     let noise: Vec<u8> =
         (0..50_000_u32).map(|at| u8::try_from(at.wrapping_mul(2_654_435_761) >> 24).unwrap()).collect();
@@ -101,9 +104,9 @@ async fn whatever_was_left_behind_the_last_batch_is_no_batch() {
     }
 }
 
-/// Method: a journal as it is when it was just made, 64 MiB long, with a torn batch at its end.
+/// Method: open a journal as it is when just made, 64 MiB long, with a torn batch at its end.
 #[tokio::test]
-async fn a_journal_that_was_made_longer_than_it_is_opens() {
+async fn preallocated_journal_with_torn_end_opens() {
     let written = written(&[SMALL, SMALL, LARGE], 1).await;
     let torn = with_stale_pages(&written, written.start_of(2), |page| page == 1, &[]);
     for (journal, batches) in [(&written.journal, 3), (&torn, 2)] {
@@ -114,17 +117,18 @@ async fn a_journal_that_was_made_longer_than_it_is_opens() {
     }
 }
 
-/// Method: the batches stand in two or three journals; the newest of them may hold nothing, or only zeros.
+/// Method: the batches lie in two or three journals; the newest of them may be empty, or hold only
+/// zeros.
 #[tokio::test]
-async fn a_torn_end_is_told_in_several_journals() {
+async fn torn_end_is_found_across_several_journals() {
     let written = written(&[SMALL; 4], 0).await;
     let part = |from: usize, to: usize| &written.journal[written.start_of(from)..written.start_of(to)];
     let torn = |from: usize, to: usize| part(from, to + 1).split_last_chunk::<20>().unwrap().0;
     let zeros = vec![0; 100_000];
-    let zeros_behind = [part(0, 2), &zeros].concat();
+    let zeros_after = [part(0, 2), &zeros].concat();
     for (journals, batches, what) in [
         (vec![part(0, 2), part(2, 4)], 4, "two"),
-        (vec![&zeros_behind, part(2, 4)], 4, "zeros behind the first"),
+        (vec![&zeros_after, part(2, 4)], 4, "zeros after the first"),
         (vec![part(0, 2), torn(2, 3)], 3, "the second is torn"),
         (vec![part(0, 2), torn(2, 2)], 2, "the second holds a torn batch alone"),
         (vec![part(0, 1), part(1, 2), torn(2, 3)], 3, "the third is torn"),
@@ -145,7 +149,8 @@ async fn a_torn_end_is_told_in_several_journals() {
     }
 }
 
-/// Method: each byte of a batch in the middle is another; then each page of large ones is zeros.
+/// Method: change each byte of a batch in the middle; then fill each page of large batches with
+/// zeros.
 #[tokio::test]
 async fn damage_before_a_whole_batch_is_refused_untouched() {
     let small = written(&[SMALL; 3], 0).await;
@@ -163,9 +168,10 @@ async fn damage_before_a_whole_batch_is_refused_untouched() {
     }
 }
 
-/// Method: the last batch of a store that was closed is changed or missing. It was acknowledged, and the store knows.
+/// Method: change or remove the last batch of a store that was closed. The batch was acknowledged,
+/// and the store knows.
 #[tokio::test]
-async fn what_was_there_at_a_close_is_never_taken_for_torn() {
+async fn batch_durable_at_a_close_is_never_taken_for_torn() {
     let dir = fast_dir();
     let path = dir.path().join("store");
     let store = FileStore::open(&path).await.unwrap();
@@ -184,7 +190,7 @@ async fn what_was_there_at_a_close_is_never_taken_for_torn() {
         assert!(why.contains(&format!("it was durable up to byte {end}")), "{why}");
         assert!(std::fs::read(path.join("0.jnl")).unwrap() == journal, "the journal was touched");
     }
-    // As the error says.
+    // The error names this way out.
     std::fs::write(path.join("0.jnl"), &changed).unwrap();
     std::fs::remove_file(path.join("everstep.durable")).unwrap();
     let store = FileStore::open(&path).await.unwrap();
@@ -193,9 +199,10 @@ async fn what_was_there_at_a_close_is_never_taken_for_torn() {
     assert!(path.join("everstep.torn-1").exists());
 }
 
-/// Method: a caller's value is the image of a journal with batches newer than all; the batch it is in is torn.
+/// Method: a caller's value is the image of a journal with batches newer than all others; the batch
+/// that holds it is torn.
 #[tokio::test]
-async fn a_value_that_looks_like_a_batch_is_none() {
+async fn value_that_looks_like_a_batch_is_no_batch() {
     let newer = written(&[SMALL; 20], 0).await;
     let value = newer.journal[newer.start_of(19)..].repeat(100);
     let written = written_batches(vec![insert(1, SMALL), insert_row(2, value.into())], 1).await;

@@ -1,6 +1,7 @@
-//! A service killed with `kill -9` at random moments, again and again, under all kinds of work: nothing acknowledged is
-//! lost, nothing recorded is done again. `EVERSTEP_KILLS=10000 cargo test --release --all-features --test kill_storm` for
-//! more kills; `EVERSTEP_SEED` repeats the choices of a run.
+//! A service killed with `kill -9` at random moments, again and again, under all kinds of work: no
+//! acknowledged work is lost, no recorded task runs again. `EVERSTEP_KILLS=10000 cargo test
+//! --release --all-features --test kill_storm` kills more often; `EVERSTEP_SEED` repeats the
+//! choices of a run.
 #![cfg(all(unix, feature = "file-store"))]
 #![allow(
     clippy::unwrap_used,
@@ -37,9 +38,10 @@ const KILLS: usize = 100;
 /// Kills in one directory, before everything in it must end and is checked.
 const KILLS_AT_ONCE: usize = 25;
 
-/// Method: a parent drives a child over pipes. The child runs a runtime and says what this has acknowledged; its tasks write
-/// in a ledger of their own when they begin and end. The parent kills it at random moments, starts it again, and goes on
-/// asking; in the end everything must have ended as it should, and the ledger must agree with what was acknowledged.
+/// Method: a parent drives a child over pipes. The child runs a runtime and prints every
+/// acknowledgement of it; its tasks write to a ledger of their own when they begin and end. The
+/// parent kills it at random moments, starts it again, and sends more requests. In the end every
+/// instance must have ended as expected, and the ledger must agree with the acknowledgements.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn kills_lose_nothing_acknowledged_and_redo_nothing() {
     if let Some(data) = std::env::var_os(DATA).map(PathBuf::from) {

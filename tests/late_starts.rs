@@ -18,8 +18,8 @@ const USE: ConflictPolicy = ConflictPolicy::UseExisting;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn signals_sent_beside_the_start_strand_nothing() {
-    // Whoever finds the instance sends its signal before the one who started it has come back; the delay behind the wait
-    // must still end, whichever order the two arm it in.
+    // A second caller finds the instance and sends its signal before the start has returned. The
+    // delay after the wait must still end, in whichever order the two arm it.
     let workflow = Workflow::builder_for::<u32>("beside")
         .wait_for_signal::<u32>("wait", "go")
         .delay("short", std::time::Duration::from_millis(20))
@@ -45,8 +45,9 @@ async fn signals_sent_beside_the_start_strand_nothing() {
     }
 }
 
-/// Starts an instance and polls that once, so that its write is on its way; gives it when that is committed and the caller
-/// has not heard of it yet. Another id is tried when the answer was there at once.
+/// Starts an instance and polls the start once, so that its write is in progress. Returns it once
+/// that is committed and the caller has not heard of it yet; tries another id when the answer was
+/// there at once.
 async fn committed<'a, O: 'static>(runtime: &'a Runtime, workflow: &'a Workflow<u32, O>) -> Committed<'a, O> {
     for n in 0.. {
         let id = format!("id {n}");
@@ -72,12 +73,12 @@ type Committed<'a, O> = (InstanceHandle<O>, StartFuture<'a, O>);
 
 #[tokio::test(flavor = "multi_thread")]
 async fn late_start_answer_reruns_no_finished_task() {
-    // The start's future is not polled between its commit and the instance's end, which somebody else's message brings
-    // about; when it is, nothing may run a second time.
+    // The start's future is not polled between its commit and the instance's end, which another
+    // caller's message causes. When it is polled, no task may run a second time.
     let runs = Counter::default();
     let counter = runs.clone();
     let count = move |n: u32, context: everstep::TaskContext| {
-        // Other ids are only there to take time.
+        // Instances with other ids only take time.
         if context.instance().as_str().starts_with("id") {
             counter.hit();
         }
@@ -94,14 +95,14 @@ async fn late_start_answer_reruns_no_finished_task() {
         within(runtime.start(&workflow, format!("other {n}"), 1).await.unwrap().result()).await.unwrap();
     }
     assert_eq!(within(start).await.unwrap().run_id(), handle.run_id());
-    // What the late start has set going is over when the runtime is.
+    // Work that the late start has begun is over when the runtime is.
     within(runtime.shutdown(std::time::Duration::from_secs(1))).await;
     let id_number: u32 = handle.id().as_str()[3..].parse().unwrap();
     assert_eq!(runs.get(), id_number + 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_start_that_comes_back_late_does_not_stop_a_newer_wake_up() {
+async fn late_start_answer_keeps_a_newer_wake_up() {
     // As above; meanwhile a signal has moved the instance into a delay, whose wake-up must stay.
     let clock = still_clock();
     let workflow = Workflow::builder_for::<u32>("w")
@@ -119,9 +120,9 @@ async fn a_start_that_comes_back_late_does_not_stop_a_newer_wake_up() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_start_that_is_given_up_after_its_commit_goes_on_by_itself() {
-    // The caller drops the future, as a timeout around it does; the instance is durable, so it must run: at a task, and
-    // in a delay.
+async fn start_given_up_after_its_commit_continues_by_itself() {
+    // The caller drops the future, as a timeout around it does. The instance is durable, so it must
+    // run: at a task, and in a delay.
     let clock = still_clock();
     let task_first = Workflow::builder("task").then("inc", inc).build().unwrap();
     let delay_first =

@@ -7,24 +7,25 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use bytes::Bytes;
-use common::{forced, set_aside, within};
+use common::{forced, quarantine, within};
 use everstep::store::Change;
 use everstep::{Cursor, CursorError, InstanceFilter, Listed, MemoryStore, Runtime, StatusCode, Store as _, Workflow};
 use tokio::task::JoinSet;
 
-/// A write to an instance that is there, past the runtime.
+/// Commits a write to an existing instance, past the runtime.
 async fn force(store: &MemoryStore, instance: &str, change: Change) {
     let write = forced(store, instance, change).await;
     assert_eq!(store.commit(&[write]).await.unwrap(), [Ok(())]);
 }
 
-/// A workflow of this name; its delay's name makes it another definition.
+/// Returns a workflow of this name; the name of its delay makes it another definition.
 fn parked(name: &str, delay: &str) -> Workflow<u32, u32> {
     let builder = Workflow::builder_for::<u32>(name).wait_for_signal::<u32>("wait", "go");
     builder.delay(delay, Duration::from_hours(1)).build().unwrap()
 }
 
-/// Everything a filter gives in pages of `limit`; the cursor goes through its text.
+/// Returns everything that a filter lists, in pages of `limit`; the cursor goes through its text
+/// form.
 async fn paged(runtime: &Runtime, filter: &InstanceFilter, limit: usize) -> Vec<Listed> {
     let (mut all, mut cursor) = (Vec::new(), None::<Cursor>);
     loop {
@@ -39,7 +40,7 @@ async fn paged(runtime: &Runtime, filter: &InstanceFilter, limit: usize) -> Vec<
     }
 }
 
-/// What a test made, by id.
+/// The instances that a test made, by id.
 type Made = BTreeMap<String, (Workflow<u32, u32>, StatusCode)>;
 
 /// Starts `each` instances of each workflow in each of five states.
@@ -66,7 +67,7 @@ async fn populate(runtime: &Runtime, store: &MemoryStore, workflows: &[Workflow<
                         StatusCode::Paused => handle.pause("lunch", "ana").await.unwrap(),
                         StatusCode::Cancelled => handle.cancel("enough", "ana").await.unwrap(),
                         StatusCode::Quarantined => {
-                            set_aside(&store, &name, "it bites").await;
+                            quarantine(&store, &name, "it bites").await;
                         }
                         _ => {}
                     }
@@ -79,9 +80,9 @@ async fn populate(runtime: &Runtime, store: &MemoryStore, workflows: &[Workflow<
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_list_in_pages_gives_every_instance_once_and_counts_agree() {
-    // Four definitions, two of them of one name, with instances in five states, and one whose head is damaged, are listed
-    // by every filter, seven at a time.
+async fn pages_list_every_instance_once_and_counts_agree() {
+    // Four definitions, two of them of one name, with instances in five states, and one instance
+    // whose head is damaged, are listed by every filter, seven at a time.
     let workflows = [parked("a", "1"), parked("a", "2"), parked("b", "1"), parked("c", "1")];
     let store = MemoryStore::new();
     let builder = workflows.iter().fold(Runtime::builder(store.clone()), everstep::RuntimeBuilder::register);
@@ -90,7 +91,7 @@ async fn a_list_in_pages_gives_every_instance_once_and_counts_agree() {
     assert_eq!(made.len(), 2_000);
     runtime.start(&workflows[0], "damaged", 1).await.unwrap();
     force(&store, "damaged", Change::Head(Bytes::from_static(b"no head at all"))).await;
-    set_aside(&store, "damaged", "damaged").await;
+    quarantine(&store, "damaged", "damaged").await;
 
     let names = [None, Some("a"), Some("b"), Some("nobody")];
     let hashes = workflows.iter().map(|workflow| Some(workflow.hash())).chain([None]);
@@ -136,9 +137,9 @@ async fn a_list_in_pages_gives_every_instance_once_and_counts_agree() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_cursor_stays_valid_while_instances_come_and_go() {
-    // Between two pages the last one given is deleted, and new ones start before and behind the cursor: those that stay are
-    // given once each, in order, and the list ends.
+async fn cursor_stays_valid_while_instances_come_and_go() {
+    // Between two pages the last listed instance is deleted, and new ones start before and after
+    // the cursor. The others are listed once each, in order, and the list ends.
     let (store, workflow) = (MemoryStore::new(), parked("a", "1"));
     let runtime = Runtime::builder(store.clone()).register(&workflow).start().await.unwrap();
     for n in 0..100 {
@@ -154,7 +155,7 @@ async fn a_cursor_stays_valid_while_instances_come_and_go() {
         let last = page.instances.last().unwrap().instance.clone();
         within(runtime.delete(&last)).await.unwrap();
         deleted.push(last.to_string());
-        for name in [format!("{last} behind"), format!("0 before {last}")] {
+        for name in [format!("{last} after"), format!("0 before {last}")] {
             runtime.start(&workflow, &name, 1).await.unwrap().cancel("enough", "ana").await.unwrap();
         }
         cursor = Some(next);
@@ -162,16 +163,12 @@ async fn a_cursor_stays_valid_while_instances_come_and_go() {
     assert!(given.is_sorted(), "{given:?}");
     let old: Vec<_> = given.iter().filter(|name| name.len() == 3).cloned().collect();
     assert_eq!(old, (0..100).map(|n| format!("{n:03}")).collect::<Vec<_>>());
-    assert_eq!(
-        given.iter().filter(|name| name.ends_with("behind")).count(),
-        deleted.len(),
-        "new ones behind the cursor"
-    );
+    assert_eq!(given.iter().filter(|name| name.ends_with("after")).count(), deleted.len(), "new ones after the cursor");
     assert_eq!(given.iter().filter(|name| name.starts_with("0 before")).count(), 0, "new ones before it");
 }
 
 #[test]
-fn a_text_that_is_no_cursor_is_refused() {
+fn invalid_cursor_text_is_refused() {
     // Texts that lack a part, or have another in its place.
     let hash = "0".repeat(64);
     for text in ["", "4", "x", "8id", "7", "4id", &format!("4{hash}"), &format!("4{}gid", &hash[1..]), "ü7id"] {
@@ -184,7 +181,7 @@ fn a_text_that_is_no_cursor_is_refused() {
 
 #[cfg(feature = "file-store")]
 #[tokio::test(flavor = "multi_thread")]
-async fn a_list_after_the_shutdown_says_so() {
+async fn list_after_shutdown_is_refused_as_such() {
     // The store is closed.
     let directory = tempfile::tempdir().unwrap();
     let store = common::open(directory.path()).await;

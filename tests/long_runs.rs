@@ -1,7 +1,8 @@
-//! Ten thousand tasks, iterations and items: what each step writes, what is kept, and what it takes to go on.
+//! Ten thousand tasks, iterations and items: the bytes that each step writes, the rows that remain,
+//! and the reads that a restart needs.
 //!
-//! Everything runs on threads with a stack of 256 KiB, the runtime's own ones too: each test runs in a process of its own,
-//! started with that size as the default.
+//! Every test runs in a process of its own, whose threads all have a stack of 256 KiB, those of the
+//! runtime too.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test may panic")]
 
 mod common;
@@ -25,9 +26,9 @@ use through::Through;
 use workflows::{STEPS, Text, chain, looping, mapping, shrinking, text};
 
 const STACK_BYTES: usize = 256 * 1024;
-/// Over the size up to which values ride in heads and frames.
+/// Digits of an item, above the size up to which values are stored in heads and frames.
 const ITEM_DIGITS: usize = 150;
-/// How long ten thousand steps may take before a test says that they never end.
+/// The longest that ten thousand steps may take before a test reports that they never end.
 const PATIENCE: Duration = Duration::from_mins(2);
 
 /// Runs the rest of a test in a process whose threads have small stacks, on such threads.
@@ -46,7 +47,7 @@ fn on_small_stacks(test: &str, run: impl AsyncFnOnce() + Send + 'static) {
     std::thread::Builder::new().stack_size(STACK_BYTES).spawn(work).unwrap().join().unwrap();
 }
 
-/// What outlives a runtime.
+/// The parts that outlive a runtime.
 struct World<I, O> {
     workflow: Workflow<I, O>,
     input: I,
@@ -67,7 +68,8 @@ impl<I: serde::Serialize + Clone + Sync, O: std::fmt::Debug + PartialEq + 'stati
         builder.provide(gate)
     }
 
-    /// From the start to the end, or to the end of the process behind so many writes; gives the run, and what was counted.
+    /// Runs from the start to the end, or until the process ends after that many writes; returns
+    /// the run, the meter, and the output of a run that ended.
     async fn run(&self, writes: Option<usize>) -> (RunId, Arc<Meter>, Option<O>) {
         let meter = Meter::new(writes);
         let runtime = self.builder(&meter, None).start().await.unwrap();
@@ -79,8 +81,8 @@ impl<I: serde::Serialize + Clone + Sync, O: std::fmt::Debug + PartialEq + 'stati
         (handle.run_id(), meter, output)
     }
 
-    /// Takes the instance up, up to the first task that runs again; gives what had to be read for that.
-    async fn take_up(&self) -> Read {
+    /// Activates the instance, up to the first task that runs again; returns the reads for that.
+    async fn activate(&self) -> Read {
         let (meter, gate) = (Meter::new(None), Gate::new());
         let runtime = self.builder(&meter, Some(gate.clone())).start().await.unwrap();
         gate.entered().await;
@@ -89,8 +91,8 @@ impl<I: serde::Serialize + Clone + Sync, O: std::fmt::Debug + PartialEq + 'stati
         read
     }
 
-    /// Goes on to the end; gives what was read on the way, and the output.
-    async fn go_on(&self) -> (Read, O) {
+    /// Continues to the end; returns the reads on the way, and the output.
+    async fn finish(&self) -> (Read, O) {
         let meter = Meter::new(None);
         let runtime = self.builder(&meter, None).start().await.unwrap();
         let handle = runtime.handle(&self.workflow, "id").await.unwrap();
@@ -103,7 +105,7 @@ impl<I: serde::Serialize + Clone + Sync, O: std::fmt::Debug + PartialEq + 'stati
     }
 }
 
-/// What taking up and going on may cost, and what is left.
+/// Limits on the cost of continuing, and on the rows that remain.
 struct Bounds {
     /// Rows of the run at its end.
     rows: usize,
@@ -112,14 +114,14 @@ struct Bounds {
     bytes_to_go_on: usize,
 }
 
-/// What was found when the process had ended at some point.
+/// Counts of a process that ended at some point.
 struct Stopped {
     rows: usize,
-    taken_up: Read,
+    activated: Read,
 }
 
-/// Runs to the end: a step late in the run writes as much as an early one. Then again to a tenth and nine tenths of it, to be
-/// taken up from there; gives what was found at these.
+/// Runs to the end: a step late in the run writes as much as an early one. Then runs to a tenth and
+/// to nine tenths of it, and activates the instance from there; returns the counts of both.
 async fn measure<I, O>(name: &str, bounds: Bounds, workflow: impl Fn() -> Workflow<I, O>, input: I) -> [Stopped; 2]
 where
     I: serde::Serialize + Clone + Sync,
@@ -137,18 +139,20 @@ where
     for tenths in [1, 9] {
         let part = World::new(workflow(), input.clone());
         let (run, ..) = part.run(Some(writes.len() * tenths / 10)).await;
-        let (rows, taken_up) = (part.rows(run).await, part.take_up().await);
-        let (gone_on, gave) = part.go_on().await;
-        println!("{name}: at {tenths} tenths {rows} rows, {taken_up:?} to take up, {gone_on:?} to go on to the end");
+        let (rows, activated) = (part.rows(run).await, part.activate().await);
+        let (gone_on, gave) = part.finish().await;
+        println!(
+            "{name}: at {tenths} tenths {rows} rows, {activated:?} to activate, {gone_on:?} to continue to the end"
+        );
         assert_eq!(Some(gave), output, "{name}");
         assert!(gone_on.records <= bounds.records_to_go_on && gone_on.bytes <= bounds.bytes_to_go_on, "{name}");
-        stopped.push(Stopped { rows, taken_up });
+        stopped.push(Stopped { rows, activated });
     }
     stopped.try_into().ok().unwrap()
 }
 
-/// Taking up reads the same however much has been done, but for the small results that happen to stand in the head, which may be
-/// read more than once.
+/// Checks that an activation reads the same however much has been done, but for small results in
+/// the head, which may be read more than once.
 #[track_caller]
 fn assert_same(early: Read, late: Read) {
     assert_eq!(early.records, late.records);
@@ -157,7 +161,7 @@ fn assert_same(early: Read, late: Read) {
     assert!(apart <= heads * KEPT_RESULTS_BYTES_MAX + early.bytes / 10, "{early:?}, and later {late:?}");
 }
 
-/// The mean of a part of the writes, in percent of all.
+/// Returns the mean of a part of the writes, whose range is in percent of all.
 fn mean(writes: &[usize], percent: std::ops::Range<usize>) -> f64 {
     let part = &writes[writes.len() * percent.start / 100..writes.len() * percent.end / 100];
     #[expect(clippy::cast_precision_loss, reason = "both are small")]
@@ -169,65 +173,68 @@ fn items() -> Vec<Text> {
     (0..STEPS).map(|n| text(n, ITEM_DIGITS)).collect()
 }
 
-/// The list that a task gave, and the same in rows of about 16 KiB.
+/// Rows of the list that a task returned: one, and the list again in rows of about 16 KiB.
 const LIST_ROWS: usize = 1 + 93;
 
-/// Each item is read once, and so are each result and, for the output, what each item gave.
+/// Returns the bounds of a map: each item is read once, each result once, and each item's result
+/// once for the output.
 fn map_bounds() -> Bounds {
     let bytes = 3 * STEPS * (ITEM_DIGITS + 150);
     Bounds { rows: 2 * STEPS + LIST_ROWS, records_to_go_on: 3 * STEPS + 200, bytes_to_go_on: bytes }
 }
 
 #[test]
-fn a_chain_of_ten_thousand_tasks_costs_the_same_at_each() {
-    // One row for each task but the last few, which stand in the head; the head alone is read to go on.
-    on_small_stacks("a_chain_of_ten_thousand_tasks_costs_the_same_at_each", async || {
+fn chain_of_10_000_tasks_has_constant_cost() {
+    // One row for each task but the last few, which are in the head. Only the head is read to
+    // continue.
+    on_small_stacks("chain_of_10_000_tasks_has_constant_cost", async || {
         let bounds = Bounds { rows: STEPS - STEPS % 11, records_to_go_on: 10, bytes_to_go_on: 4_096 };
         let [early, late] = measure("chain", bounds, chain, text(0, 40)).await;
-        assert_same(early.taken_up, late.taken_up);
+        assert_same(early.activated, late.activated);
     });
 }
 
 #[test]
 fn loop_of_10_000_iterations_has_constant_cost() {
-    // The carried value, and the latest result of the one task: both in the head.
+    // The carried value and the latest result of the one task are both in the head.
     let name = "loop_of_10_000_iterations_has_constant_cost";
     on_small_stacks(name, async || {
         let bounds = Bounds { rows: 0, records_to_go_on: 10, bytes_to_go_on: 4_096 };
         let [early, late] = measure("loop", bounds, looping, text(0, 40)).await;
-        assert_same(early.taken_up, late.taken_up);
+        assert_same(early.activated, late.activated);
         assert_eq!((early.rows, late.rows), (0, 0));
     });
 }
 
 #[test]
 fn map_of_10_000_at_once_has_constant_cost_per_item() {
-    // All items start with the map: what is read to take it up is a record for each that has not ended, and the rows
-    // of the list in which their items stand, each once.
+    // All items start with the map: an activation reads a record for each that has not ended, and
+    // the rows of the list that hold their items, each once.
     let name = "map_of_10_000_at_once_has_constant_cost_per_item";
     on_small_stacks(name, async || {
         let workflow = || mapping(Concurrency::Unlimited);
         for (stopped, left) in measure("map", map_bounds(), workflow, items()).await.into_iter().zip([9, 1]) {
             let left = STEPS * left / 10;
-            assert!(stopped.taken_up.records <= left + LIST_ROWS + 10, "{:?} for {left} items", stopped.taken_up);
+            assert!(stopped.activated.records <= left + LIST_ROWS + 10, "{:?} for {left} items", stopped.activated);
         }
     });
 }
 
 #[test]
 fn map_of_16_at_once_has_constant_cost_per_item() {
-    // Sixteen records, and the rows of the list in which their items stand, each once.
+    // An activation reads sixteen records, and the rows of the list that hold their items, each
+    // once.
     let name = "map_of_16_at_once_has_constant_cost_per_item";
     on_small_stacks(name, async || {
         let workflow = || mapping(Concurrency::AtMost(16));
         let [early, late] = measure("map of 16", map_bounds(), workflow, items()).await;
-        assert_same(early.taken_up, late.taken_up);
-        assert!(early.taken_up.records <= 16 + 4, "{:?}", early.taken_up);
+        assert_same(early.activated, late.activated);
+        assert!(early.activated.records <= 16 + 4, "{:?}", early.activated);
     });
 }
 
-/// Method: a loop maps 3,000 items, and the next time round 300; the process ends before the task that is given those, and what
-/// the next one reads is counted.
+/// Method: a loop maps 3,000 items, and 300 in its next iteration. The process ends before the task
+/// that takes those, and the reads of the next one are counted.
 #[tokio::test(flavor = "multi_thread")]
 async fn shorter_list_in_loop_is_read_without_longer_one() {
     const FEW: usize = 300;
@@ -239,8 +246,9 @@ async fn shorter_list_in_loop_is_read_without_longer_one() {
     gate.open(1);
     gate.entered().await;
     drop(runtime);
-    // A branch's row and the item's result in it, each once; of the longer list at most the rest of a scan.
-    let (read, output) = world.go_on().await;
+    // A branch's row and the item's result in it, each once; of the longer list at most the rest of
+    // a scan.
+    let (read, output) = world.finish().await;
     assert_eq!(output, world.input[..FEW]);
     assert!(read.records < 3 * FEW + 256, "{read:?}");
 }

@@ -1,4 +1,5 @@
-//! The machine against a naive interpreter: random linear workflows, random events, the same answers after each.
+//! The machine against a naive interpreter: random linear workflows and random events, with the
+//! same answers after each.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, reason = "a test may panic")]
 
 #[path = "machine_model/definitions.rs"]
@@ -30,13 +31,14 @@ proptest! {
     #![proptest_config(config())]
 
     #[test]
-    fn the_machine_moves_as_the_naive_interpreter_does(
+    fn machine_agrees_with_the_naive_interpreter(
         nodes in vec(node(), 1..12),
         deadline in proptest::option::weighted(0.2, 3_u64..30),
         input in payload(),
         story in vec((prop_oneof![3 => Just(0_u64), 2 => 1_u64..3, 1 => 3_u64..6], happenings()), 0..60),
     ) {
-        // Both are told the same story; after each event they must give the same answer and stand at the same place.
+        // Both get the same events; after each they must give the same answer and be at the same
+        // place.
         let (mut real, mut model) = begin(nodes, deadline, &input);
         for (seconds, events) in story {
             let now = model.now + seconds * SECOND;

@@ -1,6 +1,7 @@
-//! A hundred thousand delays, ten times what the window of wake-ups holds: none ends early, all end, each once.
+//! A hundred thousand delays, ten times as many as the window of wake-ups holds: none ends early,
+//! and all end, each once.
 //!
-//! `EVERSTEP_TIMERS` says how many.
+//! `EVERSTEP_TIMERS` sets their number.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test may panic anywhere")]
 
 mod common;
@@ -15,7 +16,8 @@ use everstep::{Clock as _, Dep, InstanceFilter, ManualClock, MemoryStore, Runtim
 use tokio::task::JoinSet;
 
 const HOUR: Duration = Duration::from_hours(1);
-/// How long a step may take before a test says that it never ends. Never a measure of speed.
+/// The longest that a step may take before a test reports that it never ends. Never a measure of
+/// speed.
 const PATIENCE: Duration = Duration::from_mins(2);
 /// Moments at which instances are started, a minute apart.
 const MOMENTS: u32 = 200;
@@ -28,13 +30,13 @@ fn timers() -> u32 {
 
 struct Ends {
     clock: ManualClock,
-    /// How often each delay ended.
+    /// Number of times that each delay ended.
     ended: Vec<AtomicU32>,
     count: AtomicU64,
     early: AtomicU32,
 }
 
-/// The number of a delay, and when it is due.
+/// The number of a delay, and its due time.
 type Due = (u32, Timestamp);
 
 #[allow(clippy::unused_async, reason = "as a task has it")]
@@ -51,11 +53,12 @@ fn delayed(name: &str, delay: Duration) -> Workflow<Due, Due> {
     Workflow::builder_for::<Due>(name).delay("delay", delay).then("end", end).build().unwrap()
 }
 
-/// Method: instances are started a minute apart, every other one with a delay that is half as long, so that what is armed late
-/// is often due early. Then the clock passes all their ends in a few steps, each of which waits for all that are due. Whoever
-/// goes on looks at the clock, and counts.
+/// Method: instances are started a minute apart, every other one with a delay half as long, so that
+/// a wake-up armed late is often due early. Then the clock passes all their ends in a few steps,
+/// each of which waits for all that are due. Each instance that continues reads the clock and
+/// counts.
 #[tokio::test(flavor = "multi_thread")]
-async fn no_delay_of_many_ends_early_and_all_end_once() {
+async fn many_delays_end_once_and_never_early() {
     let clock = still_clock();
     let ended = std::iter::repeat_with(AtomicU32::default).take(timers() as usize).collect();
     let ends = Ends { clock: clock.clone(), ended, count: AtomicU64::new(0), early: AtomicU32::new(0) };

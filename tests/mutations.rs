@@ -1,5 +1,5 @@
-//! Bytes that were changed at random, a great many of them: a typed error or a value, never a panic, a hang, an abort or a
-//! large allocation. `EVERSTEP_SPLICES` says how many, `EVERSTEP_SEED` which.
+//! Bytes changed at random, a great many times: a typed error or a value, never a panic, a hang, an
+//! abort or a large allocation. `EVERSTEP_SPLICES` sets their number, `EVERSTEP_SEED` their choice.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test may panic anywhere")]
 
 #[path = "mutations/entry.rs"]
@@ -14,12 +14,12 @@ use everstep::{MemoryStore, Runtime, Store as _, Workflow};
 
 use crate::entry::{Golden, Record, payload, unsealed};
 
-/// Bytes in use at once while anything is read. The largest record here has some hundred; serde takes a list's word for up
-/// to a mebibyte, and a record has few lists.
+/// Bytes allocated at once while a record is read. The largest record here has some hundred bytes;
+/// serde trusts a list's length up to a mebibyte, and a record has few lists.
 const ALLOCATED_MAX: u64 = 8 << 20;
-/// How long reading once may take: some thousand times what it takes.
+/// The longest that one read may take: some thousand times its usual time.
 const HANGS: Duration = Duration::from_secs(20);
-/// How many are tried when nothing is said.
+/// Defaults of the number of changes and of the seed.
 const SPLICES: u64 = 400_000;
 const SEED: u64 = 0x5eed_e7e2_57e9;
 
@@ -32,7 +32,7 @@ fn variable(name: &str) -> Option<u64> {
     std::env::var(name).ok().map(|value| value.parse().unwrap())
 }
 
-/// Does it within the bounds on memory and time, and without a panic.
+/// Runs a closure within the bounds on memory and time, and without a panic.
 #[track_caller]
 fn bounded<T>(what: impl Fn() -> String, run: impl FnOnce() -> T) -> T {
     let (mut given, began) = (None, Instant::now());
@@ -44,10 +44,10 @@ fn bounded<T>(what: impl Fn() -> String, run: impl FnOnce() -> T) -> T {
     given
 }
 
-/// Every golden file with every single bit flipped and at every shorter length, read as what it is and as a head, an index
-/// entry's source and a quarantine record.
+/// Reads every golden file with every single bit flipped and at every shorter length, as its own
+/// kind and as a head, an index entry's source and a quarantine record.
 #[test]
-fn no_golden_file_with_a_bit_flipped_or_its_end_cut_is_read() {
+fn golden_file_with_flipped_bit_or_cut_end_is_refused() {
     let golden = golden();
     assert!(golden.records.len() > 80, "{} records", golden.records.len());
     let mut tried = 0;
@@ -71,7 +71,7 @@ fn no_golden_file_with_a_bit_flipped_or_its_end_cut_is_read() {
     println!("{tried} damaged records, none of them read");
 }
 
-/// Xorshift: the same numbers everywhere.
+/// A xorshift generator: the same numbers everywhere.
 struct Random(u64);
 
 impl Random {
@@ -91,7 +91,8 @@ impl Random {
     }
 }
 
-/// Pieces that decoders trip over: markers of MessagePack with lengths of what is not there, numbers at their ends, nesting.
+/// Pieces that decoders trip over: markers of MessagePack with lengths beyond the end, extreme
+/// numbers, nesting.
 const PIECES: [&[u8]; 24] = [
     b"\xdd\xff\xff\xff\xff",
     b"\xdf\xff\xff\xff\xff",
@@ -119,7 +120,8 @@ const PIECES: [&[u8]; 24] = [
     b"\xff\xfe\xed\xa0\x80",
 ];
 
-/// One change: a flip, a byte, a piece, a cut, a repetition, a number, or part of another one.
+/// Makes one change: a flip, a byte, a piece, a cut, a repetition, a number, or a part of other
+/// bytes.
 fn change(random: &mut Random, bytes: &mut Vec<u8>, other: &[u8]) {
     let at = random.below(bytes.len() + 1);
     let end = at + random.below((bytes.len() - at).min(40) + 1);
@@ -151,10 +153,10 @@ fn changed(random: &mut Random, bytes: &[u8], other: &[u8]) -> Vec<u8> {
     bytes
 }
 
-/// Whether anything reads the bytes.
+/// A reader of bytes, which returns true if it accepts them.
 type Reads<'a> = dyn FnOnce(&[u8]) -> bool + 'a;
 
-/// Payloads to begin with, in both formats.
+/// Returns payloads to begin with, in both formats.
 fn payloads() -> Vec<Vec<u8>> {
     let value = serde_json::json!({
         "cents": 990, "who": "ana", "bytes": [1, 2, 3], "many": [[1, -1], [4_000_000_000_u32, 127]],
@@ -167,7 +169,7 @@ fn payloads() -> Vec<Vec<u8>> {
     values.iter().map(pack).chain(values.iter().map(|value| serde_json::to_vec(value).unwrap())).collect()
 }
 
-/// Manifests and texts to begin with.
+/// Returns manifests and texts to begin with.
 async fn texts() -> Vec<Vec<u8>> {
     let task = |n: u32| std::future::ready(Ok::<_, std::convert::Infallible>(n));
     let workflow = Workflow::builder("w")
@@ -184,8 +186,9 @@ async fn texts() -> Vec<Vec<u8>> {
     vec![manifest.to_vec(), manifest.to_vec(), cursor.into_bytes(), workflow.hash().to_string().into_bytes()]
 }
 
-/// Method: golden records, payloads, manifests and texts are changed and spliced with each other by a seeded generator. A
-/// changed record is refused; a changed body gets the right checksum, so that what is behind it is reached.
+/// Method: golden records, payloads, manifests and texts are changed and spliced with each other by
+/// a seeded generator. A changed record is refused; a changed body gets a correct checksum, so that
+/// the code after the checksum is reached.
 #[tokio::test]
 async fn changed_and_spliced_bytes_do_no_harm() {
     let (golden, payloads, texts) = (golden(), payloads(), texts().await);
@@ -214,7 +217,7 @@ async fn changed_and_spliced_bytes_do_no_harm() {
         };
         let what = || format!("EVERSTEP_SEED={seed}, splice {n}, way {way}, {}, {bytes:x?}", record.name);
         read[way] += u64::from(bounded(what, || read_it(&bytes)));
-        // Another whole record, with its own id and key, is of course read where it belongs.
+        // Another whole record, with its own id and key, is rightly read where it belongs.
         assert_eq!(read[0], 0, "{} was read although it was changed", what());
     }
     println!("{splices} splices with EVERSTEP_SEED={seed}; read: {read:?} of stored, sealed, payloads, texts");
@@ -224,7 +227,7 @@ async fn changed_and_spliced_bytes_do_no_harm() {
 }
 
 #[test]
-fn the_bounds_of_this_test_notice_what_they_are_to_notice() {
+fn bounds_of_this_test_detect_allocations_and_panics() {
     // Nine mebibytes, and a panic.
     let allocates = || bounded(|| "too much".into(), || drop(std::hint::black_box(vec![1_u8; 9 << 20])));
     assert!(catch_unwind(allocates).is_err());

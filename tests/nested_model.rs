@@ -1,6 +1,7 @@
-//! The machine against a naive interpreter: random workflows of every kind of node within every other, random events, the
-//! same answers after each. `PROPTEST_CASES=1000000 cargo test --release --test nested_model` for more of them; a failing
-//! one is kept in `tests/nested_model.regressions`, and told again at the next run.
+//! The machine against a naive interpreter: random workflows of every kind of node within every
+//! other, and random events, with the same answers after each. `PROPTEST_CASES=1000000 cargo test
+//! --release --test nested_model` runs more of them. A failing case is saved in
+//! `tests/nested_model.regressions` and repeated at the next run.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, reason = "a test may panic")]
 
 #[path = "nested_model/attempt.rs"]
@@ -61,12 +62,13 @@ proptest! {
     #![proptest_config(config())]
 
     #[test]
-    fn nested_nodes_move_as_the_naive_interpreter_has_them_move(
+    fn nested_nodes_agree_with_the_naive_interpreter(
         specs in specs(),
         begin in begin(),
         story in vec((prop_oneof![4 => Just(0_u64), 2 => 1_u64..3, 1 => 3_u64..6], happenings()), 0..80),
     ) {
-        // Both are told the same story; after each event they must ask for the same and stand at the same place.
+        // Both get the same events; after each they must ask for the same effects and be at the
+        // same place.
         let plan = plan(&specs);
         let mut both = Driver::new(&plan, begin);
         for (seconds, events) in story {
@@ -103,7 +105,7 @@ fn count(chain: &Chain, depth: usize, deep: &mut BTreeMap<&'static str, usize>) 
 
 #[test]
 fn every_kind_of_node_is_drawn_four_deep() {
-    // Draws two hundred workflows, the same at each run, and counts.
+    // Draws two hundred workflows, the same at each run, and counts their nodes.
     let (mut runner, mut deep) = (TestRunner::deterministic(), BTreeMap::new());
     for _ in 0..200 {
         count(&plan(&specs().new_tree(&mut runner).unwrap().current()), 0, &mut deep);

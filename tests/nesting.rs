@@ -1,4 +1,4 @@
-//! Forks, routes, loops, maps and children through the runtime: what each promises, by noun.
+//! Forks, routes, loops, maps and children through the runtime: the promises of each, by noun.
 #![cfg(feature = "testing")]
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test may panic")]
 
@@ -66,13 +66,13 @@ impl World {
         self.builder(workflow).limits(limits).start().await.unwrap()
     }
 
-    /// How many branches of the run have a record.
+    /// Returns how many branches of the run have a record.
     async fn branches<O: 'static>(&self, handle: &InstanceHandle<O>) -> usize {
         self.store.rows(handle.run_id(), RowKey::FRAMES, None).await.unwrap().len()
     }
 }
 
-/// Counts when the future it is in is dropped.
+/// A guard that counts when its future is dropped.
 struct Dropped(Counter);
 
 impl Drop for Dropped {
@@ -81,7 +81,7 @@ impl Drop for Dropped {
     }
 }
 
-/// The task's failure that a run ended with.
+/// Returns the task's failure that a run ended with.
 #[track_caller]
 fn task_failure<O: Debug>(result: Result<O, ResultError>) -> TaskFailure {
     match result {
@@ -90,7 +90,7 @@ fn task_failure<O: Debug>(result: Result<O, ResultError>) -> TaskFailure {
     }
 }
 
-/// Asks again and again until the answer will do.
+/// Asks again and again until the answer is a wanted one.
 #[track_caller]
 fn until<F: Future>(ask: impl Fn() -> F, wanted: impl Fn(&F::Output) -> bool) -> impl Future<Output = F::Output> {
     within(async move {
@@ -104,18 +104,18 @@ fn until<F: Future>(ask: impl Fn() -> F, wanted: impl Fn(&F::Output) -> bool) ->
     })
 }
 
-/// Waits until the instance waits in so many branches at once.
+/// Waits until the instance waits in this many branches at once.
 #[track_caller]
 fn waiting_in<O: 'static>(handle: &InstanceHandle<O>, branches: usize) -> impl Future<Output = Vec<Status>> {
     until(async || handle.waits().await.unwrap(), move |waits| waits.len() == branches)
 }
 
-/// A loop's last task that never has enough.
+/// Ends a loop's body without ever ending the loop.
 fn again(n: u32) -> Ready<Result<LoopResult<u32, u32>, Infallible>> {
     ready(Ok(LoopResult::Again(n)))
 }
 
-/// A join of two.
+/// Joins two results.
 fn both((left, right): (u32, u32)) -> Ready<Result<u32, Infallible>> {
     ready(Ok(100 * left + right))
 }

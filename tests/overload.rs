@@ -1,7 +1,8 @@
-//! Ten times and more what the runtime can take, for a while: its memory stays flat, callers see `Busy` and nothing else goes
-//! wrong, and everything acknowledged ends. A test binary of its own, since memory is that of the whole process.
+//! Ten times the runtime's capacity and more, for a while: its memory stays flat, callers get
+//! `Busy` and no other error, and everything acknowledged ends. A test binary of its own, since
+//! memory is that of the whole process.
 //!
-//! `EVERSTEP_OVERLOAD_SECONDS` says for how long: 20 seconds, if nothing is said.
+//! `EVERSTEP_OVERLOAD_SECONDS` sets the time; the default is 20 seconds.
 #![cfg(target_os = "linux")]
 #![allow(clippy::unwrap_used, reason = "a test may panic anywhere")]
 
@@ -22,9 +23,10 @@ use through::{Hooks, Through};
 use tokio::task::JoinSet;
 
 const CALLERS: u64 = 400;
-/// How long a caller that was refused waits before it tries again.
+/// The wait of a refused caller before it tries again.
 const PAUSE: Duration = Duration::from_millis(20);
-/// How long the rest may take once nothing new comes, before a test says that it never ends.
+/// The longest that the rest may take once no new call comes, before a test reports that it never
+/// ends.
 const PATIENCE: Duration = Duration::from_mins(2);
 
 fn overload() -> Duration {
@@ -44,7 +46,7 @@ impl Hooks for Slow {
     }
 }
 
-/// How many, and the sum of their numbers: so that one is not taken for another.
+/// A count, and the sum of the numbers counted, so that one is not taken for another.
 #[derive(Debug, Default)]
 struct Tally {
     count: AtomicU64,
@@ -83,8 +85,8 @@ fn workflow() -> Workflow<Input, u64> {
     Workflow::builder_for::<Input>("work").wait_for_signal::<Input>("wait", "go").then("work", work).build().unwrap()
 }
 
-/// Starts one instance after the other and sends each a signal, trying again as long as it is refused. Once it is over, it
-/// waits for its turn with the one it has started.
+/// Starts one instance after the other and sends each a signal, again and again while it is
+/// refused. After the end of the load, waits for its turn with the last instance that it started.
 async fn call(runtime: Runtime, workflow: Workflow<Input, u64>, seen: Arc<Seen>, caller: u64) {
     let refusing = || StartOptions::new().when_busy(WhenBusy::Refuse);
     let mut number = caller;
@@ -114,14 +116,14 @@ async fn call(runtime: Runtime, workflow: Workflow<Input, u64>, seen: Arc<Seen>,
     }
 }
 
-/// Of this process, in kB.
+/// Returns the resident memory of this process, in kB.
 fn resident_memory() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap();
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
     line.trim().trim_end_matches(" kB").parse().unwrap()
 }
 
-/// The most memory seen for so long.
+/// Returns the most memory seen within this time.
 async fn watched(time: Duration) -> u64 {
     let (end, mut most) = (Instant::now() + time, 0);
     while Instant::now() < end {
@@ -131,9 +133,10 @@ async fn watched(time: Duration) -> u64 {
     most
 }
 
-/// Method: some hundred callers, who do not wait when they are refused, meet a store and tasks that are slow, and small bounds.
-/// What has ended is deleted, so that the store in memory does not grow. The most memory of the last three quarters of the time
-/// is compared with the most of the first one.
+/// Method: some hundred callers, which do not wait when they are refused, meet a slow store, slow
+/// tasks and small limits. Ended instances are deleted, so that the store in memory does not grow.
+/// The most memory of the last three quarters of the time is compared with the most of the first
+/// one.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn tenfold_load_keeps_memory_flat_and_ends_all_accepted() {
     let (seen, workflow) = (Arc::new(Seen::default()), workflow());
@@ -154,7 +157,7 @@ async fn tenfold_load_keeps_memory_flat_and_ends_all_accepted() {
     let offered = admitted + seen.refused.load(Ordering::SeqCst);
     println!("{offered} calls, {admitted} admitted; {early} kB at first, {late} kB later");
     assert!(late * 10 <= early * 13, "{early} kB at first, {late} kB later");
-    assert!(offered >= 10 * admitted, "only {offered} calls were made for {admitted} that were admitted");
+    assert!(offered >= 10 * admitted, "only {offered} calls for {admitted} admitted ones");
 
     let rest = async {
         while let Some(ended) = callers.join_next().await {
@@ -165,5 +168,5 @@ async fn tenfold_load_keeps_memory_flat_and_ends_all_accepted() {
         }
     };
     tokio::time::timeout(PATIENCE, rest).await.unwrap_or_else(|_| panic!("not all have ended: {:?}", seen.ended));
-    assert_eq!(seen.ended.get(), seen.acknowledged.get(), "those who were acknowledged have ended, once each");
+    assert_eq!(seen.ended.get(), seen.acknowledged.get(), "every acknowledged instance has ended, once");
 }

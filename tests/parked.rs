@@ -1,9 +1,12 @@
-//! What many parked instances cost: memory of the whole process, the time to open the store again, and what is read for it.
+//! The cost of many parked instances: memory of the whole process, the time to open the store
+//! again, and the reads for that.
 //!
-//! In processes of their own, started from this binary: one parks them, another one opens the store and is measured.
-//! `EVERSTEP_PARKED` says how many; the bound is 120 MB for 100,000, and 1 GB and ten seconds to open for more:
+//! Two processes of their own, started from this binary: one parks the instances, the other opens
+//! the store and is measured. `EVERSTEP_PARKED` sets their number. The limits are 120 MB for
+//! 100,000, and 1 GB and ten seconds to open for more:
 //!
-//! `EVERSTEP_PARKED=1000000 cargo test --release --locked --all-features --test parked -- --nocapture`
+//! `EVERSTEP_PARKED=1000000 cargo test --release --locked --all-features --test parked --
+//! --nocapture`
 #![cfg(all(target_os = "linux", feature = "file-store"))]
 #![allow(clippy::unwrap_used, reason = "a test may panic anywhere")]
 
@@ -35,15 +38,15 @@ fn parked() -> u32 {
     std::env::var("EVERSTEP_PARKED").ok().and_then(|parked| parked.parse().ok()).unwrap_or(100_000)
 }
 
-/// What a process may take, in kB.
+/// Returns the limit on a process's memory, in kB.
 fn memory_max() -> usize {
     if parked() <= 100_000 { 120_000 } else { 1_000_000 }
 }
 
-/// How long a store may take to open. Without optimisation it is a limit for what hangs.
+/// The longest that a store may take to open. Without optimization it only shows a hang.
 const OPEN_MAX: Duration = Duration::from_secs(if cfg!(debug_assertions) { 120 } else { 10 });
 
-/// Of this process, in kB.
+/// Returns the resident memory of this process, in kB.
 fn resident_memory() -> usize {
     let status = std::fs::read_to_string("/proc/self/status").unwrap();
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
@@ -76,7 +79,7 @@ async fn open(data: &Path) -> (Runtime, Workflow<u32, SignalOutcome<u32>>) {
     (Runtime::builder(store).register(&workflow).start().await.unwrap(), workflow)
 }
 
-/// The directory to work in, if this process is a child.
+/// Returns the working directory if this process is a child of this role.
 fn role(role: &str) -> Option<PathBuf> {
     let data = std::env::var(DATA).ok()?;
     Some(PathBuf::from(data.strip_prefix(role)?.strip_prefix(':')?))
@@ -88,11 +91,11 @@ fn child(test: &str, role: &str, data: &Path) {
     assert!(command.status().unwrap().success(), "{role} did not end well");
 }
 
-/// Method: a process parks all instances and says what memory it takes then; another one opens the directory, says how long
-/// that took and what memory it takes, and lets one of them go on.
+/// Method: one process parks all instances and prints its memory then; another one opens the
+/// directory, prints the time for that and its memory, and lets one instance continue.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_hundred_thousand_parked_instances_fit_in_120_megabytes() {
-    let test = "a_hundred_thousand_parked_instances_fit_in_120_megabytes";
+async fn hundred_thousand_parked_instances_fit_in_120_megabytes() {
+    let test = "hundred_thousand_parked_instances_fit_in_120_megabytes";
     if let Some(data) = role("parks") {
         let (before, began) = (resident_memory(), Instant::now());
         let (runtime, workflow) = open(&data).await;
@@ -110,7 +113,7 @@ async fn a_hundred_thousand_parked_instances_fit_in_120_megabytes() {
         within(handle.signal("go", &7_u32)).await.unwrap();
         assert_eq!(within(handle.result()).await, Ok(SignalOutcome::Received(7)));
         let memory = resident_memory();
-        println!("{} opened in {took:?}: {opened} kB, {memory} kB behind a signal, {before} kB before", parked());
+        println!("{} opened in {took:?}: {opened} kB, {memory} kB after a signal, {before} kB before", parked());
         assert!(memory <= memory_max(), "{memory} kB");
         assert!(took < OPEN_MAX, "it took {took:?}");
         return;
@@ -141,9 +144,9 @@ impl Hooks for Reads {
     }
 }
 
-/// Method: a store is opened in which 30,000 instances are parked. Until the first of them is asked for something no head is
-/// read, and of the due index no more than the window of wake-ups takes. That a delay ends shows that the timers are done with
-/// their start.
+/// Method: open a store with 30,000 parked instances. Until the first of them gets a call no head
+/// is read, and of the due index no more than the window of wake-ups takes. The end of a delay
+/// shows that the timers have finished their start.
 #[tokio::test(flavor = "multi_thread")]
 async fn opening_reads_one_due_window_and_no_parked_instance() {
     const MANY: u32 = 30_000;

@@ -1,4 +1,5 @@
-//! Pause and unpause in every state there is: what is held, what goes on meanwhile, and that nothing is stranded.
+//! Pause and unpause in every state: what is held, what continues meanwhile, and that no instance
+//! is stranded.
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 mod common;
@@ -19,7 +20,7 @@ use tokio::task::JoinSet;
 const MINUTE: Duration = Duration::from_mins(1);
 const HOUR: Duration = Duration::from_hours(1);
 
-/// Everything sent so far has had its turn when a few other instances have run from start to end.
+/// Runs a few other instances from start to end: everything sent before has had its turn then.
 async fn others_have_run(runtime: &Runtime, other: &Workflow<u32, u32>) {
     for n in 0..5 {
         let id = format!("other {n} {:?}", Instant::now());
@@ -29,7 +30,8 @@ async fn others_have_run(runtime: &Runtime, other: &Workflow<u32, u32>) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn pause_holds_every_state_and_unpause_resumes() {
-    // Brought to a state, paused twice, unpaused; whatever was under way meanwhile, the instance then comes to its end.
+    // Bring an instance to a state, pause it twice, and unpause it. Whatever was in progress
+    // meanwhile, it then ends.
     for state in STATES {
         let stage = stage(state).await;
         if state != State::Paused {
@@ -46,7 +48,7 @@ async fn pause_holds_every_state_and_unpause_resumes() {
         stage.handle.signal("go", &40_u32).await.unwrap();
         assert_eq!(stage.handle.status().await.unwrap(), status, "{state:?}");
         if state == State::BackingOff {
-            // The backoff ends for another instance too; when that one is at it again, this one could have been.
+            // The backoff ends for another instance too; once that runs again, this one could have.
             let other = stage.runtime.start(&stage.workflow, "other", 1).await.unwrap();
             stage.gate.entered().await;
             stage.clock.advance(2 * HOUR);
@@ -59,7 +61,7 @@ async fn pause_holds_every_state_and_unpause_resumes() {
         assert!(matches!(error, MessageError::NotPaused(_) | MessageError::AlreadyTerminal(_)), "{error}");
         stage.gate.open(2);
         if state == State::BackingOff {
-            // It fails again, and is then in its next backoff: alive, which is all that is asked here.
+            // The task fails again, and its next backoff begins. The test asks no more than that.
             stage.gate.entered().await;
             assert_eq!(stage.gate.count(), 3);
             continue;
@@ -70,8 +72,9 @@ async fn pause_holds_every_state_and_unpause_resumes() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_queued_task_does_not_start_while_paused() {
-    // Queued behind the only slot, paused, then the slot is freed and used by others: it starts only after the unpause.
+async fn queued_task_does_not_start_while_paused() {
+    // The instance is queued for the only slot and paused; then the slot is freed, and others use
+    // it. The instance starts only after the unpause.
     let (gate, clock) = (Gate::new(), still_clock());
     let workflow = Workflow::builder("w").then("hold", holding::<u32>(&gate)).build().unwrap();
     let other = Workflow::builder("other").then("inc", inc).build().unwrap();
@@ -96,7 +99,8 @@ async fn a_queued_task_does_not_start_while_paused() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn task_running_at_pause_is_recorded_next_is_not_started() {
-    // Paused while the first task runs: its result appears while the second has not run; it does after the unpause.
+    // The instance is paused while its first task runs. Its result appears while the second task
+    // has not run; that runs after the unpause.
     let (gate, next) = (Gate::new(), Counter::default());
     let workflow = Workflow::builder("w")
         .then("hold", holding::<u32>(&gate))
@@ -125,8 +129,8 @@ async fn task_running_at_pause_is_recorded_next_is_not_started() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_delay_runs_on_while_paused() {
-    // The delay ends during the pause: the task behind it starts at the unpause, without waiting once more.
+async fn delay_runs_on_while_paused() {
+    // The delay ends during the pause: the next task starts at the unpause, without another wait.
     let (clock, next) = (still_clock(), Counter::default());
     let workflow =
         Workflow::builder_for::<u32>("w").delay("delay", MINUTE).then("next", counting::<u32>(&next)).build().unwrap();
@@ -144,8 +148,8 @@ async fn a_delay_runs_on_while_paused() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn signal_in_time_beats_timeout_over_a_pause() {
-    // Both are paused at a wait that ends in a minute. One gets its signal before that, the other after; both are unpaused
-    // long after.
+    // Both are paused at a wait that ends in a minute. One gets its signal before that, the other
+    // after; both are unpaused long after.
     let show = async |outcome| Ok::<_, Infallible>(if let SignalOutcome::Received(n) = outcome { n } else { 0_u32 });
     let workflow = Workflow::builder_for::<u32>("w")
         .wait_for_signal_timeout::<u32>("wait", "go", MINUTE)
@@ -164,7 +168,7 @@ async fn signal_in_time_beats_timeout_over_a_pause() {
         }
         in_time.signal("go", &1_u32).await.unwrap();
         if timers_see_it {
-            // The third times out by itself, so the timers have been there.
+            // The third instance times out by itself, so the timers have looked.
             assert_eq!(when_clock_is_at(&clock, clock.now().after(MINUTE), nothing.result()).await, Ok(0));
         } else {
             clock.set_wall(clock.now().after(MINUTE));
@@ -181,7 +185,8 @@ async fn signal_in_time_beats_timeout_over_a_pause() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn paused_instance_ends_by_result_failure_or_deadline() {
-    // The last task is held; the instance is paused, and then the task ends well, ends badly, or never.
+    // The last task is held and the instance paused; then the task ends well, ends badly, or never
+    // ends.
     for ending in ["well", "badly", "never"] {
         let (gate, clock) = (Gate::new(), still_clock());
         let workflow = Workflow::builder("w").deadline(HOUR).then("hold", task(hold)).build().unwrap();
@@ -208,8 +213,9 @@ async fn paused_instance_ends_by_result_failure_or_deadline() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn pause_and_unpause_racing_with_the_work_strand_nothing() {
-    // Sixty instances of ten quick tasks are paused and unpaused again and again while they work; every task runs once.
+async fn pauses_racing_with_tasks_strand_nothing() {
+    // Sixty instances of ten quick tasks are paused and unpaused again and again while they run;
+    // every task runs once.
     let runs = Counter::default();
     let mut builder = Workflow::builder_for::<u32>("w");
     for n in 0..10 {
@@ -243,7 +249,8 @@ async fn pause_and_unpause_racing_with_the_work_strand_nothing() {
     assert_eq!(runs.get(), 600);
 }
 
-/// Method: an instance is paused while its task runs, and the process dies. Its deadline passes, with nobody to send it anything.
+/// Method: an instance is paused while its task runs, and the process crashes. The deadline passes
+/// without any message to the instance.
 #[tokio::test(flavor = "multi_thread")]
 async fn paused_deadline_passes_also_after_a_crash() {
     let gate = Gate::new();

@@ -1,5 +1,5 @@
-//! Payloads put together to do harm, as a service may get them from outside: deep nesting and lengths of what is not there.
-//! Each is a typed error, on the stack of an ordinary thread.
+//! Payloads made to do harm, as a service may get them from outside: deep nesting, and lengths
+//! beyond the end. Each is a typed error, on the stack of an ordinary thread.
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 mod common;
@@ -19,7 +19,8 @@ use everstep::{
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-/// Recursive in each way that serde has: an enum, an option, one that is tagged within, one without a tag.
+/// Types that are recursive in each way of serde: an enum, an option, one with an inner tag, one
+/// without a tag.
 #[derive(Debug, Serialize, Deserialize)]
 enum Boxed {
     Leaf,
@@ -52,13 +53,13 @@ fn refuses<T: DeserializeOwned>(codec: &Codec, bytes: &[u8], what: &str) {
     assert!(matches!(error, CodecError::Decode { .. } | CodecError::TooDeep { .. }), "{codec:?}: {what}: {error:?}");
 }
 
-/// Reads bytes as each type.
+/// Checks that the bytes are refused as each type.
 fn refused(codec: &Codec, bytes: &[u8], what: &str) {
     refuses::<serde_json::Value>(codec, bytes, what);
     refuses::<Untagged>(codec, bytes, what);
     refuses::<Vec<Vec<Vec<u64>>>>(codec, bytes, what);
     if matches!(codec, Codec::Json) {
-        // serde_json passes over fields that a type does not have, without a stack.
+        // serde_json skips fields that a type does not have, without a stack.
         let passed_over = [codec.decode::<Boxed>(bytes).is_ok(), codec.decode::<Chain>(bytes).is_ok()];
         assert_ne!(passed_over, [true, true], "{what}");
         return;
@@ -72,8 +73,9 @@ fn refused(codec: &Codec, bytes: &[u8], what: &str) {
 const LEVELS: usize = 100_000;
 
 #[test]
-fn payloads_that_nest_without_end_are_refused() {
-    // A hundred thousand levels, in the shape of each type; this thread has 2 MiB of stack. Above the limit by one, too.
+fn endlessly_nested_payloads_are_refused() {
+    // A hundred thousand levels, in the shape of each type, on a thread with 2 MiB of stack; and
+    // one level above the limit.
     let shapes: [(&[u8], &[u8]); 8] = [
         (b"\x91", b"\xc0"),
         (b"\xdd\0\0\0\x01", b"\xc0"),
@@ -106,8 +108,9 @@ fn payloads_that_nest_without_end_are_refused() {
 }
 
 #[test]
-fn payloads_that_claim_more_than_is_there_are_refused() {
-    // Four thousand million elements, characters or bytes are claimed, alone and within each other; few are there.
+fn payloads_with_lengths_past_their_end_are_refused() {
+    // A length of up to four billion elements, characters or bytes, alone and within another; few
+    // are there.
     for marker in [0xdb_u8, 0xc6, 0xdd, 0xdf, 0xc9] {
         for length in [u32::MAX, i32::MAX as u32, 1 << 28, 1 << 20] {
             let claim = [&[marker][..], &length.to_be_bytes()].concat();
@@ -120,7 +123,7 @@ fn payloads_that_claim_more_than_is_there_are_refused() {
 
 #[test]
 fn payload_depth_limit_is_exact() {
-    // The same limit in both formats: what is written can be read.
+    // Both formats have the same limit: every written payload can be read.
     for codec in [Codec::MessagePack, Codec::Json] {
         let nested =
             |levels| (0..levels).fold(serde_json::Value::Null, |value, _| serde_json::Value::from(vec![value]));
@@ -133,7 +136,7 @@ fn payload_depth_limit_is_exact() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_value_that_nests_too_deep_is_refused_where_it_enters() {
+async fn too_deep_value_is_refused_where_it_enters() {
     // As an input, as a signal, and as a task's output.
     let deep = |levels| (0..levels).fold(serde_json::Value::Null, |value, _| serde_json::Value::from(vec![value]));
     let grow = |value: serde_json::Value| std::future::ready(Ok::<_, String>(serde_json::Value::from(vec![value])));
@@ -155,8 +158,9 @@ async fn a_value_that_nests_too_deep_is_refused_where_it_enters() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_bomb_in_a_signal_costs_its_instance_alone() {
-    // A service with a scheduler of its own passes bytes from outside on as a signal; a runtime goes on with the instance.
+async fn bomb_in_a_signal_costs_only_its_instance() {
+    // A service with a scheduler of its own passes bytes from outside on as a signal; then a
+    // runtime continues the instance.
     let workflow = Workflow::builder_for::<u32>("w")
         .wait_for_signal::<serde_json::Value>("wait", "go")
         .then("same", common::same::<serde_json::Value>)

@@ -1,7 +1,7 @@
-//! Payloads that serde does not read back as they were written: what is accepted comes out equal, everything else is refused
-//! where it enters.
+//! Payloads that serde does not read back as they were written: an accepted one comes out equal,
+//! and any other is refused where it enters.
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
-#![allow(clippy::option_option, reason = "that is what is tested")]
+#![allow(clippy::option_option, reason = "nested options are the subject")]
 
 mod common;
 
@@ -21,12 +21,12 @@ trait Payload: Serialize + DeserializeOwned + Clone + PartialEq + Debug + Send +
 
 impl<T: Serialize + DeserializeOwned + Clone + PartialEq + Debug + Send + Sync + 'static> Payload for T {}
 
-/// What became of a payload.
+/// The fate of a payload.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Fate {
-    /// It came out equal.
+    /// The payload came out equal.
     Carried,
-    /// It was refused where it entered.
+    /// The payload was refused where it entered.
     Refused,
 }
 
@@ -47,7 +47,7 @@ fn fate<T: Payload>(result: Result<T, ResultError>, value: &T) -> Fate {
     }
 }
 
-/// What becomes of a value as input, signal, result that a task takes, and last result.
+/// Returns the fates of a value as input, signal, result that a task takes, and last result.
 async fn fates<T: Payload>(codec: &Codec, value: &T) -> [Fate; 4] {
     let kept = value.clone();
     let gives = move |()| std::future::ready(Ok::<_, Infallible>(kept.clone()));
@@ -73,7 +73,7 @@ async fn fates<T: Payload>(codec: &Codec, value: &T) -> [Fate; 4] {
     [as_input, as_signal, fate(within(result.result()).await, value), fate(within(last.result()).await, value)]
 }
 
-/// The value with MessagePack, then with JSON.
+/// Checks the fate of a value in all places, with MessagePack and with JSON.
 async fn assert_fates<T: Payload>(value: T, message_pack: Fate, json: Fate) {
     for (codec, fate) in [(Codec::MessagePack, message_pack), (Codec::Json, json)] {
         assert_eq!(fates(&codec, &value).await, [fate; 4], "{value:?} as {codec:?}");
@@ -117,9 +117,10 @@ enum Untagged<T> {
     Text(String),
 }
 
-/// Method: a type with a form for people and one for machines, within each kind of type that serde buffers.
+/// Method: a type with one form for readers and one for machines, within each kind of type that
+/// serde buffers.
 #[tokio::test(flavor = "multi_thread")]
-async fn addresses_in_buffered_types_come_out_or_are_refused() {
+async fn buffered_addresses_round_trip_or_are_refused() {
     let ip = || IpAddr::from([8, 8, 8, 8]);
     assert_fates(ip(), Carried, Carried).await;
     assert_fates(Plain { value: vec![ip()] }, Carried, Carried).await;
@@ -132,7 +133,7 @@ async fn addresses_in_buffered_types_come_out_or_are_refused() {
 
 /// Method: numbers wider than 64 bits, plain and within types that serde buffers.
 #[tokio::test(flavor = "multi_thread")]
-async fn wide_numbers_come_out_or_are_refused() {
+async fn wide_numbers_round_trip_or_are_refused() {
     for number in [0, u128::from(u64::MAX), u128::MAX] {
         assert_fates(number, Carried, Carried).await;
     }
@@ -152,9 +153,9 @@ async fn wide_numbers_come_out_or_are_refused() {
     assert_fates(Untagged::<u128>::Value(5), Refused, Refused).await;
 }
 
-/// Method: a `Some` of what is written as nothing.
+/// Method: a `Some` that is written as nothing.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_some_of_nothing_comes_out_or_is_refused() {
+async fn some_of_nothing_round_trips_or_is_refused() {
     assert_fates(Some(1), Carried, Carried).await;
     assert_fates(None::<()>, Carried, Carried).await;
     assert_fates(Some(Some(1)), Carried, Carried).await;
@@ -169,11 +170,11 @@ async fn a_some_of_nothing_comes_out_or_is_refused() {
 
 /// Method: numbers that JSON does not have.
 #[tokio::test(flavor = "multi_thread")]
-async fn infinite_numbers_come_out_or_are_refused() {
+async fn infinite_numbers_round_trip_or_are_refused() {
     assert_fates(f64::INFINITY, Carried, Refused).await;
     assert_fates(f32::NEG_INFINITY, Carried, Refused).await;
     assert_fates(Plain { value: vec![Some(f64::INFINITY)] }, Carried, Refused).await;
-    // It is not equal to itself.
+    // NaN is not equal to itself.
     let workflow = Workflow::builder("w").then("same", same::<Vec<f64>>).build().unwrap();
     assert!(workflow.run_once(vec![1.0, f64::NAN]).await.unwrap().iter().any(|number| number.is_nan()));
     let workflow = Workflow::builder("w").then("gives", |()| std::future::ready(Ok::<_, Infallible>(f64::NAN)));
@@ -183,9 +184,9 @@ async fn infinite_numbers_come_out_or_are_refused() {
     assert_eq!(fate(within(handle.result()).await, &0.0), Refused);
 }
 
-/// Method: numbers whose text the nearest other one is often read from.
+/// Method: numbers whose text is often read as the nearest other number.
 #[tokio::test(flavor = "multi_thread")]
-async fn floats_come_out_to_the_last_bit() {
+async fn floats_round_trip_to_the_last_bit() {
     let mut bits = 0x3ff0_0000_0000_0000_u64;
     let numbers: Vec<f64> = std::iter::repeat_with(|| {
         bits = bits.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
@@ -197,7 +198,7 @@ async fn floats_come_out_to_the_last_bit() {
     assert_fates(numbers, Carried, Carried).await;
 }
 
-/// Written as text with JSON, whose keys are nothing else.
+/// A map whose keys are text with JSON, which has no other keys.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 struct Keyed {
     #[serde(flatten)]
@@ -224,7 +225,7 @@ struct Defaulted {
     patch: Option<Option<u32>>,
 }
 
-/// Tells a field that is there and none from one that is not there.
+/// A field that is present and null, told from one that is missing.
 mod nullable {
     use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
@@ -238,9 +239,9 @@ mod nullable {
     }
 }
 
-/// Method: fields that are left out, keys that are no text, and maps in whatever order.
+/// Method: fields that are left out, keys that are no text, and maps in any order.
 #[tokio::test(flavor = "multi_thread")]
-async fn fields_and_keys_come_out_or_are_refused() {
+async fn fields_and_keys_round_trip_or_are_refused() {
     assert_fates(LeftOut { name: "x".into() }, Carried, Carried).await;
     assert_fates(LeftOut { name: String::new() }, Refused, Refused).await;
     assert_fates(NeverWritten { name: String::new() }, Refused, Refused).await;

@@ -1,5 +1,6 @@
-//! Poisonous instances among healthy ones: each is set aside, listed or left alone as it should be, and all healthy ones
-//! finish. How much slower they are: `cargo bench --bench workloads -- poison`.
+//! Poisonous instances among healthy ones: each is quarantined, listed or left alone as promised,
+//! and all healthy ones finish. `cargo bench --bench workloads -- poison` shows how much slower
+//! these are.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a helper of a test may panic like the test itself")]
 
 mod common;
@@ -23,10 +24,10 @@ use obstacle::{blocking, obstacle};
 use through::{Hooks, Through};
 
 const HEALTHY: u32 = 10_000;
-/// Healthy ones at once.
+/// Healthy instances that run at once.
 const IN_FLIGHT: u32 = 200;
 
-/// A store that panics when one instance is read, and in which the head of another has a bit that is wrong.
+/// A store that panics when one instance is read, and has a wrong bit in the head of another.
 #[derive(Default)]
 struct Poisonous {
     panics: AtomicU32,
@@ -37,7 +38,8 @@ impl Hooks for Poisonous {
         Box::pin(async move {
             let mut batch = batch.to_vec();
             for write in batch.iter_mut().filter(|write| write.instance.as_str() == "damaged") {
-                // As if what was read were what is stored.
+                // Makes the write's condition match the stored head, not the damaged one that was
+                // read.
                 write.condition = forced(store, "damaged", write.change.clone()).await.condition;
             }
             store.commit(&batch).await
@@ -69,7 +71,7 @@ fn healthy() -> Workflow<u32, u32> {
         .unwrap()
 }
 
-/// All of them, so many at a time; each must give what it should.
+/// Runs all healthy instances, a number at a time; each must return its result.
 async fn run_healthy(runtime: &Runtime, workflow: &Workflow<u32, u32>) {
     let mut lines = tokio::task::JoinSet::new();
     for line in 0..IN_FLIGHT {
@@ -87,9 +89,10 @@ async fn run_healthy(runtime: &Runtime, workflow: &Workflow<u32, u32>) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn ten_thousand_healthy_instances_finish_among_poisonous_ones() {
-    // A first life leaves three instances behind: the next one finds one that cannot be read, a head that is damaged, and a
-    // definition that it does not know. A task that blocks its thread, as it has declared, does so all the time.
+async fn healthy_instances_among_poisonous_ones_finish() {
+    // A first process leaves three instances: the next one finds one that cannot be read, one with
+    // a damaged head, and one of an unknown definition. A task that declares itself blocking blocks
+    // a thread all the time.
     let (store, gate, (removed, obstacle)) = (MemoryStore::new(), Gate::new(), obstacle());
     let held = Workflow::builder("held").then("hold", holding::<u32>(&gate)).build().unwrap();
     let (foreign, healthy) = (waiting("foreign"), healthy());
@@ -111,12 +114,12 @@ async fn ten_thousand_healthy_instances_finish_among_poisonous_ones() {
     let blocked = runtime.start(&block, "blocked", 7).await.unwrap();
     run_healthy(&runtime, &healthy).await;
 
-    let set_aside = async {
+    let quarantined = async {
         while store.quarantined(None, 10).await.unwrap().is_empty() || runtime.unreadable().is_empty() {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     };
-    within(set_aside).await;
+    within(quarantined).await;
     let ids: Vec<_> = store.quarantined(None, 10).await.unwrap().iter().map(ToString::to_string).collect();
     assert_eq!(ids, ["damaged"]);
     let damaged = runtime.handle(&held, "damaged").await;
@@ -135,7 +138,7 @@ async fn ten_thousand_healthy_instances_finish_among_poisonous_ones() {
     assert_eq!(within(blocked.result()).await, Ok(7));
     within(runtime.shutdown(Duration::ZERO)).await;
 
-    // Left as it was.
+    // The instance is unchanged.
     let runtime = Runtime::builder(store).register(&foreign).start().await.unwrap();
     let foreign = runtime.handle(&foreign, "foreign").await.unwrap();
     foreign.signal("go", &9_u32).await.unwrap();
@@ -157,8 +160,8 @@ mod deadly {
     const DATA: &str = "EVERSTEP_TEST_DATA";
     const BESIDE: u32 = 200;
 
-    /// Late enough that others are under way beside it.
-    async fn die(_: u32) -> Result<u32, Infallible> {
+    /// Aborts the process, late enough that other tasks run beside it.
+    async fn crash(_: u32) -> Result<u32, Infallible> {
         tokio::time::sleep(Duration::from_millis(20)).await;
         std::process::abort()
     }
@@ -169,7 +172,7 @@ mod deadly {
     }
 
     async fn child(data: PathBuf) {
-        let deadly = Workflow::builder("deadly").then("die", die).build().unwrap();
+        let deadly = Workflow::builder("deadly").then("die", crash).build().unwrap();
         let healthy =
             (0..5).fold(Workflow::builder_for::<u32>("healthy"), |chain, n| chain.then(format!("slow {n}"), slow));
         let healthy = healthy.build().unwrap();
@@ -192,7 +195,8 @@ mod deadly {
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn healthy_instances_beside_a_crashing_task_finish() {
-        // A child runs two hundred of them beside the deadly one, and is started again until it lives to see all of them end.
+        // A child runs two hundred of them beside the crashing one, and is started again until one
+        // process sees all of them end.
         if let Some(data) = std::env::var_os(DATA).map(PathBuf::from) {
             return child(data).await;
         }
@@ -207,9 +211,9 @@ mod deadly {
                 break;
             }
             let said = String::from_utf8_lossy(&ended.stderr);
-            assert_eq!(ended.status.signal(), Some(SIGABRT), "the child did not die of its task: {said}");
+            assert_eq!(ended.status.signal(), Some(SIGABRT), "the child did not crash in its task: {said}");
             deaths += 1;
-            assert!(deaths <= 5, "the task goes on killing the process");
+            assert!(deaths <= 5, "the task keeps crashing the process");
         }
         assert_eq!(deaths, 5);
     }

@@ -1,5 +1,5 @@
-//! What survives when the process dies: each test starts its own binary again as a child, which runs the same test
-//! function in the child's role, and kills it or lets it kill itself.
+//! State that survives a crash of the process. Each test starts its own binary again as a child,
+//! which runs the same test function in the child's role, and kills it or lets it crash.
 #![cfg(all(unix, feature = "file-store"))]
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test may panic anywhere")]
 
@@ -16,7 +16,7 @@ use tokio::process::{Child, Command};
 const SIGABRT: i32 = 6;
 const DATA: &str = "EVERSTEP_TEST_DATA";
 
-/// The directory to work in, if this process is a child.
+/// Returns the working directory if this process is a child.
 fn role() -> Option<PathBuf> {
     std::env::var_os(DATA).map(PathBuf::from)
 }
@@ -27,7 +27,7 @@ fn child(test: &str, data: &Path) -> Child {
     command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
 }
 
-/// Waits until the child says that something was acknowledged.
+/// Waits until the child prints that something was acknowledged.
 async fn acknowledged(child: &mut Child) {
     let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
     while let Some(line) = lines.next_line().await.unwrap() {
@@ -47,11 +47,11 @@ fn waiting() -> Workflow<String, String> {
     first.wait_for_signal::<String>("wait", "word").then("after", echo).build().unwrap()
 }
 
-/// Method: a child starts an instance that is parked in a delay, sends it a signal, says so once that is acknowledged,
-/// and is killed. The parent opens the directory: the signal is buffered there, so the instance, started anew on a
-/// definition without the delay's length in its hash, has it when it comes to the wait.
+/// Method: a child starts an instance that is parked in a delay, sends it a signal, prints the
+/// acknowledgement, and is killed. The parent opens the directory. The signal is buffered there, so
+/// the instance has it when the delay is over and the wait begins.
 #[tokio::test(flavor = "multi_thread")]
-async fn an_acknowledged_signal_survives_a_kill() {
+async fn acknowledged_signal_survives_a_kill() {
     if let Some(data) = role() {
         let workflow = waiting();
         let runtime = Runtime::builder(FileStore::open(data).await.unwrap()).register(&workflow).start().await.unwrap();
@@ -62,7 +62,7 @@ async fn an_acknowledged_signal_survives_a_kill() {
     }
     let dir = tempfile::tempdir().unwrap();
     let data = dir.path().join("data");
-    let mut child = child("an_acknowledged_signal_survives_a_kill", &data);
+    let mut child = child("acknowledged_signal_survives_a_kill", &data);
     acknowledged(&mut child).await;
     child.kill().await.unwrap();
 
@@ -72,18 +72,18 @@ async fn an_acknowledged_signal_survives_a_kill() {
     let runtime = Runtime::builder(store).register(&workflow).clock(clock.clone()).start().await.unwrap();
     let handle = runtime.handle(&workflow, "one").await.unwrap();
     let mut watch = handle.watch().await.unwrap();
-    // Should the kill have come before the first task was recorded, it runs first.
+    // If the kill came before the first task was recorded, that runs first.
     while !matches!(watch.next().await.unwrap(), Status::Waiting { .. }) {}
     clock.advance(Duration::from_hours(1));
     assert_eq!(handle.result().await.unwrap(), "payload".repeat(1_000));
 }
 
-async fn die(_: String) -> Result<String, Infallible> {
+async fn crash(_: String) -> Result<String, Infallible> {
     std::process::abort()
 }
 
 fn deadly() -> Workflow<String, String> {
-    Workflow::builder("deadly").then("die", die).build().unwrap()
+    Workflow::builder("deadly").then("die", crash).build().unwrap()
 }
 
 fn healthy() -> Workflow<String, String> {
@@ -91,8 +91,8 @@ fn healthy() -> Workflow<String, String> {
     first.then("second", echo).build().unwrap()
 }
 
-/// Method: a child whose instance aborts the process in its task is started again until it lives. The instance is then
-/// quarantined, visible as such, and another one has completed.
+/// Method: a task in a child aborts the process, and the child is started again until it survives.
+/// The instance is then quarantined and its status says so, and another one has completed.
 #[tokio::test(flavor = "multi_thread")]
 async fn crashing_task_is_quarantined_and_others_continue() {
     if let Some(data) = role() {
@@ -118,9 +118,9 @@ async fn crashing_task_is_quarantined_and_others_continue() {
             break;
         }
         let said = String::from_utf8_lossy(&ended.stderr);
-        assert_eq!(ended.status.signal(), Some(SIGABRT), "the child did not die of its task: {said}");
+        assert_eq!(ended.status.signal(), Some(SIGABRT), "the child did not crash in its task: {said}");
         deaths += 1;
-        assert!(deaths <= 5, "the task goes on killing the process");
+        assert!(deaths <= 5, "the task keeps crashing the process");
     }
     assert_eq!(deaths, 5);
 
@@ -133,10 +133,11 @@ async fn crashing_task_is_quarantined_and_others_continue() {
     assert_eq!(runtime.handle(&healthy, "good").await.unwrap().result().await.unwrap(), "fine");
 }
 
-/// Method: a child runs fifty tasks that sleep for less than their timeout, beside a delay. It is stopped for longer than the timeout
-/// and goes on, as a machine that was suspended: what was done in the sleep is not timed out, and the delay ends.
+/// Method: a child runs fifty tasks that sleep for less than their timeout, beside a delay. The
+/// child is stopped for longer than the timeout and continued, like a suspended machine: a task
+/// that finished in the stop does not time out, and the delay ends.
 #[tokio::test(flavor = "multi_thread")]
-async fn process_that_was_stopped_times_out_nothing_that_is_done() {
+async fn stopped_process_times_out_no_finished_task() {
     const TIMEOUT: Duration = Duration::from_secs(1);
     if role().is_some() {
         let (begun, mut all_begun) = tokio::sync::watch::channel(0_u32);
@@ -163,14 +164,14 @@ async fn process_that_was_stopped_times_out_nothing_that_is_done() {
         }
         std::process::exit(failed);
     }
-    let mut child = child("process_that_was_stopped_times_out_nothing_that_is_done", Path::new("-"));
+    let mut child = child("stopped_process_times_out_no_finished_task", Path::new("-"));
     acknowledged(&mut child).await;
     let pid = child.id().unwrap();
     for (signal, rest) in [("STOP", 2 * TIMEOUT), ("CONT", Duration::ZERO)] {
-        // Every shell has a `kill` of its own.
+        // Every shell has a builtin `kill`.
         let kill = format!("kill -{signal} {pid}");
         assert!(Command::new("sh").args(["-c", &kill]).status().await.unwrap().success());
         tokio::time::sleep(rest).await;
     }
-    assert_eq!(child.wait().await.unwrap().code(), Some(0), "so many did not give what they should");
+    assert_eq!(child.wait().await.unwrap().code(), Some(0), "number of tasks with a wrong result");
 }

@@ -1,4 +1,5 @@
-//! A release whose commit fails: nobody is told that it was done, and nothing is stranded if it was.
+//! A release whose commit fails: no caller is told that it was done, and nothing is stranded if it
+//! was.
 #![cfg(feature = "testing")]
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
@@ -6,14 +7,15 @@ mod common;
 #[path = "store_failures/faulty.rs"]
 mod faulty;
 
-use common::{Gate, holding, set_aside, within};
+use common::{Gate, holding, quarantine, within};
 use everstep::{MemoryStore, MessageError, Runtime, StatusCode, Workflow};
 use faulty::{FAILURES, Fate, Faulty};
 
 #[tokio::test]
 async fn durable_release_of_unknown_outcome_resumes_by_itself() {
-    // An instance is set aside while its task is at work, and released; the commit of that fails, before or after it was
-    // written. Written, the instance goes on although nobody asks again; else it is released a second time.
+    // An instance is quarantined while its task runs, and released; the commit of the release fails
+    // before or after the write. If it was written, the instance continues without another call;
+    // otherwise it is released a second time.
     for fate in FAILURES {
         let (memory, gate) = (MemoryStore::new(), Gate::new());
         let workflow = Workflow::builder("w").then("hold", holding::<u32>(&gate)).build().unwrap();
@@ -21,7 +23,7 @@ async fn durable_release_of_unknown_outcome_resumes_by_itself() {
         let run = runtime.start(&workflow, "id", 1).await.unwrap().run_id();
         gate.entered().await;
         drop(runtime);
-        set_aside(&memory, "id", "for the test").await;
+        quarantine(&memory, "id", "for the test").await;
 
         let store = Faulty::over(memory);
         let runtime = Runtime::builder(store.store()).register(&workflow).start().await.unwrap();

@@ -1,4 +1,5 @@
-//! New runs in the place of old ones: old waiters are told, old tasks cancelled, and the new run goes on by itself.
+//! New runs in the place of old ones: callers that wait for the old run are told, its task is
+//! cancelled, and the new run goes on by itself.
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 mod common;
@@ -13,7 +14,7 @@ use tokio::task::JoinSet;
 
 const TERMINATE: ConflictPolicy = ConflictPolicy::TerminateExisting;
 
-/// What each state to be replaced looks like: a name, and the status it is known by.
+/// The states to be replaced, each with a name and its status.
 const REPLACED: [(&str, StatusCode); 5] = [
     ("delayed", StatusCode::Waiting),
     ("awaiting", StatusCode::AwaitingSignal),
@@ -23,9 +24,10 @@ const REPLACED: [(&str, StatusCode); 5] = [
 ];
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_new_run_takes_the_place_of_an_old_one_in_every_state() {
-    // hold -> delay -> wait -> end. The old run is brought to a state and replaced; old waiters learn of it, and the new
-    // run starts at its first task without the old one's pause and signals.
+async fn new_run_replaces_an_old_one_in_every_state() {
+    // hold -> delay -> wait -> end. The old run is brought to a state and replaced. Callers that
+    // wait for it learn of that, and the new run starts at its first task without the old one's
+    // pause and signals.
     for (state, code) in REPLACED {
         let (gate, clock) = (Gate::new(), still_clock());
         let workflow = Workflow::builder("w")
@@ -84,8 +86,8 @@ async fn a_new_run_takes_the_place_of_an_old_one_in_every_state() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn replacement_cancels_the_old_task_and_its_result() {
-    // A blocking task does not look at its token and ends after the new run has begun: the token must say that it was
-    // cancelled, and its output must appear nowhere.
+    // A blocking task does not look at its token and ends after the new run has begun. The token
+    // must show the cancel, and the task's output must appear nowhere.
     let (entered, mut tokens) = tokio::sync::mpsc::unbounded_channel();
     let (release, held) = std::sync::mpsc::channel::<()>();
     let held = std::sync::Arc::new(std::sync::Mutex::new(held));
@@ -119,8 +121,8 @@ async fn replacement_cancels_the_old_task_and_its_result() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn replacing_running_instances_again_and_again_strands_no_run() {
-    // 150 times a run whose task is held is replaced; each new run must reach its task by itself.
+async fn repeated_replacements_strand_no_run() {
+    // A run whose task is held is replaced 150 times; each new run must reach its task by itself.
     let gate = Gate::new();
     let workflow = Workflow::builder("w").then("hold", holding::<u32>(&gate)).build().unwrap();
     let runtime = Runtime::builder(MemoryStore::new()).register(&workflow).start().await.unwrap();
@@ -138,9 +140,9 @@ async fn replacing_running_instances_again_and_again_strands_no_run() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn of_many_replacements_at_once_one_run_remains_and_it_runs() {
-    // 30 replacements of one id at once, ten times: all are answered, one run is current and completes, the waiters of all
-    // others are told.
+async fn concurrent_replacements_leave_one_running_run() {
+    // 30 replacements of one id at once, ten times: all are answered, one run is current and
+    // completes, and the callers that wait for the others are told.
     let workflow = waiting("w");
     let runtime = Runtime::builder(MemoryStore::new()).register(&workflow).start().await.unwrap();
     for round in 0..10 {
@@ -168,7 +170,8 @@ async fn of_many_replacements_at_once_one_run_remains_and_it_runs() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn signal_by_an_old_handle_must_fit_present_definition() {
-    // The id now runs a workflow whose signal of the same name carries another type: nothing of the wrong type may reach it.
+    // The id now runs a workflow whose signal of the same name carries another type: no payload of
+    // the wrong type may reach it.
     let old_workflow = waiting("old");
     let new_workflow = Workflow::builder_for::<u32>("new").wait_for_signal::<String>("wait", "go").build().unwrap();
     let runtime =
@@ -181,8 +184,8 @@ async fn signal_by_an_old_handle_must_fit_present_definition() {
     assert_eq!(within(new.result()).await.as_deref(), Ok("text"));
 }
 
-/// Method: the commit of the replacement is done and its answer lost, once. The start that is repeated finds its own run, and
-/// the old run's task must be dropped all the same.
+/// Method: the commit of the replacement is done and its answer lost, once. The repeated start
+/// finds its own run, and the old run's task must be dropped all the same.
 #[cfg(feature = "testing")]
 #[tokio::test(flavor = "multi_thread")]
 async fn replacement_of_unknown_outcome_stops_the_old_task() {

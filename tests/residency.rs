@@ -1,4 +1,4 @@
-//! Room for one or two actors awake: the instances take turns, and all of them finish.
+//! Room for one or two active instances: they take turns, and all of them finish.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test may panic")]
 
 mod common;
@@ -21,8 +21,8 @@ use everstep::{
 use tokio::task::JoinSet;
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_start_for_which_there_is_no_room_runs_its_tasks_once() {
-    // Two actors may be awake: most starts leave their instance to recovery, which races with them.
+async fn start_without_room_runs_its_tasks_once() {
+    // Two instances may be active: most starts leave theirs to recovery, which races with them.
     let runs: Vec<Counter> = (0..300).map(|_| Counter::default()).collect();
     let counters = runs.clone();
     let count = move |n: usize| {
@@ -47,8 +47,9 @@ async fn a_start_for_which_there_is_no_room_runs_its_tasks_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn with_room_for_one_actor_fifty_instances_all_finish() {
-    // Tasks, a delay and a signal for each, with one actor awake at a time; then the same after a restart.
+async fn fifty_instances_with_room_for_one_all_finish() {
+    // Tasks, a delay and a signal for each, with one active instance at a time; then the same after
+    // a restart.
     let workflow = Workflow::builder("w")
         .then("inc", inc)
         .delay("short", Duration::from_millis(5))
@@ -80,8 +81,9 @@ async fn with_room_for_one_actor_fifty_instances_all_finish() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn queued_start_is_not_counted_as_a_crash() {
-    // The second start waits in the store until the first instance has left. Its task is handed out by a commit of its own
-    // then, but not announced by another one, as the tasks are that were running when a process died.
+    // The second start waits in the store until the first instance has left. Then one commit hands
+    // its task out; no second commit announces the attempt, as for tasks that ran when a process
+    // crashed.
     let (store, gate) = (MemoryStore::new(), Gate::new());
     let workflow = Workflow::builder("w").then("hold", holding::<u32>(&gate)).build().unwrap();
     let mut limits = Limits::default();
@@ -96,9 +98,10 @@ async fn queued_start_is_not_counted_as_a_crash() {
     assert_eq!(transitions("second").await, transitions("first").await + 1);
 }
 
-/// Method: room for one, which is held by a task that never ends; another instance's delay ends first, and finds no room.
+/// Method: a task that never ends holds the only room; another instance's delay ends first, and
+/// finds no room.
 #[tokio::test(flavor = "multi_thread")]
-async fn deadline_of_an_awake_instance_passes_sleepers_without_room() {
+async fn active_instance_meets_deadline_while_others_lack_room() {
     let (clock, gate) = (still_clock(), Gate::new());
     let minute = Duration::from_mins(1);
     let sleeper = Workflow::builder_for::<u32>("sleeper").delay("delay", minute).then("inc", inc).build().unwrap();
@@ -116,8 +119,8 @@ async fn deadline_of_an_awake_instance_passes_sleepers_without_room() {
     assert_eq!(within(first.result()).await, Ok(2));
 }
 
-/// Method: room for four, and four hundred callers that pause and unpause as long as the test lasts; forty delays
-/// end beside them, each of which needs one turn.
+/// Method: there is room for four, and four hundred callers pause and unpause as long as the test
+/// lasts. Forty delays end beside them, each of which needs one turn.
 #[tokio::test(flavor = "multi_thread")]
 async fn wake_ups_have_a_share_of_room_beside_many_callers() {
     let clock = still_clock();
@@ -163,11 +166,12 @@ async fn wake_ups_have_a_share_of_room_beside_many_callers() {
     callers.shutdown().await;
 }
 
-/// Method: room for one, held by the first; three more are started, against the order of their ids. Recovery has listed what is in
-/// progress before that: it would find them in the order of their ids.
+/// Method: the first instance holds the only room; three more are started, against the order of
+/// their ids. Recovery has listed the work in progress before that: it would find them in the order
+/// of their ids.
 #[cfg(feature = "testing")]
 #[tokio::test(flavor = "multi_thread")]
-async fn starts_without_room_are_taken_up_in_their_order() {
+async fn starts_without_room_are_activated_in_their_order() {
     let (gate, (told, mut order)) = (Gate::new(), tokio::sync::mpsc::unbounded_channel());
     let hold = gate.clone();
     let tell = move |n: u32| {
@@ -209,11 +213,12 @@ async fn starts_without_room_are_taken_up_in_their_order() {
     }
 }
 
-/// Method: fifty instances in a backoff of an hour, and room for two, which four hundred short instances take in turn, most of
-/// them started without room. Nobody in a backoff may be read meanwhile.
+/// Method: fifty instances are in a backoff of an hour, and four hundred short instances take turns
+/// in room for two, most of them started without room. No instance in a backoff may be read
+/// meanwhile.
 #[cfg(feature = "testing")]
 #[tokio::test(flavor = "multi_thread")]
-async fn instances_in_a_backoff_are_not_taken_for_work() {
+async fn instances_in_a_backoff_are_not_read_for_work() {
     let (clock, memory, reads) = (still_clock(), MemoryStore::new(), Counter::default());
     let store = FaultyStore::new(memory.clone());
     let fails = |_: u32| std::future::ready(Err::<u32, String>("down".into()));
@@ -230,7 +235,7 @@ async fn instances_in_a_backoff_are_not_taken_for_work() {
     for n in 0..50 {
         backing_off(&memory, &format!("failing {n}"), clock.now()).await;
     }
-    // Nothing of theirs is under way any more once another instance has come and gone.
+    // No work of theirs is in progress any more once another instance has come and gone.
     within(runtime.start(&short, "last", 1).await.unwrap().result()).await.unwrap();
     let counted = reads.clone();
     store.plan(move |_, call| {

@@ -1,4 +1,5 @@
-//! Stops and starts of the runtime on one store: what was done stays done, what was not goes on.
+//! Stops and starts of the runtime on one store: finished work stays finished, unfinished work
+//! continues.
 #![cfg(feature = "file-store")]
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test may panic")]
 
@@ -14,7 +15,8 @@ use tokio::task::JoinSet;
 
 const MINUTE: Duration = Duration::from_mins(1);
 
-/// Starts a runtime on the same store again, after dropping or shutting down the one before.
+/// Starts a runtime on the same store again and again, after dropping or shutting down the previous
+/// one.
 async fn stops_at_every_place<S: Store>(gently: bool, store: impl AsyncFn() -> S) {
     let (count, gate, clock) = (Counter::default(), Gate::new(), still_clock());
     let workflow = long(&count, &gate);
@@ -26,7 +28,7 @@ async fn stops_at_every_place<S: Store>(gently: bool, store: impl AsyncFn() -> S
     };
     let stop = async |runtime: Runtime| {
         if gently {
-            // Nothing moves this clock: whatever still runs is cancelled by moving it here.
+            // Only this moves the clock: it ends the grace, which cancels the tasks that still run.
             common::moving(&clock, Duration::from_millis(1), runtime.shutdown(Duration::from_millis(1))).await;
         }
     };
@@ -60,8 +62,9 @@ async fn stops_at_every_place<S: Store>(gently: bool, store: impl AsyncFn() -> S
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_instance_goes_on_from_where_it_stood_on_a_store_in_memory() {
-    // The runtime is stopped while a task runs, in the delay, at the wait, and at the end; both ways.
+async fn restarted_instance_continues_on_a_store_in_memory() {
+    // The runtime is stopped while a task runs, in the delay, at the wait, and at the end; both
+    // ways.
     for gently in [false, true] {
         let store = MemoryStore::new();
         stops_at_every_place(gently, async || store.clone()).await;
@@ -69,7 +72,7 @@ async fn an_instance_goes_on_from_where_it_stood_on_a_store_in_memory() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_instance_goes_on_from_where_it_stood_on_a_store_on_disk() {
+async fn restarted_instance_continues_on_a_store_on_disk() {
     // As above, the directory opened anew each time.
     for gently in [false, true] {
         let directory = tempfile::tempdir().unwrap();
@@ -78,8 +81,9 @@ async fn an_instance_goes_on_from_where_it_stood_on_a_store_on_disk() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_signal_acknowledged_right_before_a_crash_is_there() {
-    // Ten instances at once: the runtime is dropped the moment the last signal is acknowledged, consumed or not.
+async fn signal_acknowledged_right_before_a_crash_survives() {
+    // Ten instances at once: the runtime is dropped the moment the last signal is acknowledged,
+    // consumed or not.
     let directory = tempfile::tempdir().unwrap();
     let workflow = Workflow::builder("w")
         .then("inc", inc)
@@ -108,8 +112,9 @@ async fn a_signal_acknowledged_right_before_a_crash_is_there() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_not_registered_is_listed_and_left_alone_until_it_is() {
-    // Two definitions are left running, delayed and waiting; the next runtime knows one of them only.
+async fn unregistered_instance_is_left_alone_until_registered() {
+    // Instances of two definitions are left running, delayed and waiting; the next runtime knows
+    // only one of the definitions.
     let (store, clock, gate, count) = (MemoryStore::new(), still_clock(), Gate::new(), Counter::default());
     let (known, unknown) =
         (Workflow::builder("known").then("inc", inc).delay("d", MINUTE).build().unwrap(), long(&count, &gate));

@@ -1,4 +1,5 @@
-//! What has ended goes by itself when its time is up: not before, nothing else, and nothing of it stays.
+//! Ended instances are deleted by themselves when their retention is over: not earlier, no other
+//! ones, and nothing of them stays.
 #![cfg(feature = "testing")]
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
@@ -41,7 +42,7 @@ async fn is_pruned(clock: &ManualClock, store: &impl Store, instance: &str) {
     moving(clock, SECOND, gone).await;
 }
 
-/// Waits until the task's result of a run is gone.
+/// Waits until the result of a run's task is gone.
 async fn is_swept(store: &MemoryStore, run: RunId, node: &str) {
     let swept = async {
         while store.row(run, &RowKey::result(NodePath::new(node))).await.unwrap().is_some() {
@@ -51,7 +52,7 @@ async fn is_swept(store: &MemoryStore, run: RunId, node: &str) {
     within(swept).await;
 }
 
-/// Gives more than fits in the head.
+/// Returns more than fits in the head.
 async fn list(n: u32) -> Result<Vec<u32>, Infallible> {
     Ok(vec![n + 1; 200])
 }
@@ -63,9 +64,10 @@ async fn fail_for_13(list: Vec<u32>) -> Result<u32, &'static str> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn each_end_is_kept_for_its_time_and_then_everything_of_it_goes() {
-    // Completed runs are kept for an hour, failed ones for two; cancelled ones go at once, which tells that the pruner has
-    // looked. What has not ended stays. The runtime stops in between, and the next one does not know the workflow.
+async fn ended_instance_is_deleted_after_its_retention() {
+    // Completed runs are kept for an hour, failed ones for two; cancelled ones go at once, which
+    // shows that the pruner has looked. Instances that have not ended stay. The runtime stops in
+    // between, and the next one does not know the workflow.
     let (store, clock) = (MemoryStore::new(), still_clock());
     let workflow = Workflow::builder("w")
         .then("list", list)
@@ -113,13 +115,14 @@ async fn each_end_is_kept_for_its_time_and_then_everything_of_it_goes() {
     for run in runs.iter().take(2) {
         is_swept(&store, *run, "list").await;
     }
-    assert_eq!(runtime.count(&InstanceFilter::new()).await.unwrap(), 1, "what is left is what waits");
+    assert_eq!(runtime.count(&InstanceFilter::new()).await.unwrap(), 1, "only the waiting instance is left");
     assert!(store.row(*runs.last().unwrap(), &RowKey::result(NodePath::new("list"))).await.unwrap().is_some());
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_pruned_id_is_free_and_who_waited_is_told() {
-    // Five runs of one id follow each other, each when the one before is gone; a watch of each ends with it.
+async fn pruned_id_is_free_and_its_watch_ends() {
+    // Five runs of one id follow each other, each after the previous one is gone; a watch of each
+    // ends with it.
     let (store, clock, count) = (MemoryStore::new(), still_clock(), Counter::default());
     let workflow = Workflow::builder("w").then("count", counting::<u32>(&count)).then("inc", inc).build().unwrap();
     let retention = Retention::new().completed(MINUTE);
@@ -139,8 +142,9 @@ async fn a_pruned_id_is_free_and_who_waited_is_told() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_run_that_takes_the_place_of_one_that_is_being_pruned_stays() {
-    // The pruner has read the old run and is held; a new one takes its place before the pruner goes on.
+async fn run_that_replaces_a_pruned_one_stays() {
+    // The pruner has read the old run and is held; a new one takes its place before the pruner
+    // continues.
     let (store, clock, workflow) = (Faulty::new(), still_clock(), waiting("w"));
     let retention = Retention::new().cancelled(MINUTE);
     let builder = Runtime::builder(store.store()).clock(clock.clone()).register(&workflow).retention(retention);
@@ -161,9 +165,9 @@ async fn a_run_that_takes_the_place_of_one_that_is_being_pruned_stays() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn ids_that_are_pruned_and_started_at_once_strand_no_run() {
-    // Eight callers start runs of four ids as soon as they are free, while the clock runs so that the pruner always looks:
-    // every run that was started ends.
+async fn concurrent_pruning_and_starts_strand_no_run() {
+    // Eight callers start runs of four ids as soon as they are free, while the clock runs so that
+    // the pruner always looks: every started run ends.
     let (store, clock) = (MemoryStore::new(), still_clock());
     let workflow = Workflow::builder("w").then("inc", inc).then("again", inc).build().unwrap();
     let retention = Retention::new().completed(Duration::ZERO);
@@ -202,8 +206,9 @@ async fn ids_that_are_pruned_and_started_at_once_strand_no_run() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_store_that_fails_holds_pruning_up_and_does_not_end_it() {
-    // The commit of the delete fails before it is written, behind it, and comes again by itself; then the next one is due.
+async fn failing_store_delays_pruning_but_does_not_end_it() {
+    // The commit of the delete fails before the write, fails after it, or is asked for again after
+    // it; then the next one is due.
     for fate in [Fate::FailsBefore, Fate::FailsAfter, Fate::StuttersAfter] {
         let (store, clock, workflow) = (Faulty::new(), still_clock(), waiting("w"));
         let retention = Retention::new().cancelled(MINUTE);
@@ -216,15 +221,15 @@ async fn a_store_that_fails_holds_pruning_up_and_does_not_end_it() {
             clock.advance(MINUTE);
             is_pruned(&clock, &store.store(), name).await;
         }
-        // Only the first delete was planned to fail; its failure may be told after it was written.
+        // Only the first delete was planned to fail; its failure may be reported after the write.
         assert_eq!(store.failed(), 1, "{fate:?}");
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_new_run_is_not_held_up_by_a_wake_up_that_a_pruned_one_left() {
-    // A wait with an hour's timeout is cancelled, and the answer to that commit is lost, so the wake-up stays in memory. The id then
-    // runs a workflow that waits for a minute.
+async fn stale_wake_up_of_pruned_run_delays_no_new_run() {
+    // A wait with an hour's timeout is cancelled, and the answer to that commit is lost, so the
+    // wake-up stays in memory. The id then runs a workflow that waits for a minute.
     let (store, clock) = (Faulty::new(), still_clock());
     let long = Workflow::builder_for::<u32>("long").wait_for_signal_timeout::<u32>("wait", "go", HOUR).build().unwrap();
     let short = Workflow::builder_for::<u32>("short").delay("delay", MINUTE).build().unwrap();
@@ -255,13 +260,13 @@ mod disk {
     const INSTANCES: u32 = 125;
     /// Measured: 40 MiB at most; 135 when nothing is deleted, 160 when rows are not swept.
     const TABLES_MAX: u64 = 90 * MIB;
-    /// The store itself bounds its journals, to about twice what it is told.
+    /// The store itself bounds its journals, to about twice its setting.
     const JOURNALS_MAX: u64 = 260 * MIB;
 
-    /// Bytes in tables and whatever else there is, and in journals.
+    /// Returns the bytes in tables and all other files, and in journals.
     fn bytes_in(directory: &Path) -> (u64, u64) {
         let (mut tables, mut journals) = (0, 0);
-        // Files come and go while they are counted.
+        // Files come and go during the count.
         for entry in std::fs::read_dir(directory).into_iter().flatten().flatten() {
             let Ok(metadata) = entry.metadata() else { continue };
             if metadata.is_dir() {
@@ -277,7 +282,7 @@ mod disk {
         (tables, journals)
     }
 
-    /// Bytes that cannot be compressed.
+    /// Returns bytes that cannot be compressed.
     fn noise(seed: u64) -> Bytes {
         let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
         let next = std::iter::from_fn(|| {
@@ -291,8 +296,9 @@ mod disk {
 
     #[tokio::test(flavor = "multi_thread")]
     async fn zero_retention_keeps_the_directory_small() {
-        // 1,500 instances in 12 rounds, each with an input and two results of 32 KiB, 140 MiB of payload in all; each round
-        // is pruned before the next, and the directory measured after it.
+        // 1,500 instances in 12 rounds, each with an input and two results of 32 KiB, 140 MiB of
+        // payload in all. Each round is pruned before the next, and the directory measured after
+        // it.
         let (directory, clock) = (tempfile::tempdir().unwrap(), still_clock());
         let store = FileStore::open_with(directory.path(), Durability::ProcessCrash).await.unwrap();
         let workflow = Workflow::builder("w")
@@ -332,7 +338,7 @@ mod disk {
 
 /// Method: instances end and are deleted, and then one ends while the clock is set back by an hour.
 #[tokio::test(flavor = "multi_thread")]
-async fn an_end_before_those_that_were_deleted_is_found() {
+async fn end_earlier_than_deleted_ones_is_found() {
     let (clock, store, workflow) = (still_clock(), MemoryStore::new(), waiting("w"));
     let builder = Runtime::builder(store.clone()).clock(clock.clone()).register(&workflow);
     let runtime = builder.retention(Retention::new().completed(Duration::ZERO)).start().await.unwrap();

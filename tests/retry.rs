@@ -1,4 +1,4 @@
-//! A failed instance goes on from where it stood.
+//! A failed instance continues from its failure.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test may panic")]
 
 mod common;
@@ -15,7 +15,7 @@ use everstep::{
 
 const HOUR: Duration = Duration::from_hours(1);
 
-/// A task that fails while it is told to, and tells its attempts and keys.
+/// A task that fails while switched off, and records its attempts and keys.
 #[derive(Clone, Default)]
 struct Fickle {
     works: Arc<AtomicBool>,
@@ -35,12 +35,13 @@ impl Fickle {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn retry_resumes_at_the_failed_task_with_the_same_key() {
-    // The second of three tasks fails for good, is retried in vain, and then with success; the first runs once in all.
+    // The second of three tasks fails for good, is retried in vain, and then with success; the
+    // first runs once in all.
     let (fickle, count) = (Fickle::default(), Counter::default());
     let workflow = Workflow::builder("w")
         .then("before", counting::<u32>(&count))
         .then("fickle", task(fickle.task()).retry(RetryPolicy::fixed(1, Duration::ZERO)))
-        .then("behind", inc)
+        .then("after", inc)
         .build()
         .unwrap();
     let store = MemoryStore::new();
@@ -65,9 +66,9 @@ async fn retry_resumes_at_the_failed_task_with_the_same_key() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_retry_goes_on_in_every_branch_from_where_it_stood() {
-    // One branch fails while its siblings are done, delayed and waiting: only the failed one runs again, and the others
-    // wait on as before.
+async fn retry_continues_every_branch() {
+    // One branch fails while its siblings are done, delayed and waiting: only the failed one runs
+    // again, and the others wait on as before.
     let (fickle, count, clock) = (Fickle::default(), Counter::default(), still_clock());
     let workflow = Workflow::builder_for::<u32>("w")
         .fork("fork", |fork| {
@@ -96,8 +97,9 @@ async fn a_retry_goes_on_in_every_branch_from_where_it_stood() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_loop_at_its_limit_goes_on_once_the_limit_is_raised() {
-    // The limit is no part of the definition: the next runtime has a higher one, and the loop goes on with its value.
+async fn loop_at_its_limit_continues_after_a_raise() {
+    // The limit is no part of the definition: the next runtime has a higher one, and the loop
+    // continues with its value.
     let build = |limit| {
         let step = async |n: u32| Ok::<_, String>(if n < 5 { LoopResult::Again(n + 1) } else { LoopResult::Done(n) });
         let first = Workflow::builder_for::<u32>("w");
@@ -119,8 +121,9 @@ async fn a_loop_at_its_limit_goes_on_once_the_limit_is_raised() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_passed_deadline_must_be_renewed() {
-    // The deadline passes in a delay; without a new one a retry is refused, and with one the delay, passed too, ends at once.
+async fn retry_after_the_deadline_needs_a_new_one() {
+    // The deadline passes in a delay. A retry without a new one is refused; with a new one the
+    // delay, whose time has passed too, ends at once.
     let clock = still_clock();
     let workflow = Workflow::builder("w")
         .deadline(HOUR)
@@ -141,8 +144,9 @@ async fn a_passed_deadline_must_be_renewed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn only_what_has_failed_can_be_retried() {
-    // In a wait, after a cancel and after completion a retry is refused with the status, and nothing changes.
+async fn retry_of_an_instance_that_has_not_failed_is_refused() {
+    // In a wait, after a cancel and after completion a retry is refused with the status, and
+    // nothing changes.
     let workflow = common::waiting("w");
     let runtime = Runtime::builder(MemoryStore::new()).register(&workflow).start().await.unwrap();
     let handles = [runtime.start(&workflow, "a", 1).await.unwrap(), runtime.start(&workflow, "b", 1).await.unwrap()];
@@ -156,9 +160,10 @@ async fn only_what_has_failed_can_be_retried() {
     assert!(matches!(refused, Err(MessageError::NotFailed(Status::Cancelled { .. }))), "{refused:?}");
 }
 
-/// Method: a task fails for good while its instance is paused: the pause is over with the run, and a retry runs the task.
+/// Method: a task fails for good while its instance is paused. The pause is over with the run, and
+/// a retry runs the task.
 #[tokio::test(flavor = "multi_thread")]
-async fn retry_of_what_failed_in_a_pause_runs() {
+async fn retry_of_failure_in_a_pause_runs() {
     let (gate, count) = (Gate::new(), Counter::default());
     let fickle = {
         let (gate, count) = (gate.clone(), count.clone());

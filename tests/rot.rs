@@ -1,5 +1,5 @@
-//! Bits that rot at rest, in tables, journals and small files: the store says that it does not open, or whatever can be read goes
-//! on, the rest is listed, and nothing hangs.
+//! Bits that rot at rest, in tables, journals and small files: the store refuses to open, or every
+//! readable instance continues, the rest is listed, and nothing hangs.
 //!
 //! `EVERSTEP_BITS=2000 cargo test --release --all-features --test rot` flips more of them.
 #![cfg(feature = "file-store")]
@@ -23,10 +23,10 @@ use tokio::task::JoinSet;
 
 const INSTANCES: usize = 1_000;
 const HOUR: Duration = Duration::from_hours(1);
-/// How long it may take until everything has ended. Never a measure of speed.
+/// The longest until everything has ended. Never a measure of speed.
 const PATIENCE: Duration = Duration::from_secs(40);
 
-/// Large enough that a memtable is full and becomes a table.
+/// Returns an input so large that a memtable is full and becomes a table.
 fn input() -> String {
     "x".repeat(18 << 10)
 }
@@ -39,7 +39,7 @@ fn bits() -> u64 {
     std::env::var("EVERSTEP_BITS").ok().and_then(|bits| bits.parse().ok()).unwrap_or(10)
 }
 
-/// A store with a thousand instances in a delay, closed.
+/// Leaves a closed store with a thousand instances in a delay.
 async fn parked(dir: &Path, clock: &ManualClock) {
     let workflow = Arc::new(delayed());
     let store = FileStore::open(dir).await.unwrap();
@@ -76,11 +76,11 @@ fn copy(from: &Path, to: &Path) {
     }
 }
 
-/// Bytes at the end of the tables, where heads and indexes stand, behind the inputs.
+/// Bytes at the end of each table, which hold the heads and indexes after the inputs.
 const TAIL: u64 = 400 << 10;
 
-/// Where bits are flipped: one in each file that is not empty, and the others spread over the bytes of all, and over the end of
-/// each table.
+/// Returns the places where bits are flipped: one in each file that is not empty, the others spread
+/// over the bytes of all files, and over the end of each table.
 fn places(dir: &Path) -> Vec<(PathBuf, u64)> {
     let sizes: Vec<_> = files(dir).into_iter().map(|path| (fs::metadata(&path).unwrap().len(), path)).collect();
     let sizes: Vec<_> = sizes.into_iter().filter(|(size, _)| *size > 0).collect();
@@ -103,7 +103,7 @@ fn places(dir: &Path) -> Vec<(PathBuf, u64)> {
     places
 }
 
-/// What became of a store with one flipped bit.
+/// Counts of stores with one flipped bit, by their fate.
 #[derive(Debug, Default)]
 struct Seen {
     refused: usize,
@@ -111,8 +111,8 @@ struct Seen {
     damaged: usize,
 }
 
-/// Opens the store, verifies it, and runs it. A backup of a store in which something cannot be read is sound, and comes to the
-/// same.
+/// Opens the store, verifies it, and runs it. A backup of a store with an unreadable part is sound,
+/// and runs with the same result.
 async fn check(dir: &Path, clock: &ManualClock, (path, at): (&str, &str), seen: &mut Seen) {
     let store = match FileStore::open(dir).await {
         Ok(store) => store,
@@ -148,8 +148,8 @@ async fn check(dir: &Path, clock: &ManualClock, (path, at): (&str, &str), seen: 
     }
 }
 
-/// Runs the store past all delays, and waits until everything that can be read has ended: how many have, and how many were set
-/// aside. None if it does not start.
+/// Runs the store past all delays, and waits until every readable instance has ended. Returns how
+/// many have ended, and how many are quarantined; none if it does not start.
 async fn run(store: FileStore, clock: &ManualClock, at: &str, found: &Verification) -> Option<(usize, usize)> {
     let again = store.clone();
     let later = ManualClock::new(clock.now().after(2 * HOUR));
@@ -172,7 +172,7 @@ async fn run(store: FileStore, clock: &ManualClock, at: &str, found: &Verificati
     });
     let ended = ended.await.is_ok();
     let unreadable = runtime.unreadable();
-    assert!(ended, "{at}: {counts:?} ended and set aside, {unreadable:?} cannot be read, {:?}", runtime.health());
+    assert!(ended, "{at}: {counts:?} ended and quarantined, {unreadable:?} cannot be read, {:?}", runtime.health());
     let aside = runtime.list(&InstanceFilter::new().status(StatusCode::Quarantined), None, INSTANCES).await.unwrap();
     for one in aside.instances {
         let loaded = again.load(&one.instance).await.unwrap().unwrap();
@@ -183,9 +183,10 @@ async fn run(store: FileStore, clock: &ManualClock, at: &str, found: &Verificati
     Some(counts)
 }
 
-/// Method: flip one bit of a copy, open it when all delays are over, and count what ends and what is set aside.
+/// Method: flip one bit of a copy, open it when all delays are over, and count ended and
+/// quarantined instances.
 #[tokio::test(flavor = "multi_thread")]
-async fn flipped_bit_costs_what_it_damages_and_nothing_else() {
+async fn flipped_bit_costs_only_damaged_instances() {
     let (dir, clock) = (tempfile::tempdir().unwrap(), still_clock());
     let template = dir.path().join("template");
     parked(&template, &clock).await;

@@ -1,4 +1,4 @@
-//! Running in memory: what differs from a runtime is only that nothing survives.
+//! Runs in memory: the only difference from a runtime is that nothing survives.
 #![allow(clippy::unwrap_used, reason = "a test may panic anywhere")]
 
 mod common;
@@ -30,14 +30,14 @@ async fn other(n: u32) -> Result<u32, Infallible> {
 
 /// Method: a task that never ends, in a workflow with a deadline.
 #[tokio::test]
-async fn a_deadline_ends_a_run_in_memory_while_a_task_runs() {
+async fn deadline_ends_a_run_in_memory_while_a_task_runs() {
     let workflow = Workflow::builder("w").deadline(Duration::from_millis(20)).then("never", never).build().unwrap();
     assert_eq!(workflow.run_once(1).await, Err(RunOnceError::Failed(Failure::DeadlineExceeded)));
 }
 
 /// Method: register two workflows that differ in code only. Instances could not tell them apart.
 #[tokio::test]
-async fn two_workflows_that_instances_cannot_tell_apart_are_refused() {
+async fn two_workflows_with_one_hash_are_refused() {
     let first = Workflow::builder("w").then("task", same).build().unwrap();
     let second = Workflow::builder("w").then("task", other).build().unwrap();
     let builder = Runtime::builder(everstep::MemoryStore::new());
@@ -47,7 +47,8 @@ async fn two_workflows_that_instances_cannot_tell_apart_are_refused() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn run_once_passes_delays_retries_and_timeouts() {
-    // One workflow with all of that on a clock that is moved; one that fails for good; one that waits for a signal.
+    // One workflow with all of these on a clock that the test moves, one that fails for good, and
+    // one that waits for a signal.
     let (clock, (told, _attempts)) = (still_clock(), unbounded_channel());
     let workflow = Workflow::builder("w")
         .then("t", task(failing(&clock, told)).retry(RetryPolicy::fixed(2, 60 * SECOND)))
@@ -84,7 +85,8 @@ async fn sum((taken, given): (u32, u32)) -> Result<u32, Infallible> {
     Ok(taken + given)
 }
 
-/// Method: a task waits for what another one gives that begins beside it only after a delay, and then a third runs alone.
+/// Method: a task waits for the result of another one that begins beside it only after a delay, and
+/// then a third runs alone.
 #[tokio::test(flavor = "multi_thread")]
 async fn first_attempt_continues_beside_later_ones() {
     let clock = still_clock();
@@ -101,7 +103,8 @@ async fn first_attempt_continues_beside_later_ones() {
     assert_eq!(moving(&clock, 60 * SECOND, run).await, Ok(3));
 }
 
-/// Method: a payload that JSON writes with more bytes than MessagePack, under a limit between the two.
+/// Method: a payload that takes more bytes in JSON than in MessagePack, under a limit between the
+/// two.
 #[tokio::test]
 async fn run_in_memory_keeps_to_its_codec_and_limits() {
     let workflow = Workflow::builder("w").then("same", common::same::<Vec<u32>>).build().unwrap();

@@ -1,4 +1,5 @@
-//! A scheduler of our own drives a workflow with `lifecycle` alone: no actors, no runtime; and may die at every call.
+//! A scheduler that is not the runtime drives a workflow with `lifecycle` alone, without actors,
+//! and may crash at every call.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, reason = "a test may panic")]
 
 #[path = "scheduler/bench.rs"]
@@ -24,7 +25,7 @@ use world::{Cable, Dies, ORDER_OUTPUT, Power, World};
 
 const NODES: [&str; 4] = ["price", "reserve", "charge", "ship"];
 
-/// How a run without any stop goes.
+/// Counts of a run without any stop.
 struct Usual {
     calls: u64,
     commits: u64,
@@ -40,8 +41,8 @@ async fn undisturbed() -> Usual {
     Usual { calls: power.spent(), commits: cable.commits.load(Ordering::Relaxed), runs }
 }
 
-/// Lets a process die for each of `deaths`, then one live to the end.
-async fn with_deaths(usual: &Usual, deaths: &[(u64, Dies)]) {
+/// Lets one process crash for each of `deaths`, and then one run to the end.
+async fn with_crashes(usual: &Usual, deaths: &[(u64, Dies)]) {
     let world = World::new();
     let mut recorded_at = Vec::new();
     for (calls, dies) in deaths {
@@ -67,39 +68,43 @@ async fn with_deaths(usual: &Usual, deaths: &[(u64, Dies)]) {
 }
 
 #[tokio::test]
-async fn a_workflow_runs_to_its_end_with_the_lifecycle_alone() {
-    // Every kind of node, a failing and a hanging task; nothing stops. Counted, so that the tests below stop everywhere.
+async fn workflow_ends_with_the_lifecycle_alone() {
+    // Every kind of node, a failing and a hanging task, and no stop. The counts show the tests
+    // below where to stop.
     let Usual { calls, commits, runs } = undisturbed().await;
     assert!(calls > 40 && commits > 12, "{calls} calls, {commits} commits");
     assert_eq!(runs, HashMap::from([("price", 2), ("reserve", 1), ("charge", 2), ("ship", 1)]));
 }
 
 #[tokio::test]
-async fn stopped_after_any_call_once_it_ends_the_same() {
-    // The process dies after its n-th lifecycle call, for every n; another one goes on with the same store.
+async fn stop_after_any_call_does_not_change_the_end() {
+    // The process crashes after its n-th lifecycle call, for every n; another one continues with
+    // the same store.
     let usual = undisturbed().await;
     for n in 1..=usual.calls {
-        with_deaths(&usual, &[(n, Dies::Never)]).await;
+        with_crashes(&usual, &[(n, Dies::Never)]).await;
     }
 }
 
 #[tokio::test]
-async fn stopped_before_or_after_any_commit_once_it_ends_the_same() {
-    // The process dies in its n-th commit, for every n: before it is durable, and after it without learning of it.
+async fn stop_around_any_commit_does_not_change_the_end() {
+    // The process crashes in its n-th commit, for every n: before it is durable, and after it
+    // without learning of it.
     let usual = undisturbed().await;
     for n in 1..=usual.commits {
-        with_deaths(&usual, &[(u64::MAX, Dies::Before(n))]).await;
-        with_deaths(&usual, &[(u64::MAX, Dies::After(n))]).await;
+        with_crashes(&usual, &[(u64::MAX, Dies::Before(n))]).await;
+        with_crashes(&usual, &[(u64::MAX, Dies::After(n))]).await;
     }
 }
 
 #[tokio::test]
-async fn stopped_twice_in_a_row_it_ends_the_same() {
-    // A second process dies soon after the first: at each of its first calls, when it has just taken the instance up.
+async fn two_stops_in_a_row_do_not_change_the_end() {
+    // A second process crashes soon after the first: at each of its first calls, when it has just
+    // loaded the instance.
     let usual = undisturbed().await;
     for first in 1..usual.calls {
         for second in 1..=(usual.calls - first).min(12) {
-            with_deaths(&usual, &[(first, Dies::Never), (second, Dies::Never)]).await;
+            with_crashes(&usual, &[(first, Dies::Never), (second, Dies::Never)]).await;
         }
     }
 }

@@ -1,6 +1,6 @@
-//! Payloads stay out of logs and errors: a marker flows through everything that fails in every way that Everstep words, with all
-//! logging on, and is never seen. What a task says in its own error is the user's, and is kept; so
-//! are keys of routes, which are names.
+//! Payloads stay out of logs and errors. A marker flows through everything that fails with a
+//! message of Everstep, with all logging on, and never appears. A task's own error text is the
+//! user's, and is kept; so are keys of routes, which are names.
 #![cfg(feature = "file-store")]
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test may panic")]
 
@@ -26,7 +26,7 @@ use everstep::{
 const MARKER: &str = "xyzzy-plugh";
 const MINUTE: Duration = Duration::from_mins(1);
 
-/// Everything that was logged, and everything that was shown.
+/// All log lines, and everything that was formatted.
 #[derive(Clone, Default)]
 struct Seen(Arc<Mutex<Vec<u8>>>);
 
@@ -44,16 +44,17 @@ impl Write for Seen {
 impl Seen {
     fn show(&self, shown: &impl Debug) {
         let shown = format!("{shown:?}\n{shown:#?}\n");
-        assert!(!is_in(shown.as_bytes()), "shown behind {} bytes of logs: {shown}", self.0.lock().unwrap().len());
+        assert!(!is_in(shown.as_bytes()), "shown after {} bytes of logs: {shown}", self.0.lock().unwrap().len());
     }
 
     fn tell<E: Debug + Display>(&self, error: &E) {
         self.show(error);
-        assert!(!is_in(error.to_string().as_bytes()), "told: {error}");
+        assert!(!is_in(error.to_string().as_bytes()), "in an error: {error}");
     }
 }
 
-/// As text, in hex, and as numbers: as `Debug` of bytes may have it.
+/// Returns true if the marker is in the bytes: as text, in hex, or as numbers, as `Debug` of bytes
+/// may show it.
 fn is_in(bytes: &[u8]) -> bool {
     let text = String::from_utf8_lossy(bytes).to_lowercase();
     let hex = MARKER.bytes().take(6).map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().concat();
@@ -97,7 +98,7 @@ fn limits() -> Limits {
     limits
 }
 
-/// Every way in which an instance fails in words of ours.
+/// Returns a workflow for every way in which an instance fails with a message of Everstep.
 fn failing(gate: &Gate) -> Vec<Workflow<String, String>> {
     let new = |name: &str| Workflow::builder_for::<String>(name);
     let built = [
@@ -108,7 +109,7 @@ fn failing(gate: &Gate) -> Vec<Workflow<String, String>> {
         new("an output too large").then("grows", grows).build(),
         new("a loop without end").repeat("loop", LoopLimit::AtMost(2), |body| body.then("again", again)).build(),
         new("no arm")
-            // A key is a name, and is told; the payload it was made of is not.
+            // A key is a name, and appears; the payload it was made of does not.
             .route(
                 "way",
                 |_: &String| "elsewhere".to_owned(),
@@ -128,7 +129,7 @@ fn id(text: &str) -> InstanceId {
     InstanceId::new(text).unwrap()
 }
 
-/// The same structure, so the same hash, with other types.
+/// Returns a workflow of the same structure, and so of the same hash, with other types.
 fn plain() -> Workflow<String, (String, SignalOutcome<String>)> {
     Workflow::builder("plain")
         .then("uses", uses)
@@ -168,7 +169,8 @@ async fn fails_in_every_way(seen: &Seen) {
 }
 
 async fn messages_and_their_refusals(seen: &Seen) {
-    // One instance is sent all that is refused, timed out, cancelled, and read with the wrong types.
+    // One instance gets every message that is refused, and is timed out, cancelled, and read with
+    // the wrong types.
     let (directory, clock, workflow) = (tempfile::tempdir().unwrap(), still_clock(), plain());
     let start = async |workflow: &Workflow<String, _>| {
         let store = open(directory.path()).await;
@@ -203,7 +205,8 @@ async fn messages_and_their_refusals(seen: &Seen) {
 }
 
 async fn damage_and_quarantine(seen: &Seen) {
-    // A head and a row that hold the marker are damaged, read with another type, and shown as they are.
+    // A head and a row that hold the marker are damaged, read with another type, and formatted as
+    // they are.
     let (store, clock, workflow) = (MemoryStore::new(), still_clock(), plain());
     let start = async || {
         let builder = Runtime::builder(store.clone()).register(&workflow).clock(clock.clone()).limits(limits());
@@ -276,7 +279,7 @@ async fn what_the_machine_handles(seen: &Seen) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn no_payload_is_seen_in_logs_errors_or_debug() {
+async fn payloads_appear_in_no_log_error_or_debug_text() {
     let seen = Seen::default();
     let writer = seen.clone();
     tracing_subscriber::fmt()
@@ -304,7 +307,7 @@ async fn no_payload_is_seen_in_logs_errors_or_debug() {
 }
 
 #[test]
-fn this_test_sees_a_payload_however_bytes_are_shown() {
+fn this_test_detects_a_payload_in_every_form_of_bytes() {
     let bytes = Bytes::from(secret());
     assert!(is_in(format!("{bytes:?}").as_bytes()));
     assert!(is_in(format!("{:?}", bytes.to_vec()).as_bytes()));

@@ -1,4 +1,4 @@
-//! The shutdown of a runtime: whoever waits, and whoever asks later, is told.
+//! The shutdown of a runtime: callers that wait, and later callers, get an answer.
 #![cfg(feature = "file-store")]
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
@@ -14,8 +14,9 @@ use tokio::task::JoinSet;
 const SECOND: Duration = Duration::from_secs(1);
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_shutdown_tells_everyone_who_waits_for_a_result() {
-    // Fifty wait, some of whom are not polled again before the store is closed; the instance goes on at the next start.
+async fn shutdown_answers_every_caller_waiting_for_a_result() {
+    // Fifty callers wait, some of which are not polled again before the store is closed; the
+    // instance continues at the next start.
     let directory = tempfile::tempdir().unwrap();
     let workflow = Workflow::builder_for::<u32>("w").wait_for_signal::<u32>("wait", "go").build().unwrap();
     let runtime = Runtime::builder(open(directory.path()).await).register(&workflow).start().await.unwrap();
@@ -38,8 +39,8 @@ async fn a_shutdown_tells_everyone_who_waits_for_a_result() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn whatever_is_asked_after_a_shutdown_says_so() {
-    // Every call that has such an answer, on a store that is closed.
+async fn calls_after_a_shutdown_are_refused_as_such() {
+    // Every call that has such an answer, on a closed store.
     let directory = tempfile::tempdir().unwrap();
     let workflow = Workflow::builder_for::<u32>("w").wait_for_signal::<u32>("wait", "go").build().unwrap();
     let runtime = Runtime::builder(open(directory.path()).await).register(&workflow).start().await.unwrap();
@@ -55,8 +56,8 @@ async fn whatever_is_asked_after_a_shutdown_says_so() {
 
 #[test]
 fn shutdown_ends_on_an_undriven_tokio_runtime() {
-    // Started on one of a single thread, whose owner is busy with something else when another one shuts everything down. No
-    // instance is awake.
+    // The runtime starts on a tokio runtime of a single thread, whose owner is busy when another
+    // one shuts everything down. No instance is active.
     let current = || tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let (idle, busy) = (current(), current());
     let directory = tempfile::tempdir().unwrap();
@@ -69,9 +70,10 @@ fn shutdown_ends_on_an_undriven_tokio_runtime() {
     busy.block_on(within(runtime.shutdown(SECOND)));
 }
 
-/// Method: a task shuts its own runtime down, which cancels the task once the grace is over; the directory is free afterwards.
+/// Method: a task shuts its own runtime down, which cancels the task once the grace is over; the
+/// directory is free afterwards.
 #[tokio::test(flavor = "multi_thread")]
-async fn shutdown_asked_for_by_a_task_comes_to_its_end() {
+async fn shutdown_by_a_task_ends() {
     let dir = tempfile::tempdir().unwrap();
     let stop = async |n: u32, Dep(late): Dep<OnceLock<WeakRuntime>>| {
         let runtime = late.get().and_then(WeakRuntime::upgrade).ok_or("it is gone")?;
@@ -88,7 +90,8 @@ async fn shutdown_asked_for_by_a_task_comes_to_its_end() {
     open(dir.path()).await;
 }
 
-/// Method: the runtime is among its own services, by a weak reference, and everybody lets go of it.
+/// Method: the runtime is among its own services, by a weak reference, and every other owner drops
+/// it.
 #[tokio::test(flavor = "multi_thread")]
 async fn runtime_among_its_services_stops_when_it_is_dropped() {
     let dir = tempfile::tempdir().unwrap();

@@ -1,5 +1,5 @@
-//! The end of a runtime while it is used: gently, by a drop, and by the end of the tokio runtime under it. What was acknowledged
-//! is there afterwards, and the directory can be opened again.
+//! The end of a runtime in use: by a shutdown, by a drop, and by the end of the tokio runtime under
+//! it. All acknowledged work is there afterwards, and the directory can be opened again.
 #![cfg(all(feature = "file-store", feature = "testing"))]
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test may panic")]
 
@@ -26,7 +26,7 @@ use tokio::task::JoinSet;
 const SECOND: Duration = Duration::from_secs(1);
 const MOMENT: Duration = Duration::from_millis(1);
 
-/// Waits until something has happened.
+/// Waits until the condition holds.
 async fn until(happened: impl Fn() -> bool) {
     let happened = async {
         while !happened() {
@@ -36,7 +36,7 @@ async fn until(happened: impl Fn() -> bool) {
     within(happened).await;
 }
 
-/// Waits until a shutdown has begun; instance `id` is there.
+/// Waits until a shutdown has begun; instance `id` exists.
 async fn closing<O: 'static>(runtime: &Runtime, workflow: &Workflow<u32, O>) {
     let closing = async {
         loop {
@@ -55,9 +55,9 @@ async fn quick(path: &Path) -> FileStore {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_shutdown_at_any_moment_loses_nothing_that_was_acknowledged() {
-    // Sixteen callers start and signal; after the n-th answer the runtime is shut down, for many n. Each caller gets a typed
-    // answer, and the directory is free when the shutdown returns.
+async fn shutdown_at_any_moment_loses_nothing_acknowledged() {
+    // Sixteen callers start and signal; after the n-th answer the runtime is shut down, for many n.
+    // Each caller gets a typed answer, and the directory is free when the shutdown returns.
     for answers in [0, 1, 2, 3, 5, 8, 13, 16, 17, 21, 34, 55, 89, 144, 233] {
         let directory = tempfile::tempdir().unwrap();
         let workflow = signalled();
@@ -81,7 +81,8 @@ async fn a_shutdown_at_any_moment_loses_nothing_that_was_acknowledged() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn runtime_dropped_under_load_loses_nothing_acknowledged() {
-    // As above, but its callers are dropped in the middle of their calls, and with them the runtime.
+    // As above, but the callers are dropped in the middle of their calls, and the runtime with
+    // them.
     for answers in [0, 1, 3, 8, 17, 34, 89] {
         let directory = tempfile::tempdir().unwrap();
         let store = quick(directory.path()).await;
@@ -99,7 +100,8 @@ async fn runtime_dropped_under_load_loses_nothing_acknowledged() {
 
 #[test]
 fn dropped_tokio_runtime_loses_nothing_acknowledged() {
-    // Everything ends at whatever point it has reached, callers and actors alike; another tokio runtime opens the directory.
+    // Callers and actors end at whatever point they have reached; another tokio runtime opens the
+    // directory.
     let new = || tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     for answers in [0, 1, 3, 8, 17, 34, 89] {
         for in_background in [false, true] {
@@ -112,7 +114,8 @@ fn dropped_tokio_runtime_loses_nothing_acknowledged() {
                     tokio::spawn(call(runtime.clone(), caller, Arc::clone(&told)));
                 }
                 told.reach().await;
-                // Kept until after the end in some rounds: it is dropped where there is no tokio runtime.
+                // Some rounds keep the runtime until after the end: it is dropped outside of any
+                // tokio runtime.
                 (answers % 2 == 0).then_some(runtime)
             });
             if in_background {
@@ -127,12 +130,13 @@ fn dropped_tokio_runtime_loses_nothing_acknowledged() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn while_a_shutdown_waits_for_a_task_all_that_is_new_is_refused() {
-    // The task is at a gate and the grace is long; then the gate opens, and what the task gave is recorded.
+async fn calls_during_a_shutdown_are_refused() {
+    // The task is at a gate and the grace is long; then the gate opens, and the task's result is
+    // recorded.
     let (directory, gate, count) = (tempfile::tempdir().unwrap(), Gate::new(), Counter::default());
     let hold = holding::<u32>(&gate);
-    let behind = common::counting::<u32>(&count);
-    let workflow = Workflow::builder("w").then("hold", hold).then("behind", behind).build().unwrap();
+    let after = common::counting::<u32>(&count);
+    let workflow = Workflow::builder("w").then("hold", hold).then("after", after).build().unwrap();
     let runtime = Runtime::builder(open(directory.path()).await).register(&workflow).start().await.unwrap();
     let handle = runtime.start(&workflow, "id", 1).await.unwrap();
     gate.entered().await;
@@ -162,16 +166,16 @@ async fn while_a_shutdown_waits_for_a_task_all_that_is_new_is_refused() {
     let runtime = Runtime::builder(open(directory.path()).await).register(&workflow).start().await.unwrap();
     let handle = within(runtime.handle(&workflow, "id")).await.unwrap();
     assert_eq!(within(handle.result()).await, Ok(1));
-    assert_eq!((gate.count(), count.get()), (1, 1), "what it gave was recorded");
+    assert_eq!((gate.count(), count.get()), (1, 1), "the result was recorded");
 }
 
-/// More deploys than deaths are allowed.
+/// One deploy more than the number of crashes that quarantines an instance.
 const DEPLOYS: usize = everstep::limits::DEATHS_MAX as usize + 2;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn task_cut_off_by_grace_reruns_as_the_same_attempt() {
-    // It notes each run, and whether its token was cancelled; deploy upon deploy cuts it off, and is neither a failed attempt nor
-    // a death of the process.
+    // The task records each run and each cancel of its token. Deploy after deploy cuts it off,
+    // which counts neither as a failed attempt nor as a crash.
     type Run = (u32, String);
     let (directory, runs) = (tempfile::tempdir().unwrap(), Arc::<Mutex<Vec<Run>>>::default());
     let cancelled = Counter::default();
@@ -219,9 +223,10 @@ async fn task_cut_off_by_grace_reruns_as_the_same_attempt() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn a_shutdown_does_not_wait_for_a_thread_that_ignores_its_token() {
-    // One task blocks a thread of the pool for blocking work, or one of the workers, and looks at nothing. The shutdown returns
-    // all the same, and the task runs again while the first still blocks; what that gives in the end is nobody's.
+async fn shutdown_does_not_wait_for_a_blocked_thread() {
+    // One task blocks a thread of the pool for blocking work, or one of the workers, and ignores
+    // its token. The shutdown returns all the same, and the task runs again while the first run
+    // still blocks; the first run's result is dropped.
     for blocking in [true, false] {
         let directory = tempfile::tempdir().unwrap();
         let (release, held) = std::sync::mpsc::channel::<()>();
@@ -258,7 +263,8 @@ async fn a_shutdown_does_not_wait_for_a_thread_that_ignores_its_token() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn concurrent_shutdowns_return_once_store_is_closed() {
-    // Eight at once while two tasks run, with all kinds of grace: the shortest counts. Behind each the directory is free.
+    // Eight shutdowns at once while two tasks run, each with another grace: the shortest counts.
+    // After each of them the directory is free.
     let (directory, gate) = (tempfile::tempdir().unwrap(), Gate::new());
     let workflow = Workflow::builder("w").then("hold", holding::<u32>(&gate)).build().unwrap();
     for round in 0..5 {
@@ -285,8 +291,8 @@ async fn concurrent_shutdowns_return_once_store_is_closed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_shutdown_that_its_caller_gives_up_can_be_asked_for_again() {
-    // The first one is dropped while it waits for a task; the second goes through.
+async fn shutdown_that_is_given_up_can_be_repeated() {
+    // The first shutdown is dropped while it waits for a task; the second goes through.
     let (directory, gate) = (tempfile::tempdir().unwrap(), Gate::new());
     let workflow = Workflow::builder("w").then("hold", holding::<u32>(&gate)).build().unwrap();
     let runtime = Runtime::builder(open(directory.path()).await).register(&workflow).start().await.unwrap();
@@ -299,7 +305,8 @@ async fn a_shutdown_that_its_caller_gives_up_can_be_asked_for_again() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn shutdown_with_poisoned_store_loses_nothing() {
-    // The store fails for good after the n-th commit and cannot be reopened, for many n; callers are in the middle of it.
+    // The store fails for good after the n-th commit and cannot be reopened, for many n, in the
+    // middle of calls.
     for commits in [0, 1, 2, 5, 13, 40] {
         let memory = MemoryStore::new();
         let store = Faulty::over(memory.clone());
@@ -310,7 +317,7 @@ async fn shutdown_with_poisoned_store_loses_nothing() {
         for caller in 0..CALLERS {
             let (runtime, told) = (runtime.clone(), Arc::clone(&told));
             callers.spawn(async move {
-                // It stops at an unknown outcome, which is what a poisoned store gives.
+                // The caller stops at an unknown outcome, the answer of a poisoned store.
                 call(runtime, caller, told).await
             });
         }
@@ -331,8 +338,8 @@ async fn shutdown_with_poisoned_store_loses_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_shutdown_while_a_commit_fails_tells_nobody_that_it_is_done() {
-    // The commit of a start is held until the shutdown has begun, and fails then: in each way.
+async fn shutdown_with_failing_commit_acknowledges_no_write() {
+    // The commit of a start is held until the shutdown has begun, and then fails, in each way.
     for fate in faulty::FAILURES {
         let store = Faulty::new();
         let workflow = signalled();
@@ -358,7 +365,7 @@ async fn a_shutdown_while_a_commit_fails_tells_nobody_that_it_is_done() {
     assert_eq!(faulty::FAILURES, [Fate::FailsBefore, Fate::FailsAfter]);
 }
 
-/// Where a task finds the runtime that it is run by.
+/// The runtime that runs a task, as a service of the task.
 #[derive(Default)]
 struct Held(Mutex<Option<Runtime>>);
 
@@ -369,8 +376,9 @@ async fn drops_it(n: u32, held: Dep<Held>) -> Result<u32, Infallible> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_runtime_may_be_dropped_by_a_task_of_its_own() {
-    // The task holds the last clone and drops it; the directory is free a moment later, and the instance ends at the next start.
+async fn runtime_dropped_by_its_own_task_ends() {
+    // The task holds the last clone and drops it. The directory is free a moment later, and the
+    // instance ends at the next start.
     let directory = tempfile::tempdir().unwrap();
     let workflow = Workflow::builder("w").then("drops it", drops_it).build().unwrap();
     let held = Arc::new(Held::default());
@@ -387,8 +395,8 @@ async fn a_runtime_may_be_dropped_by_a_task_of_its_own() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_handle_outlives_the_runtime_and_says_so() {
-    // After a shutdown, every read on a closed store is a typed error; nothing hangs.
+async fn handle_after_shutdown_returns_typed_errors() {
+    // After a shutdown, every read on a closed store is a typed error; no call hangs.
     let directory = tempfile::tempdir().unwrap();
     let workflow = signalled();
     let runtime = Runtime::builder(open(directory.path()).await).register(&workflow).start().await.unwrap();
@@ -405,7 +413,8 @@ async fn a_handle_outlives_the_runtime_and_says_so() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn closed_store_frees_its_directory_despite_readers() {
-    // Readers go on until they are told that it is closed; whoever closes it opens the directory right behind that.
+    // Readers continue until they learn that the store is closed; the closer opens the directory
+    // again right after the close.
     let directory = tempfile::tempdir().unwrap();
     for round in 0..100 {
         let store = Arc::new(quick(directory.path()).await);

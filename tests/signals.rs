@@ -14,8 +14,9 @@ use everstep::{
 use tokio::task::JoinSet;
 
 #[tokio::test(flavor = "multi_thread")]
-async fn signals_are_consumed_once_each_first_in_first_out_by_name() {
-    // All are sent while the first task is held, interleaved and with repeated ids; later a consumed id is repeated.
+async fn signals_are_consumed_once_in_order_of_their_name() {
+    // All signals are sent while the first task is held, interleaved and with repeated ids; later a
+    // consumed id is repeated.
     let gate = Gate::new();
     let workflow = Workflow::builder("w")
         .then("hold", holding::<u32>(&gate))
@@ -44,8 +45,9 @@ async fn signals_are_consumed_once_each_first_in_first_out_by_name() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn of_signals_sent_at_once_none_is_lost_or_counted_twice() {
-    // 40 senders, each sending its signal twice by one id, to a chain of 40 waits whose payloads are summed.
+async fn concurrent_signals_are_neither_lost_nor_doubled() {
+    // 40 senders, each sending its signal twice by one id, to a chain of 40 waits whose payloads
+    // are summed.
     let add = |(a, b): (u32, u32)| std::future::ready(Ok::<_, Infallible>(a + b));
     let mut builder = Workflow::builder_for::<u32>("sum");
     for n in 0..40 {
@@ -70,8 +72,9 @@ async fn of_signals_sent_at_once_none_is_lost_or_counted_twice() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_signal_that_cannot_be_meant_is_refused_with_a_reason() {
-    // Wrong name, wrong type, too large, no such instance, and instances that have ended in each way.
+async fn mistaken_signal_is_refused_with_its_reason() {
+    // Wrong name, wrong type, too large, no such instance, and instances that have ended in each
+    // way.
     let workflow = Workflow::builder_for::<u32>("w").wait_for_signal::<String>("wait", "go").build().unwrap();
     let mut limits = Limits::default();
     limits.payload_bytes_max = 10;
@@ -97,7 +100,7 @@ async fn a_signal_that_cannot_be_meant_is_refused_with_a_reason() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_full_buffer_refuses_and_what_is_waited_for_passes() {
+async fn full_buffer_refuses_all_but_awaited_signals() {
     // Two signals or 20 bytes may be buffered. At the wait a third is not buffered, so it passes.
     for (payload, refused) in [("x", 2_u32), ("0123456789", 1)] {
         let gate = Gate::new();
@@ -133,7 +136,8 @@ async fn a_full_buffer_refuses_and_what_is_waited_for_passes() {
     }
 }
 
-/// Method: a signal comes while nothing waits, once as usual and once not to be buffered; then a wait begins.
+/// Method: a signal comes while no wait is open, once as usual and once with the request not to be
+/// buffered; then a wait begins.
 #[tokio::test(flavor = "multi_thread")]
 async fn signal_that_nothing_waits_for_is_refused_on_request() {
     let gate = Gate::new();
@@ -154,7 +158,7 @@ async fn signal_that_nothing_waits_for_is_refused_on_request() {
     assert_eq!(within(handle.result()).await, Ok(3));
 }
 
-/// Method: two signals are acknowledged while the last task runs, and nothing ever waits for them.
+/// Method: two signals are acknowledged while the last task runs, and no wait ever takes them.
 #[tokio::test(flavor = "multi_thread")]
 async fn signals_left_unread_at_the_end_are_counted() {
     let gate = Gate::new();

@@ -1,4 +1,5 @@
-//! Tasks that block their thread: they are reported, and cost that thread alone. Real time, since it is about threads.
+//! Tasks that block their thread: the runtime reports them, and they cost that thread alone. The
+//! tests use real time, since they are about threads.
 #![allow(clippy::unwrap_used, reason = "a helper of a test may panic like the test itself")]
 
 mod common;
@@ -21,7 +22,7 @@ use everstep::{
 use obstacle::{blocking, obstacle};
 use tokio::sync::{Notify, watch};
 
-/// What is logged.
+/// The log lines.
 #[derive(Clone, Default)]
 struct Log(Arc<Mutex<Vec<u8>>>);
 
@@ -36,7 +37,7 @@ impl Write for Log {
     }
 }
 
-/// Looks until the list is as wanted.
+/// Reads the list of stalled tasks until it is as wanted.
 async fn stalled(runtime: &Runtime, wanted: impl Fn(&[Stalled]) -> bool) -> Vec<Stalled> {
     let listed = async {
         loop {
@@ -52,11 +53,13 @@ async fn stalled(runtime: &Runtime, wanted: impl Fn(&[Stalled]) -> bool) -> Vec<
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn blocking_task_is_listed_and_logged_once() {
-    // Beside it, one that blocks a thread of the pool as it has declared, and one that awaits; neither is listed.
+    // Beside the blocking task, one that has declared itself blocking blocks a thread of the pool,
+    // and one awaits; neither is listed.
     let log = Log::default();
     let written = log.clone();
     let subscriber = tracing_subscriber::fmt().with_writer(move || written.clone()).finish();
-    // Ignored where another test of this process has set one: then there is nothing to read here.
+    // Fails where another test of this process has set a subscriber: then there is no log to read
+    // here.
     let logs = tracing::subscriber::set_global_default(subscriber).is_ok();
     let ((removed, obstacle), gate) = (obstacle(), Gate::new());
     let undeclared =
@@ -86,7 +89,7 @@ async fn blocking_task_is_listed_and_logged_once() {
     assert_eq!(runtime.stalled(), []);
     if logs {
         let log = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
-        // Other tests of this process have theirs.
+        // Other tests of this process log theirs.
         let warnings: Vec<_> = log.lines().filter(|line| line.contains("instance=undeclared")).collect();
         assert_eq!(warnings.len(), 1, "{log}");
         assert!(["blocks its thread", "block", ".blocking()"].iter().all(|part| warnings[0].contains(part)), "{log}");
@@ -94,7 +97,7 @@ async fn blocking_task_is_listed_and_logged_once() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn one_task_that_blocks_costs_the_others_one_thread_at_most() {
+async fn blocking_task_costs_others_one_thread_at_most() {
     // One of two threads is blocked while a hundred instances are started, signalled and finished.
     let (_removed, obstacle) = obstacle();
     let bad = Workflow::builder("bad").then("block", blocking(&obstacle, Duration::ZERO)).build().unwrap();
@@ -115,13 +118,13 @@ async fn one_task_that_blocks_costs_the_others_one_thread_at_most() {
         assert_eq!(within(handle.result()).await, Ok(n + 1));
     }
     let still_blocks = runtime.stalled().iter().any(|one| one.instance.as_str() == "bad");
-    assert!(still_blocks, "it was to block all the time");
+    assert!(still_blocks, "the task blocks all the time");
 }
 
 #[test]
-fn delays_end_although_the_timer_thread_is_blocked() {
-    // All is quiet when the task's own timer wakes a thread, which it then blocks. The delay of another instance ends later,
-    // and the other thread sleeps.
+fn delays_end_while_the_timer_thread_is_blocked() {
+    // All is quiet when the task's own timer wakes a thread, which the task then blocks. The delay
+    // of another instance ends later, while the other thread sleeps.
     let (removed, obstacle) = obstacle();
     let tokio = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     let first = Duration::from_millis(200);
@@ -141,11 +144,11 @@ fn delays_end_although_the_timer_thread_is_blocked() {
     drop(runtime);
 }
 
-/// When an attempt with a timeout is reported as running.
+/// The time after which an attempt with a timeout is reported as running.
 const REPORTED_AFTER: Duration = Duration::from_millis(50);
 
-/// A clock that the test moves, and that tells when somebody sleeps until an attempt is reported: moved before, that sleep
-/// would be over when it is first polled.
+/// A clock that the test moves, and that notifies when the sleep before an attempt's report begins:
+/// if the clock moved earlier, that sleep would be over at its first poll.
 #[derive(Clone)]
 struct WhoSleeps {
     time: ManualClock,
@@ -177,8 +180,9 @@ impl Clock for WhoSleeps {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn blocking_attempt_does_not_delay_its_own_actor() {
-    // An attempt with a timeout tells its instance's actor after 50 ms that it runs, and blocks when it is polled next: the
-    // third time, since it is polled at first, and before those 50 ms are looked at.
+    // An attempt with a timeout reports to its instance's actor after 50 ms that it runs, and
+    // blocks at its next poll, the third: the first two are at the start, and before the check of
+    // those 50 ms.
     let ((_removed, obstacle), clock) = (obstacle(), WhoSleeps::default());
     let third_time = move |n: u32| {
         let (obstacle, mut polls) = (obstacle.clone(), 0);
@@ -203,11 +207,11 @@ async fn blocking_attempt_does_not_delay_its_own_actor() {
     reach_code(&handle, StatusCode::Paused).await;
 }
 
-/// The threads of this process that watch for others that block.
+/// Returns the number of watchdog threads in this process.
 #[cfg(target_os = "linux")]
 fn watchdogs() -> usize {
     let threads = std::fs::read_dir("/proc/self/task").unwrap().map(|thread| thread.unwrap().path().join("comm"));
-    // A thread may end while it is looked at.
+    // A thread may end during the count.
     threads
         .filter_map(|comm| std::fs::read_to_string(comm).ok())
         .filter(|comm| comm.starts_with("everstep-watch"))
@@ -216,8 +220,9 @@ fn watchdogs() -> usize {
 
 #[cfg(target_os = "linux")]
 #[tokio::test(flavor = "multi_thread")]
-async fn the_thread_that_watches_ends_with_its_runtime() {
-    // Half are dropped, half shut down; other tests of this process have one each, at most.
+async fn watchdog_thread_ends_with_its_runtime() {
+    // Half of the runtimes are dropped, half shut down; other tests of this process have one
+    // watchdog each, at most.
     let workflow = waiting("w");
     for n in 0..40 {
         let runtime = Runtime::builder(MemoryStore::new()).register(&workflow).start().await.unwrap();
@@ -236,7 +241,7 @@ async fn the_thread_that_watches_ends_with_its_runtime() {
 
 type Told = watch::Receiver<Option<InstanceHandle<u32>>>;
 
-/// A task that waits for the result of the instance that it is told of.
+/// Returns a task that waits for the result of the instance it is given.
 fn awaiting(
     asked: Told,
 ) -> impl Fn(u32) -> BoxFuture<'static, Result<u32, ResultError>> + Clone + Send + Sync + 'static {
@@ -249,9 +254,10 @@ fn awaiting(
     }
 }
 
-/// Method: two slots, held by tasks that wait for the result of an instance that queues. They are listed until one is cancelled.
+/// Method: tasks that wait for the result of a queued instance hold both slots. They are listed
+/// until one is cancelled.
 #[tokio::test(flavor = "multi_thread")]
-async fn tasks_that_all_wait_for_instances_are_listed_until_one_ends() {
+async fn tasks_all_waiting_for_instances_are_listed_as_stalled() {
     let (told, asked) = watch::channel(None);
     let parent = Workflow::builder("parent").then("wait", awaiting(asked)).build().unwrap();
     let child = Workflow::builder("child").then("inc", inc).build().unwrap();
@@ -262,7 +268,7 @@ async fn tasks_that_all_wait_for_instances_are_listed_until_one_ends() {
     let mut parents = Vec::new();
     for n in 0..2_u32 {
         parents.push(runtime.start(&parent, format!("parent {n}"), n).await.unwrap());
-        // Its actor has performed the start: an answer from it says so.
+        // An answer of its actor means that the actor has performed the start.
         parents.last().unwrap().signal("none", &0_u32).await.unwrap_err();
     }
     told.send(Some(runtime.start(&child, "child", 1).await.unwrap())).unwrap();
@@ -277,10 +283,10 @@ async fn tasks_that_all_wait_for_instances_are_listed_until_one_ends() {
     stalled(&runtime, <[Stalled]>::is_empty).await;
 }
 
-/// Method: the one thread for blocking tasks is held by one that waits for the result of another blocking one, which queues, while
-/// there are slots enough and a task holds one of them.
+/// Method: one thread for blocking tasks, held by a task that waits for the result of another,
+/// queued blocking task, while there are slots enough and a task holds one of them.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_blocking_task_that_waits_for_another_is_listed() {
+async fn blocking_task_waiting_for_another_is_listed() {
     let (told, asked) = watch::channel(None);
     let gate = Gate::new();
     let parent = Workflow::builder("parent").then("wait", task(awaiting(asked)).blocking()).build().unwrap();
@@ -293,7 +299,7 @@ async fn a_blocking_task_that_waits_for_another_is_listed() {
     runtime.start(&other, "other", 1).await.unwrap();
     gate.entered().await;
     let waits = runtime.start(&parent, "parent", 1).await.unwrap();
-    // Its actor has performed the start: an answer from it says so.
+    // An answer of its actor means that the actor has performed the start.
     waits.signal("none", &0_u32).await.unwrap_err();
     let child = runtime.start(&child, "child", 1).await.unwrap();
     told.send(Some(child.clone())).unwrap();

@@ -1,4 +1,4 @@
-//! What is refused before anything is stored or runs: ids, inputs, workflows and missing services.
+//! Checks before anything is stored or runs: of ids, inputs, workflows and missing services.
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 mod common;
@@ -17,7 +17,8 @@ const TERMINATE: ConflictPolicy = ConflictPolicy::TerminateExisting;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn invalid_ids_are_refused_at_every_entry_point() {
-    // Empty, too long and not printable, for each call that takes an id; the longest allowed one passes.
+    // Empty, too long and not printable, for each call that takes an id; the longest allowed one
+    // passes.
     let workflow = waiting("w");
     let runtime = Runtime::builder(MemoryStore::new()).register(&workflow).start().await.unwrap();
     for bad in [String::new(), "x".repeat(257), "a\nb".into(), "nul\0".into()] {
@@ -35,7 +36,7 @@ async fn invalid_ids_are_refused_at_every_entry_point() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_cannot_run_is_refused_before_anything_is_stored() {
+async fn start_that_cannot_run_is_refused_before_a_write() {
     // An unregistered workflow, and an input one byte over the limit; the id stays free.
     let (known, unknown) = (waiting("known"), waiting("unknown"));
     let text = Workflow::builder("text").then("same", same::<String>).build().unwrap();
@@ -68,7 +69,7 @@ async fn wants_one(n: u32, _: Dep<str>) -> Result<u32, Infallible> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn all_missing_services_are_named_at_once() {
-    // Two tasks in two workflows lack three services; one that is there is not named.
+    // Two tasks in two workflows lack three services; an existing one is not named.
     let one = Workflow::builder("one").then("two", wants_two).build().unwrap();
     let other = Workflow::builder("other").then("inc", inc).then("one", task(wants_one)).build().unwrap();
     let builder = Runtime::builder(MemoryStore::new()).register(&one).register(&other);

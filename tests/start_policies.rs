@@ -1,4 +1,4 @@
-//! What each conflict policy makes of a start whose id is taken, also by many at once.
+//! Conflict policies of a start whose id is taken, also with many starts at once.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test may panic")]
 
 mod common;
@@ -15,7 +15,7 @@ const TERMINATE: ConflictPolicy = ConflictPolicy::TerminateExisting;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn hundred_starts_with_fail_run_once_and_refuse_99() {
-    // A hundred tasks start the same id at once; the one task counts.
+    // A hundred callers start the same id at once; the one task counts.
     let runs = Counter::default();
     let workflow = Workflow::builder("one").then("count", counting::<u32>(&runs)).build().unwrap();
     let runtime = Runtime::builder(MemoryStore::new()).register(&workflow).start().await.unwrap();
@@ -37,7 +37,7 @@ async fn hundred_starts_with_fail_run_once_and_refuse_99() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn hundred_starts_with_use_existing_share_one_run() {
-    // As above; every starter must be led to the same run and the same output.
+    // As above; every caller must get the same run and the same output.
     let runs = Counter::default();
     let workflow = Workflow::builder("one").then("count", counting::<u32>(&runs)).build().unwrap();
     let runtime = Runtime::builder(MemoryStore::new()).register(&workflow).start().await.unwrap();
@@ -56,8 +56,8 @@ async fn hundred_starts_with_use_existing_share_one_run() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn fail_refuses_whatever_is_there() {
-    // One parked and one completed instance; both are refused with the status they are in.
+async fn fail_refuses_every_existing_instance() {
+    // One parked and one completed instance; both starts are refused with the status.
     let workflow = waiting("w");
     let runtime = Runtime::builder(MemoryStore::new()).register(&workflow).start().await.unwrap();
     let handle = runtime.start(&workflow, "id", 1).await.unwrap();
@@ -104,7 +104,8 @@ impl serde::Serialize for Bomb {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn use_existing_returns_the_run_and_ignores_the_input() {
-    // The second and third start bring an input whose encoding panics: once while it waits, once completed.
+    // The second and third start bring an input whose encoding panics: one while the instance
+    // waits, one after its completion.
     let runs = Counter::default();
     let workflow = Workflow::builder("w")
         .then("count", counting::<Bomb>(&runs))
@@ -131,7 +132,7 @@ async fn use_existing_returns_the_run_and_ignores_the_input() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn use_existing_of_a_failed_instance_gives_its_failure() {
+async fn use_existing_of_failed_instance_returns_its_failure() {
     // A task that fails at once; the second start finds the failure and runs nothing.
     let runs = Counter::default();
     let counter = runs.clone();

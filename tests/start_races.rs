@@ -1,4 +1,5 @@
-//! Starts that race with starts, replacements, other writes and their own callers: one run is current, and it goes on.
+//! Starts that race with starts, replacements, other writes and their own callers: one run is
+//! current, and it continues.
 #![cfg(feature = "testing")]
 #![allow(clippy::unwrap_used, reason = "a helper of a test may panic like the test itself")]
 
@@ -26,7 +27,7 @@ const REPLACES: ConflictPolicy = ConflictPolicy::TerminateExisting;
 
 type Starting = JoinHandle<Result<Started<u32>, StartError>>;
 
-/// A start in a task of its own, with the default policy or another one.
+/// Starts in a spawned tokio task, with the default policy or another one.
 fn spawn_start(
     runtime: &Runtime,
     workflow: &Workflow<u32, u32>,
@@ -44,7 +45,7 @@ async fn started(starting: Starting) -> InstanceHandle<u32> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn winner_of_a_hundred_starts_runs_to_its_end() {
-    // A task, a delay and a task, so that there are writes of its own among the ninety-nine that are refused.
+    // A task, a delay and a task, so that the instance writes among the ninety-nine refused starts.
     let count = Counter::default();
     let workflow = Workflow::builder("w")
         .then("count", counting::<u32>(&count))
@@ -70,8 +71,9 @@ async fn winner_of_a_hundred_starts_runs_to_its_end() {
 
 #[tokio::test]
 async fn refused_start_hides_no_commit_of_its_batch() {
-    // Late starts have found the id free and are held there. While a commit is held, the instance's first transition is
-    // queued, and behind it the late starts: one batch. It is committed, they are refused, and the instance goes on.
+    // Late starts have found the id free and are held there. While a commit is held, the instance's
+    // first transition is queued, and after it the late starts: one batch. The batch is committed,
+    // the starts are refused, and the instance continues.
     let (store, gate, clock) = (Faulty::new(), Gate::new(), still_clock());
     let workflow = Workflow::builder("w")
         .then("hold", holding::<u32>(&gate))
@@ -118,8 +120,8 @@ async fn refused_start_hides_no_commit_of_its_batch() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn replacing_starts_of_a_free_id_are_all_answered() {
-    // Four starts that replace whatever is there begin at once, where nothing is: each of their runs is replaced, or ends
-    // by itself.
+    // Four starts with the policy to replace begin at once on a free id: each of their runs is
+    // replaced, or ends by itself.
     let workflow = Workflow::builder("w").then("inc", inc).then("again", inc).build().unwrap();
     let runtime = Runtime::builder(MemoryStore::new()).register(&workflow).start().await.unwrap();
     for round in 0..50 {
@@ -149,7 +151,7 @@ async fn replacing_starts_of_a_free_id_are_all_answered() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn replacement_racing_with_the_old_end_strands_no_run() {
-    // A short run is replaced again and again, about when it ends; every tenth is waited for.
+    // A short run is replaced again and again, about when it ends; the test waits for every tenth.
     let workflow = Workflow::builder("w").then("inc", inc).build().unwrap();
     let runtime = Runtime::builder(MemoryStore::new()).register(&workflow).start().await.unwrap();
     let mut replacing = JoinSet::new();
@@ -169,7 +171,7 @@ async fn replacement_racing_with_the_old_end_strands_no_run() {
 }
 
 #[tokio::test]
-async fn a_start_that_is_given_up_before_its_commit_goes_on_by_itself() {
+async fn start_given_up_before_its_commit_continues_by_itself() {
     // The caller gives up while the first write is held at the store; then it is committed.
     let store = Faulty::new();
     let workflow = Workflow::builder("w").then("inc", inc).build().unwrap();
@@ -195,7 +197,8 @@ async fn a_start_that_is_given_up_before_its_commit_goes_on_by_itself() {
 
 #[test]
 fn instance_outlives_its_starters_tokio_runtime() {
-    // The start is called on another tokio runtime, of one thread, which is never driven again and then dropped.
+    // The start is called on another tokio runtime, of one thread, which is never driven again and
+    // then dropped.
     let workflow = Workflow::builder("w").then("inc", inc).delay("d", Duration::from_millis(1)).build().unwrap();
     let tokio = tokio::runtime::Runtime::new().unwrap();
     let runtime = tokio.block_on(Runtime::builder(MemoryStore::new()).register(&workflow).start()).unwrap();
@@ -209,8 +212,9 @@ fn instance_outlives_its_starters_tokio_runtime() {
 }
 
 #[tokio::test]
-async fn a_replacement_into_a_full_mailbox_runs() {
-    // While the replacement's write is held, a thousand requests for the instance are queued behind it.
+async fn replacement_into_a_full_mailbox_runs() {
+    // While the replacement's write is held, a thousand requests for the instance are queued after
+    // it.
     let store = Faulty::new();
     let hold = async |n: u32| {
         if n == 0 {
@@ -229,7 +233,7 @@ async fn a_replacement_into_a_full_mailbox_runs() {
     let mut requests = JoinSet::new();
     for _ in 0..1_000 {
         let old = old.clone();
-        // Whichever run it meets, and whether that has ended.
+        // Any answer will do: either run may get the request, ended or not.
         requests.spawn(async move { drop(old.pause("x", "y").await) });
     }
     settle().await;
@@ -241,9 +245,10 @@ async fn a_replacement_into_a_full_mailbox_runs() {
 }
 
 #[tokio::test]
-async fn a_replacement_comes_through_however_many_signals_are_sent() {
-    // There is always one more signal being written when a commit is done: whenever one is held, another is sent before it
-    // is let go. The replacement, sent after the first of them, must not wait for their end.
+async fn replacement_passes_a_storm_of_signals() {
+    // At any time one more signal is being written when a commit is done: whenever one is held,
+    // another is sent before it is released. The replacement, sent after the first of them, must
+    // not wait for their end.
     let store = Faulty::new();
     let workflow = Workflow::builder_for::<u32>("w")
         .wait_for_signal::<u32>("never", "never")
@@ -274,7 +279,7 @@ async fn a_replacement_comes_through_however_many_signals_are_sent() {
     commits.open(10_000);
     let new = started(replacement).await;
     senders.iter().for_each(JoinHandle::abort);
-    assert!(came_through, "the replacement waited behind twenty commits of signals");
+    assert!(came_through, "the replacement waited for twenty commits of signals");
     assert_eq!(within(handle.result()).await, Err(ResultError::Superseded));
     new.signal("never", &1_u32).await.unwrap();
     // Signals of the storm may have ended it already.
@@ -284,8 +289,8 @@ async fn a_replacement_comes_through_however_many_signals_are_sent() {
 
 #[tokio::test]
 async fn repeated_start_does_not_disturb_recovery() {
-    // The first write fails. If it is durable, recovery takes the run up and parks it in its delay; the repeated start
-    // then finds it there. Nothing runs twice, and its wake-up stays.
+    // The first write fails. If it is durable, recovery activates the run and parks it in its
+    // delay, where the repeated start finds it. No task runs twice, and its wake-up stays.
     for fate in FAILURES {
         let (store, clock, count) = (Faulty::new(), still_clock(), Counter::default());
         store.plan_for("id", 0, fate);
@@ -306,7 +311,8 @@ async fn repeated_start_does_not_disturb_recovery() {
 
 #[tokio::test]
 async fn one_start_wins_in_a_batch_committed_twice() {
-    // Three starts of one id are queued behind a held commit; their batch is written, and asked for again.
+    // Three starts of one id are queued while a commit is held; their batch is written, and asked
+    // for again.
     let (store, count) = (Faulty::new(), Counter::default());
     let workflow = Workflow::builder("w").then("count", counting::<u32>(&count)).build().unwrap();
     let runtime = Runtime::builder(store.store()).register(&workflow).start().await.unwrap();
@@ -332,10 +338,11 @@ async fn one_start_wins_in_a_batch_committed_twice() {
     assert_eq!((completed, store.failed(), count.get()), (1, 1, 2));
 }
 
-/// Method: the first try of a start is durable, and nobody learns it. Further tries fail until another client has let the run
-/// end, and deleted or replaced it. The run is not started a second time, and what took its place stays.
+/// Method: the first try of a start is durable, and its caller does not learn it. Further tries
+/// fail until another client has let the run end, and deleted or replaced it. The run is not
+/// started a second time, and its replacement stays.
 #[tokio::test]
-async fn a_start_repeated_when_its_run_is_gone_runs_once() {
+async fn start_repeated_after_its_run_is_gone_runs_once() {
     for policy in [ConflictPolicy::Fail, ConflictPolicy::UseExisting, REPLACES] {
         for replaced in [false, true] {
             let (store, count) = (Faulty::new(), Counter::default());

@@ -1,22 +1,23 @@
-//! The stores that come with the crate keep every promise of the conformance suite; and what only a store on disk
-//! promises: one user at a time, everything there when it comes back, a typed error for what is not ours.
+//! Every store of the crate keeps every promise of the conformance suite. A store on disk promises
+//! more: one user at a time, everything there after a reopen, and a typed error for a foreign
+//! directory.
 
 #![cfg(feature = "testing")]
 
 use everstep::store::{FaultyStore, MemoryStore, conformance};
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_memory_store_keeps_every_promise() {
+async fn memory_store_keeps_every_promise() {
     conformance::run(|| async { MemoryStore::new() }).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_faulty_store_without_faults_keeps_every_promise() {
+async fn faulty_store_without_faults_keeps_every_promise() {
     conformance::run(|| async { FaultyStore::new(MemoryStore::new()) }).await;
 }
 
 #[cfg(feature = "file-store")]
-#[expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test that cannot go on has failed")]
+#[expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test that cannot continue has failed")]
 mod file {
     use std::path::{Path, PathBuf};
     use std::sync::atomic::{AtomicU32, Ordering};
@@ -38,16 +39,16 @@ mod file {
     }
 
     #[tokio::test(flavor = "multi_thread")]
-    async fn the_synced_file_store_keeps_every_promise() {
+    async fn synced_file_store_keeps_every_promise() {
         keeps_every_promise(Durability::Fsync).await;
     }
 
     #[tokio::test(flavor = "multi_thread")]
-    async fn the_buffered_file_store_keeps_every_promise() {
+    async fn buffered_file_store_keeps_every_promise() {
         keeps_every_promise(Durability::ProcessCrash).await;
     }
 
-    /// An instance that waits for a signal, with a row.
+    /// Returns the write of an instance that waits for a signal, with a row.
     fn insert(name: &str) -> Write {
         let workflow = Workflow::builder_for::<u32>("w").wait_for_signal::<u32>("wait", "go").build().unwrap();
         let program = workflow.definition().program();
@@ -62,7 +63,7 @@ mod file {
         Write { instance, stamp, condition: Condition::Absent, change, rows, run, superseded: None }
     }
 
-    /// A directory with a store of ours that holds one instance.
+    /// Creates a directory with a store that holds one instance.
     async fn kept(parent: &Path, durability: Durability) -> PathBuf {
         let path = parent.join("store");
         let store = FileStore::open_with(&path, durability).await.unwrap();
@@ -81,9 +82,9 @@ mod file {
         assert_eq!(store.quarantined(None, 10).await.unwrap(), []);
     }
 
-    /// Dropped or closed, and opened again at once: the lock is free by then.
+    /// Method: drop or close the store, and open it again at once: the lock is free by then.
     #[tokio::test]
-    async fn everything_is_there_when_it_is_opened_again() {
+    async fn reopened_store_has_everything() {
         for durability in [Durability::Fsync, Durability::ProcessCrash] {
             let dir = TempDir::new().unwrap();
             let path = kept(dir.path(), durability).await;
@@ -101,9 +102,10 @@ mod file {
         }
     }
 
-    /// A second store on the same directory is refused, whichever way it comes, and does the first no harm.
+    /// Method: open a second store on the same directory, in each way. The open is refused, and the
+    /// first store is unharmed.
     #[tokio::test]
-    async fn a_directory_has_one_user_at_a_time() {
+    async fn directory_has_one_user_at_a_time() {
         let dir = TempDir::new().unwrap();
         let path = kept(dir.path(), Durability::Fsync).await;
         let locked = StoreError::Locked(path.display().to_string());
@@ -121,7 +123,7 @@ mod file {
     }
 
     #[tokio::test]
-    async fn a_closed_store_answers_nothing_until_it_is_reopened() {
+    async fn closed_store_answers_nothing_until_reopened() {
         let dir = TempDir::new().unwrap();
         let store = FileStore::open(kept(dir.path(), Durability::Fsync).await).await.unwrap();
         store.close().await;
@@ -138,7 +140,7 @@ mod file {
 
     #[cfg(unix)]
     #[tokio::test]
-    async fn a_new_directory_is_its_owners_alone() {
+    async fn new_directory_is_private_to_its_owner() {
         use std::os::unix::fs::PermissionsExt;
         let dir = TempDir::new().unwrap();
         let path = dir.path().join("a/b/store");
@@ -155,7 +157,7 @@ mod file {
                 assert!(at.starts_with(&path.display().to_string()), "{at}");
                 why
             }
-            other => panic!("{}: opening gave {other:?}", path.display()),
+            other => panic!("{}: opening returned {other:?}", path.display()),
         }
     }
 
@@ -165,9 +167,10 @@ mod file {
         map.insert(key, value).unwrap();
     }
 
-    /// A database of the same kind that is somebody else's, or of another version of ours, is refused and not added to.
+    /// Method: open a database of the same kind that belongs to another program or to another
+    /// version of the store. The directory is refused and not written.
     #[tokio::test]
-    async fn a_store_that_is_not_ours_is_refused() {
+    async fn store_of_another_program_or_version_is_refused() {
         let dir = TempDir::new().unwrap();
         let path = |name: &str| dir.path().join(name);
         foreign(&path("other layout"), "everstep", "v", "everstep 2");
@@ -179,7 +182,7 @@ mod file {
     }
 
     #[tokio::test]
-    async fn what_is_no_store_at_all_is_refused() {
+    async fn opening_a_foreign_directory_fails() {
         let dir = TempDir::new().unwrap();
         let file = dir.path().join("file");
         std::fs::write(&file, "text").unwrap();
@@ -193,10 +196,11 @@ mod file {
         }
     }
 
-    /// Every file of a store in turn is emptied, cut, overwritten or missing: opening it is refused in so many words, or
-    /// gives a store that answers; nothing panics. That a loss is noticed is not tested: an emptied journal is a new one.
+    /// Method: empty, cut, overwrite or remove every file of a store in turn. Opening it is refused
+    /// with a typed error, or returns a store that answers; nothing panics. Not every loss can be
+    /// noticed: an emptied journal is a new one.
     #[tokio::test]
-    async fn a_damaged_store_is_an_error_and_not_a_panic() {
+    async fn damaged_store_is_an_error_and_not_a_panic() {
         let dir = TempDir::new().unwrap();
         let path = kept(dir.path(), Durability::Fsync).await;
         let mut failed = Vec::new();

@@ -1,4 +1,5 @@
-//! A store that is down for seconds while much is going on: no workflow fails by it.
+//! A store that is down for seconds while much work is in progress: no workflow fails because of
+//! it.
 #![cfg(feature = "testing")]
 #![allow(clippy::unwrap_used, reason = "a helper of a test may panic like the test itself")]
 
@@ -16,14 +17,16 @@ use faulty::{Fate, Faulty};
 use tokio::task::JoinSet;
 
 const INSTANCES: u32 = 400;
-/// Tries to open the store anew, with waits that begin at 10 ms, double, and are a second at most: five seconds and more.
+/// Tries to reopen the store, with waits that begin at 10 ms, double, and are a second at most:
+/// more than five seconds.
 const TRIES: u64 = 12;
 
-/// Method: while hundreds of instances are in tasks, delays and waits, and more are started, every commit fails, and so does
-/// every try to open the store anew, until there were so many tries that five seconds are over. No task has a second
-/// attempt, so that any failure the store caused would be one of the workflow.
+/// Method: while hundreds of instances are in tasks, delays and waits, and more are started, every
+/// commit fails, and so does every try to reopen the store, until there were so many tries that
+/// five seconds are over. No task has a second attempt, so any failure that the store caused would
+/// fail the workflow.
 #[tokio::test(flavor = "multi_thread")]
-async fn no_workflow_fails_while_the_store_is_down_for_five_seconds() {
+async fn store_down_for_five_seconds_fails_no_workflow() {
     let (store, ran, is_up) = (Faulty::new(), Counter::default(), Arc::new(AtomicBool::new(true)));
     let up = Arc::clone(&is_up);
     store.plan(move |_| if up.load(Ordering::SeqCst) { Fate::Done } else { Fate::FailsBefore });
@@ -42,7 +45,7 @@ async fn no_workflow_fails_while_the_store_is_down_for_five_seconds() {
         all.spawn(async move {
             tokio::time::sleep(Duration::from_millis(n.into())).await;
             let handle = loop {
-                // A start whose outcome is unknown is asked for again.
+                // Repeats a start whose outcome is unknown.
                 let options = with(ConflictPolicy::UseExisting);
                 match runtime.start_with(&workflow, format!("i{n}"), n, options).await {
                     Ok(started) => break started.handle,

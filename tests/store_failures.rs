@@ -1,4 +1,5 @@
-//! A store that fails at any of its commits, before or after writing it: nothing is lost, repeated or stranded.
+//! A store that fails at any of its commits, before or after the write: nothing is lost, repeated
+//! or stranded.
 #![cfg(feature = "testing")]
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a helper of a test may panic like the test itself")]
 
@@ -22,7 +23,7 @@ use tokio::task::JoinSet;
 
 const MINUTE: Duration = Duration::from_mins(1);
 
-/// What the store says last need not have been heard of yet.
+/// Waits for health: the runtime may not yet have got the store's last answer.
 async fn is_healthy_again(runtime: &Runtime) {
     let healthy = async {
         while runtime.health() != Health::Healthy {
@@ -33,8 +34,8 @@ async fn is_healthy_again(runtime: &Runtime) {
 }
 
 #[tokio::test]
-async fn who_waits_for_a_result_is_told_of_an_end_whose_commit_failed() {
-    // Somebody waits while the task is held; the commit of its result, the run's last, fails.
+async fn caller_gets_a_result_whose_commit_failed() {
+    // A caller waits while the task is held; the commit of its result, the run's last, fails.
     for fate in FAILURES {
         let (store, gate) = (Faulty::new(), Gate::new());
         let workflow = Workflow::builder("w").then("hold", holding::<u32>(&gate)).build().unwrap();
@@ -52,8 +53,8 @@ async fn who_waits_for_a_result_is_told_of_an_end_whose_commit_failed() {
 }
 
 #[tokio::test]
-async fn a_wake_up_whose_commit_failed_comes_again() {
-    // A delay ends, and the commit that records it fails; nobody sends anything.
+async fn wake_up_with_failed_commit_is_repeated() {
+    // A delay ends, and the commit that records it fails; no message comes.
     for fate in FAILURES {
         let (store, clock) = (Faulty::new(), still_clock());
         let workflow = Workflow::builder_for::<u32>("w").delay("delay", MINUTE).then("inc", inc).build().unwrap();
@@ -69,7 +70,8 @@ async fn a_wake_up_whose_commit_failed_comes_again() {
 
 #[tokio::test]
 async fn attempt_after_crash_starts_despite_failed_commit() {
-    // After a crash an attempt's start is recorded before it begins: the second commit of the new process, which fails.
+    // After a crash an attempt's start is recorded before it begins: the second commit of the new
+    // process, which fails.
     for fate in FAILURES {
         let (store, gate) = (Faulty::new(), Gate::new());
         let workflow = Workflow::builder("w").then("hold", holding::<u32>(&gate)).build().unwrap();
@@ -90,7 +92,8 @@ async fn attempt_after_crash_starts_despite_failed_commit() {
 
 #[tokio::test]
 async fn instance_unreadable_at_restart_is_activated_later() {
-    // The loads of the first rounds of recovery fail; then nothing is sent, and the task must be entered again.
+    // The loads of the first rounds of recovery fail. No message comes, and the task must be
+    // entered again.
     let (store, gate) = (Faulty::new(), Gate::new());
     let workflow = Workflow::builder("w").then("hold", holding::<u32>(&gate)).build().unwrap();
     let runtime = Runtime::builder(store.store()).register(&workflow).start().await.unwrap();
@@ -108,8 +111,9 @@ async fn instance_unreadable_at_restart_is_activated_later() {
 
 #[tokio::test]
 async fn message_queued_after_failed_commit_strands_nothing() {
-    // While the commit of a signal is held, a second signal is applied on top of it and queued behind; both senders give
-    // up. The commit fails, what was behind it is settled too, and the running task is neither lost nor run again.
+    // While the commit of a signal is held, a second signal is applied on top of it and queued;
+    // both senders give up. The commit fails and takes the queued one with it, and the running task
+    // is neither lost nor run again.
     for fate in FAILURES {
         let (store, gate) = (Faulty::new(), Gate::new());
         let workflow = Workflow::builder("w")
@@ -154,7 +158,7 @@ async fn is_healthy_again_after_failure(store: &Faulty, runtime: &Runtime) {
     is_healthy_again(runtime).await;
 }
 
-/// Notes the tasks that begin although their result is durable.
+/// A record of the tasks that begin although their result is durable.
 struct Ledger {
     store: Faulty,
     repeated: Mutex<Vec<String>>,
@@ -203,7 +207,8 @@ impl World {
         Self { store, ledger, workflow, runtime }
     }
 
-    /// Starts what is not there yet, sends the signals until they are acknowledged, and checks every output.
+    /// Starts the missing instances, sends the signals until they are acknowledged, and checks
+    /// every output.
     async fn drive(&self) {
         let mut all = JoinSet::new();
         for n in 0..INSTANCES {
@@ -227,7 +232,8 @@ impl World {
     }
 }
 
-/// How many commits it takes at most when nothing fails: as many as there are writes, each in a batch of its own.
+/// Returns the most commits that a run without failure takes: as many as there are writes, each in
+/// a batch of its own.
 async fn commits_without_failure() -> u64 {
     let (store, writes) = (Faulty::new(), Arc::new(AtomicU64::new(0)));
     let written = Arc::clone(&writes);
@@ -255,7 +261,7 @@ async fn whichever_commit_fails(fate: Fate) {
             within(world.drive()).await;
             world.ran_nothing_again();
             is_healthy_again(&world.runtime).await;
-            // Commits are as large as it happens: there may be fewer.
+            // The size of commits varies: there may be fewer.
             assert!(world.store.failed() == 1 || world.store.commits() < n, "commit {n} did not fail");
         });
     }
@@ -276,8 +282,8 @@ async fn any_commit_failing_after_the_write_ends_well() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn next_runtime_continues_after_a_drop_at_any_commit() {
-    // The store takes n commits of a mixed workload and no more, for every n; then the runtime is dropped, and another
-    // one started on what was written.
+    // The store takes n commits of a mixed workload and no more, for every n; then the runtime is
+    // dropped, and another one started on the store.
     let mut worlds = JoinSet::new();
     for n in 1..=commits_without_failure().await {
         worlds.spawn(async move {
@@ -300,7 +306,7 @@ async fn next_runtime_continues_after_a_drop_at_any_commit() {
 }
 
 #[tokio::test]
-async fn a_start_and_its_task_survive_a_store_that_stutters() {
+async fn start_and_task_survive_a_stuttering_store() {
     // Each commit of the instance is written and then asked for again.
     let (store, count) = (Faulty::new(), Counter::default());
     let workflow = Workflow::builder("w").then("count", counting::<u32>(&count)).then("inc", inc).build().unwrap();
@@ -313,15 +319,17 @@ async fn a_start_and_its_task_survive_a_store_that_stutters() {
     let handle = within(runtime.start(&workflow, "id", 1)).await.unwrap();
     assert_eq!(within(handle.result()).await, Ok(2));
     is_healthy_again(&runtime).await;
-    // Recovery may be faster than the start, which then leaves its instance to it: one commit more.
+    // Recovery may be faster than the start, which then leaves its instance to recovery: one commit
+    // more.
     assert!((3..=4).contains(&store.failed()), "{} commits", store.failed());
     assert_eq!(count.get(), 1);
 }
 
-/// Method: of two instances that run at a restart one cannot be read for good, while callers wait for the other's result. Once
-/// the store has failed to read it often enough, nothing else may have been read on its account; then it can be read.
+/// Method: of two instances that run at a restart one cannot be read for good, while callers wait
+/// for the other's result. After the store has failed to read it often enough, no further read may
+/// be for it; then it can be read.
 #[tokio::test(flavor = "multi_thread")]
-async fn unreadable_instance_keeps_nobody_busy_and_is_listed() {
+async fn unreadable_instance_is_listed_and_costs_few_reads() {
     let (memory, gate) = (MemoryStore::new(), Gate::new());
     let store = FaultyStore::new(memory);
     let workflow = Workflow::builder("w").then("hold", holding::<u32>(&gate)).build().unwrap();
@@ -371,10 +379,11 @@ async fn unreadable_instance_keeps_nobody_busy_and_is_listed() {
     assert!(within(callers.join_all()).await.into_iter().all(|ended| ended == Ok(1)));
 }
 
-/// Method: at a restart the input of one instance, which has a row of its own, cannot be read, although its head can. It is listed
-/// after a few tries, each of which may write, and goes on once its input can be read.
+/// Method: at a restart the input of one instance, which has a row of its own, cannot be read,
+/// although its head can. The instance is listed after a few tries, each of which may write, and
+/// continues once its input can be read.
 #[tokio::test(flavor = "multi_thread")]
-async fn instance_whose_values_cannot_be_read_is_listed() {
+async fn instance_with_unreadable_values_is_listed() {
     let (memory, gate) = (MemoryStore::new(), Gate::new());
     let store = FaultyStore::new(memory);
     let workflow = Workflow::builder("w").then("hold", holding::<String>(&gate)).build().unwrap();
@@ -415,10 +424,11 @@ async fn instance_whose_values_cannot_be_read_is_listed() {
     assert_eq!(within(bad.result()).await, Ok(input));
 }
 
-/// Method: two instances whose process died again and again while their tasks ran, so that each task runs alone. The first to have
-/// its turn ends, the commit of that fails, and its head cannot be read any more; the other one ends all the same.
+/// Method: the process crashed again and again while two instances ran their tasks, so that each
+/// task runs alone. The first to have its turn ends, its commit fails, and its head cannot be read
+/// any more; the other one ends all the same.
 #[tokio::test(flavor = "multi_thread")]
-async fn outcome_that_cannot_be_written_does_not_keep_its_turn() {
+async fn unwritable_outcome_does_not_keep_its_turn() {
     let (memory, gate) = (MemoryStore::new(), Gate::new());
     let store = FaultyStore::new(memory);
     let workflow = Workflow::builder("w").then("hold", holding::<u32>(&gate)).build().unwrap();
@@ -428,7 +438,7 @@ async fn outcome_that_cannot_be_written_does_not_keep_its_turn() {
         gate.entered().await;
     }
     drop(runtime);
-    // With the first one three deaths, from which on each task runs alone.
+    // Three crashes with the first one, from which on each task runs alone.
     for _ in 0..2 {
         let runtime = Runtime::builder(store.clone()).register(&workflow).start().await.unwrap();
         gate.entered().await;
@@ -464,14 +474,14 @@ async fn outcome_that_cannot_be_written_does_not_keep_its_turn() {
     }
 }
 
-/// Method: as above, but the commit that fails is the one that records the start of the attempt whose turn it is, so that it waits
-/// to go ahead.
+/// Method: as above, but the failing commit records the start of the attempt whose turn it is, so
+/// that the attempt waits to go ahead.
 #[tokio::test(flavor = "multi_thread")]
-async fn attempt_that_cannot_go_ahead_does_not_keep_its_turn() {
+async fn blocked_attempt_does_not_keep_its_turn() {
     let (memory, gate) = (MemoryStore::new(), Gate::new());
     let store = FaultyStore::new(memory);
     let workflow = Workflow::builder("w").then("hold", holding::<u32>(&gate)).build().unwrap();
-    // The last of these lives is the third death, from which on each task runs alone.
+    // The last of these processes ends in the third crash, from which on each task runs alone.
     for life in 0..3 {
         let runtime = Runtime::builder(store.clone()).register(&workflow).start().await.unwrap();
         for id in ["a", "b"] {
@@ -509,8 +519,9 @@ async fn attempt_that_cannot_go_ahead_does_not_keep_its_turn() {
     }
 }
 
-/// Method: no head can be read: a start says that nothing was started. Then its write is done, its answer lost, and nothing can be
-/// read from then on: the start says that its outcome is unknown.
+/// Method: no head can be read: a start reports that nothing was started. Then its write is done,
+/// its answer lost, and no read succeeds from then on: the start reports that its outcome is
+/// unknown.
 #[tokio::test(flavor = "multi_thread")]
 async fn start_says_whether_it_may_have_been_done() {
     let store = FaultyStore::new(MemoryStore::new());

@@ -1,9 +1,9 @@
-//! The n-th call of the store fails, for every n: nothing acknowledged is lost, no recorded result is computed again, and
-//! everything comes to its end.
+//! The n-th call of the store fails, for every n: nothing acknowledged is lost, no recorded result
+//! is computed again, and every instance ends.
 //!
-//! Each workflow runs once without a fault; then for every n its n-th call fails, in each of four ways. Callers do what careful
-//! callers do: whatever failed is asked for again. `EVERSTEP_FAULTY_WORKFLOWS=50` for more than the few workflows of the usual
-//! run.
+//! Each workflow runs once without a fault; then for every n its n-th call fails, in each of four
+//! ways. Callers are careful: they repeat every failed call. `EVERSTEP_FAULTY_WORKFLOWS=50` runs
+//! more than the few workflows of the usual run.
 #![cfg(feature = "testing")]
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test may panic")]
 
@@ -28,9 +28,9 @@ use everstep::{
 use tasks::{List, Log, list};
 use workflows::{KINDS, POSITIONS, workflow};
 
-/// How often a careful caller asks.
+/// The number of times that a careful caller asks.
 const TRIES: u32 = 20;
-/// How many workflows are at work at once.
+/// The number of workflows that run at once.
 const THREADS: usize = 8;
 
 /// The ways in which a call can fail.
@@ -55,7 +55,7 @@ impl Way {
     }
 }
 
-/// A store whose n-th call from now on fails.
+/// Makes the n-th call of the store from now on fail.
 fn fail_nth(store: &FaultyStore, n: u64, way: Way) {
     let first = store.calls();
     store.plan(move |number, _| if number - first == n { way.fault() } else { Fault::None });
@@ -65,11 +65,11 @@ fn fail_nth(store: &FaultyStore, n: u64, way: Way) {
 struct Ended {
     numbers: Vec<u64>,
     signals: u32,
-    /// How often each task ran.
+    /// The number of runs of each task.
     ran: BTreeMap<String, usize>,
 }
 
-/// Asks until there is an answer, which there is soon: one call fails.
+/// Repeats a call until it is answered, which is soon: one call of the store fails.
 async fn ask<T, E: Debug>(what: &str, mut asking: impl AsyncFnMut() -> Result<T, E>) -> T {
     for _ in 0..TRIES {
         match asking().await {
@@ -80,7 +80,8 @@ async fn ask<T, E: Debug>(what: &str, mut asking: impl AsyncFnMut() -> Result<T,
     panic!("{what}: {:?}", asking().await.err());
 }
 
-/// Starts the instance, sends what is awaited, and waits for the end; gives it, and how many calls that took.
+/// Starts the instance, sends its signals, and waits for the end; returns that, and the number of
+/// calls.
 async fn run(workflow: &Workflow<List, List>, fault: Option<(u64, Way)>) -> (Ended, u64) {
     let (bed, log) = (TestBed::new(), Log::default());
     let runtime = bed.start(|builder| builder.register(workflow).provide(log.clone())).await.unwrap();
@@ -113,14 +114,14 @@ async fn run(workflow: &Workflow<List, List>, fault: Option<(u64, Way)>) -> (End
     let (mut ran, mut keys) = (BTreeMap::<String, usize>::new(), HashSet::new());
     for one in log.ran() {
         assert_eq!(one.attempt, 1, "a store's failure is no failure of a task");
-        assert!(keys.insert(one.key), "{} ran twice in a process that lived on", one.path);
+        assert!(keys.insert(one.key), "{} ran twice in one process", one.path);
         *ran.entry(one.path).or_default() += 1;
     }
     runtime.crash().await;
     (Ended { numbers: output.into_iter().map(|item| item.number).collect(), signals, ran }, calls)
 }
 
-/// The output; or where it is stuck. Reads that fail are repeated.
+/// Returns the output, or the status in which the instance is stuck. Repeats failed reads.
 async fn finish(runtime: &TestRuntime, handle: &InstanceHandle<List>) -> Result<List, Status> {
     let finished = ask("finish", async || match runtime.finish(handle).await {
         Ok(output) => Ok(Ok(output)),
@@ -150,7 +151,7 @@ async fn fail_everywhere(workflow: &Workflow<List, List>) -> u64 {
 }
 
 #[test]
-fn no_failing_call_of_the_store_shows() {
+fn any_failing_store_call_is_invisible() {
     let all = KINDS.into_iter().flat_map(|outer| KINDS.map(|inner| (outer, inner)));
     let all: Vec<_> =
         all.flat_map(|(outer, inner)| POSITIONS.map(|position| workflow(outer, inner, position))).collect();
@@ -176,8 +177,9 @@ fn no_failing_call_of_the_store_shows() {
 }
 
 #[tokio::test]
-async fn a_start_up_whose_store_fails_says_so_and_can_be_repeated() {
-    // The first start leaves something to be taken up. Then each call of a start-up fails, in each way.
+async fn start_up_on_failing_store_fails_and_can_be_repeated() {
+    // The first start leaves an instance to recover. Then each call of a start-up fails, in each
+    // way.
     let workflow = workflow(KINDS[1], KINDS[1], POSITIONS[0]);
     let memory = MemoryStore::new();
     let start = async |store: FaultyStore| {

@@ -1,4 +1,5 @@
-//! What a task is given: services, the context of its attempt, and the key of its position.
+//! Inputs of a task besides its value: services, the context of its attempt, and the key of its
+//! position.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test may panic")]
 
 mod common;
@@ -44,8 +45,8 @@ async fn shout(text: String, context: TaskContext, Dep(count): Dep<AtomicU32>) -
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn services_and_context_come_in_any_order_also_as_trait_objects() {
-    // Two tasks that take the same things in different order, in a runtime and in memory.
+async fn services_and_context_come_in_any_order() {
+    // Two tasks that take the same inputs in different order, in a runtime and in memory.
     let workflow = Workflow::builder("w").then("greet", greet).then("shout", task(shout).blocking()).build().unwrap();
     let builder = Runtime::builder(MemoryStore::new()).register(&workflow).provide(AtomicU32::new(5));
     let runtime = builder.provide_arc::<dyn Greeter>(Arc::new(Polite)).start().await.unwrap();
@@ -60,8 +61,8 @@ async fn services_and_context_come_in_any_order_also_as_trait_objects() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn task_context_names_attempt_and_key_of_its_position() {
-    // Two tasks in two instances, the first with two attempts: all contexts are collected, and their keys are equal where
-    // only the attempt differs and nowhere else.
+    // Two tasks in two instances, the first with two attempts. All contexts are collected; their
+    // keys are equal where only the attempt differs, and nowhere else.
     let (told, mut contexts) = unbounded_channel::<TaskContext>();
     let tell = move |n: u32, context: TaskContext| {
         told.send(context.clone()).unwrap();
@@ -112,14 +113,15 @@ async fn task_context_names_attempt_and_key_of_its_position() {
     assert!(keys.values().all(|places| places.iter().all(|place| *place == places[0])), "{keys:?}");
 }
 
-/// Method: a task takes a guard of its token and drops it, as one does to stop helpers, in a runtime and in memory.
+/// Method: a task takes a guard of its token and drops it, as tasks do to stop helpers, in a
+/// runtime and in memory.
 #[tokio::test(flavor = "multi_thread")]
-async fn task_that_cancels_its_own_token_ends_as_it_would() {
+async fn task_cancelling_its_own_token_ends_as_usual() {
     let guarded = async |n: u32, context: TaskContext| {
         let helper = context.cancellation().clone();
         drop(context.cancellation().clone().drop_guard());
         tokio::task::yield_now().await;
-        if helper.is_cancelled() { Ok(n + 1) } else { Err("a helper goes on") }
+        if helper.is_cancelled() { Ok(n + 1) } else { Err("a helper still runs") }
     };
     let plain = Workflow::builder("plain").then("guarded", guarded).build().unwrap();
     let timed = Workflow::builder("timed").then("guarded", task(guarded).timeout(SECOND)).build().unwrap();
@@ -133,7 +135,7 @@ async fn task_that_cancels_its_own_token_ends_as_it_would() {
     }
 }
 
-/// Method: a map within a loop tells each task where it is.
+/// Method: tasks in a map within a loop report their indices.
 #[tokio::test(flavor = "multi_thread")]
 async fn indices_count_iterations_from_one_and_items_from_zero() {
     let (told, mut indices) = unbounded_channel::<Vec<u64>>();

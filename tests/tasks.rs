@@ -1,4 +1,4 @@
-//! Tasks: how attempts are made, repeated, timed and ended, and who goes first.
+//! Tasks: how attempts are made, repeated, timed and ended, and which task goes first.
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 mod common;
@@ -32,8 +32,9 @@ fn failed(error: ResultError) -> TaskFailure {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn attempts_are_numbered_and_respect_the_policy() {
-    // Fixed and capped exponential waits on a clock the test moves: each attempt notes its time, which must not be before
-    // the sum of the waits; at that time it must come by itself.
+    // Fixed and capped exponential backoffs on a clock that the test moves. Each attempt records
+    // its time, which must not be before the sum of the backoffs; at that time it must come by
+    // itself.
     let seconds = Duration::from_secs;
     let exponential = RetryPolicy::exponential(4).initial(seconds(10)).max_delay(seconds(30)).jitter(0.0);
     let policies = [(RetryPolicy::fixed(4, seconds(10)), [0, 10, 20, 30, 40]), (exponential, [0, 10, 30, 60, 90])];
@@ -60,7 +61,8 @@ async fn attempts_are_numbered_and_respect_the_policy() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn final_failure_names_task_attempt_and_message() {
-    // One retry too few; the task before it keeps its result, and no retry policy at all means one attempt.
+    // One retry too few; the previous task keeps its result. A task without a retry policy has one
+    // attempt.
     for (retries, attempt) in [(0, 1), (2, 3)] {
         let (clock, (told, mut attempts)) = (still_clock(), unbounded_channel());
         let workflow = Workflow::builder("w")
@@ -84,8 +86,9 @@ async fn final_failure_names_task_attempt_and_message() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_left_of_a_backoff_is_honoured_after_a_restart() {
-    // A backoff of ten minutes; the runtime is dropped after four, and the next attempt comes six later, with its number.
+async fn rest_of_a_backoff_is_honoured_after_a_restart() {
+    // A backoff of ten minutes; the runtime is dropped after four, and the next attempt comes six
+    // later, with its number.
     let (clock, store, (told, mut attempts)) = (still_clock(), MemoryStore::new(), unbounded_channel());
     let policy = RetryPolicy::fixed(3, 600 * SECOND);
     let workflow = Workflow::builder("w").then("t", task(failing(&clock, told)).retry(policy)).build().unwrap();
@@ -107,7 +110,7 @@ async fn what_is_left_of_a_backoff_is_honoured_after_a_restart() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn permanent_is_not_retried_and_retry_after_sets_the_wait() {
+async fn permanent_error_ends_retries_and_retry_after_delays() {
     // Three kinds of boxed error from one task under a policy of a minute.
     let clock = still_clock();
     let (told, mut attempts) = unbounded_channel();
@@ -144,8 +147,9 @@ async fn permanent_is_not_retried_and_retry_after_sets_the_wait() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_panic_is_a_failed_attempt() {
-    // Panics before the first await, after it, and in a blocking task; the second attempt succeeds, without one it fails.
+async fn panic_is_a_failed_attempt() {
+    // Panics before the first await, after it, and in a blocking task. The second attempt succeeds;
+    // without one the task fails.
     let early = |n: u32, context: TaskContext| {
         assert!(context.attempt() > 1, "early");
         ready(Ok::<_, Infallible>(n))
@@ -172,9 +176,9 @@ async fn a_panic_is_a_failed_attempt() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_attempt_that_times_out_is_cancelled_and_retried() {
-    // The first attempt of each task never ends by itself: its token must be cancelled and the second attempt must come;
-    // a task that has no second one fails as timed out.
+async fn timed_out_attempt_is_cancelled_and_retried() {
+    // The first attempt of each task never ends by itself: its token must be cancelled, and the
+    // second attempt must come. A task without a second attempt fails as timed out.
     for blocking in [false, true] {
         let (clock, (told, mut tokens)) = (still_clock(), unbounded_channel());
         let stuck = move |n: u32, context: TaskContext| {
@@ -210,8 +214,8 @@ async fn an_attempt_that_times_out_is_cancelled_and_retried() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_workflow_deadline_ends_what_runs_waits_or_is_delayed() {
-    // One workflow each that is held in a task, a wait and a delay past its deadline of a minute.
+async fn workflow_deadline_ends_tasks_waits_and_delays() {
+    // Three workflows, held in a task, in a wait and in a delay past their deadline of a minute.
     let (clock, gate) = (still_clock(), Gate::new());
     let new = |name: &str| Workflow::builder(name).deadline(60 * SECOND).then("inc", inc);
     let workflows = [
@@ -236,9 +240,9 @@ async fn the_workflow_deadline_ends_what_runs_waits_or_is_delayed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn with_one_slot_the_most_urgent_goes_first() {
-    // While one task has the slot, tasks of every priority queue up, the least urgent first; they run in order of
-    // priority, and within one in order of arrival.
+async fn most_urgent_task_gets_the_only_slot_first() {
+    // While one task has the slot, tasks of every priority queue up, the least urgent first. They
+    // run in order of priority, and within one in order of arrival.
     let (gate, order) = (Gate::new(), Arc::new(Mutex::new(Vec::new())));
     let note = |priority: Priority| {
         let order = Arc::clone(&order);
@@ -265,7 +269,8 @@ async fn with_one_slot_the_most_urgent_goes_first() {
         for workflow in &workflows {
             let handle =
                 runtime.start(workflow, format!("{} {n}", workflow.definition().info().name()), n).await.unwrap();
-            // Queued once its actor has performed the start; an answer from it says so.
+            // The task is queued once its actor has performed the start; an answer of the actor
+            // shows that.
             handle.signal("none", &0_u32).await.unwrap_err();
             handle.pause("x", "y").await.unwrap();
             handle.unpause().await.unwrap();
@@ -282,7 +287,8 @@ async fn with_one_slot_the_most_urgent_goes_first() {
     assert_eq!(order, expected);
 }
 
-/// Method: one slot, a map with nine items queued and then another instance; its task must not run behind all of the map's.
+/// Method: one slot, a map with nine items queued, and then another instance. Its task must not run
+/// after all of the map's.
 #[tokio::test(flavor = "multi_thread")]
 async fn instances_take_turns_at_the_slots_within_a_priority() {
     let (gate, order) = (Gate::new(), Arc::new(Mutex::new(Vec::new())));
@@ -309,7 +315,7 @@ async fn instances_take_turns_at_the_slots_within_a_priority() {
     let map = runtime.start(&map, "map", 10).await.unwrap();
     gate.entered().await;
     let other = runtime.start(&other, "other", 99).await.unwrap();
-    // Queued once its actor has performed the start; an answer from it says so.
+    // The task is queued once its actor has performed the start; an answer of the actor shows that.
     other.signal("none", &0_u32).await.unwrap_err();
     gate.open(11);
     assert_eq!(within(map.result()).await.unwrap().len(), 10);
@@ -318,7 +324,7 @@ async fn instances_take_turns_at_the_slots_within_a_priority() {
     assert!(order.iter().position(|n| *n == 99).is_some_and(|place| place <= 3), "{order:?}");
 }
 
-/// A clock that stands still and counts how often it is looked at.
+/// A stopped clock that counts how often it is read.
 #[derive(Clone)]
 struct Looks(ManualClock, Arc<std::sync::atomic::AtomicU32>);
 
@@ -333,10 +339,10 @@ impl everstep::Clock for Looks {
     }
 }
 
-/// Method: one slot, one thread, a map whose items queue: each is placed with one look at the clock. Another task of that thread
-/// counts the looks between two of its turns.
+/// Method: one slot, one thread, a map whose items queue: each is placed with one read of the
+/// clock. Another task of that thread counts the reads between two of its turns.
 #[tokio::test]
-async fn map_of_many_items_leaves_the_thread_to_others_meanwhile() {
+async fn map_of_many_items_leaves_the_thread_to_others() {
     const ITEMS: u32 = 5_000;
     let (gate, looks) = (Gate::new(), Looks(still_clock(), Arc::default()));
     let numbers = |n: u32| ready(Ok::<_, Infallible>((0..n).collect::<Vec<u32>>()));

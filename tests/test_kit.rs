@@ -1,4 +1,4 @@
-//! What tests of users are built with: runtimes that crash, stubs, and crashes everywhere.
+//! Tools for tests of users: runtimes that crash, stubs, and crashes everywhere.
 #![cfg(feature = "testing")]
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
@@ -29,7 +29,7 @@ fn existing() -> StartOptions {
 }
 
 #[tokio::test]
-async fn time_is_skipped_from_one_thing_that_is_due_to_the_next() {
+async fn time_skips_to_the_next_due_time() {
     // A delay, a wait that times out, and retries: three hours and two minutes pass in no time.
     let flaky = Stub::new(|n: u32| n + 1);
     flaky.fail_next(2, "not yet");
@@ -50,7 +50,7 @@ async fn time_is_skipped_from_one_thing_that_is_due_to_the_next() {
 }
 
 #[tokio::test]
-async fn an_instance_that_needs_the_test_is_reported_as_stuck() {
+async fn instance_waiting_for_the_test_is_reported_as_stuck() {
     let workflow = Workflow::builder_for::<u32>("w").wait_for_signal::<u32>("wait", "go").build().unwrap();
     let runtime = TestBed::new().start(|builder| builder.register(&workflow)).await.unwrap();
     let handle = runtime.start(&workflow, "id", 1).await.unwrap();
@@ -62,8 +62,9 @@ async fn an_instance_that_needs_the_test_is_reported_as_stuck() {
 }
 
 #[tokio::test]
-async fn a_crash_stops_everything_whoever_holds_a_handle() {
-    // The task is gate when the process ends; its first attempt never comes to its end, although a handle lives on.
+async fn crash_stops_everything_despite_open_handles() {
+    // The task is at the gate when the process ends. Its first attempt never ends, although a
+    // handle is still there.
     let (gate, ended) = (Gate::new(), Arc::new(AtomicU32::new(0)));
     let hold = {
         let (gate, ended) = (gate.clone(), Arc::clone(&ended));
@@ -84,7 +85,7 @@ async fn a_crash_stops_everything_whoever_holds_a_handle() {
     runtime.crash().await;
     gate.open_for_good();
     tokio::task::yield_now().await;
-    assert_eq!(ended.load(Ordering::SeqCst), 0, "a task went on in a process that had ended");
+    assert_eq!(ended.load(Ordering::SeqCst), 0, "a task still ran in a process that had ended");
     assert!(handle.result().await.is_err());
 
     let runtime = bed.start(|builder| builder.register(&workflow)).await.unwrap();
@@ -93,7 +94,7 @@ async fn a_crash_stops_everything_whoever_holds_a_handle() {
     assert_eq!((gate.arrivals(), ended.load(Ordering::SeqCst)), (2, 1));
 }
 
-/// Nodes of every kind, with tasks within each.
+/// Returns a workflow with nodes of every kind, with tasks within each.
 fn nested() -> Workflow<u32, u32> {
     let inner = Workflow::builder("inner").then("a", inc).build().unwrap();
     Workflow::builder("nested")
@@ -117,7 +118,7 @@ fn nested() -> Workflow<u32, u32> {
 }
 
 #[tokio::test]
-async fn a_stub_replaces_a_task_wherever_it_stands() {
+async fn stub_replaces_a_task_in_every_position() {
     let workflow = nested();
     let bed = TestBed::new();
     let runtime = bed.start(|builder| builder.register(&workflow)).await.unwrap();
@@ -142,7 +143,7 @@ async fn a_stub_replaces_a_task_wherever_it_stands() {
 }
 
 #[test]
-fn a_stub_that_does_not_fit_is_refused_in_words() {
+fn mismatched_stub_is_refused_with_its_reason() {
     let workflow = nested();
     let error = workflow.with_stub("fork/a", inc).unwrap_err();
     assert!(matches!(&error, StubError::NoSuchTask { known, .. } if known.len() == 11), "{error}");
@@ -153,7 +154,7 @@ fn a_stub_that_does_not_fit_is_refused_in_words() {
 }
 
 #[tokio::test]
-async fn a_stub_keeps_the_options_of_its_task() {
+async fn stub_keeps_the_options_of_its_task() {
     let workflow = Workflow::builder("w").then("a", task(inc).retry(RetryPolicy::fixed(2, HOUR))).build().unwrap();
     let stub = Stub::failing(|_: u32| Err::<u32, _>(Permanent::new("no")));
     stub.fail_next(1, "not yet");
@@ -166,7 +167,7 @@ async fn a_stub_keeps_the_options_of_its_task() {
     assert_eq!(attempts, [(1, 1), (1, 2)]);
 }
 
-/// Every node kind, a delay, a wait with a timeout, and a retry.
+/// Returns a workflow with every node kind, a delay, a wait with a timeout, and a retry.
 fn everything(stub: &Stub<u32, u32>) -> Workflow<u32, u32> {
     Workflow::builder("everything")
         .then("flaky", task(stub.clone()).retry(RetryPolicy::fixed(3, HOUR)))
@@ -180,7 +181,7 @@ fn everything(stub: &Stub<u32, u32>) -> Workflow<u32, u32> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_sound_workflow_shows_no_crash_anywhere() {
+async fn sound_workflow_shows_no_crash() {
     let report = crash_everywhere(
         || {
             let stub = Stub::new(|n: u32| n + 1);
@@ -203,8 +204,9 @@ async fn a_sound_workflow_shows_no_crash_anywhere() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_effect_that_is_not_idempotent_shows() {
-    // The scenario gives how often the task ran, which a crash before its result is recorded makes two.
+async fn non_idempotent_effect_is_reported() {
+    // The scenario returns how often the task ran: twice after a crash before its result is
+    // recorded.
     let failure = crash_everywhere(
         || Stub::new(|n: u32| n),
         |stub, builder| builder.register(&Workflow::builder("w").then("effect", stub.clone()).build().unwrap()),
@@ -222,8 +224,8 @@ async fn an_effect_that_is_not_idempotent_shows() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_caller_that_is_not_careful_shows() {
-    // A plain start is refused in the second life: the first one had gone through.
+async fn careless_caller_is_reported() {
+    // The second process refuses a plain start, since the first one had gone through.
     let workflow = Workflow::builder("w").then("inc", inc).build().unwrap();
     let failure = crash_everywhere(
         || (),

@@ -1,4 +1,5 @@
-//! The window of wake-ups in memory, made very small: whatever lies behind it or beside it, everyone is woken in time.
+//! The window of wake-ups in memory, made very small: every instance is woken in time, whether its
+//! wake-up is in the window or not.
 #![allow(clippy::unwrap_used, reason = "a helper of a test may panic like the test itself")]
 
 mod common;
@@ -23,7 +24,7 @@ use everstep::{
 const MINUTE: Duration = Duration::from_mins(1);
 const HOUR: Duration = Duration::from_hours(1);
 
-/// A runtime whose window holds four wake-ups.
+/// Starts a runtime whose window holds four wake-ups.
 async fn runtime(clock: &ManualClock, workflows: [&Workflow<u32, u32>; 2]) -> Runtime {
     let mut limits = Limits::default();
     limits.timer_window_max = 4;
@@ -53,7 +54,8 @@ async fn all_end_well(clock: &ManualClock, handles: &[InstanceHandle<u32>]) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn deadlines_of_running_tasks_do_not_block_window_refill() {
-    // As many tasks run, each with a deadline in an hour, as would half fill the window; then more delays than it holds.
+    // Running tasks, each with a deadline in an hour, would half fill the window; then there are
+    // more delays than it holds.
     let (clock, gate) = (still_clock(), Gate::new());
     let running = Workflow::builder("running").deadline(HOUR).then("hold", holding::<u32>(&gate)).build().unwrap();
     let delayed = delayed();
@@ -67,9 +69,10 @@ async fn deadlines_of_running_tasks_do_not_block_window_refill() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_deadline_of_a_task_behind_the_window_is_kept() {
-    // An instance parks with a deadline behind a dozen delays, so that the window does not have it; a signal then starts
-    // its task, which never ends, and takes its deadline off the store's list.
+async fn deadline_of_a_task_past_the_window_is_kept() {
+    // An instance parks with a deadline later than a dozen delays, so that the window does not have
+    // it. A signal then starts its task, which never ends, and takes its deadline off the store's
+    // list.
     let (clock, gate) = (still_clock(), Gate::new());
     let deadline = Workflow::builder("deadline")
         .deadline(2 * MINUTE)
@@ -90,7 +93,8 @@ async fn the_deadline_of_a_task_behind_the_window_is_kept() {
     assert_eq!(ended, Err(ResultError::Failed(Failure::DeadlineExceeded)));
 }
 
-/// A clock that is moved by a minute right before the next sleep begins, when who sleeps has measured it already.
+/// A clock that moves by a minute right before the next sleep begins, whose length was computed
+/// already.
 #[derive(Clone)]
 struct Jumping {
     clock: ManualClock,
@@ -111,9 +115,9 @@ impl Clock for Jumping {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_clock_that_moves_while_a_wake_up_is_armed_wakes() {
-    // The clock jumps to the end of a delay between a look at it and the sleep measured by that look, and stands still
-    // then: the sleep would never end.
+async fn clock_jump_while_arming_a_wake_up_wakes() {
+    // The clock jumps to the end of a delay after the timers read it and before the sleep computed
+    // from that begins, and is stopped then: the sleep would never end.
     let clock = Jumping { clock: still_clock(), jumps: Arc::default() };
     let delayed = delayed();
     let runtime = Runtime::builder(MemoryStore::new()).clock(clock.clone()).register(&delayed).start().await.unwrap();
@@ -126,7 +130,8 @@ async fn a_clock_that_moves_while_a_wake_up_is_armed_wakes() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn far_deadlines_do_not_crowd_out_near_delays() {
-    // A hundred parked instances, each with a deadline in an hour, and then a dozen delays of a minute.
+    // A hundred parked instances, each with a deadline in an hour, and then a dozen delays of a
+    // minute.
     let clock = still_clock();
     let parked = Workflow::builder("parked")
         .deadline(HOUR)
@@ -143,8 +148,9 @@ async fn far_deadlines_do_not_crowd_out_near_delays() {
     all_end_well(&clock, &handles).await;
 }
 
-/// Method: more far delays than half fill the window; one commit fails, the store reopens, and recovery lists what is in
-/// progress. A minute's delay that is reached after that is before all the far ones.
+/// Method: there are more far delays than half fill the window. One commit fails, the store
+/// reopens, and recovery lists the work in progress. A one-minute delay that begins after that is
+/// due before all the far ones.
 #[cfg(feature = "testing")]
 #[tokio::test(flavor = "multi_thread")]
 async fn near_delays_end_after_a_store_failure_with_many_far_ones() {

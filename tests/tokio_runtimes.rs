@@ -1,4 +1,5 @@
-//! The tokio runtimes that Everstep and its callers are on: without time, with paused time, ended, and that of the commits.
+//! The tokio runtimes of Everstep and its callers: without time, with paused time, ended, and that
+//! of the commits.
 #![cfg(feature = "testing")]
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
@@ -19,14 +20,15 @@ use through::{Hooks, Through};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::oneshot;
 
-/// How long anything may take before a test says that it will never happen. Never a measure of speed.
+/// The longest that a step may take before a test reports that it never happens. Never a measure of
+/// speed.
 const PATIENCE: Duration = Duration::from_secs(8);
 
 fn waiting() -> Workflow<u32, u32> {
     Workflow::builder_for::<u32>("waiting").wait_for_signal::<u32>("wait", "go").build().unwrap()
 }
 
-/// Real time that passes while tokio's is paused.
+/// Waits for a length of real time while tokio's is paused.
 fn real_time(duration: Duration) -> oneshot::Receiver<()> {
     let (passed, has_passed) = oneshot::channel();
     std::thread::spawn(move || {
@@ -36,7 +38,7 @@ fn real_time(duration: Duration) -> oneshot::Receiver<()> {
     has_passed
 }
 
-/// The machine's clock; counts how often somebody begins to sleep.
+/// The machine's clock, which counts the sleeps.
 #[derive(Clone, Default)]
 struct CountedClock(Arc<AtomicU32>);
 
@@ -59,7 +61,7 @@ fn start_without_a_time_driver_is_refused() {
     assert_eq!(started.unwrap_err(), RuntimeError::NoTimeDriver);
 }
 
-/// Method: a task waits for a thread, in real time, while tokio jumps to whatever comes next.
+/// Method: a task waits for a thread, in real time, while tokio's clock jumps to its next timer.
 #[tokio::test(start_paused = true)]
 async fn paused_time_times_out_no_real_work() {
     let query = async |n: u32| real_time(Duration::from_millis(50)).await.map(|()| n);
@@ -69,7 +71,8 @@ async fn paused_time_times_out_no_real_work() {
     assert_eq!(runtime.start(&workflow, "id", 1).await.unwrap().result().await, Ok(1));
 }
 
-/// Method: an instance is delayed by an hour for a quarter of a second of real time; the timers sleep a second at a time.
+/// Method: an instance is delayed by an hour for a quarter of a second of real time; the timers
+/// sleep a second at a time.
 #[tokio::test(start_paused = true)]
 async fn paused_time_makes_no_timer_spin() {
     let workflow = Workflow::builder_for::<u32>("hour").delay("hour", Duration::from_hours(1)).build().unwrap();
@@ -83,7 +86,7 @@ async fn paused_time_makes_no_timer_spin() {
     assert!(sleeps < 10, "{sleeps} sleeps in a quarter of a second");
 }
 
-/// Opens a connection for each commit, as a store on a network does.
+/// Hooks that open a connection for each commit, as a store on a network does.
 struct Networked(SocketAddr);
 
 impl Hooks for Networked {
@@ -98,7 +101,7 @@ impl Hooks for Networked {
 
 /// Method: a store whose commits need the I/O driver of the tokio runtime they are awaited on.
 #[tokio::test]
-async fn store_on_a_network_can_commit() {
+async fn store_with_network_io_can_commit() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let hooks = Arc::new(Networked(listener.local_addr().unwrap()));
     let workflow = waiting();
@@ -109,7 +112,8 @@ async fn store_on_a_network_can_commit() {
     assert_eq!(handle.result().await, Ok(2));
 }
 
-/// Method: one tokio runtime starts everything and ends; callers on another one wait already, or ask later.
+/// Method: one tokio runtime starts everything and ends; callers on another one wait already, or
+/// call later.
 #[test]
 fn end_of_tokio_ends_callers_on_another_runtime() {
     let theirs = tokio::runtime::Runtime::new().unwrap();
@@ -135,7 +139,8 @@ fn end_of_tokio_ends_callers_on_another_runtime() {
     theirs.block_on(async { tokio::time::timeout(PATIENCE, late).await }).unwrap();
 }
 
-/// Method: the caller's tokio runtime has no time driver, and the first try of its signal has an unknown outcome.
+/// Method: the caller's tokio runtime has no time driver, and the first try of its signal has an
+/// unknown outcome.
 #[test]
 fn caller_without_a_time_driver_can_repeat_a_signal() {
     let ours = tokio::runtime::Runtime::new().unwrap();

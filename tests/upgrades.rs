@@ -1,4 +1,4 @@
-//! Instances of an older definition go on with a newer one, or are left as they are.
+//! Instances of an older definition continue on a newer one, or are left unchanged.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test may panic")]
 
 mod common;
@@ -35,7 +35,7 @@ async fn shout(text: String) -> Result<String, Infallible> {
     Ok(text + "!")
 }
 
-/// Parks an instance of the old workflow at its wait, and gives the store.
+/// Parks an instance of the old workflow at its wait, and returns the store.
 async fn parked<O: 'static>(old: &Workflow<String, O>, input: &str) -> MemoryStore {
     let store = MemoryStore::new();
     let runtime = runtime(&store, old).await;
@@ -49,7 +49,7 @@ async fn send_and_finish<O: PartialEq + std::fmt::Debug + 'static>(handle: &Inst
     assert_eq!(within(handle.result()).await, Ok(expected));
 }
 
-/// grow beside a wait, joined.
+/// Adds a fork of `grow` beside a wait, joined.
 fn forked(
     builder: Builder<String, String>,
     fork: &str,
@@ -65,7 +65,8 @@ fn forked(
 
 #[tokio::test(flavor = "multi_thread")]
 async fn parked_instance_continues_on_the_newer_definition() {
-    // The wait is renamed, a task behind it added, the one before it renamed; what that gave is too large for the head.
+    // The wait is renamed, a task after it added, and the task before it renamed, whose result is
+    // too large for the head.
     let old = Workflow::builder("w").then("grow", grow).wait_for_signal_keeping::<String>("wait", "go");
     let old = old.build().unwrap();
     let store = parked(&old, "ab").await;
@@ -73,7 +74,7 @@ async fn parked_instance_continues_on_the_newer_definition() {
     let new = Workflow::builder("w").version("2").takes_over(takeover).then("extend", grow);
     let new = new.wait_for_signal_keeping::<String>("approval", "go").then("join", same).build().unwrap();
     let runtime = runtime(&store, &new).await;
-    assert!(runtime.report().unregistered.is_empty(), "it is taken over, not left alone");
+    assert!(runtime.report().unregistered.is_empty(), "the instance is upgraded, not left alone");
     let handle = runtime.handle(&new, "id").await.unwrap();
     let found = common::with(ConflictPolicy::UseExisting);
     let found = within(runtime.start_with(&new, "id", "other".to_owned(), found)).await.unwrap().existing.unwrap();
@@ -85,7 +86,8 @@ async fn parked_instance_continues_on_the_newer_definition() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn upgrade_within_a_fork_keeps_ended_branches() {
-    // One branch has ended with a large result, one waits; in the newer definition nodes are renamed and added in both.
+    // One branch has ended with a large result, one waits; the newer definition renames and adds
+    // nodes in both.
     let old = forked(Workflow::builder_for("w"), "fork", ["a", "b"], "go");
     let store = parked(&old, "ab").await;
     let takeover = TakeOver::of(old.hash()).renamed("fork/b/wait", "fork/b/hold on").renamed("join", "merge");
@@ -102,18 +104,18 @@ async fn upgrade_within_a_fork_keeps_ended_branches() {
         .unwrap();
     let runtime = runtime(&store, &new).await;
     let handle = runtime.handle(&new, "id").await.unwrap();
-    // The first branch had ended, so what is new in it does not run.
+    // The first branch had ended, so its new nodes do not run.
     send_and_finish(&handle, ("ab".repeat(100), "word!".to_owned())).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_instance_in_the_middle_of_a_map_goes_on_item_by_item() {
-    // One item after the other: the first has ended, the second runs when its runtime stops. The newer definition takes it
-    // up by itself when its runtime starts, with the same item.
+async fn upgrade_within_a_map_continues_item_by_item() {
+    // One item after the other: the first has ended, the second runs when its runtime stops. The
+    // next runtime upgrades the instance by itself when it starts, with the same item.
     let gate = Gate::new();
-    let build = |behind: &str| {
+    let build = |older: &str| {
         let empty = Workflow::builder("w");
-        let old: Option<everstep::DefinitionHash> = behind.parse().ok();
+        let old: Option<everstep::DefinitionHash> = older.parse().ok();
         let builder = match old {
             Some(old) => empty.takes_over(old).taking::<Vec<String>>(),
             None => empty.taking::<Vec<String>>(),
@@ -136,12 +138,13 @@ async fn an_instance_in_the_middle_of_a_map_goes_on_item_by_item() {
     let handle = second.handle(&new, "id").await.unwrap();
     let expected: Vec<_> = ["ab", "cd", "ef"].map(|text| text.repeat(100)).to_vec();
     assert_eq!(within(handle.result()).await, Ok(expected));
-    assert_eq!(gate.count(), 4, "the item that was under way ran again, and no other");
+    assert_eq!(gate.count(), 4, "the item in progress ran again, and no other");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_cannot_be_placed_stays_untouched_and_is_listed() {
-    // Each newer definition lacks the place in another way; the instance's bytes stay, and the old definition goes on.
+async fn instance_without_a_place_is_unchanged_and_listed() {
+    // Each newer definition lacks the instance's node in another way. The instance's bytes stay,
+    // and the old definition continues it.
     let old = forked(Workflow::builder_for("w"), "fork", ["a", "b"], "go");
     let store = parked(&old, "ab").await;
     let id = InstanceId::new("id").unwrap();
@@ -171,8 +174,9 @@ async fn what_cannot_be_placed_stays_untouched_and_is_listed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn two_versions_run_side_by_side_each_on_its_own() {
-    // The older one is registered as well, so that its instance stays there although the newer one would take it over.
+async fn two_versions_run_side_by_side() {
+    // The older definition is registered as well, so its instance stays there although the newer
+    // one could upgrade it.
     let old = Workflow::builder("w").then("inc", inc).wait_for_signal::<u32>("wait", "go").build().unwrap();
     let new = Workflow::builder("w").version("2").takes_over(old.hash()).then("inc", inc);
     let new = new.wait_for_signal::<u32>("wait", "go").then("again", inc).build().unwrap();
@@ -187,8 +191,9 @@ async fn two_versions_run_side_by_side_each_on_its_own() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_take_over_that_cannot_be_meant_is_refused() {
-    // A new name that is no node does not build; two workflows that take over the same one do not start.
+async fn mistaken_upgrade_is_refused() {
+    // A new name that is no node does not build; two workflows that upgrade the same one do not
+    // start.
     let old = common::waiting("w");
     let takeover = TakeOver::of(old.hash()).renamed("wait", "nowhere");
     let errors = Workflow::builder("w").takes_over(takeover).then("inc", inc).build().unwrap_err().0;

@@ -1,4 +1,4 @@
-//! Waits for a signal with a timeout: what they give, and who is in time.
+//! Waits for a signal with a timeout: their results, and which signals are in time.
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 mod common;
@@ -14,7 +14,7 @@ const MOMENT: Duration = Duration::from_micros(1);
 /// A moment less than a minute.
 const ALMOST: Duration = Duration::from_micros(59_999_999);
 
-/// Says what came in a type that a task may give.
+/// Returns the outcome in a type that a task may return.
 fn shown(outcome: SignalOutcome<String>) -> Option<String> {
     match outcome {
         SignalOutcome::Received(text) => Some(text),
@@ -24,7 +24,7 @@ fn shown(outcome: SignalOutcome<String>) -> Option<String> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn signal_timeout_fires_on_the_real_clock_when_idle() {
-    // Nothing is done but waiting for the result; the wait must end by itself and not before its time.
+    // The test only waits for the result; the wait must end by itself and not before its time.
     let workflow = Workflow::builder_for::<u32>("w")
         .wait_for_signal_keeping_timeout::<String>("wait", "go", Duration::from_millis(80))
         .build()
@@ -37,7 +37,7 @@ async fn signal_timeout_fires_on_the_real_clock_when_idle() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_a_wait_gives_says_whether_the_signal_came() {
+async fn wait_outcome_shows_if_the_signal_came() {
     // Both forms with a timeout, once signalled a moment before it, once left alone.
     let plain = Workflow::builder_for::<u32>("plain")
         .wait_for_signal_timeout::<String>("wait", "go", MINUTE)
@@ -70,7 +70,8 @@ async fn what_a_wait_gives_says_whether_the_signal_came() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn signal_after_the_timeout_stays_for_the_next_wait() {
-    // The wall clock passes the deadline without a timer noticing; the signal is then the first thing to reach the actor.
+    // The wall clock passes the deadline without a timer noticing; the signal is then the first
+    // message to reach the actor.
     let workflow = Workflow::builder_for::<u32>("w")
         .wait_for_signal_timeout::<u32>("first", "go", MINUTE)
         .wait_for_signal_keeping::<u32>("second", "go")

@@ -1,4 +1,4 @@
-//! The store of a round: faults at every call, panics, and heads that rot.
+//! The store of a round: faults at every call, panics, and damaged heads.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -12,21 +12,21 @@ use tempfile::TempDir;
 use crate::dice::Dice;
 use crate::through::{Hooks, Through};
 
-/// How long one call may take before it counts as one that hangs. Never a measure of speed.
+/// The longest that one call may take before it counts as one that hangs. Never a measure of speed.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(40);
 
 const PLANNED: &str = "a planned panic of the store";
 
-/// What a round runs on.
+/// The store and the limits of a round.
 pub(crate) struct House {
     pub(crate) store: FaultyStore,
     pub(crate) storm: Storm,
     pub(crate) limits: Limits,
-    /// Kept until the round is over.
+    /// Exists until the round is over.
     dir: Option<TempDir>,
 }
 
-/// Whether the store fails now. Clones share it.
+/// A switch for the store's faults. Clones share it.
 #[derive(Clone)]
 pub(crate) struct Storm {
     is_on: Arc<AtomicBool>,
@@ -34,11 +34,12 @@ pub(crate) struct Storm {
     panics: bool,
 }
 
-/// Damages some of the heads that are read, while the storm is on.
+/// Hooks that damage some of the heads that are read, while the storm is on.
 struct Rot(Storm);
 
 impl House {
-    /// Draws a store and its limits. `rots`: whether some heads come back damaged, on the store in memory.
+    /// Draws a store and its limits. If `rots`, the store is in memory and some heads come back
+    /// damaged.
     pub(crate) async fn draw(dice: &Dice, rots: bool) -> Self {
         let storm = Storm { is_on: Arc::default(), dice: dice.clone(), panics: dice.one_in(2) };
         let mut limits = Limits::default();

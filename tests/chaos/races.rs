@@ -1,4 +1,4 @@
-//! Callers who do everything that callers can do, to few ids, and what must hold whatever they do.
+//! Callers that make every kind of call on few ids, and the conditions that hold whatever they do.
 
 use std::collections::HashMap;
 use std::convert::Infallible;
@@ -23,16 +23,16 @@ const MS: Duration = Duration::from_millis(1);
 /// The delay in a branch.
 const DELAY: Duration = Duration::from_millis(5);
 
-/// What the tasks of a round tell.
+/// Records of the tasks of a round.
 #[derive(Default)]
 struct Ledger {
-    /// Attempts at work, by run and node.
+    /// Attempts in progress, by run and node.
     at_work: Mutex<HashMap<String, usize>>,
     /// Idempotency keys, by run and node.
     keys: Mutex<HashMap<String, String>>,
-    /// When the task before the delay last ended, by run.
+    /// The last end of the task before the delay, by run.
     before_delay: Mutex<HashMap<String, Instant>>,
-    /// What must never be.
+    /// Broken promises.
     faults: Mutex<Vec<String>>,
 }
 
@@ -58,7 +58,7 @@ impl Ledger {
     }
 }
 
-/// One attempt at work; dropped when it ends, however it ends.
+/// One attempt in progress; dropped when it ends, in whatever way.
 struct AtWork {
     ledger: Arc<Ledger>,
     at: String,
@@ -133,7 +133,7 @@ impl Caller {
         }
     }
 
-    /// Whatever is answered is right: what must hold is looked at elsewhere.
+    /// Makes one call. Any answer will do: the promises are checked elsewhere.
     async fn act(&self, id: &str, action: u64) {
         match action {
             0..=2 => drop(self.start(id, ConflictPolicy::UseExisting).await),
@@ -159,7 +159,8 @@ impl Caller {
         started.ok().map(|started| started.handle)
     }
 
-    /// A run that was acknowledged has a result, whatever happens to it, unless it stays paused or set aside.
+    /// Waits for the result that an acknowledged run has in any case, unless it stays paused or
+    /// quarantined.
     async fn wait_for_result(&self, handle: &InstanceHandle<u32>) {
         if timeout(PATIENCE * 3 / 4, handle.result()).await.is_err() {
             let status = handle.status().await;
@@ -186,7 +187,7 @@ impl Caller {
     }
 }
 
-/// Lets an instance go on, and waits until it has ended or is gone.
+/// Lets an instance continue, and waits until it has ended or is gone.
 async fn end(caller: &Caller, id: &str) {
     let ended = timeout(PATIENCE, async {
         loop {
@@ -209,7 +210,8 @@ async fn end(caller: &Caller, id: &str) {
     }
 }
 
-/// Once every instance has ended no attempt is at work, nothing is set aside, and the runtime is well.
+/// Checks, once every instance has ended, that no attempt is in progress, no instance is
+/// quarantined, and the runtime is healthy.
 async fn assert_quiet(caller: &Caller, house: &House) {
     let quiet = timeout(PATIENCE, async {
         let is_busy = || caller.ledger.at_work.lock().unwrap().values().any(|count| *count > 0);

@@ -1,4 +1,4 @@
-//! Senders to instances that collect what they are sent.
+//! Senders to instances that collect the signals they get.
 
 use std::collections::{HashMap, HashSet};
 use std::convert::Infallible;
@@ -19,7 +19,7 @@ const SENDERS: u32 = 3;
 /// Values of one sender.
 const EACH: u32 = 1_000_000;
 const LAST: u32 = u32::MAX;
-/// How often a signal whose outcome is unknown is sent.
+/// The number of times that a signal with an unknown outcome is sent.
 const TRIES: u32 = 4;
 
 type Got = Vec<u32>;
@@ -42,7 +42,7 @@ fn collect(checkpoint: Checkpoint) -> Workflow<Got, Got> {
         .unwrap()
 }
 
-/// Sends one signal until it is acknowledged; false if its outcome stayed unknown.
+/// Sends one signal until it is acknowledged; returns false if its outcome stayed unknown.
 async fn send(handle: &InstanceHandle<Got>, value: u32) -> bool {
     let id = value.to_string();
     let mut tries = 0;
@@ -52,14 +52,14 @@ async fn send(handle: &InstanceHandle<Got>, value: u32) -> bool {
             Ok(()) => return true,
             Err(MessageError::OutcomeUnknown(_)) if tries < TRIES => tries += 1,
             Err(MessageError::OutcomeUnknown(_)) => return false,
-            // Its buffer is full.
+            // The buffer is full.
             Err(MessageError::Refused(_)) => sleep(Duration::from_millis(20)).await,
             Err(error) => panic!("a signal to {}: {error:?}", handle.id()),
         }
     }
 }
 
-/// Sends until told to stop; returns what was acknowledged, in order.
+/// Sends until told to stop; returns the acknowledged values, in order.
 async fn sender(handle: InstanceHandle<Got>, number: u32, dice: Dice, stop: Arc<AtomicBool>) -> Got {
     let mut acknowledged = Vec::new();
     for value in (0..EACH).map(|n| number * EACH + n) {

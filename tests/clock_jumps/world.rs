@@ -1,4 +1,4 @@
-//! Instances that wait for a point of the wall clock, and what they tell when they go on.
+//! Instances that wait for a point of the wall clock, and the times at which they continue.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
@@ -13,7 +13,7 @@ use everstep::{
 use crate::common::{backing_off, reach_code, same, still_clock, within};
 use crate::{HOUR, LOOK};
 
-/// What an instance waits for.
+/// The reason of a wait.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Kind {
     Delay,
@@ -24,7 +24,7 @@ pub(crate) enum Kind {
 
 pub(crate) const KINDS: [Kind; 4] = [Kind::Delay, Kind::Timeout, Kind::Backoff, Kind::Deadline];
 
-/// When each instance went on, by the wall clock.
+/// The times by the wall clock at which each instance continued.
 #[derive(Clone, Default)]
 pub(crate) struct Ledger(pub(crate) Arc<Mutex<BTreeMap<String, Vec<Timestamp>>>>);
 
@@ -91,7 +91,7 @@ pub(crate) struct World {
     pub(crate) runtime: Option<Runtime>,
 }
 
-/// An instance that waits, and for what point of the wall clock.
+/// An instance that waits, and the point of the wall clock that ends the wait.
 pub(crate) struct Waiting {
     pub(crate) kind: Kind,
     pub(crate) id: String,
@@ -109,7 +109,7 @@ impl World {
         world
     }
 
-    /// Another runtime on the same store, as after a crash.
+    /// Starts another runtime on the same store, as after a crash.
     pub(crate) async fn restart(&mut self) {
         drop(self.runtime.take());
         let builder = Runtime::builder(self.store.clone()).clock(self.clock.clone());
@@ -117,7 +117,7 @@ impl World {
         self.runtime = Some(within(builder.start()).await.unwrap());
     }
 
-    /// Starts an instance, and waits until it waits.
+    /// Starts an instance, and returns once it waits.
     pub(crate) async fn start(&self, workflow: usize, id: String) -> Waiting {
         let (kind, length, workflow) = &self.workflows[workflow];
         let due = self.clock.now().after(*length);
@@ -135,7 +135,7 @@ impl World {
         self.clock.advance(LOOK);
     }
 
-    /// The instance ends, and did so at its time, once.
+    /// Checks that the instance ends, and did so at its time, once.
     pub(crate) async fn ends(&self, waiting: &Waiting) {
         let Waiting { kind, id, due, handle } = waiting;
         let result = within(handle.result()).await;
@@ -147,8 +147,8 @@ impl World {
             assert_eq!(result, Ok(7), "{id}");
             self.ledger.of(id)
         };
-        assert_eq!(went_on.len(), 1, "{id} went on at {went_on:?}");
-        assert!(went_on[0] >= *due, "{id} went on at {:?}, due at {due:?}", went_on[0]);
+        assert_eq!(went_on.len(), 1, "{id} continued at {went_on:?}");
+        assert!(went_on[0] >= *due, "{id} continued at {:?}, due at {due:?}", went_on[0]);
     }
 
     pub(crate) async fn still_waits(&self, waiting: &Waiting) {
@@ -167,7 +167,7 @@ impl World {
     }
 }
 
-/// One of each kind, all due in an hour.
+/// Starts one instance of each kind, all due in an hour.
 pub(crate) async fn an_hour() -> (World, Vec<Waiting>) {
     let world = World::new(&[HOUR]).await;
     let mut waiting = Vec::new();

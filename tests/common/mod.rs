@@ -1,4 +1,4 @@
-//! What the behaviour tests share: a clock that stands still, gates that hold tasks, and waits that give up.
+//! Helpers of the behaviour tests: a stopped clock, gates that hold tasks, and waits that give up.
 #![allow(dead_code, reason = "each test file uses a part of this")]
 
 use std::convert::Infallible;
@@ -17,15 +17,17 @@ use everstep::{
 use tokio::sync::Semaphore;
 use tokio::sync::mpsc::UnboundedSender;
 
-/// How long anything may take before a test says that it will never happen. Never a measure of speed.
+/// The longest that a step may take before a test reports that it never happens. Never a measure of
+/// speed.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(8);
 
-/// A clock that stands at some day in 2027.
+/// Returns a clock that is stopped at a day in 2027.
 pub(crate) fn still_clock() -> ManualClock {
     ManualClock::new(Timestamp::from_micros(1_800_000_000_000_000))
 }
 
-/// A write to an instance that is there, as it is now: for what a runtime does not do.
+/// Returns a write to an existing instance at its present version, for changes that no runtime
+/// makes.
 pub(crate) async fn forced(store: &MemoryStore, instance: &str, change: Change) -> Write {
     let instance = InstanceId::new(instance).unwrap();
     let version = store.load(&instance).await.unwrap().unwrap().version(&instance);
@@ -34,14 +36,14 @@ pub(crate) async fn forced(store: &MemoryStore, instance: &str, change: Change) 
     Write { instance, stamp, condition, change, rows: Vec::new(), run, superseded: None }
 }
 
-/// Sets an instance aside that is there, past the runtime.
-pub(crate) async fn set_aside(store: &MemoryStore, instance: &str, reason: &str) {
+/// Quarantines an existing instance, past the runtime.
+pub(crate) async fn quarantine(store: &MemoryStore, instance: &str, reason: &str) {
     let record = encode_quarantine(&InstanceId::new(instance).unwrap(), reason, Stamp::generate());
     let write = forced(store, instance, Change::Quarantine(record)).await;
     assert_eq!(store.commit(&[write]).await.unwrap(), [Ok(())]);
 }
 
-/// The future's output, or a panic that names the caller's line.
+/// Returns the future's output, or panics with the caller's line.
 #[track_caller]
 pub(crate) fn within<F: Future>(future: F) -> impl Future<Output = F::Output> {
     let asked_at = Location::caller();
@@ -51,7 +53,7 @@ pub(crate) fn within<F: Future>(future: F) -> impl Future<Output = F::Output> {
     }
 }
 
-/// Waits until the instance is in a status that will do, and gives it.
+/// Waits until the instance has a wanted status, and returns that.
 #[track_caller]
 pub(crate) fn reach<O: 'static>(
     handle: &InstanceHandle<O>,
@@ -75,14 +77,14 @@ pub(crate) fn reach<O: 'static>(
     }
 }
 
-/// Waits until the instance is in a status of this code.
+/// Waits until the instance has a status of this code, and returns that.
 #[track_caller]
 pub(crate) fn reach_code<O: 'static>(handle: &InstanceHandle<O>, code: StatusCode) -> impl Future<Output = Status> {
     reach(handle, move |status| status.code() == code)
 }
 
-/// Moves the clock to this point, and then on by a second now and then until the future is ready: a sleeper that read
-/// the clock just before it moved sleeps that much too long.
+/// Moves the clock to this point, and then by a second now and then until the future is ready: a
+/// sleeper that read the clock just before it moved sleeps that much too long.
 #[track_caller]
 pub(crate) fn when_clock_is_at<F: Future>(
     clock: &ManualClock,
@@ -108,7 +110,8 @@ pub(crate) fn moving<F: Future>(clock: &ManualClock, step: Duration, future: F) 
     }
 }
 
-/// Looks into the store until the instance's task waits for its next attempt, behind `now`, which no status tells.
+/// Reads the store until the instance's task waits for an attempt later than `now`, which no status
+/// shows.
 pub(crate) async fn backing_off(store: &MemoryStore, id: &str, now: Timestamp) {
     let id = InstanceId::new(id).unwrap();
     let backed_off = async {
@@ -124,7 +127,7 @@ pub(crate) async fn backing_off(store: &MemoryStore, id: &str, now: Timestamp) {
     within(backed_off).await;
 }
 
-/// A task that was entered stays in it until the test lets it go.
+/// A gate in a task: an attempt that enters waits until the test opens the gate.
 #[derive(Clone)]
 pub(crate) struct Gate {
     entered: Arc<Semaphore>,
@@ -133,12 +136,12 @@ pub(crate) struct Gate {
 }
 
 impl Gate {
-    /// A closed gate.
+    /// Returns a closed gate.
     pub(crate) fn new() -> Self {
         Self { entered: Arc::new(Semaphore::new(0)), open: Arc::new(Semaphore::new(0)), count: Arc::default() }
     }
 
-    /// For the task: counts, and waits to be let go.
+    /// Counts an attempt, and waits until the gate opens for it. Called by the task.
     pub(crate) async fn pass(&self) {
         self.count.fetch_add(1, Ordering::SeqCst);
         self.entered.add_permits(1);
@@ -152,39 +155,39 @@ impl Gate {
         within(async move { entered.acquire_owned().await.unwrap().forget() })
     }
 
-    /// Lets this many attempts go.
+    /// Opens the gate for this many attempts.
     pub(crate) fn open(&self, attempts: usize) {
         self.open.add_permits(attempts);
     }
 
-    /// Closes the gate for those who have not entered yet.
+    /// Closes the gate for attempts that have not entered yet.
     pub(crate) fn forget_open(&self) {
         self.open.forget_permits(usize::MAX >> 3);
     }
 
-    /// How many attempts have entered so far.
+    /// Returns how many attempts have entered so far.
     pub(crate) fn count(&self) -> u32 {
         self.count.load(Ordering::SeqCst)
     }
 }
 
-/// How often something ran.
+/// A counter of calls.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Counter(Arc<AtomicU32>);
 
 impl Counter {
-    /// Once more.
+    /// Counts one more, and returns the sum.
     pub(crate) fn hit(&self) -> u32 {
         self.0.fetch_add(1, Ordering::SeqCst) + 1
     }
 
-    /// How often so far.
+    /// Returns the sum so far.
     pub(crate) fn get(&self) -> u32 {
         self.0.load(Ordering::SeqCst)
     }
 }
 
-/// Hands its input on.
+/// Returns its input.
 #[allow(clippy::unused_async, reason = "as a task has it")]
 pub(crate) async fn same<T: Send + 'static>(value: T) -> Result<T, Infallible> {
     Ok(value)
@@ -195,7 +198,7 @@ pub(crate) async fn inc(n: u32) -> Result<u32, Infallible> {
     Ok(n + 1)
 }
 
-/// A task that counts and hands its input on.
+/// Returns a task that counts and returns its input.
 pub(crate) fn counting<T: Send + 'static>(
     counter: &Counter,
 ) -> impl Fn(T) -> std::future::Ready<Result<T, Infallible>> + Send + Sync + use<T> {
@@ -206,7 +209,7 @@ pub(crate) fn counting<T: Send + 'static>(
     }
 }
 
-/// A task that stays at the gate and hands its input on.
+/// Returns a task that waits at the gate and returns its input.
 pub(crate) fn holding<T: Send + 'static>(
     gate: &Gate,
 ) -> impl Fn(T) -> everstep::BoxFuture<'static, Result<T, Infallible>> + Send + Sync + use<T> {
@@ -220,7 +223,8 @@ pub(crate) fn holding<T: Send + 'static>(
     }
 }
 
-/// A task whose every attempt tells its number and when it began, and which fails as often as its input says.
+/// Returns a task that sends the number and begin of each attempt, and fails as many times as its
+/// input says.
 pub(crate) fn failing(
     clock: &ManualClock,
     told: UnboundedSender<(u32, Duration)>,
@@ -233,12 +237,12 @@ pub(crate) fn failing(
     }
 }
 
-/// A workflow that waits for one number.
+/// Returns a workflow that waits for one number.
 pub(crate) fn waiting(name: &str) -> Workflow<u32, u32> {
     Workflow::builder_for::<u32>(name).wait_for_signal::<u32>("wait", "go").build().unwrap()
 }
 
-/// count -> hold -> delay -> wait -> inc.
+/// Returns the workflow count -> hold -> delay -> wait -> inc.
 pub(crate) fn long(count: &Counter, gate: &Gate) -> Workflow<u32, u32> {
     Workflow::builder("long")
         .then("count", counting::<u32>(count))
@@ -250,12 +254,12 @@ pub(crate) fn long(count: &Counter, gate: &Gate) -> Workflow<u32, u32> {
         .unwrap()
 }
 
-/// The options of a start by this policy.
+/// Returns the options of a start with this policy.
 pub(crate) fn with(policy: ConflictPolicy) -> StartOptions {
     StartOptions::new().policy(policy)
 }
 
-/// The store of a runtime that was dropped is free once its last actor is gone.
+/// Opens a file store once it is free: the last actor of a dropped runtime may still hold it.
 #[cfg(feature = "file-store")]
 pub(crate) async fn open(path: &std::path::Path) -> everstep::FileStore {
     let opened = async {
@@ -269,7 +273,7 @@ pub(crate) async fn open(path: &std::path::Path) -> everstep::FileStore {
     within(opened).await
 }
 
-/// Counts when it is dropped: put into a task's future, when that is.
+/// A guard in a task's future that counts when the future is dropped.
 pub(crate) struct DropCounter(pub(crate) Counter);
 
 impl Drop for DropCounter {
@@ -278,7 +282,7 @@ impl Drop for DropCounter {
     }
 }
 
-/// Waits until the counter has come this far.
+/// Waits until the counter has reached `least`.
 #[track_caller]
 pub(crate) fn counted(counter: &Counter, least: u32) -> impl Future<Output = ()> {
     let counter = counter.clone();
@@ -289,7 +293,7 @@ pub(crate) fn counted(counter: &Counter, least: u32) -> impl Future<Output = ()>
     })
 }
 
-/// A task that stays at the gate, and counts when its future is dropped.
+/// Returns a task that waits at the gate, and counts when its future is dropped.
 pub(crate) fn holding_until_dropped(
     gate: &Gate,
     dropped: &Counter,

@@ -1,4 +1,4 @@
-//! Something that blocks a thread until the test lets it go on.
+//! An obstacle that blocks a thread until the test removes it.
 #![allow(dead_code, reason = "each test file uses a part of this")]
 
 use std::convert::Infallible;
@@ -10,7 +10,7 @@ use everstep::BoxFuture;
 
 use crate::common::PATIENCE;
 
-/// Blocks whoever waits here until the test drops the other end, as it does when it fails.
+/// Blocks threads until the test drops the other end, which also happens when the test fails.
 #[derive(Clone)]
 pub(crate) struct Obstacle(Arc<Mutex<Receiver<()>>>);
 
@@ -26,7 +26,7 @@ impl Obstacle {
     }
 }
 
-/// A task that awaits for a while, and then blocks its thread.
+/// Returns a task that awaits for a while and then blocks its thread.
 pub(crate) fn blocking(
     obstacle: &Obstacle,
     after: Duration,

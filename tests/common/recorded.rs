@@ -1,9 +1,9 @@
-//! What the store has of a task.
+//! Results of tasks as the store has them.
 
 use everstep::lifecycle::{load, task_result};
 use everstep::{InstanceId, Manifest, Store, Value};
 
-/// The recorded result of a task, at these indices of the maps around it.
+/// Returns the recorded result of a task, at these indices of the maps around it.
 pub(crate) async fn recorded(store: &impl Store, instance: &str, task: &str, indices: &[u32]) -> Option<Value> {
     let snapshot = load(store, &InstanceId::new(instance).unwrap()).await.unwrap()?.snapshot;
     let manifest = store.manifest(&snapshot.definition()).await.unwrap().unwrap();

@@ -1,4 +1,4 @@
-//! An instance brought to each state in which a request can meet it.
+//! An instance in each state in which a request can meet it.
 #![allow(dead_code, reason = "each test file uses a part of this")]
 
 use std::time::Duration;
@@ -26,7 +26,7 @@ pub(crate) enum State {
 pub(crate) const STATES: [State; 6] =
     [State::Queued, State::Running, State::BackingOff, State::Delayed, State::Awaiting, State::Paused];
 
-/// Counts when the future it is in is dropped.
+/// A guard that counts when its future is dropped.
 struct Dropped(Counter);
 
 impl Drop for Dropped {
@@ -40,9 +40,9 @@ pub(crate) struct Stage {
     pub(crate) clock: ManualClock,
     pub(crate) workflow: Workflow<u32, u32>,
     pub(crate) runtime: Runtime,
-    /// In the state asked for.
+    /// In the requested state.
     pub(crate) handle: InstanceHandle<u32>,
-    /// Holds the only slot, if that is what keeps the other one queued.
+    /// Holds the only slot if the requested state is `Queued`.
     pub(crate) first: Option<InstanceHandle<u32>>,
     pub(crate) dropped: Counter,
 }
@@ -53,7 +53,8 @@ pub(crate) async fn hold(n: u32, Dep(gate): Dep<Gate>, Dep(dropped): Dep<Counter
     if n == 13 { Err("unlucky") } else { Ok(n) }
 }
 
-/// hold (fails for 13, again after an hour) -> delay -> wait -> inc, with one slot, brought to a state.
+/// Brings the workflow hold (fails for 13, again after an hour) -> delay -> wait -> inc, with one
+/// slot, to a state.
 pub(crate) async fn stage(state: State) -> Stage {
     let workflow = Workflow::builder("w")
         .then("hold", task(hold).retry(RetryPolicy::fixed(5, HOUR)))

@@ -1,4 +1,4 @@
-//! A store that hands everything on to one in memory, and lets a test look and interfere.
+//! A store that passes every call to one in memory, and lets a test observe and interfere.
 #![allow(dead_code, reason = "each test file uses a part of this")]
 
 use std::sync::Arc;
@@ -10,39 +10,39 @@ use everstep::{
     BoxFuture, DefinitionHash, Durability, InstanceId, MemoryStore, RunId, StatusCode, Store, StoreError, Timestamp,
 };
 
-/// What a test does at each call.
+/// Actions of a test at each call.
 pub(crate) trait Hooks: Send + Sync + 'static {
-    /// In place of a commit.
+    /// Replaces a commit.
     fn commit<'a>(&'a self, store: &'a MemoryStore, batch: &'a [Write]) -> BoxFuture<'a, Result<Answers, StoreError>>;
 
-    /// Before everything else but a close.
+    /// Runs before every other call but a close.
     fn check(&self) -> Result<(), StoreError> {
         Ok(())
     }
 
-    /// Before a head is read.
+    /// Runs before a head is read.
     fn load<'a>(&'a self, _instance: &'a InstanceId) -> BoxFuture<'a, ()> {
         Box::pin(std::future::ready(()))
     }
 
-    /// In place of the head that was read.
+    /// Replaces the head that was read.
     fn loaded(&self, _instance: &InstanceId, found: Option<Loaded>) -> Option<Loaded> {
         found
     }
 
-    /// In place of the manifest that was read.
+    /// Replaces the manifest that was read.
     fn manifest(&self, _definition: &DefinitionHash, found: Option<Bytes>) -> Option<Bytes> {
         found
     }
 
-    /// After heads or rows were read: how many, and their bytes.
+    /// Runs after heads or rows were read, with their number and their bytes.
     fn read(&self, _records: usize, _bytes: usize) {}
 
-    /// After the due index was read: how many entries.
+    /// Runs after the due index was read, with the number of its entries.
     fn listed(&self, _due: usize) {}
 }
 
-/// Clones share everything.
+/// A store with hooks in front of it.
 pub(crate) struct Through<H> {
     pub(crate) store: MemoryStore,
     pub(crate) hooks: Arc<H>,

@@ -1,5 +1,5 @@
-// Every kind of mistake beside this file, without the mistake: that it compiles proves that the others fail for their own
-// reasons.
+// The programs beside this file without their mistakes: since this one compiles, the others fail
+// for their own reasons.
 
 use std::convert::Infallible;
 

@@ -1,4 +1,4 @@
-// Two arms that give different types.
+// Two arms that return different types.
 
 use std::convert::Infallible;
 

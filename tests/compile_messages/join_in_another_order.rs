@@ -1,4 +1,4 @@
-// A join whose parts stand in another order than the branches.
+// A join whose parts are in another order than the branches.
 
 use std::convert::Infallible;
 

@@ -1,4 +1,4 @@
-// A loop's body that does not say whether it is done.
+// A loop's body that does not return a `LoopResult`.
 
 use std::convert::Infallible;
 

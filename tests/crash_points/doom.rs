@@ -12,26 +12,27 @@ use tokio::sync::{mpsc, oneshot, watch};
 use crate::tasks::{Item, List};
 use crate::through::Hooks;
 
-/// When a life ends.
+/// The end of a process.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct End {
-    /// Behind this commit of one transition.
+    /// The number of the last commit, each of one transition.
     pub(crate) commit: u64,
-    /// Everything goes on until one more is tried. Otherwise nobody learns of the last one.
+    /// True if work continues until one more commit is tried. Otherwise no caller learns of the
+    /// last one.
     pub(crate) answered: bool,
 }
 
-/// What became durable.
+/// State that became durable.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Durable {
     pub(crate) commits: u64,
-    /// Where the instance stood.
+    /// Statuses of the instance.
     pub(crate) statuses: Vec<Status>,
     /// The idempotency keys of tasks whose results are recorded.
     pub(crate) keys: HashSet<String>,
 }
 
-/// Asks the instance something before each commit, and says when that is on its way.
+/// Requests to call the instance before each commit; each is answered once the call is on its way.
 pub(crate) type Pokes = mpsc::UnboundedSender<oneshot::Sender<()>>;
 
 pub(crate) struct Doom {
@@ -39,7 +40,7 @@ pub(crate) struct Doom {
     end: Option<End>,
     pub(crate) over: CancellationToken,
     pub(crate) durable: Mutex<Durable>,
-    /// How many commits there were; told after each.
+    /// Number of commits, updated after each.
     pub(crate) commits: watch::Sender<u64>,
     pub(crate) pokes: Mutex<Option<Pokes>>,
 }
@@ -60,7 +61,7 @@ impl Doom {
         let pokes = self.pokes.lock().unwrap().clone();
         if let Some(pokes) = pokes {
             let (sent, on_its_way) = oneshot::channel();
-            // Whoever poked may have gone.
+            // The receiver may have gone.
             if pokes.send(sent).is_ok() {
                 let _ = on_its_way.await;
             }
@@ -77,7 +78,7 @@ impl Doom {
         StoreError::Fatal("the process is gone".into())
     }
 
-    /// Each transition alone, so that there is a point behind each.
+    /// Commits each transition alone, so that the process can end after each.
     async fn commit_each(&self, store: &MemoryStore, batch: &[Write]) -> Result<Answers, StoreError> {
         self.check()?;
         self.poke().await;
@@ -102,7 +103,7 @@ impl Doom {
     fn note(&self, write: &Write) {
         let mut durable = self.durable.lock().unwrap();
         durable.commits += 1;
-        let Change::Head(head) = &write.change else { panic!("set aside: {write:?}") };
+        let Change::Head(head) = &write.change else { panic!("quarantined: {write:?}") };
         let snapshot = decode_head(&write.instance, head).unwrap();
         durable.statuses.push(snapshot.status(self.definition.program()));
         for row in &write.rows {
@@ -128,7 +129,7 @@ impl Hooks for Doom {
     }
 }
 
-/// The key in a recorded result: that of the task which gave it.
+/// Returns the key in a recorded result: that of the task that returned it.
 fn key_in(payload: &Bytes) -> String {
     let list = rmp_serde::from_slice::<List>(payload).ok();
     let list = list.or_else(|| rmp_serde::from_slice::<Vec<List>>(payload).ok()?.pop());

@@ -1,4 +1,5 @@
-//! One life of the process: a runtime, and a caller who starts the instance, moves the clock, and sends what is awaited.
+//! One process: a runtime, and a caller that starts the instance, moves the clock, and sends the
+//! awaited signals.
 
 use std::fmt::Debug;
 use std::future::poll_fn;
@@ -21,25 +22,25 @@ use crate::through::Through;
 
 const SECOND: Duration = Duration::from_secs(1);
 
-/// What the instance said of itself in a refusal; or what it gave in place of one.
+/// The instance's status in a refusal, or the answer that came in place of one.
 pub(crate) type Told = Result<Status, Result<(), MessageError>>;
 
-/// What the caller knows, from whatever life.
+/// The caller's knowledge, from all processes.
 #[derive(Default)]
 pub(crate) struct Caller {
     /// The run whose start was answered.
     pub(crate) run: Option<RunId>,
     /// Signals that were acknowledged.
     pub(crate) sent: u32,
-    /// The next one was sent, and nobody knows what became of it.
+    /// True if the next signal was sent and its outcome is unknown.
     pub(crate) in_doubt: bool,
-    /// Signals to send before anything waits for them.
+    /// Signals to send before any wait for them.
     pub(crate) early: u32,
-    /// What came of asking for what must be refused, and in which life.
+    /// Answers to calls that must be refused, each with its process.
     pub(crate) told: Arc<Mutex<Vec<(usize, Told)>>>,
 }
 
-/// What outlives a process.
+/// The parts that outlive a process.
 pub(crate) struct World<'a> {
     pub(crate) workflow: &'a Workflow<List, List>,
     pub(crate) store: MemoryStore,
@@ -56,7 +57,8 @@ struct Life<'a> {
 }
 
 impl World<'_> {
-    /// Lives until the end, or until the instance has ended; gives its output, and what became durable.
+    /// Runs until the end, or until the instance has ended; returns its output, and the durable
+    /// state.
     pub(crate) async fn live(&self, life: usize, end: Option<End>, caller: &mut Caller) -> (Option<List>, Durable) {
         let doom = Doom::new(self.workflow.definition(), end);
         let store = Through::new(&self.store, &doom);
@@ -70,7 +72,8 @@ impl World<'_> {
         };
         doom.pokes.lock().unwrap().take();
         if output.is_none() {
-            // An answer may come after the end, no less true for that. Whoever is not asked by then stays without one.
+            // An answer may come after the end and is no less true. Calls that have not been made
+            // by then get none.
             settle().await;
             life.pokes.abort_all();
         }
@@ -81,7 +84,7 @@ impl World<'_> {
     }
 }
 
-/// Lets others go on as far as they can.
+/// Lets other tasks run as far as they can.
 async fn settle() {
     for _ in 0..20 {
         tokio::task::yield_now().await;
@@ -89,7 +92,7 @@ async fn settle() {
 }
 
 impl Life<'_> {
-    /// None if the process has ended.
+    /// Continues the instance; returns none if the process has ended.
     async fn go_on(&mut self, caller: &mut Caller) -> Option<List> {
         let handle = self.find_or_start(caller).await?;
         self.poke(&handle, caller);
@@ -135,7 +138,7 @@ impl Life<'_> {
         Some(())
     }
 
-    /// Before each commit the instance is asked for what it must refuse, and says where it stands.
+    /// Before each commit makes a call that the instance must refuse with its status.
     fn poke(&mut self, handle: &InstanceHandle<List>, caller: &Caller) {
         let (sender, mut asked) = mpsc::unbounded_channel::<tokio::sync::oneshot::Sender<()>>();
         *self.doom.pokes.lock().unwrap() = Some(sender);
@@ -165,7 +168,7 @@ impl Life<'_> {
         });
     }
 
-    /// An answer that was given while the process lived. Only its end excuses an error.
+    /// Returns an answer that was given while the process ran. Only its end excuses an error.
     fn alive<T, E: Debug>(&self, answer: Result<T, E>) -> Option<T> {
         match answer {
             Ok(answer) => Some(answer),

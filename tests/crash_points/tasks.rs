@@ -1,4 +1,4 @@
-//! What flows through the workflows here, and the tasks, which tell whoever looks that they ran.
+//! Values of the workflows here, and their tasks, which record that they ran.
 #![allow(dead_code, reason = "each test file uses a part of this")]
 
 use std::convert::Infallible;
@@ -7,31 +7,33 @@ use std::sync::{Arc, Mutex};
 use everstep::{Dep, LoopResult, TaskContext};
 use serde::{Deserialize, Serialize};
 
-/// A number that every task changes in its own way, so that the output tells what ran, and the key of the last one.
+/// A number that every task changes in its own way, so that the output shows which tasks ran, and
+/// the key of the last one.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Item {
     pub(crate) number: u64,
     pub(crate) key: String,
 }
 
-/// What flows: over the bound up to which values ride in the head. Its items are below it.
+/// The value that flows: over the limit up to which values are stored in the head. Its items are
+/// below it.
 pub(crate) type List = Vec<Item>;
 
 pub(crate) fn list(numbers: [u64; 2]) -> List {
     numbers.map(|number| Item { number, key: String::new() }).into()
 }
 
-/// That a task ran.
+/// One run of a task.
 #[derive(Clone, Debug)]
 pub(crate) struct Ran {
-    /// The life of the process in which it did.
+    /// The process in which it ran.
     pub(crate) life: usize,
     pub(crate) path: String,
     pub(crate) key: String,
     pub(crate) attempt: u32,
 }
 
-/// Notes what ran; one for each life, on the same notes.
+/// Records of tasks that ran; one for each process, all with the same list.
 #[derive(Clone, Default)]
 pub(crate) struct Log {
     life: usize,
@@ -39,7 +41,7 @@ pub(crate) struct Log {
 }
 
 impl Log {
-    /// For this life.
+    /// Returns the records for this process.
     pub(crate) fn of(&self, life: usize) -> Self {
         Self { life, ran: Arc::clone(&self.ran) }
     }
@@ -82,7 +84,7 @@ pub(crate) async fn step_one(item: Item, context: TaskContext, Dep(log): Dep<Log
     Ok(changed(&item, &context))
 }
 
-/// A loop's last task: now and then it has enough.
+/// Ends a loop's body; ends the loop now and then.
 pub(crate) async fn turn(
     list: List,
     context: TaskContext,
@@ -104,14 +106,14 @@ pub(crate) async fn turn_join(
     Ok(LoopResult::Again(join(both, context, log).await?))
 }
 
-/// One list for each of two items.
+/// Returns a list for each of two items.
 pub(crate) async fn spread(list: List, context: TaskContext, Dep(log): Dep<Log>) -> Result<Vec<List>, Infallible> {
     let mut other = log.pass(&context, &list);
     other.reverse();
     Ok(vec![list, other])
 }
 
-/// What the lists come to, place by place.
+/// Adds the lists up, item by item.
 pub(crate) async fn gather(lists: Vec<List>, context: TaskContext, Dep(log): Dep<Log>) -> Result<List, Infallible> {
     let added = lists.into_iter().reduce(|left, right| {
         let add =

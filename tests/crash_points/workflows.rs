@@ -32,8 +32,9 @@ pub(crate) enum Position {
 
 pub(crate) const POSITIONS: [Position; 3] = [Position::First, Position::Middle, Position::Last];
 
-/// `inner` at a position of the chain within `outer`; a kind without chains is the other nodes of the main chain. The outer
-/// one is first, in the middle, or last, too.
+/// Returns a workflow with `inner` at a position of the chain within `outer`. If `outer` has no
+/// chains, it is the other nodes of the main chain; the outer node, too, is first, in the middle,
+/// or last.
 pub(crate) fn workflow(outer: Kind, inner: Kind, position: Position) -> Workflow<List, List> {
     let name = format!("{outer:?} {inner:?} {position:?}");
     let start = Workflow::builder_for::<List>(name);
@@ -59,7 +60,7 @@ fn concurrency(position: Position) -> Concurrency {
     if position == Position::Middle { Concurrency::AtMost(1) } else { Concurrency::Unlimited }
 }
 
-/// Three nodes.
+/// Adds three nodes.
 fn chain<I>(start: Builder<I, List>, others: Kind, inner: Kind, position: Position) -> Builder<I, List> {
     let at = |here, chain, id| {
         if position == here { node(chain, inner, "inner", position) } else { node(chain, others, id, position) }
@@ -69,7 +70,7 @@ fn chain<I>(start: Builder<I, List>, others: Kind, inner: Kind, position: Positi
     at(Position::Last, second, "third")
 }
 
-/// The same as a loop's body, which ends with what a loop's body gives.
+/// Adds three nodes as a loop's body, with the `LoopResult` at its end.
 fn body_chain(body: Builder<List, List>, inner: Kind, position: Position) -> Builder<List, LoopResult<List, List>> {
     match position {
         Position::First => node(body, inner, "inner", position).then("step", step).then("turn", turn),
@@ -91,7 +92,8 @@ fn node<I>(chain: Builder<I, List>, kind: Kind, id: &str, position: Position) ->
     }
 }
 
-/// The kinds that can say themselves how a loop's body ends, and the others with a task that does behind them.
+/// Ends a loop's body: with a node of this kind if it can return the `LoopResult`, else with a task
+/// after it.
 fn last_of_body(body: Builder<List, List>, kind: Kind) -> Builder<List, LoopResult<List, List>> {
     let turns = |chain: Builder<List, List>| chain.then("turn", turn);
     match kind {

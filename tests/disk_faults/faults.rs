@@ -1,4 +1,5 @@
-//! The faults that a preloaded library makes, and the word to and from it: a file of numbers that it maps.
+//! Faults that a preloaded library makes, and the channel to and from it: a file of numbers that it
+//! maps.
 
 use std::fs::File;
 use std::os::unix::fs::FileExt as _;
@@ -8,7 +9,8 @@ use std::process::Command;
 pub(crate) const CONTROL: &str = "EVERSTEP_FAULT_CONTROL";
 const PREFIX: &str = "EVERSTEP_FAULT_PREFIX";
 
-/// Which calls fail. The numbers are the library's. (Renames are system calls of the database's own, past the C library.)
+/// The calls that fail. The numbers are the library's. (Renames are system calls of the database's
+/// own, past the C library.)
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Kind {
     Write,
@@ -19,14 +21,14 @@ pub(crate) enum Kind {
 
 pub(crate) const KINDS: [Kind; 4] = [Kind::Write, Kind::Sync, Kind::Truncate, Kind::Create];
 
-/// How they fail. The numbers are the library's.
+/// The ways in which they fail. The numbers are the library's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Fault {
     IoError = 1,
     NoSpace = 2,
     /// Half is written, then there is no space.
     ShortWrite = 3,
-    /// An error of the device that takes until [`Faults::let_fail`].
+    /// An error of the device that is held until [`Faults::let_fail`].
     SlowError = 4,
 }
 
@@ -38,7 +40,7 @@ const HELD: u64 = 10;
 pub(crate) struct Faults(File);
 
 impl Faults {
-    /// New, and without a fault.
+    /// Creates the file, without a fault.
     pub(crate) fn create(path: &Path) -> Self {
         std::fs::write(path, vec![0; 8 * usize::try_from(WORDS).unwrap()]).unwrap();
         let faults = Self::attach(path);
@@ -60,7 +62,7 @@ impl Faults {
         self.0.write_all_at(&value.to_ne_bytes(), 8 * word).unwrap();
     }
 
-    /// From the `first` call of this kind on, this many fail.
+    /// Makes `many` calls of this kind fail, from the `first` on.
     pub(crate) fn plan(&self, kind: Kind, fault: Fault, first: u64, many: u64) {
         self.set(1, first);
         self.set(2, first.saturating_add(many - 1));
@@ -69,12 +71,12 @@ impl Faults {
         self.set(0, kind as u64);
     }
 
-    /// No call fails any more.
+    /// Ends all faults.
     pub(crate) fn lift(&self) {
         self.set(0, NO_KIND);
     }
 
-    /// Slow errors come now.
+    /// Releases the slow errors.
     pub(crate) fn let_fail(&self) {
         self.set(HELD, 0);
     }
@@ -83,23 +85,23 @@ impl Faults {
         self.get(0) == NO_KIND
     }
 
-    /// How many calls failed.
+    /// Returns the number of failed calls.
     pub(crate) fn failed(&self) -> u64 {
         self.get(4)
     }
 
-    /// How often a commit was synced on a handle that had failed.
+    /// Returns how often a commit was synced on a handle that had failed.
     pub(crate) fn retried(&self) -> u64 {
         self.get(5)
     }
 
-    /// How many calls of a kind there were.
+    /// Returns the number of calls of a kind.
     pub(crate) fn calls(&self, kind: Kind) -> u64 {
         self.get(6 + kind as u64)
     }
 }
 
-/// The library, built with the C compiler; or why there is none.
+/// Builds the library with the C compiler, or returns the reason why there is none.
 pub(crate) fn build(dir: &Path) -> Result<PathBuf, String> {
     let (source, library) = (concat!(env!("CARGO_MANIFEST_DIR"), "/tests/disk_faults/shim.c"), dir.join("shim.so"));
     let mut compiler = Command::new("cc");
@@ -111,7 +113,7 @@ pub(crate) fn build(dir: &Path) -> Result<PathBuf, String> {
     }
 }
 
-/// Lets the library into a process that is not started yet.
+/// Loads the library into a process that is not started yet.
 pub(crate) fn preload(command: &mut tokio::process::Command, library: &Path, control: &Path, prefix: &Path) {
     command.env("LD_PRELOAD", library).env(CONTROL, control).env(PREFIX, prefix);
 }

@@ -1,4 +1,5 @@
-//! A runtime with instances, signals and tasks on a store on disk, and a ledger of what was acknowledged and what ran.
+//! A runtime with instances, signals and tasks on a store on disk, and a ledger of acknowledgements
+//! and of tasks that ran.
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
@@ -18,10 +19,10 @@ use tokio::task::JoinSet;
 use crate::recorded::recorded as result;
 
 pub(crate) const INSTANCES: u32 = 10;
-/// How long anything may take before a test says that it will never happen.
+/// The longest that a step may take before a test reports that it never happens.
 pub(crate) const PATIENCE: Duration = Duration::from_mins(1);
 
-/// Lines that are in the file before anything goes on.
+/// A ledger whose lines are in the file before the process continues.
 #[derive(Clone)]
 pub(crate) struct Ledger(Arc<File>);
 
@@ -35,7 +36,7 @@ impl Ledger {
     }
 }
 
-/// How often each line is there.
+/// Returns the number of times that each line is there.
 pub(crate) fn read(ledger: &Path) -> BTreeMap<String, u32> {
     let mut lines = BTreeMap::new();
     for line in std::fs::read_to_string(ledger).unwrap_or_default().lines() {
@@ -67,7 +68,7 @@ pub(crate) fn name(number: u32) -> String {
     format!("i{number}")
 }
 
-/// The node's results that are in the store: these tasks must never run again.
+/// Returns the node's results in the store: these tasks must never run again.
 pub(crate) async fn recorded(store: &FileStore) -> Vec<String> {
     let mut recorded = Vec::new();
     for name in (0..INSTANCES).map(name) {
@@ -95,8 +96,8 @@ impl World {
         Ok(Arc::new(Self { runtime, ledger, workflow, input_bytes }))
     }
 
-    /// Starts every instance that is not there yet, sends it its signal unless that was acknowledged before, and waits
-    /// for its result. Each is noted once it is acknowledged.
+    /// Starts every missing instance, sends it its signal unless that was acknowledged before, and
+    /// waits for its result. Records each one when it is acknowledged.
     pub(crate) fn drive(
         self: &Arc<Self>,
         before: &BTreeMap<String, u32>,
@@ -111,7 +112,8 @@ impl World {
         all
     }
 
-    /// `allowed`: whether what is asked for now may be acknowledged.
+    /// Starts, signals and awaits one instance. `allowed` returns true while a new write may be
+    /// acknowledged.
     async fn drive_one(&self, number: u32, signalled: bool, allowed: &(impl Fn() -> bool + Sync)) {
         let (name, input) = (name(number), "x".repeat(self.input_bytes + number as usize));
         let handle = loop {
@@ -119,7 +121,7 @@ impl World {
             let options = StartOptions::new().policy(ConflictPolicy::UseExisting);
             match self.runtime.start_with(&self.workflow, name.as_str(), input.clone(), options).await {
                 Ok(started) => {
-                    // One that was there already was not written.
+                    // An existing instance was not written.
                     assert!(
                         may_be || allowed() || started.existing.is_some(),
                         "{name} was acknowledged on a store that fails"
@@ -147,13 +149,13 @@ impl World {
         }
     }
 
-    /// Sends the signal until it is acknowledged; false if the runtime shuts down.
+    /// Sends the signal until it is acknowledged; returns false if the runtime shuts down.
     async fn signal(&self, handle: &InstanceHandle<u32>, number: u32, allowed: &(impl Fn() -> bool + Sync)) -> bool {
         let name = name(number);
         loop {
             let may_be = allowed();
             match handle.signal_with_id("go", &number, "the only one").await {
-                // It was unknown whether an earlier one was written; it was.
+                // An earlier try of unknown outcome was written.
                 Err(MessageError::AlreadyTerminal(_)) => return true,
                 Ok(()) => {
                     assert!(may_be || allowed(), "the signal of {name} was acknowledged on a store that fails");
@@ -176,8 +178,8 @@ impl World {
     }
 }
 
-/// Opens the directory with no fault: nothing acknowledged is missing, what was recorded does not run again, and every
-/// instance comes to its end.
+/// Opens the directory without a fault: nothing acknowledged is missing, no recorded task runs
+/// again, and every instance ends.
 pub(crate) async fn check(data: &Path, ledger: &Path, input_bytes: usize, what: &str) {
     let before = read(ledger);
     let store = FileStore::open(data).await.unwrap_or_else(|error| panic!("{what}: {error}"));

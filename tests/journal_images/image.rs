@@ -9,13 +9,13 @@ use everstep::store::{Change, Condition, FileStore, Loaded, Store, StoreError, W
 use everstep::{InstanceId, Limits, RunId, Stamp, Timestamp, Workflow};
 use tempfile::TempDir;
 
-/// Where no sync takes time: these tests are about bytes.
+/// Returns a directory where syncs take no time: these tests are about bytes.
 pub(crate) fn fast_dir() -> TempDir {
     let memory = Path::new("/dev/shm");
     if memory.is_dir() { TempDir::new_in(memory).unwrap() } else { TempDir::new().unwrap() }
 }
 
-/// The insert of an instance, with a row of this many bytes that no other batch has.
+/// Returns the insert of an instance, with a row of this many bytes that no other batch has.
 pub(crate) fn insert(number: u8, row_bytes: usize) -> Write {
     let bytes = (0..row_bytes).map(|at| u8::try_from(at * 7 % 251).unwrap() ^ number).collect::<Vec<_>>();
     insert_row(number, bytes.into())
@@ -34,7 +34,7 @@ pub(crate) fn insert_row(number: u8, row: Bytes) -> Write {
     Write { instance, stamp, condition: Condition::Absent, change, rows, run, superseded: None }
 }
 
-/// Whether the store has the whole batch; it must not have a part of it.
+/// Returns true if the store has the whole batch; it must not have a part of it.
 pub(crate) async fn has(store: &FileStore, batch: &Write) -> bool {
     let Change::Head(head) = batch.change.clone() else { unreachable!() };
     let row = store.row(batch.run, &batch.rows[0].key).await.unwrap();
@@ -44,17 +44,18 @@ pub(crate) async fn has(store: &FileStore, batch: &Write) -> bool {
     whole
 }
 
-/// A store with a batch for each of these rows, as it is while it is still open.
+/// A store with a batch for each of these rows, copied while it is open.
 pub(crate) struct Written {
     pub(crate) batches: Vec<Write>,
-    /// The journal, and where each batch ends in it.
+    /// The journal, and the end of each batch in it.
     pub(crate) journal: Vec<u8>,
     pub(crate) ends: Vec<usize>,
     /// The directory's other files.
     others: BTreeMap<PathBuf, Vec<u8>>,
 }
 
-/// A store closed behind the first `closed_after` batches, and written on since then.
+/// Writes a store that was closed after the first `closed_after` batches, and written on since
+/// then.
 pub(crate) async fn written(row_bytes: &[usize], closed_after: usize) -> Written {
     let batches = row_bytes.iter().zip(1_u8..).map(|(bytes, number)| insert(number, *bytes)).collect();
     written_batches(batches, closed_after).await
@@ -79,7 +80,7 @@ pub(crate) async fn written_batches(batches: Vec<Write>, closed_after: usize) ->
     Written { batches, journal, ends, others }
 }
 
-/// Every file under a directory.
+/// Returns every file under a directory.
 pub(crate) fn files(dir: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
     let mut found = BTreeMap::new();
     let mut dirs = vec![dir.to_owned()];
@@ -110,7 +111,7 @@ impl Written {
         self.image_of(&[journal])
     }
 
-    /// An image with several journals, the oldest first.
+    /// Returns an image with several journals, the oldest first.
     pub(crate) fn image_of(&self, journals: &[&[u8]]) -> Image {
         let image = Image { dir: fast_dir() };
         for (name, bytes) in &self.others {
@@ -124,8 +125,9 @@ impl Written {
         image
     }
 
-    /// Opens an image that a crash may leave while this batch was written: everything before it is there, the batch is
-    /// there or not, and the store takes new batches and has them when it is opened again.
+    /// Opens an image that a crash may leave while this batch was written. Every batch before it is
+    /// there, the batch itself is there or not, and the store takes new batches and has them after
+    /// a reopen.
     pub(crate) async fn survives(&self, image: &Image, torn: usize, what: &str) -> bool {
         let store = image.open().await.unwrap_or_else(|error| panic!("{what}: {error}"));
         for batch in &self.batches[..torn] {
@@ -160,14 +162,14 @@ impl Image {
         FileStore::open(self.path()).await
     }
 
-    /// The torn tails that were kept.
+    /// Returns the torn tails that were saved.
     pub(crate) fn kept(&self) -> Vec<Vec<u8>> {
         let files = files(self.path());
         let torn = files.iter().filter(|(name, _)| name.to_string_lossy().starts_with("everstep.torn-"));
         torn.map(|(_, bytes)| bytes.clone()).collect()
     }
 
-    /// The store does not open, says where, and leaves every file as it was.
+    /// Checks that the store does not open, reports the place, and leaves every file unchanged.
     pub(crate) async fn is_refused(&self, what: &str) -> String {
         let before = files(self.path());
         let Err(StoreError::Unreadable { at, why }) = self.open().await else { panic!("{what}: it opened") };

@@ -1,4 +1,4 @@
-//! What the tests share that kill a process at random moments.
+//! Helpers of the tests that kill a process at random moments.
 #![allow(dead_code, reason = "each test file uses a part of this")]
 
 use std::path::PathBuf;
@@ -7,10 +7,10 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::io::AsyncReadExt as _;
 use tokio::process::Child;
 
-/// How long a job may take that is left in peace. Never a measure of speed.
+/// The longest that an undisturbed job may take. Never a measure of speed.
 pub(crate) const PEACE: Duration = Duration::from_mins(1);
 
-/// An example, which cargo builds beside the tests.
+/// Returns the path of an example, which cargo builds beside the tests.
 pub(crate) fn example(name: &str) -> PathBuf {
     let test = std::env::current_exe().unwrap();
     let binary = test.parent().and_then(|deps| deps.parent()).unwrap().join("examples").join(name);
@@ -22,7 +22,7 @@ pub(crate) fn example(name: &str) -> PathBuf {
 pub(crate) struct Random(u64);
 
 impl Random {
-    /// From `EVERSTEP_SEED`, if that is set.
+    /// Takes the seed from `EVERSTEP_SEED`, if that is set.
     pub(crate) fn seeded() -> Self {
         let seed = std::env::var("EVERSTEP_SEED").ok().and_then(|seed| seed.parse().ok());
         let seed = seed.unwrap_or_else(|| SystemTime::now().duration_since(UNIX_EPOCH).unwrap().subsec_nanos().into());
@@ -36,7 +36,8 @@ impl Random {
     }
 }
 
-/// Kills the job after a while; true if it had ended by itself, which it must have done well. What it says is piped.
+/// Kills the job after a while; returns true if it had ended by itself, and checks that it ended
+/// well. Its output is piped.
 pub(crate) async fn kill_after(mut child: Child, after: Duration) -> bool {
     if let Ok(ended) = tokio::time::timeout(after, child.wait()).await {
         let mut said = String::new();
@@ -45,7 +46,7 @@ pub(crate) async fn kill_after(mut child: Child, after: Duration) -> bool {
         assert!(ended.unwrap().success(), "the job failed: {said}");
         return true;
     }
-    // SIGKILL, and waits for the end.
+    // Sends SIGKILL, and waits for the end.
     child.kill().await.unwrap();
     false
 }

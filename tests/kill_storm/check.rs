@@ -1,4 +1,4 @@
-//! Compares the ledger with what was acknowledged.
+//! Checks of the ledger against the acknowledgements.
 
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
@@ -32,13 +32,14 @@ pub(crate) fn check(instances: &[Instance], ledger: &[Line]) {
             check_order(&plan, step, lines, &runs, &about);
             check_requests(instance, lines, &about);
             let ended = lines.last().is_some_and(|(_, line)| line.mark == Mark::End);
-            assert!(ended || instance.end == Some(State::Cancelled), "completed without this: {about}");
+            assert!(ended || instance.end == Some(State::Cancelled), "completed without this step: {about}");
         }
     }
-    assert!(by_instance.is_empty(), "instances that nobody started: {:?}", by_instance.keys());
+    assert!(by_instance.is_empty(), "instances without a start: {:?}", by_instance.keys());
 }
 
-/// One key, of this place alone; each attempt at most once in a life, and never one that was over.
+/// Checks that a place has one key of its own, that each attempt ran at most once in a process, and
+/// that no ended attempt ran again.
 fn check_place<'a>(step: &Step, lines: &[(usize, &'a Line)], keys: &mut HashSet<&'a str>, about: &str) {
     if let Some((_, first)) = lines.first() {
         assert!(keys.insert(&first.key), "another place has this key: {about}");
@@ -46,7 +47,7 @@ fn check_place<'a>(step: &Step, lines: &[(usize, &'a Line)], keys: &mut HashSet<
     }
     let mut begun = HashSet::new();
     for (_, line) in lines.iter().filter(|(_, line)| line.mark == Mark::Begin) {
-        assert!(begun.insert((line.life, line.attempt)), "twice in life {}: {about}", line.life);
+        assert!(begun.insert((line.life, line.attempt)), "twice in process {}: {about}", line.life);
     }
     for (_, line) in lines {
         let planned = match line.mark {
@@ -66,7 +67,8 @@ fn check_place<'a>(step: &Step, lines: &[(usize, &'a Line)], keys: &mut HashSet<
     }
 }
 
-/// Once a task has begun, those before it are recorded: they never run again; and their delay has passed.
+/// Checks that once a task has begun, the tasks before it are recorded and never run again, and
+/// their delay has passed.
 fn check_order(plan: &Plan, step: &Step, lines: &[(usize, &Line)], runs: &Runs<'_>, about: &str) {
     let Some((number, first)) = lines.first() else { return };
     for before in &step.after {
@@ -82,15 +84,16 @@ fn assert_later(before: &Line, after: &Line, delay: Duration, about: &str) {
     assert!(passed >= delay, "{passed:?} instead of {delay:?}: {about}");
 }
 
-/// No task begins in a life behind that of an acknowledged cancel, nor in a pause that came from an earlier life.
+/// Checks that no task begins in a process after that of an acknowledged cancel, nor in a pause
+/// from an earlier process.
 fn check_requests(instance: &Instance, lines: &[(usize, &Line)], about: &str) {
     for (_, line) in lines.iter().filter(|(_, line)| line.mark == Mark::Begin) {
         if let Request::Since(life) = instance.cancel {
-            assert!(line.life <= life, "cancelled in life {life}: {about}");
+            assert!(line.life <= life, "cancelled in process {life}: {about}");
         }
         for pause in &instance.pauses {
             let within = line.life > pause.since_life && pause.until.is_none_or(|until| line.at < until);
-            assert!(!within, "paused in life {}, until {:?}: {about}", pause.since_life, pause.until);
+            assert!(!within, "paused in process {}, until {:?}: {about}", pause.since_life, pause.until);
         }
     }
 }

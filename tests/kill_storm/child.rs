@@ -1,4 +1,5 @@
-//! The process that is killed: a runtime that does what it is asked, and says so once the runtime has answered.
+//! The process that is killed: a runtime that carries out requests, and prints the runtime's
+//! answers.
 
 use std::collections::HashMap;
 use std::io::BufRead as _;
@@ -43,10 +44,10 @@ pub(crate) struct Says {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Answer {
     Done,
-    /// Where the instance stands, which is why.
+    /// Refused, with the instance's state as the reason.
     Refused(State),
     Ended(State),
-    /// Nothing that may happen.
+    /// An answer that must never come.
     Wrong(String),
 }
 
@@ -54,7 +55,7 @@ pub(crate) enum Answer {
 pub(crate) enum State {
     Unfinished,
     Paused,
-    /// With its output, if that was asked for.
+    /// The output, if it was asked for.
     Completed(Option<Trail>),
     Cancelled,
 }

@@ -1,4 +1,5 @@
-//! What the parent knows of one instance: what was acknowledged, what may have happened, and what must be.
+//! The parent's knowledge of one instance: acknowledgements, possible effects, and the expected
+//! outcome.
 
 use crate::child::{Answer, State, What};
 use crate::kill::Random;
@@ -8,13 +9,14 @@ use crate::kinds::{Kind, SIGNALS, is_paused_at_times};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Request {
     Never,
-    /// Asked for, and the answer was lost with the process or is still to come.
+    /// Requested; the answer was lost with the process or is still to come.
     Asked,
-    /// Acknowledged in this life.
+    /// Acknowledged in this process.
     Since(u32),
 }
 
-/// A pause from its acknowledgement to the moment when its end was asked for: no task begins in the lives between.
+/// A pause from its acknowledgement until its end was requested: no task begins in the processes
+/// between.
 pub(crate) struct Pause {
     pub(crate) since_life: u32,
     pub(crate) until: Option<u64>,
@@ -25,7 +27,7 @@ pub(crate) struct Instance {
     pub(crate) kind: Kind,
     pub(crate) number: u32,
     start: Request,
-    /// How often it was to be started before that was acknowledged.
+    /// Starts requested before one was acknowledged.
     tries: u32,
     /// Signals that were acknowledged.
     pub(crate) signalled: usize,
@@ -33,11 +35,11 @@ pub(crate) struct Instance {
     pause: Request,
     pub(crate) pauses: Vec<Pause>,
     pub(crate) end: Option<State>,
-    /// Whether it was known to have ended when it was last asked for something.
+    /// True if the instance was known to have ended at the last request.
     ended_before: bool,
-    /// And to be paused.
+    /// The pause as known at the last request.
     paused_before: Request,
-    /// Whether an answer is awaited in this life.
+    /// True if an answer is awaited in this process.
     pub(crate) asked: bool,
     pub(crate) awaited: bool,
 }
@@ -75,7 +77,8 @@ impl Instance {
         What::Signal { id: format!("s{n}"), value: self.signals()[n] }
     }
 
-    /// What to ask next, if anything. `in_peace` only what it takes to end.
+    /// Returns the next request, if any; `in_peace` only requests that bring the instance to its
+    /// end.
     pub(crate) fn next(&mut self, random: &mut Random, now: u64, in_peace: bool) -> Option<What> {
         if !matches!(self.start, Request::Since(_)) {
             if self.asked {
@@ -120,12 +123,12 @@ impl Instance {
             (true, Request::Asked | Request::Since(_)) => What::Unpause,
             (true, Request::Never) if misses_signals => self.signal(self.signalled),
             (false, Request::Asked | Request::Since(_)) if roll < 20 => What::Unpause,
-            // Some only, or hardly any would run to their end.
+            // Only some are cancelled, or hardly any would run to their end.
             (false, _) if (20..23).contains(&roll) && self.number.is_multiple_of(10) => What::Cancel,
             (false, _) if (23..29).contains(&roll) && is_paused_at_times(self.number) => What::Pause,
             (false, _) if (29..33).contains(&roll) => What::Unpause,
             (false, _) if (33..38).contains(&roll) => What::Start(self.number),
-            // Once more, with the same id.
+            // A repetition with the same id.
             (false, _) if (38..45).contains(&roll) && self.signalled > 0 => {
                 self.signal(random.below(self.signalled as u64) as usize)
             }
@@ -134,7 +137,7 @@ impl Instance {
         })
     }
 
-    /// Nothing that is on its way comes back.
+    /// Forgets the requests in progress, whose answers are lost.
     pub(crate) fn process_died(&mut self) {
         (self.asked, self.awaited) = (false, false);
     }
@@ -178,7 +181,7 @@ impl Instance {
         Ok(())
     }
 
-    /// Whether a refusal agrees with what was acknowledged before.
+    /// Returns an error if a refusal contradicts an earlier acknowledgement.
     fn agrees(&self, what: &What, state: &State) -> Result<(), String> {
         let paused = self.paused_before;
         let ended = matches!(state, State::Cancelled | State::Completed(_));
@@ -186,7 +189,7 @@ impl Instance {
             What::Start(_) => {
                 ended || !self.ended_before && (*state == State::Paused || !matches!(paused, Request::Since(_)))
             }
-            // What was acknowledged once is acknowledged again.
+            // A repeated request is acknowledged again.
             What::Signal { id, .. } => ended && *id == format!("s{}", self.signalled),
             What::Await | What::Cancel | What::Pause => ended,
             What::Unpause => ended || *state == State::Unfinished && !matches!(paused, Request::Since(_)),
@@ -203,11 +206,9 @@ impl Instance {
             (State::Completed(_), Some(State::Cancelled)) | (State::Cancelled, Some(State::Completed(_))) => {
                 Err(format!("ended as {state:?} and as {:?}", self.end))
             }
-            (State::Cancelled, _) if self.cancel == Request::Never => {
-                Err("cancelled, but nobody asked for that".into())
-            }
+            (State::Cancelled, _) if self.cancel == Request::Never => Err("cancelled without a request".into()),
             (State::Completed(Some(output)), _) if *output != plan.output => {
-                Err(format!("gave {output:?} instead of {:?}", plan.output))
+                Err(format!("returned {output:?} instead of {:?}", plan.output))
             }
             _ => {
                 self.end = Some(state.clone());

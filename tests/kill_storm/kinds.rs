@@ -1,7 +1,9 @@
-//! The workflows of the storm, and for each what must come of an instance: which tasks, in which order, with which delays.
+//! The workflows of the storm, and the expected outcome of an instance of each: which tasks, in
+//! which order, with which delays.
 //!
-//! What flows is a trail: the instance's number, then a mark of each task. So a task's node and the trail that flowed in
-//! tell its place, also in loops and maps, and the output tells every task that was passed, and in which order.
+//! The value that flows is a trail: the instance's number, then a mark of each task. So a task's
+//! node and its input tell its place, also in loops and maps, and the output tells every task that
+//! was passed, in order.
 
 use std::time::Duration;
 
@@ -14,7 +16,7 @@ pub(crate) type Trail = Vec<u32>;
 
 /// Signals that an instance of [`Kind::Wait`] takes, all of one name.
 pub(crate) const SIGNALS: usize = 3;
-/// The wait before a failed attempt is tried again.
+/// The backoff after a failed attempt.
 pub(crate) const BACKOFF: Duration = Duration::from_millis(2);
 const DELAY: Duration = Duration::from_millis(4);
 
@@ -63,7 +65,7 @@ impl Kind {
         built.unwrap()
     }
 
-    /// What comes of an instance: its output, and the tasks that ran for it.
+    /// Returns the expected outcome of an instance: its output, and the tasks that run for it.
     pub(crate) fn plan(self, number: u32, signals: [u32; SIGNALS]) -> Plan {
         let mut plan = Plan { steps: Vec::new(), output: Vec::new() };
         let mut main = Cursor { trail: vec![number], after: Vec::new(), delay: Duration::ZERO };
@@ -114,19 +116,19 @@ impl Kind {
     }
 }
 
-/// What must come of an instance.
+/// The expected outcome of an instance.
 pub(crate) struct Plan {
     pub(crate) steps: Vec<Step>,
     pub(crate) output: Trail,
 }
 
-/// A task that runs once, as far as the instance is concerned.
+/// A task that runs once, from the instance's point of view.
 pub(crate) struct Step {
-    /// Its node, and the trail that flows in.
+    /// Its node, and its input.
     pub(crate) place: (String, Trail),
-    /// The steps that it comes behind.
+    /// The steps before it.
     pub(crate) after: Vec<usize>,
-    /// How much later than these, at least.
+    /// The least time between these and it.
     pub(crate) delay: Duration,
     /// Attempts that fail before one succeeds.
     pub(crate) failures: u32,
@@ -160,17 +162,17 @@ impl Plan {
     }
 }
 
-/// Whether an instance is paused now and then.
+/// Returns true if an instance is paused now and then.
 pub(crate) fn is_paused_at_times(number: u32) -> bool {
     number % 4 == 1
 }
 
-/// How many attempts of a flaky task fail.
+/// Returns the number of failing attempts of a flaky task.
 fn failures(number: u32) -> u32 {
     number % 3
 }
 
-/// How long the trail is when a loop is done.
+/// Returns the length of the trail at the end of a loop.
 fn turns(number: u32) -> usize {
     3 + number as usize % 4
 }
@@ -179,7 +181,8 @@ fn items(number: u32) -> u32 {
     1 + number % 4
 }
 
-/// A task that writes in the ledger when it begins and when it ends, with a moment between the two.
+/// Runs a task that writes to the ledger when it begins and when it ends, with a moment between the
+/// two.
 async fn on_the_record(ledger: &Ledger, context: &TaskContext, trail: &[u32], fails: bool) -> Result<(), String> {
     ledger.write(Mark::Begin, context, trail);
     // Of different lengths, so that kills hit all phases; longest where there are pauses.

@@ -1,4 +1,5 @@
-//! What tasks really did, outside of the store: a file that is only ever appended to, a line at a time.
+//! A record of the tasks that really ran, outside of the store: a file that is only appended to, a
+//! line at a time.
 
 use std::fs::{File, OpenOptions};
 use std::io::Write as _;
@@ -16,9 +17,9 @@ pub(crate) enum Mark {
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Line {
-    /// Which child it was, counted by the parent.
+    /// The number of the child, counted by the parent.
     pub(crate) life: u32,
-    /// Microseconds, by the wall clock.
+    /// Time in microseconds, by the wall clock.
     pub(crate) at: u64,
     pub(crate) mark: Mark,
     pub(crate) instance: String,
@@ -33,7 +34,7 @@ pub(crate) struct Ledger {
     file: File,
 }
 
-/// How each line begins.
+/// The start of each line.
 const START: &str = "{\"life\":";
 
 impl Ledger {
@@ -41,8 +42,9 @@ impl Ledger {
         Self { life, file: OpenOptions::new().create(true).append(true).open(path).unwrap() }
     }
 
-    /// In one write, which the operating system does whole or not at all when the process is killed, but where the line crosses
-    /// a page: then the first part may stand alone.
+    /// Writes a line in one system call. The operating system does that whole or not at all when
+    /// the process is killed, except where the line crosses a page: then only the first part may be
+    /// there.
     pub(crate) fn write(&self, mark: Mark, context: &TaskContext, trail: &[u32]) {
         let line = Line {
             life: self.life,
@@ -61,7 +63,8 @@ impl Ledger {
     pub(crate) fn read(path: &Path) -> Vec<Line> {
         let text = std::fs::read_to_string(path).unwrap();
         let text = text.rsplit_once('\n').map_or("", |(whole, _)| whole);
-        // What is left of a line that a kill has torn stands before the next one, and counts as not written.
+        // The rest of a line that a kill has torn comes before the next one, and counts as not
+        // written.
         let whole = |line: &'_ str| line.rfind(START).map_or_else(String::new, |start| line[start..].to_owned());
         let parse = |line: String| serde_json::from_str(&line).unwrap_or_else(|error| panic!("{error}: {line}"));
         text.lines().map(whole).filter(|line| !line.is_empty()).map(parse).collect()

@@ -17,7 +17,7 @@ pub(crate) struct Child {
     process: tokio::process::Child,
     asks: ChildStdin,
     said: mpsc::UnboundedReceiver<Said>,
-    /// Whether its runtime has started.
+    /// True once its runtime has started.
     pub(crate) is_ready: bool,
 }
 
@@ -39,7 +39,7 @@ impl Child {
         tokio::spawn(async move {
             let mut output = BufReader::new(output);
             let mut heard = String::new();
-            // What is cut off by a kill was not said.
+            // A line that a kill cuts off counts as not printed.
             while output.read_line(&mut heard).await.unwrap() > 0 && heard.ends_with('\n') {
                 if let Some((_, says)) = heard.split_once(SAYS) {
                     let _ = sender.send(Said::Answer(serde_json::from_str(says).unwrap()));
@@ -54,18 +54,18 @@ impl Child {
 
     pub(crate) async fn ask(&mut self, ask: &Ask) {
         let line = serde_json::to_string(ask).unwrap() + "\n";
-        // A child that died of itself is noticed by whoever listens.
+        // The end of a crashed child is noticed by `said`.
         let _ = self.asks.write_all(line.as_bytes()).await;
     }
 
-    /// None when the child has ended.
+    /// Returns the child's next line, or none when the child has ended.
     pub(crate) async fn said(&mut self) -> Option<Said> {
         let said = self.said.recv().await;
         self.is_ready |= matches!(said, Some(Said::Ready));
         said
     }
 
-    /// SIGKILL; what it said before can still be heard.
+    /// Sends SIGKILL; lines that it printed before can still be read.
     pub(crate) async fn kill(&mut self) {
         self.process.kill().await.unwrap();
     }

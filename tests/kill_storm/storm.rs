@@ -1,4 +1,4 @@
-//! The parent: asks, remembers what was acknowledged, kills, and starts the child again.
+//! The parent: sends requests, records acknowledgements, kills the child, and starts it again.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -13,12 +13,13 @@ use crate::kill::{PEACE, Random};
 use crate::kinds::Kind;
 use crate::process::{Child, Said};
 
-/// Instances that have not ended, at most.
+/// The most instances that have not ended.
 const UNFINISHED_MAX: usize = 40;
-/// Answers awaited besides those that tell of an end, at most.
+/// The most awaited answers, besides those for an end.
 const ASKED_MAX: usize = 16;
-/// Kills before everything under way comes to its end: fewer than the deaths in a row that set an instance aside, since
-/// one that is killed again and again before it gets anywhere cannot be told from one that kills.
+/// Kills before everything in progress ends: fewer than the crashes in a row that quarantine an
+/// instance, since an instance that is killed again and again before any progress looks like one
+/// that crashes the process.
 const KILLS_IN_A_ROW: u32 = everstep::limits::DEATHS_MAX - 1;
 
 pub(crate) struct Storm<'a> {
@@ -26,11 +27,11 @@ pub(crate) struct Storm<'a> {
     data: &'a Path,
     random: &'a mut Random,
     pub(crate) instances: Vec<Instance>,
-    /// Those that have not ended, as far as is known.
+    /// Instances that have not ended, as far as is known.
     unfinished: Vec<usize>,
     life: u32,
     asks: u64,
-    /// What was asked in this life and not answered: of which instance.
+    /// Requests of this process without an answer, each with its instance.
     open: HashMap<u64, (usize, What)>,
     pub(crate) answers: u64,
 }
@@ -57,8 +58,8 @@ impl<'a> Storm<'a> {
         Child::spawn(self.test, self.data, self.life)
     }
 
-    /// One life that ends by a kill: now and then while it is still starting, else some time after it has. In some lives
-    /// everything under way comes to its end before that time begins.
+    /// Runs one child until a kill: now and then while it is still starting, else some time after
+    /// that. In some children everything in progress ends before that time begins.
     pub(crate) async fn life(&mut self) {
         let mut child = self.spawn();
         if self.life.is_multiple_of(KILLS_IN_A_ROW) {
@@ -85,7 +86,7 @@ impl<'a> Storm<'a> {
         self.kill(child).await;
     }
 
-    /// Two lives in peace: everything ends, and is still so in the next one.
+    /// Runs two children undisturbed: everything ends, and is unchanged in the second.
     pub(crate) async fn settle(&mut self) {
         let mut child = self.spawn();
         self.end_all(&mut child).await;
@@ -106,19 +107,19 @@ impl<'a> Storm<'a> {
         self.kill(child).await;
     }
 
-    /// Hears what the child says next, until then.
+    /// Handles the child's next line, if one comes by then.
     async fn listen(&mut self, child: &mut Child, until: Instant) {
         tokio::select! {
             said = child.said() => match said {
                 Some(Said::Answer(says)) => self.heard(&says),
                 Some(Said::Ready) => {}
-                None => self.fail("the child ended although nobody killed it"),
+                None => self.fail("the child ended without a kill"),
             },
             () = tokio::time::sleep_until(until) => self.fail("not everything ends"),
         }
     }
 
-    /// Lets everything end that was started.
+    /// Waits until every started instance has ended.
     async fn end_all(&mut self, child: &mut Child) {
         let until = Instant::now() + PEACE;
         loop {
@@ -139,7 +140,7 @@ impl<'a> Storm<'a> {
         }
     }
 
-    /// Asks as much as may be asked at once.
+    /// Sends as many requests as may be open at once.
     async fn ask(&mut self, child: &mut Child, in_peace: bool) {
         if !in_peace && self.unfinished.len() < UNFINISHED_MAX {
             let (n, kind) = (self.instances.len(), self.random.below(Kind::ALL.len() as u64) as usize);
@@ -147,7 +148,7 @@ impl<'a> Storm<'a> {
             self.unfinished.push(n);
         }
         let now = SystemClock.now().as_micros();
-        // And one of all, whether it has ended or not.
+        // And one of all instances, ended or not.
         let any = self.random.below(self.instances.len().max(1) as u64) as usize;
         let any = (!in_peace && any < self.instances.len()).then_some(any);
         for n in self.unfinished.iter().copied().chain(any).collect::<Vec<_>>() {
@@ -160,7 +161,7 @@ impl<'a> Storm<'a> {
         }
     }
 
-    /// Answers awaited besides those that tell of an end.
+    /// Returns the number of awaited answers, besides those for an end.
     fn asked(&self) -> usize {
         self.open.values().filter(|(_, what)| *what != What::Await).count()
     }
@@ -178,7 +179,7 @@ impl<'a> Storm<'a> {
         self.answers += 1;
         if let Err(wrong) = self.instances[n].answered(&what, &says.answer, self.life) {
             let Instance { id, kind, .. } = &self.instances[n];
-            self.fail(&format!("{id} ({kind:?}), asked for {what:?}: {wrong}"));
+            self.fail(&format!("{id} ({kind:?}), request {what:?}: {wrong}"));
         }
         if self.instances[n].end.is_some() {
             self.unfinished.retain(|one| *one != n);
@@ -190,6 +191,6 @@ impl<'a> Storm<'a> {
         let errors = std::fs::read_to_string(self.data.join("stderr")).unwrap_or_default();
         let open: Vec<_> = self.unfinished.iter().map(|n| (&self.instances[*n].id, self.instances[*n].kind)).collect();
         let awaited: Vec<_> = self.open.values().map(|(n, what)| (&self.instances[*n].id, what)).collect();
-        panic!("in life {life}: {why}\nunfinished: {open:?}\nnot answered: {awaited:?}\n{errors}");
+        panic!("in process {life}: {why}\nunfinished: {open:?}\nnot answered: {awaited:?}\n{errors}");
     }
 }

@@ -1,4 +1,4 @@
-//! Counts what is written and read, and may end the process behind some write.
+//! A count of writes and reads, which may end the process after a given write.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -8,7 +8,7 @@ use everstep::{BoxFuture, CancellationToken, MemoryStore, Store as _, StoreError
 
 use crate::through::Hooks;
 
-/// What was read: heads and rows.
+/// Reads of heads and rows.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Read {
     pub(crate) records: usize,
@@ -16,10 +16,10 @@ pub(crate) struct Read {
 }
 
 pub(crate) struct Meter {
-    /// After so many writes nothing more is committed.
+    /// After this many writes no more are committed.
     writes_max: Option<usize>,
     pub(crate) over: CancellationToken,
-    /// The bytes of each.
+    /// The bytes of each write.
     writes: Mutex<Vec<usize>>,
     records_read: AtomicUsize,
     bytes_read: AtomicUsize,
@@ -71,9 +71,9 @@ impl Hooks for Meter {
     }
 }
 
-/// The head, and each row with its key.
+/// Returns the bytes of the head, and of each row with its key.
 fn bytes_of(write: &Write) -> usize {
-    let Change::Head(head) = &write.change else { panic!("set aside: {write:?}") };
+    let Change::Head(head) = &write.change else { panic!("quarantined: {write:?}") };
     let rows = write.rows.iter();
     let row_bytes = rows.map(|row| row.key.to_bytes().len() + row.value.as_ref().map_or(0, bytes::Bytes::len));
     head.len() + row_bytes.sum::<usize>()

@@ -8,7 +8,7 @@ use crate::common::{Gate, same};
 
 pub(crate) const STEPS: usize = 10_000;
 
-/// A number in so many digits, always the same.
+/// A number with a fixed count of digits.
 pub(crate) type Text = String;
 
 pub(crate) fn text(number: usize, digits: usize) -> Text {
@@ -19,7 +19,7 @@ fn number(text: &Text) -> usize {
     text.parse().unwrap()
 }
 
-/// Adds one; at the gate, if there is one.
+/// Adds one; waits at the gate, if there is one.
 async fn step(value: Text, Dep(gate): Dep<Option<Gate>>) -> Result<Text, Infallible> {
     if let Some(gate) = &*gate {
         gate.pass().await;
@@ -45,7 +45,7 @@ pub(crate) fn mapping(concurrency: Concurrency) -> Workflow<Vec<Text>, Vec<Text>
     Workflow::builder_for("map").map("each", concurrency, |item| item.then("step", step)).build().unwrap()
 }
 
-/// A list of many items, and of few the next time round.
+/// Returns a loop that maps a list of many items, and of few in its next iteration.
 pub(crate) fn shrinking(few: usize) -> Workflow<Vec<Text>, Vec<Text>> {
     let turn = move |items: Vec<Text>, Dep(gate): Dep<Option<Gate>>| async move {
         if let Some(gate) = &*gate {

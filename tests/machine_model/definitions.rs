@@ -14,7 +14,7 @@ pub(crate) enum Node {
     Wait { signal: &'static str, timeout: Option<u64>, keeps: bool },
 }
 
-/// What a builder's chain carries so far: its type parameter, as a variant.
+/// The chain of a builder so far: its type parameter, as a variant.
 enum Chain {
     Plain(Builder<u64, u64>),
     Outcome(Builder<u64, SignalOutcome<u64>>),
@@ -24,7 +24,7 @@ enum Chain {
     Outcomes(Builder<u64, (SignalOutcome<u64>, SignalOutcome<u64>)>),
 }
 
-/// No task runs here: the machine only asks for it.
+/// A task that never runs: the machine only asks for it.
 async fn never<T>(_: T) -> Result<u64, std::convert::Infallible> {
     Ok(0)
 }
@@ -79,7 +79,7 @@ fn add(chain: Chain, id: String, node: &mut Node) -> Chain {
                 (Chain::Outcome(b), None) => Chain::OutcomePair(b.wait_for_signal_keeping(id, *signal)),
                 (Chain::Outcome(b), Some(t)) => Chain::Outcomes(b.wait_for_signal_keeping_timeout(id, *signal, t)),
                 (deep, _) => {
-                    // Types this deep are left out: the wait does not keep.
+                    // Deeper types are left out: the wait does not keep its value.
                     let Node::Wait { keeps, .. } = node else { unreachable!() };
                     *keeps = false;
                     add(deep, id, node)
@@ -96,7 +96,8 @@ fn add(chain: Chain, id: String, node: &mut Node) -> Chain {
     }
 }
 
-/// Only a workflow that starts with a task can have a deadline, as the builder stands.
+/// Builds the definition. Only a workflow that starts with a task can have a deadline, as the
+/// builder is.
 pub(crate) fn definition(nodes: &mut [Node], deadline: Option<u64>) -> Arc<Definition> {
     let empty = Workflow::builder("random");
     let (chain, first) = match deadline {

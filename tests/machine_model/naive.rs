@@ -1,4 +1,4 @@
-//! The naive interpreter: knows the workflow as a list, and of each rule the plainest form.
+//! The naive interpreter: the workflow as a list, and the plainest form of each rule.
 
 use std::collections::HashSet;
 
@@ -17,7 +17,7 @@ pub(crate) fn leaf(bytes: &[u8]) -> String {
 
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Doing {
-    /// `serial` counts what was handed out; 0 while this attempt was not.
+    /// `serial` counts attempts that were handed out; 0 until this one is.
     Task {
         serial: u64,
         attempt: u32,
@@ -58,7 +58,7 @@ pub(crate) struct Wanted {
     pub(crate) announce: bool,
 }
 
-/// What one event comes to.
+/// The effects of one event.
 #[derive(Debug, Default, PartialEq)]
 #[allow(clippy::struct_excessive_bools, reason = "each is one kind of effect")]
 pub(crate) struct Answer {
@@ -78,7 +78,7 @@ pub(crate) struct Model {
     pub(crate) value: Tokens,
     pub(crate) doing: Doing,
     pub(crate) serial: u64,
-    /// Name, payload and arrival of each signal that nobody has taken.
+    /// Name, payload and arrival of each signal that no wait has taken.
     pub(crate) buffer: Vec<(&'static str, Vec<u8>, u64)>,
     pub(crate) seen: HashSet<u8>,
     pub(crate) paused: bool,
@@ -156,7 +156,8 @@ impl Model {
         }
     }
 
-    /// The buffered signal that the present wait may have: the first of its name, if it came in time.
+    /// Returns the buffered signal that the present wait may take: the first of its name, if it
+    /// came in time.
     fn available(&self) -> Option<usize> {
         let (signal, Doing::Wait { until }) = (self.signal_now()?, &self.doing) else { return None };
         let first = self.buffer.iter().position(|(name, _, _)| *name == signal)?;
@@ -225,7 +226,7 @@ impl Model {
         own.into_iter().chain(self.deadline).min()
     }
 
-    /// The serial of the attempt that is handed out.
+    /// Returns the serial of the attempt that is handed out.
     pub(crate) fn running(&self) -> Option<u64> {
         match self.doing {
             Doing::Task { serial, stage: Stage::Running { .. }, .. } if self.over.is_none() => Some(serial),
@@ -277,7 +278,7 @@ impl Model {
     fn started(&mut self, answer: &mut Answer) {
         let (paused, now) = (self.paused, self.now);
         let Doing::Task { deaths, stage, .. } = &mut self.doing else { unreachable!() };
-        // One that waits to go ahead must not start in a pause.
+        // An attempt that waits to go ahead must not start in a pause.
         answer.proceed = !paused || *deaths == 0 || *stage != Stage::Running { since: None };
         match stage {
             Stage::Running { since } if answer.proceed => *since = since.or(Some(now)),
@@ -285,7 +286,8 @@ impl Model {
         }
     }
 
-    /// The attempt lives on; one that waits to go ahead may have lost its announcement, so it counts as started now.
+    /// Counts an attempt that waits to go ahead as started: the attempt is still there, and its
+    /// announcement may be lost.
     fn started_or_on_its_way(&mut self, answer: &mut Answer) {
         match self.doing {
             Doing::Task { deaths: 1.., stage: Stage::Running { since: None }, .. } => self.started(answer),

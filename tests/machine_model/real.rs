@@ -1,4 +1,5 @@
-//! The machine side by side with the model: told the same, asked for the same, read back from what it wrote.
+//! The machine side by side with the model: it gets the same events, asks for the same effects, and
+//! is read back from its writes.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -18,13 +19,13 @@ use crate::naive::{Answer, Doing, Model, Over, Tokens, Wanted, leaf};
 use crate::story::{Ended, What, Which};
 use crate::{SECOND, SIGNALS_BUFFERED_MAX};
 
-/// The machine's side: a snapshot, the rows it wrote, and what it asked for.
+/// The machine's side: a snapshot, the rows it wrote, and its latest requests.
 pub(crate) struct Real {
     definition: Arc<Definition>,
     limits: Limits,
     snapshot: Snapshot,
     rows: HashMap<RowKey, Bytes>,
-    /// Tickets by the model's serial.
+    /// Attempt ids by the model's serial.
     tickets: HashMap<u64, Ticket>,
     /// The wake-up asked for, once that is known.
     asked: Option<Wake>,
@@ -118,7 +119,7 @@ impl Real {
         }
     }
 
-    /// Takes in a transition, and gives what it asks for in the model's words.
+    /// Stores a transition, and returns its requests in the model's words.
     fn take(&mut self, transition: Transition, model: &Model) -> (Answer, bool) {
         let (mut answer, mut ended) = (Answer { refused: transition.refused.is_some(), ..Answer::default() }, false);
         for row in transition.rows {
@@ -132,7 +133,8 @@ impl Real {
                 Effect::Run(run) => {
                     let known =
                         self.tickets.iter().find(|(_, ticket)| **ticket == run.ticket).map(|(serial, _)| *serial);
-                    // Within one transition there is at most one new attempt, and it is the model's latest.
+                    // Within one transition there is at most one new attempt, and it is the model's
+                    // latest.
                     let serial = known.unwrap_or(model.serial);
                     assert_eq!(*self.tickets.entry(serial).or_insert(run.ticket), run.ticket, "one ticket per attempt");
                     answer.runs.push(Wanted {
@@ -179,14 +181,18 @@ impl Real {
                 assert_eq!(self.snapshot.seq(), seq + u64::from(changed), "one number per change");
                 assert!(changed || (self.head() == before && transition.rows.is_empty()), "a change is never silent");
                 let (answer, ended) = self.take(transition, model);
-                assert_eq!((answer, ended), (expected, model.over.is_some() && !was_over), "(ours, whether it ended)");
+                assert_eq!(
+                    (answer, ended),
+                    (expected, model.over.is_some() && !was_over),
+                    "(the answer, the end of the run)"
+                );
                 let wake = model.next_wake().map(at);
                 let wake = Wake { at: wake, stored: wake.is_none() || model.running().is_none() || model.paused };
                 assert!(self.asked.is_none_or(|asked| asked == wake), "asked for {:?}, not {wake:?}", self.asked);
             }
             Err(refusal) => {
                 assert!(expected.refused, "{refusal}");
-                assert_eq!(self.head(), before, "a refusal leaves the snapshot as it is");
+                assert_eq!(self.head(), before, "a refusal changes nothing");
             }
         }
         self.check(model);
@@ -200,7 +206,7 @@ impl Real {
         assert_eq!(self.snapshot.is_paused(), model.paused && model.over.is_none());
         if model.over.is_none() && !model.paused {
             let input = everstep::lifecycle::get_resume_input(&self.snapshot).unwrap();
-            assert_eq!(tokens(&input), model.value, "what it goes on with");
+            assert_eq!(tokens(&input), model.value, "the value to continue with");
         }
         if let Some(Over::Completed(output)) = &model.over {
             assert_eq!(Some(output), self.snapshot.output().map(tokens).as_ref());
@@ -210,9 +216,9 @@ impl Real {
         let index = HeadIndex::of_head(self.snapshot.instance(), &head).unwrap();
         let due = if model.running().is_some() && !model.paused { None } else { model.next_wake().map(at) };
         assert_eq!((index.seq, index.due), (self.snapshot.seq(), due));
-        assert_eq!(index.ended.is_some(), model.over.is_some(), "when it ended is recorded at its end");
+        assert_eq!(index.ended.is_some(), model.over.is_some(), "the time of the end is recorded");
         assert_eq!(index.ended, self.snapshot.ended_at());
-        assert_eq!(encode_head(program, &self.read_back()), head, "read back it is the same");
+        assert_eq!(encode_head(program, &self.read_back()), head, "the snapshot read back");
     }
 
     fn status(&self, model: &Model) -> Status {

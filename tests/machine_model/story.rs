@@ -1,4 +1,4 @@
-//! What can happen to an instance, and how often it does.
+//! Events of an instance, and their frequencies.
 
 use std::time::Duration;
 
@@ -23,11 +23,11 @@ pub(crate) enum What {
         process_died: bool,
         alive: bool,
     },
-    /// The snapshot is read back from what was written.
+    /// The snapshot is read back from the writes.
     Restart,
 }
 
-/// Whose attempt is reported: the one at work, or one of long ago.
+/// The reported attempt: the one in progress, or an old one.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Which {
     Current,
@@ -44,7 +44,7 @@ fn which() -> impl Strategy<Value = Which> {
     prop_oneof![9 => Just(Which::Current), 1 => Just(Which::Old)]
 }
 
-/// Small ones stay in the head, large ones go to a row.
+/// Draws a payload: small ones stay in the head, large ones go to a row.
 pub(crate) fn payload() -> impl Strategy<Value = Vec<u8>> {
     (any::<u8>(), prop_oneof![4 => 1_usize..4, 1 => 120_usize..200]).prop_map(|(byte, length)| vec![byte; length])
 }
@@ -59,7 +59,7 @@ fn failure() -> impl Strategy<Value = Ended> {
     })
 }
 
-/// Mostly one event; sometimes a task that takes its process with it, again and again.
+/// Draws one event mostly; sometimes a task that crashes its process, again and again.
 pub(crate) fn happenings() -> impl Strategy<Value = Vec<What>> {
     let name = prop_oneof![4 => Just("a"), 3 => Just("b"), 1 => Just("c"), 1 => Just("unknown")];
     let one = prop_oneof![

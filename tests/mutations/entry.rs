@@ -1,4 +1,5 @@
-//! Every way in for bytes that nobody vouches for, as one call each. The mutation test and the fuzz targets share it.
+//! Every entry point for untrusted bytes, as one call each. The mutation test and the fuzz targets
+//! share it.
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
@@ -28,7 +29,7 @@ pub(crate) struct Record {
     definition: Arc<Definition>,
 }
 
-/// All golden records, and what they are read with.
+/// All golden records, and the instance and definitions to read them with.
 pub(crate) struct Golden {
     pub(crate) records: Vec<Record>,
     instance: InstanceId,
@@ -57,7 +58,7 @@ async fn same<T: Send + 'static>(value: T) -> Result<T, Infallible> {
     Ok(value)
 }
 
-/// The definition of the records in `v1`.
+/// Returns the definition of the records in `v1`.
 fn plain(_: &str) -> Arc<Definition> {
     let workflow = Workflow::builder("golden")
         .version("7")
@@ -70,7 +71,7 @@ fn plain(_: &str) -> Arc<Definition> {
     Arc::clone(workflow.unwrap().definition())
 }
 
-/// That of the records in `v1-branches` and `v2-branches`.
+/// Returns the definition of the records in `v1-branches` and `v2-branches`.
 fn branches(_: &str) -> Arc<Definition> {
     let workflow = Workflow::builder_for::<Vec<String>>("branches")
         .map("each", Concurrency::AtMost(2), |item| {
@@ -100,7 +101,7 @@ async fn both((texts, _): (Vec<String>, (Vec<String>, String))) -> Result<Vec<St
     Ok(texts)
 }
 
-/// That of the records in `eras`, of which each version takes over the one before.
+/// Returns a definition of the records in `eras`, of which each version upgrades the previous one.
 fn eras(version: usize) -> Arc<Definition> {
     let front =
         |builder: Builder<Vec<String>, Vec<String>>, n| builder.delay(format!("front {n}"), Duration::from_hours(1));
@@ -121,11 +122,11 @@ fn eras(version: usize) -> Arc<Definition> {
     Arc::clone(workflow.unwrap().definition())
 }
 
-/// The definition of a record in `eras`.
+/// Returns the definition of a record in `eras`.
 fn of_era(name: &str) -> Arc<Definition> {
     match name.split('.').next().unwrap() {
         "list_in_a_loop" => eras(0),
-        "taken_over" => eras(1),
+        "upgraded" => eras(1),
         _ => eras(2),
     }
 }
@@ -134,7 +135,7 @@ fn from_hex(text: &str) -> Vec<u8> {
     (0..text.len()).step_by(2).map(|at| u8::from_str_radix(&text[at..at + 2], 16).unwrap()).collect()
 }
 
-/// The kind and the row's key of a file, from what its name has behind the fixture's.
+/// Returns the kind and the row's key of a file, from the part of its name after the fixture's.
 fn place(row: &str) -> (Kind, Vec<u8>) {
     let with_id = [("signal_id_", 7), ("signal_number_", 8)];
     if let Some((rest, tag)) = with_id.iter().find_map(|(start, tag)| Some((row.strip_prefix(start)?, *tag))) {
@@ -155,7 +156,7 @@ fn place(row: &str) -> (Kind, Vec<u8>) {
     (key.kind(), key.to_bytes())
 }
 
-/// The key as it would be in the first era, without what stands before those of later ones.
+/// Returns the key as it is in the first era, without the prefix of later ones.
 fn in_first_era(key: &[u8]) -> &[u8] {
     if key[0] == 10 { &key[5..] } else { key }
 }
@@ -163,7 +164,7 @@ fn in_first_era(key: &[u8]) -> &[u8] {
 impl Golden {
     /// Reads all files from the directory of the golden set.
     pub(crate) fn read(directory: &Path) -> Self {
-        // Its length stands at 32, the id at 38: see the drawing in `machine::envelope_v1`.
+        // The id's length is at 32, the id at 38: see the drawing in `machine::envelope_v1`.
         let first = std::fs::read(directory.join("v1/start.bin")).unwrap();
         let id_bytes = usize::from(first[33]);
         let instance = InstanceId::new(std::str::from_utf8(&first[38..38 + id_bytes]).unwrap()).unwrap();
@@ -191,7 +192,8 @@ impl Golden {
                 let bytes = Bytes::from(std::fs::read(&path).unwrap());
                 let (envelope, body) = Envelope::open(&instance, kind, &key, &bytes).unwrap();
                 if kind == Kind::Head {
-                    // With another definition most of what is read would be refused at once, and never looked at.
+                    // With another definition most of these records would be refused at once,
+                    // without a look at the rest.
                     let of_head = decode_head(&instance, &bytes).unwrap().definition();
                     assert_eq!(of_head, definition.hash(), "{name}");
                 }
@@ -202,7 +204,7 @@ impl Golden {
         Self { records, instance, limits: Limits::default() }
     }
 
-    /// Bytes in the place of a record: whether anything reads them.
+    /// Reads bytes in the place of a record; returns true if any reader accepts them.
     pub(crate) fn stored(&self, record: &Record, bytes: &Bytes) -> bool {
         let opened = Envelope::open(&self.instance, record.kind, &record.key, bytes).is_ok();
         let head = HeadIndex::of_head(&self.instance, bytes).is_ok() || decode_head(&self.instance, bytes).is_ok();
@@ -211,8 +213,8 @@ impl Golden {
         opened || head || read || &*reason != "the quarantine record is damaged"
     }
 
-    /// A body in the place of a record's, with the right checksum: whether it is read. What is read is looked at, and moved
-    /// by everything that can happen to an instance from without.
+    /// Reads a body in the place of a record's, with a correct checksum; returns true if it is
+    /// accepted. Inspects an accepted snapshot, and applies every event from outside to it.
     pub(crate) fn sealed(&self, record: &Record, body: &[u8]) -> bool {
         self.moves(record, &record.envelope.seal(body, &record.key))
     }
@@ -260,14 +262,15 @@ impl Golden {
         value.is_ok_and(|value| value.unread().len() <= value.tokens().len())
     }
 
-    /// The head that the record's row belongs to.
+    /// Returns the head that the record's row belongs to.
     fn head_beside(&self, record: &Record) -> Snapshot {
         let fixture = record.name.split('.').next().unwrap();
         let head = self.records.iter().find(|other| other.name == fixture).unwrap();
         decode_head(&self.instance, &head.bytes).unwrap()
     }
 
-    /// Reads the branches as they are stored, one of them from other bytes, and moves what comes of it.
+    /// Reads the branches as they are stored, one of them from other bytes, and applies events to
+    /// the result.
     fn with_frames(&self, record: &Record, mut snapshot: Snapshot, changed: Option<&Bytes>) -> bool {
         let fixture = record.name.split('.').next().unwrap();
         let belongs = |other: &&Record| other.kind == Kind::Frame && other.name.split('.').next() == Some(fixture);
@@ -309,7 +312,7 @@ fn events() -> Vec<Event> {
     ]
 }
 
-/// Recursive in every way that serde has, which is what a payload can do harm to.
+/// Types that are recursive in each way of serde, which harmful payloads aim at.
 #[derive(Deserialize)]
 #[allow(dead_code, reason = "decoded alone")]
 enum Recursive {
@@ -342,7 +345,8 @@ struct Flat {
     many: Vec<(u32, i8)>,
 }
 
-/// A payload from outside, in both formats and as types of every shape: whether any reads it.
+/// Reads a payload from outside, in both formats and as types of every shape; returns true if any
+/// of them accepts it.
 pub(crate) fn payload(bytes: &[u8]) -> bool {
     let mut read = false;
     for codec in [Codec::MessagePack, Codec::Json] {
@@ -355,7 +359,7 @@ pub(crate) fn payload(bytes: &[u8]) -> bool {
     read
 }
 
-/// What is not in an envelope: manifests, and texts.
+/// Reads bytes that are in no envelope: manifests, and texts.
 pub(crate) fn unsealed(bytes: &[u8]) -> bool {
     let manifest = Manifest::decode(bytes);
     let drawn = manifest.as_ref().map(|manifest| manifest.to_mermaid().len());

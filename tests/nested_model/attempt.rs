@@ -1,4 +1,4 @@
-//! The naive interpreter's leaves: what happens to a cursor that code, a delay or a wait holds.
+//! The naive interpreter's leaves: events of a cursor at code, a delay or a wait.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -12,7 +12,7 @@ use crate::plan::{Options, What};
 use crate::value::Val;
 use crate::world::World;
 
-/// `serial` counts what was handed out, over all frames; 0 while this attempt was not.
+/// An attempt. `serial` counts attempts that were handed out, over all frames; 0 until this one is.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Attempt {
     pub(crate) serial: u64,
@@ -28,7 +28,7 @@ pub(crate) enum Stage {
     Backoff { until: u64 },
 }
 
-/// Something that happens to one frame.
+/// An event of one frame.
 #[derive(Clone, Debug)]
 pub(crate) enum Act {
     Started,
@@ -118,7 +118,7 @@ impl Cursor<'_> {
             let payload = world.take(signal);
             return Some(self.leave_wait(world, Some(payload)));
         }
-        // What came in time is this one's, as soon as it may have it.
+        // A signal that came in time is for this wait, as soon as it may take it.
         let is_held = ahead < buffered;
         (until.is_some_and(|until| until <= world.now) && !is_held).then(|| self.leave_wait(world, None))
     }
@@ -136,7 +136,7 @@ impl Cursor<'_> {
         if keeps { Val::Pair(Box::new(self.value.clone()), Box::new(outcome)) } else { outcome }
     }
 
-    /// When time moves it.
+    /// Returns the time at which this cursor moves.
     pub(crate) fn until(&self, world: &World) -> Option<u64> {
         match (&self.doing, self.what()) {
             (Doing::Delay { until } | Doing::Code(Attempt { stage: Stage::Backoff { until }, .. }), _) => Some(*until),
@@ -172,7 +172,7 @@ impl Cursor<'_> {
         Ok(None)
     }
 
-    /// What ran when the instance was set aside begins anew.
+    /// Forgets the crashes of a quarantined run: an attempt that ran begins anew.
     fn forgive(&mut self) {
         let attempt = self.attempt();
         attempt.deaths = 0;
@@ -184,17 +184,18 @@ impl Cursor<'_> {
     fn started(&mut self, world: &mut World) {
         let attempt = self.attempt();
         match attempt.stage {
-            // One that waits to go ahead must not start in a pause.
+            // An attempt that waits to go ahead must not start in a pause.
             Stage::Running { since: None } if world.paused && attempt.deaths > 0 => attempt.stage = Stage::Ready,
             Stage::Running { since } => {
                 attempt.stage = Stage::Running { since: since.or(Some(world.now)) };
                 world.answer.proceed.insert(attempt.serial);
             }
-            _ => unreachable!("only what runs is reported"),
+            _ => unreachable!("only a running attempt is reported"),
         }
     }
 
-    /// What the code of this node gives: as the story has it for a task, else what the value says.
+    /// Returns the result of this node's code: the story's for a task, else the one that follows
+    /// from the value.
     pub(crate) fn outcome(&self, of_task: impl FnOnce() -> Val) -> Val {
         match &self.node().what {
             What::Task { .. } => of_task(),
@@ -257,7 +258,8 @@ impl Cursor<'_> {
             return Ok(None);
         };
         if alive.contains(&attempt.serial) {
-            // One that waits to go ahead may have lost its announcement, so it counts as started now.
+            // An attempt that waits to go ahead may have lost its announcement, so it counts as
+            // started now.
             if attempt.deaths > 0 && since.is_none() {
                 self.started(world);
             } else {

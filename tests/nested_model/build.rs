@@ -15,7 +15,7 @@ use serde::de::DeserializeOwned;
 
 use crate::plan::{self, Gives, Node, Options, Shape, What};
 
-/// What a builder's chain carries so far: its type parameter, as a variant.
+/// The chain of a builder so far: its type parameter, as a variant.
 pub(crate) enum Chain<I> {
     Text(Builder<I, String>),
     Outcome(Builder<I, SignalOutcome<String>>),
@@ -64,7 +64,7 @@ flow!(SignalOutcome<String>, Outcome, self => match self {
 flow!((String, SignalOutcome<String>), Both, self => &self.0, text => (text, SignalOutcome::TimedOut));
 flow!(Vec<String>, List, self => self.first().map_or("", String::as_str), text => vec![text]);
 
-/// What a text says a route is to do: its first letter.
+/// Returns the key of a route for a text: its first letter.
 pub(crate) fn key(text: &str) -> String {
     text.chars().next().map_or_else(|| "none".into(), String::from)
 }
@@ -73,7 +73,7 @@ pub(crate) fn is_true(text: &str) -> bool {
     text < "c"
 }
 
-/// Every task shows what it was given; what it then counts as having given is up to the story.
+/// Returns the debug text of a task's input; the story then replaces the result.
 async fn show<T: Debug>(input: T) -> Result<String, Infallible> {
     Ok(format!("{input:?}"))
 }
@@ -94,11 +94,12 @@ fn tuned<H>(function: H, options: &Options) -> Task<H> {
     }
 }
 
-/// What differs between deploys: loop limits, and which version it is.
+/// Differences between deploys: loop limits, and the version.
 #[derive(Clone, Copy, Default)]
 pub(crate) struct Tuning {
     pub(crate) more_iterations: u64,
-    /// A later version takes over the one before, and has as many nodes more in front: no node has its number of before.
+    /// A later version upgrades the previous one, and has that many more nodes at its front: no
+    /// node has its number of before.
     pub(crate) version: u32,
     pub(crate) older: Option<DefinitionHash>,
 }
@@ -136,12 +137,12 @@ impl Tuning {
         chain
     }
 
-    /// A whole chain from `I` to `O`.
+    /// Adds a whole chain from `I` to `O`.
     fn inner<I: Flow, O: Flow>(self, builder: Builder<I, I>, chain: &plan::Chain) -> Builder<I, O> {
         O::unwrap(self.all(I::wrap(builder), &chain.nodes))
     }
 
-    /// Adds a node, and the task behind it that takes in a type which does not flow on.
+    /// Adds a node, and after it the task that takes in a type which does not flow on.
     fn add<I: Flow, O: Flow>(self, builder: Builder<I, O>, node: &Node, rest: &mut Iter<'_, Node>) -> Chain<I> {
         let id = node.id.as_str();
         match &node.what {
@@ -283,7 +284,7 @@ impl Tuning {
         Chain::Text(fold(builder.map::<X>(id, at_once, |item| self.inner(item, body)), rest))
     }
 
-    /// A loop's body: its chain, and what ends it.
+    /// Adds a loop's body: its chain, and its end.
     fn body<O: Flow, A: Flow, D: Flow>(
         self,
         builder: Builder<O, O>,
@@ -310,7 +311,7 @@ impl Tuning {
         };
         delays.iter().fold(builder, |builder, node| match node.what {
             What::Delay(seconds) => builder.delay(&node.id, Duration::from_secs(seconds)),
-            _ => unreachable!("only a delay hands on what a body says"),
+            _ => unreachable!("only a delay passes a loop's result on"),
         })
     }
 }

@@ -1,5 +1,6 @@
-//! The naive interpreter's walk: a tree of cursors, as the plan is a tree of nodes. What holds a cursor stays where it is;
-//! a failure goes up until somebody collects it, and leaves everything else as it was.
+//! The naive interpreter's walk: a tree of cursors, as the plan is a tree of nodes. A held cursor
+//! stays at its node; a failure goes up to the node that collects it, and leaves everything else
+//! unchanged.
 
 use std::collections::VecDeque;
 
@@ -11,7 +12,7 @@ use crate::plan::{Chain, Node, What};
 use crate::value::Val;
 use crate::world::World;
 
-/// What going on comes to: held, at an end with a value, or failed for good.
+/// The result of a walk: held, at an end with a value, or failed for good.
 pub(crate) type Flow = Result<Option<Val>, TaskFailure>;
 
 /// A place in a chain.
@@ -20,7 +21,7 @@ pub(crate) struct Cursor<'p> {
     pub(crate) chain: &'p Chain,
     pub(crate) at: usize,
     pub(crate) value: Val,
-    /// The number of its branch; one inside of another may be of the same.
+    /// The number of its branch; an inner cursor may have the same one.
     pub(crate) frame: u64,
     /// The iteration of each loop and the index in each map around it.
     pub(crate) turns: Vec<u64>,
@@ -78,7 +79,7 @@ impl<'p> Cursor<'p> {
         TaskFailure { task: NodePath::new(&self.node().path), attempt, kind, message: message.into() }
     }
 
-    /// Walks on until something holds it.
+    /// Walks on until a node holds the cursor.
     pub(crate) fn walk(&mut self, world: &mut World) -> Flow {
         while self.at < self.chain.nodes.len() {
             match self.enter(world)? {
@@ -129,7 +130,7 @@ impl<'p> Cursor<'p> {
         Ok(None)
     }
 
-    /// Goes on within the same frame.
+    /// Walks on within the same frame.
     pub(crate) fn inside(&mut self, world: &mut World, chain: &'p Chain, value: Val) -> Flow {
         let mut inner = self.same_frame(chain, value);
         let flow = inner.walk(world);
@@ -137,7 +138,7 @@ impl<'p> Cursor<'p> {
         flow
     }
 
-    /// Each branch goes as far as it can before the next one does.
+    /// Walks each branch as far as it goes before the next one.
     fn fork(&mut self, world: &mut World) -> Flow {
         let Doing::Fork(branches) = &mut self.doing else { unreachable!() };
         for branch in branches {
@@ -150,7 +151,7 @@ impl<'p> Cursor<'p> {
         Ok(self.gathered())
     }
 
-    /// What branches gave, once all have.
+    /// Returns the branches' results, once all have one.
     fn gathered(&self) -> Option<Val> {
         let (Doing::Fork(branches) | Doing::Map { branches, .. }) = &self.doing else { unreachable!() };
         let complete = !matches!(&self.doing, Doing::Map { items, .. } if items.len() > branches.len());
@@ -161,7 +162,7 @@ impl<'p> Cursor<'p> {
         gave.collect::<Option<Vec<_>>>().filter(|_| complete).map(Val::List)
     }
 
-    /// The body gave something: once more, or on behind the loop.
+    /// Handles the result of a loop's body: one more iteration, or on to the node after the loop.
     fn turn(&mut self, world: &mut World, mut flow: Flow) -> Flow {
         let What::Loop { limit, exits, drains, .. } = self.node().what else { unreachable!() };
         let limit = limit.map(|limit| limit + world.more_iterations);
@@ -187,18 +188,18 @@ impl<'p> Cursor<'p> {
                     **body = Cursor::new(body.chain, *value, body.frame, turns, body.indices.clone());
                     flow = body.walk(world);
                 }
-                (other, _) => unreachable!("a body says again or done, not {other:?}"),
+                (other, _) => unreachable!("a body returns Again or Done, not {other:?}"),
             }
         }
     }
 
-    /// The list is known: its first items start.
+    /// Starts a map's first items: its list is known.
     pub(crate) fn split(&mut self, world: &mut World, items: Vec<Val>) -> Flow {
         self.doing = Doing::Map { items, branches: Vec::new() };
         self.start_items(world)
     }
 
-    /// Starts items in their order while there is room, each as far as it can go before the next one is.
+    /// Starts items in their order while there is room, each as far as it goes before the next one.
     fn start_items(&mut self, world: &mut World) -> Flow {
         let What::Map { concurrency, body, .. } = &self.node().what else { unreachable!() };
         let mut started = VecDeque::new();
@@ -222,7 +223,8 @@ impl<'p> Cursor<'p> {
         }
     }
 
-    /// An item went on: keeps what it gave, or that it failed if the map collects failures.
+    /// Handles the progress of an item: stores its result, or its failure if the map collects
+    /// failures.
     fn item(&mut self, world: &mut World, index: usize, flow: Flow) -> Result<(), TaskFailure> {
         let What::Map { collects, .. } = self.node().what else { unreachable!() };
         let Doing::Map { branches, .. } = &self.doing else { unreachable!() };
@@ -255,7 +257,7 @@ impl<'p> Cursor<'p> {
         Ok(())
     }
 
-    /// Lets something happen to a frame. None if it is not within.
+    /// Applies an event to a frame. Returns none if the frame is not within.
     pub(crate) fn at(&mut self, world: &mut World, frame: u64, act: &Act) -> Option<Flow> {
         let within = |branches: &mut Vec<Branch<'p>>, world: &mut World| {
             branches.iter_mut().enumerate().find_map(|(index, branch)| match branch {
@@ -293,7 +295,7 @@ impl<'p> Cursor<'p> {
         }))
     }
 
-    /// The cursors that something holds, and those that wait for nothing but to go on.
+    /// Returns the cursors that a node holds, and those that are ready to walk on.
     pub(crate) fn leaves(&self) -> Vec<&Self> {
         match &self.doing {
             Doing::Inside(inner) => inner.leaves(),

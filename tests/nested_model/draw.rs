@@ -25,7 +25,7 @@ fn leaf() -> impl Strategy<Value = Spec> {
     ]
 }
 
-/// A node with others in it down to this depth.
+/// Draws a node with others in it down to this depth.
 pub(crate) fn spec(depth: u32) -> BoxedStrategy<Spec> {
     if depth == 0 {
         return leaf().boxed();

@@ -1,4 +1,4 @@
-//! Tells both what happens.
+//! The driver of both sides: it sends them the same events.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -15,12 +15,12 @@ use crate::story::{Happening, Output, Which};
 use crate::world::{Model, Over, sent};
 use crate::{SECOND, SIGNALS_BUFFERED_MAX};
 
-/// How an instance is started.
+/// The start of an instance.
 #[derive(Clone, Debug)]
 pub(crate) struct Begin {
     pub(crate) deadline: Option<u64>,
-    /// Lists may be short, so that results outgrow them. Then everything is read at a restart: the machine does not count
-    /// the bytes of what was not read.
+    /// Limit on lists, which may be so small that results outgrow it. Then every restart reads
+    /// everything: the machine does not count the bytes of values that were not read.
     pub(crate) list_bytes_max: Option<usize>,
     pub(crate) input: String,
 }
@@ -61,7 +61,7 @@ impl<'p> Driver<'p> {
         }
     }
 
-    /// Time passes, and nobody says so.
+    /// Lets time pass without a wake-up.
     pub(crate) fn pass(&mut self, seconds: u64) {
         self.model.world.now += seconds * SECOND;
     }
@@ -91,13 +91,13 @@ impl<'p> Driver<'p> {
     }
 
     fn retry(&mut self, deadline: Option<u64>) -> Event {
-        // A deadline is for workflows that have one.
+        // Only a workflow with a deadline gets one.
         let deadline = deadline.filter(|_| self.begin.deadline.is_some());
         self.model.retry(deadline);
         Event::Retry { deadline: deadline.map(std::time::Duration::from_secs) }
     }
 
-    /// Tells the model, and gives what the machine is to be told; none if there is nobody whom it could happen to.
+    /// Applies an event to the model, and returns it for the machine; none if it has no target.
     fn event(&mut self, what: &Happening) -> Option<Event> {
         let (reason, by) = (Arc::from("why"), Arc::from("who"));
         let model = &mut self.model;
@@ -165,7 +165,7 @@ impl<'p> Driver<'p> {
         })
     }
 
-    /// An attempt ends well, or one of long ago does once more.
+    /// Ends an attempt well, or an old one once more.
     fn ended(&mut self, serial: u64, output: &Output) -> everstep::Value {
         self.real.at_work.remove(&serial);
         let running = self.model.running();
@@ -182,12 +182,13 @@ impl<'p> Driver<'p> {
         self.real.limits.list_bytes_max *= 2;
         self.tuning.more_iterations = self.model.world.more_iterations;
         let definition = definition(self.plan, self.begin.deadline, self.tuning);
-        assert_eq!(definition.hash(), self.real.definition.hash(), "limits are not what a definition is known by");
+        assert_eq!(definition.hash(), self.real.definition.hash(), "limits are no part of a definition's hash");
         self.real.definition = definition;
         self.real.restart(self.begin.list_bytes_max.is_some());
     }
 
-    /// Another process goes on with a newer definition, if the instance has a place there: nothing else changes.
+    /// Upgrades the instance to a newer definition in another process, if it has the instance's
+    /// place: nothing else changes.
     fn take_over(&mut self) -> Option<Event> {
         if matches!(self.model.over, Some(Over::Completed(_) | Over::Cancelled)) {
             return None;
@@ -204,8 +205,7 @@ impl<'p> Driver<'p> {
         Some(Event::Resumed { alive: Vec::new(), process_died: false })
     }
 
-    /// Does whatever is to be done until the instance has ended: every task goes well, every loop is done, every signal
-    /// comes.
+    /// Brings the instance to its end: every task succeeds, every loop ends, every signal comes.
     pub(crate) fn bring_to_its_end(&mut self) {
         self.real.check_values(&self.model);
         let output = Output { texts: vec!["a".into(), "b".into()], again: false };
@@ -213,7 +213,7 @@ impl<'p> Driver<'p> {
         for _ in 0..2_000 {
             match &self.model.over {
                 Some(Over::Completed(_) | Over::Cancelled) => return self.real.check_values(&self.model),
-                // The key of a route stays what it is.
+                // The key of a route stays the same.
                 Some(_) if retries == 8 => return,
                 Some(_) => {
                     retries += 1;
@@ -239,10 +239,10 @@ impl<'p> Driver<'p> {
                 self.pass(wake.saturating_sub(now).div_ceil(SECOND));
                 Happening::Wake
             } else {
-                unreachable!("nothing would ever move it");
+                unreachable!("the instance is stuck");
             };
             self.happen(&what);
         }
-        panic!("it does not come to its end");
+        panic!("the instance does not end");
     }
 }

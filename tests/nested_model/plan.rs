@@ -1,5 +1,5 @@
-//! Workflows of every kind of node as they are drawn, and the same with every id, fold and conversion written out: what the
-//! builder is fed with, and what the naive interpreter walks.
+//! Workflows of every kind of node as they are drawn, and again with every id, fold and conversion
+//! written out, as the builder gets them and the naive interpreter walks them.
 
 use std::collections::HashSet;
 
@@ -19,7 +19,7 @@ pub(crate) enum Spec {
         arms: Vec<Vec<Spec>>,
         otherwise: Option<Vec<Spec>>,
     },
-    /// It drains the signal of the first wait directly in its body, if it has one.
+    /// Drains the signal of the first wait directly in its body, if it has one.
     Loop {
         limit: Option<u64>,
         exits: bool,
@@ -35,7 +35,7 @@ pub(crate) enum Spec {
     Child(Vec<Spec>),
 }
 
-/// How a loop's body ends.
+/// The end of a loop's body.
 #[derive(Clone, Debug)]
 pub(crate) enum End {
     Task(Options),
@@ -50,7 +50,7 @@ pub(crate) struct Options {
     pub(crate) timeout: Option<u64>,
 }
 
-/// A chain; `end` is where what ends a loop's body begins.
+/// A chain; at `end` begins the part that ends a loop's body.
 #[derive(Clone, Debug)]
 pub(crate) struct Chain {
     pub(crate) nodes: Vec<Node>,
@@ -83,7 +83,7 @@ pub(crate) enum Gives {
     Turn { again: Shape, done: Shape },
 }
 
-/// How a task's input is put together.
+/// The way in which a task's input is put together.
 #[derive(Clone, Debug)]
 pub(crate) enum Reads {
     Plain,
@@ -91,7 +91,8 @@ pub(crate) enum Reads {
     Tuple,
 }
 
-/// The type that flows: `String`, `SignalOutcome<String>`, a pair of both, `Vec<String>`; what a loop's body says.
+/// The type that flows: `String`, `SignalOutcome<String>`, a pair of both, `Vec<String>`, or a
+/// loop's result.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Shape {
     Text,
@@ -102,7 +103,7 @@ pub(crate) enum Shape {
 }
 
 impl Chain {
-    /// The names of the signals it waits for.
+    /// Collects the names of the signals it waits for.
     pub(crate) fn declared(&self, signals: &mut HashSet<&'static str>) {
         for node in &self.nodes {
             if let What::Wait { signal, .. } = node.what {
@@ -114,7 +115,7 @@ impl Chain {
 }
 
 impl Node {
-    /// The chains within it.
+    /// Returns the chains within it.
     pub(crate) fn inner(&self) -> Vec<&Chain> {
         match &self.what {
             What::Task { .. } | What::Delay(_) | What::Wait { .. } => Vec::new(),
@@ -126,7 +127,8 @@ impl Node {
     }
 }
 
-/// A chain in the making: what flows at its end, and whether that may be a structure of the machine's.
+/// A chain in the making: the shape at its end, and whether that may be a structure of the
+/// machine's.
 struct Maker {
     prefix: String,
     nodes: Vec<Node>,
@@ -134,7 +136,7 @@ struct Maker {
     structural: bool,
 }
 
-/// The whole workflow.
+/// Returns the plan of a whole workflow.
 pub(crate) fn plan(specs: &[Spec]) -> Chain {
     let mut maker = Maker::chain("", (Shape::Text, false), specs);
     maker.narrow();
@@ -158,7 +160,7 @@ impl Maker {
         (self.shape, self.structural)
     }
 
-    /// What the paths within the next node begin with.
+    /// Returns the prefix of the paths within the next node.
     fn inner(&self) -> String {
         format!("{}n{:02}/", self.prefix, self.nodes.len())
     }
@@ -189,7 +191,7 @@ impl Maker {
         }
     }
 
-    /// Lets all of several chains give the same.
+    /// Makes several chains return the same type.
     fn unify(chains: &mut [Self]) -> Shape {
         chains.iter_mut().for_each(Self::narrow);
         if chains.iter().all(|chain| chain.shape == Shape::Outcome) {

@@ -1,5 +1,5 @@
-//! The machine side by side with the model: told the same through the lifecycle and a store, asked for the same, read back
-//! from what it wrote.
+//! The machine side by side with the model: it gets the same events through the lifecycle and a
+//! store, asks for the same effects, and is read back from its writes.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -27,12 +27,12 @@ pub(crate) fn at(micros: u64) -> Timestamp {
     Timestamp::from_micros(micros)
 }
 
-/// Everything here is in memory: no future waits.
+/// Returns the output of a future that is ready at once: everything here is in memory.
 pub(crate) fn now<T>(future: impl Future<Output = T>) -> T {
     future.now_or_never().unwrap()
 }
 
-/// The machine's side: a snapshot, the store it is kept in, and what it asked for.
+/// The machine's side: a snapshot, its store, and its latest requests.
 pub(crate) struct Real {
     pub(crate) definition: Arc<Definition>,
     pub(crate) limits: Limits,
@@ -40,14 +40,14 @@ pub(crate) struct Real {
     store: MemoryStore,
     /// Attempts by the model's serial.
     pub(crate) runs: BTreeMap<u64, Run>,
-    /// Those that somebody is at work on.
+    /// Attempts in progress.
     pub(crate) at_work: BTreeSet<u64>,
     /// The wake-up asked for, once that is known.
     asked: Option<Wake>,
 }
 
 impl Real {
-    /// Starts an instance, and says what that came to.
+    /// Starts an instance, and compares the first transition.
     pub(crate) fn start(definition: Arc<Definition>, limits: Limits, model: &mut Model<'_>, input: &str) -> Self {
         let (instance, run) = (InstanceId::new("random-1").unwrap(), RunId::from_bytes([7; 16]));
         let input = Codec::MessagePack.encode(&input, usize::MAX).unwrap();
@@ -71,32 +71,33 @@ impl Real {
         real
     }
 
-    /// Reads the snapshot back, as a process does that takes it up.
+    /// Reads the snapshot back, as a process does that activates the instance.
     pub(crate) fn restart(&mut self, fill: bool) {
         let instance = self.snapshot.instance().clone();
         let program = self.definition.program();
         let mut snapshot = now(load(&self.store, &instance)).unwrap().unwrap().snapshot;
-        assert_eq!(snapshot.status(program), self.snapshot.status(program), "the head alone tells the status");
+        assert_eq!(snapshot.status(program), self.snapshot.status(program), "the status from the head alone");
         assert!(snapshot.end().is_some() || snapshot.status_code() == self.snapshot.status_code());
         now(fill_frames(&self.store, program, &mut snapshot)).unwrap();
         if fill {
             now(fill_values(&self.store, program, &mut snapshot)).unwrap();
         }
         let head = encode_head(program, &snapshot);
-        assert_eq!(head, encode_head(program, &self.snapshot), "read back it is the same");
+        assert_eq!(head, encode_head(program, &self.snapshot), "the snapshot read back");
         (self.snapshot, self.asked) = (snapshot, None);
     }
 
-    /// Lets a newer definition take the instance over, as it is stored; says whether it has a place there.
+    /// Upgrades the stored instance to a newer definition; returns true if that has the instance's
+    /// place.
     pub(crate) fn take_over(&mut self, newer: Arc<Definition>, time: Timestamp, fill: bool) -> bool {
         let id = self.snapshot.instance().clone();
         now(self.store.save_manifest(&self.definition.hash(), self.definition.manifest().encode())).unwrap();
         let before = now(self.store.load(&id)).unwrap().unwrap();
         let snapshot = now(load(&self.store, &id)).unwrap().unwrap().snapshot;
         let setting = Setting { program: newer.program(), limits: &self.limits, now: time };
-        let taken_over = now(take_over(&self.store, &setting, &newer, &newer.takes_over()[0], snapshot));
+        let upgraded = now(take_over(&self.store, &setting, &newer, &newer.takes_over()[0], snapshot));
         let after = now(self.store.load(&id)).unwrap().unwrap();
-        match taken_over {
+        match upgraded {
             Ok(snapshot) => {
                 assert!(after.head.len() < before.head.len().max(1_000) + 20, "a head of {} bytes", after.head.len());
                 (self.snapshot, self.definition) = (snapshot, newer);
@@ -104,14 +105,14 @@ impl Real {
                 true
             }
             Err(TakeOverError::Misplaced(_)) => {
-                assert_eq!(after, before, "what has no place is left alone");
+                assert_eq!(after, before, "an instance that cannot be upgraded is unchanged");
                 false
             }
             Err(error) => panic!("{error}"),
         }
     }
 
-    /// Tells the machine what the model was told, and compares what it came to.
+    /// Applies the model's event to the machine, and compares the results.
     pub(crate) fn tell(&mut self, event: Event, model: &mut Model<'_>, was_over: bool) {
         let expected = model.answer();
         let (seq, definition) = (self.snapshot.seq(), Arc::clone(&self.definition));
@@ -134,7 +135,7 @@ impl Real {
         }
     }
 
-    /// Commits a step, and does and compares what it asks for.
+    /// Commits a step, carries out its requests, and compares them.
     fn take(&mut self, done: Step, expected: &Answer, model: &Model<'_>, was_over: bool) {
         let mut ours = Answer { refused: done.refused.is_some(), ..Answer::default() };
         if let Some(write) = done.write {
@@ -143,7 +144,7 @@ impl Real {
                 _ => None,
             });
             ours.signals = signals.collect();
-            // One that is consumed leaves its buffered row for that of its id.
+            // A consumed signal leaves its buffered row for that of its id.
             ours.signals.dedup();
             let largest = write.rows.iter().filter(|row| matches!(row.key, RowKey::Frame(_)));
             let largest = largest.filter_map(|row| row.value.as_ref().map(Bytes::len)).max();
@@ -175,33 +176,37 @@ impl Real {
         for (mut run, wanted) in runs.into_iter().zip(&expected.runs) {
             now(fill_run(&self.store, self.definition.program(), &self.snapshot, &mut run)).unwrap();
             let path = self.definition.program().path(run.node).unwrap();
-            assert_eq!((path.as_str(), &*run.turns), (&*wanted.path, &*wanted.turns), "which task runs");
-            assert_eq!(tokens(&run.value), wanted.value.tokens(), "what `{path}` is given");
+            assert_eq!((path.as_str(), &*run.turns), (&*wanted.path, &*wanted.turns), "the task that runs");
+            assert_eq!(tokens(&run.value), wanted.value.tokens(), "the input of `{path}`");
             let timeout = run.timeout.map(|timeout| u64::try_from(timeout.as_micros()).unwrap());
             let asked = (run.attempt, timeout, run.announce, run.alone);
-            assert_eq!(asked, (wanted.attempt, wanted.timeout, wanted.announce, wanted.alone), "how `{path}` runs");
+            assert_eq!(
+                asked,
+                (wanted.attempt, wanted.timeout, wanted.announce, wanted.alone),
+                "the options of `{path}`"
+            );
             assert!(serial(self, run.ticket).is_none(), "a ticket is given once: {:?}", run.ticket);
             self.runs.insert(wanted.serial, run);
             self.at_work.insert(wanted.serial);
         }
         ours.runs.clone_from(&expected.runs);
-        assert_eq!(&ours, expected, "(ours, the model's)");
-        assert_eq!(ended, model.over.is_some() && !was_over, "whether it ended");
+        assert_eq!(&ours, expected, "(the machine's, the model's)");
+        assert_eq!(ended, model.over.is_some() && !was_over, "the end of the run");
         let running: BTreeSet<_> = model.running().into_keys().collect();
-        assert!(self.at_work.is_subset(&running), "what is not wanted any more is stopped: {:?}", self.at_work);
+        assert!(self.at_work.is_subset(&running), "unwanted attempts are stopped: {:?}", self.at_work);
         self.check(model);
     }
 
     fn check(&self, model: &Model<'_>) {
         let program = self.definition.program();
         assert_eq!(self.snapshot.status(program), status(model));
-        // Recovery finds those in progress; all others are found by their time alone.
+        // Recovery finds instances in progress; only their time finds all others.
         let in_progress = !model.running().is_empty() && !model.world.paused;
         let wake = Wake { at: model.next_wake().map(at), stored: model.next_wake().is_none() || !in_progress };
         assert_eq!(self.snapshot.wake(), wake);
         assert!(self.asked.is_none_or(|asked| asked == wake), "asked for {:?}, not {wake:?}", self.asked);
         let due = wake.at.filter(|_| !in_progress).map(|at| (at, self.snapshot.instance().clone()));
-        assert_eq!(now(self.store.due(None, 2)).unwrap(), due.into_iter().collect::<Vec<_>>(), "what the store lists");
+        assert_eq!(now(self.store.due(None, 2)).unwrap(), due.into_iter().collect::<Vec<_>>(), "the store's list");
         assert_eq!(self.snapshot.is_paused(), model.world.paused && model.over.is_none());
         if let Some(Over::Completed(output)) = &model.over {
             assert_eq!(self.snapshot.output().map(|output| self.read(output)), Some(output.tokens()), "the output");
@@ -210,16 +215,16 @@ impl Real {
         let mut leaves = model.root.leaves();
         leaves.sort_by_key(|leaf| leaf.frame);
         let expected = leaves.into_iter().filter(|_| model.over.is_none()).filter_map(waiting);
-        assert_eq!(waits, expected.collect::<Vec<_>>(), "what it waits for");
+        assert_eq!(waits, expected.collect::<Vec<_>>(), "the waits");
     }
 
-    /// What only an instance that was read whole can tell.
+    /// Checks state that only an instance with all its values read can show.
     pub(crate) fn check_values(&self, model: &Model<'_>) {
         let mut snapshot = self.snapshot.clone();
         now(fill_values(&self.store, self.definition.program(), &mut snapshot)).unwrap();
         if model.over.is_none() && !model.world.paused {
             let input = get_resume_input(&snapshot).unwrap();
-            assert_eq!(tokens(&input), model.deciding().value.tokens(), "what it goes on with");
+            assert_eq!(tokens(&input), model.deciding().value.tokens(), "the value to continue with");
         }
         for ((path, indices), value) in &model.world.results {
             let result = task_result(&self.store, self.definition.manifest(), &snapshot, path, indices);
@@ -237,7 +242,8 @@ impl Real {
         tokens(&run.value)
     }
 
-    /// Calls the code of an attempt for real. A task shows what it was given, and then gives what the story says.
+    /// Calls the code of an attempt for real. A task returns its input as text, which the story's
+    /// result then replaces.
     pub(crate) fn call(&self, serial: u64, cursor: &Cursor<'_>, gives: &Val) -> Value {
         let caller = Caller {
             definition: Arc::clone(&self.definition),
@@ -250,19 +256,19 @@ impl Real {
         let shown = now(attempt).unwrap();
         match cursor.what() {
             What::Task { gives: form, reads, .. } => {
-                assert_eq!(text(form, &shown), cursor.value.shown(reads), "what `{}` reads", cursor.path());
+                assert_eq!(text(form, &shown), cursor.value.shown(reads), "the input of `{}`", cursor.path());
                 Value::from_tokens(gives.tokens())
             }
             What::Route { .. } => shown,
             _ => {
-                assert_eq!(tokens(&shown), gives.tokens(), "what `{}` makes of its input", cursor.path());
+                assert_eq!(tokens(&shown), gives.tokens(), "the result of `{}`", cursor.path());
                 shown
             }
         }
     }
 }
 
-/// The text that a task gave in its way.
+/// Returns the text that a task returned in its own form.
 fn text(gives: &Gives, shown: &Value) -> String {
     let payload = Value::from_tokens(shown.tokens().last().cloned().into_iter().collect());
     let codec = Codec::MessagePack;

@@ -1,4 +1,4 @@
-//! What can happen to an instance, and how often it does.
+//! Events of an instance, and their frequencies.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use crate::value::Val;
 
 #[derive(Clone, Debug)]
 pub(crate) enum Happening {
-    /// An attempt ends; after a failure of the run, that is retried instead.
+    /// An attempt ends; after a failure of the run, the run is retried instead.
     Well(Which, Output),
     Badly(Which, AttemptFailure),
     Started(Which),
@@ -26,30 +26,30 @@ pub(crate) enum Happening {
     Unpause,
     Cancel,
     Retry(Option<u64>),
-    /// Taken up again; the bits say which attempts are still at work.
+    /// Activated again; the bits say which attempts are still in progress.
     Resumed {
         process_died: bool,
         alive: u8,
     },
     Released,
-    /// The snapshot is read back from what was written, with or without the values that flow.
+    /// The snapshot is read back from the writes, with or without the values that flow.
     Restart {
         fill: bool,
     },
-    /// A new process takes the instance over with a newer definition.
+    /// A new process upgrades the instance to a newer definition.
     TakenOver,
-    /// The same as a restart, and the new process has loops that may go on for longer, and longer lists.
+    /// As a restart, and the new process allows loops more iterations, and longer lists.
     Redeploy,
 }
 
-/// Whose attempt is reported: one at work, or one of long ago.
+/// The reported attempt: one in progress, or an old one.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Which {
     Current(usize),
     Old(usize),
 }
 
-/// What a task gives, whatever its type.
+/// The result of a task of any type.
 #[derive(Clone, Debug)]
 pub(crate) struct Output {
     pub(crate) texts: Vec<String>,
@@ -57,7 +57,7 @@ pub(crate) struct Output {
 }
 
 impl Output {
-    /// What the task gives where this cursor stands.
+    /// Returns the result for the node at this cursor.
     pub(crate) fn of(&self, cursor: &Cursor<'_>) -> Val {
         let text = |n: usize| Val::Text(self.texts.get(n).cloned().unwrap_or_else(|| "a".into()));
         let shaped = |shape| match shape {
@@ -79,7 +79,7 @@ fn which() -> impl Strategy<Value = Which> {
     prop_oneof![19 => (0_usize..6).prop_map(Which::Current), 1 => any::<usize>().prop_map(Which::Old)]
 }
 
-/// Small ones stay where they are carried, large ones go to a row of their own.
+/// Draws a text: small ones stay where they are carried, large ones go to a row of their own.
 pub(crate) fn text() -> impl Strategy<Value = String> {
     ("[a-d]", prop_oneof![5 => 1_usize..4, 1 => 120_usize..200]).prop_map(|(letter, length)| letter.repeat(length))
 }
@@ -98,7 +98,7 @@ fn failure() -> impl Strategy<Value = AttemptFailure> {
     })
 }
 
-/// Mostly one event; sometimes tasks that take their process with them, again and again.
+/// Draws one event mostly; sometimes tasks that crash their process, again and again.
 pub(crate) fn happenings() -> impl Strategy<Value = Vec<Happening>> {
     let name = prop_oneof![6 => Just("a"), 3 => Just("b"), 1 => Just("unknown")];
     let alive = prop_oneof![Just(0), Just(255), any::<u8>()];

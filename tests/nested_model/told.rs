@@ -1,10 +1,10 @@
-//! Stories told on purpose: each is the shortest that once went another way.
+//! Stories of known failures: each is the shortest that once differed.
 
 use crate::driver::{Begin, Driver};
 use crate::plan::{End, Options, Spec, plan};
 use crate::story::{Happening, Output, Which};
 
-/// Both are told the story, and then whatever brings the instance to its end.
+/// Applies the story to both sides, and then brings the instance to its end.
 fn tell(specs: &[Spec], list_bytes_max: Option<usize>, story: &[Happening]) {
     let plan = plan(specs);
     let mut both = Driver::new(&plan, Begin { deadline: None, list_bytes_max, input: "a".into() });
@@ -18,7 +18,7 @@ fn wait() -> Spec {
     Spec::Wait { signal: "a", timeout: None, keeps: false }
 }
 
-/// A loop that may run once.
+/// Returns a loop that may run once.
 fn loops(drains: bool, body: Vec<Spec>) -> Spec {
     Spec::Loop { limit: Some(1), exits: false, drains, body, end: End::Task(Options::default()) }
 }
@@ -36,13 +36,13 @@ fn signal(id: u32, payload: &str) -> Happening {
     Happening::Signal { name: "a", id, payload: payload.into() }
 }
 
-/// The task before the map gives a list, and that is split.
+/// Returns the events of a task that returns a list, and of the map that splits it.
 fn list(items: &[&str]) -> [Happening; 2] {
     [well(items, false), well(&[], false)]
 }
 
 #[test]
-fn a_retry_that_fails_again_asks_for_nothing_more() {
+fn retry_that_fails_again_has_no_effects() {
     // Two items; the first one's loop is at its limit, and still is when the run is retried.
     let once = loops(false, vec![]);
     let fails = [well(&["a"], true), Happening::Retry(None)];
@@ -50,14 +50,15 @@ fn a_retry_that_fails_again_asks_for_nothing_more() {
 }
 
 #[test]
-fn the_limit_on_lists_does_not_hold_for_a_branch_of_a_fork() {
-    // A branch gives more bytes than a list may have.
+fn list_limit_does_not_apply_to_a_fork_branch() {
+    // A branch returns more bytes than a list may have.
     tell(&[Spec::Fork(vec![vec![wait()]])], Some(20), &[signal(0, &"a".repeat(150))]);
 }
 
 #[test]
-fn items_start_in_their_order_also_when_one_ends_at_once() {
-    // Of three items two may be at work at once, and two signals are there before them: for the first and the second.
+fn items_start_in_order_when_one_ends_at_once() {
+    // Of three items two may be in progress at once, and two signals are there before them: for the
+    // first and the second.
     let signals = [signal(0, "a"), signal(1, "b")];
     tell(&[map(Some(2), wait())], None, &[signals, list(&["a", "b", "c"])].concat());
 }
@@ -71,22 +72,25 @@ fn unpause_serves_longest_waiter_first() {
 
 #[test]
 fn retry_starts_branches_that_a_failure_held_back() {
-    // The first item ends at once with more than the list of results may have, before the second one starts.
+    // The first item ends at once with more bytes than the list of results may have, before the
+    // second one starts.
     let story = [&[signal(0, &"a".repeat(150))][..], &list(&["a", "a"])].concat();
     tell(&[map(None, wait())], Some(20), &story);
 }
 
 #[test]
 fn retry_serves_signals_left_by_failed_unpause() {
-    // Two items wait, and two signals come in a pause; at its end the first one is too large for the list of results.
+    // Two items wait, and two signals come in a pause; at its end the first one is too large for
+    // the list of results.
     let paused = [Happening::Pause, signal(0, &"a".repeat(150)), signal(1, "b"), Happening::Unpause];
     tell(&[map(None, wait())], Some(20), &[&list(&["a", "a"])[..], &paused].concat());
 }
 
 #[test]
 fn buffered_signal_holds_timeout_of_first_of_two_waits() {
-    // In a pause two branches begin to wait in one transition: first, as it goes, the one deeper down, which comes later in
-    // the order of frames. The other one does not wait for long, but the signal that is there is for that one.
+    // In a pause two branches begin to wait in one transition: first the deeper one, which comes
+    // later in the order of frames. The other one has a short timeout, but the buffered signal is
+    // for it.
     let deep = Spec::Fork(vec![vec![Spec::Fork(vec![vec![wait()]])]]);
     let short = Spec::Wait { signal: "a", timeout: Some(0), keeps: false };
     let specs = [Spec::Task(Options::default()), Spec::Fork(vec![vec![deep], vec![short]])];
@@ -94,15 +98,16 @@ fn buffered_signal_holds_timeout_of_first_of_two_waits() {
 }
 
 #[test]
-fn take_over_in_a_pause_leaves_a_wait_to_its_signal() {
-    // In a pause a signal comes for a wait whose time passes: that is for the signal, also by what the take-over writes.
+fn upgrade_in_a_pause_leaves_a_wait_to_its_signal() {
+    // In a pause a signal comes for a wait whose time passes: the signal wins, also in the record
+    // that an upgrade writes.
     let wait = Spec::Wait { signal: "a", timeout: Some(3), keeps: false };
     tell(&[wait], None, &[Happening::Pause, signal(0, "b"), Happening::TakenOver]);
 }
 
 #[test]
 fn overdue_instance_ends_before_any_attempt_proceeds() {
-    // After a death of the process one branch has started, and the other is announced; then the deadline passes.
+    // After a crash one branch has started, and the other is announced; then the deadline passes.
     let fork = Spec::Fork(vec![vec![Spec::Task(Options::default())], vec![Spec::Task(Options::default())]]);
     let plan = plan(&[fork]);
     let mut both = Driver::new(&plan, Begin { deadline: Some(5), list_bytes_max: None, input: "a".into() });
@@ -118,8 +123,9 @@ fn overdue_instance_ends_before_any_attempt_proceeds() {
 
 #[test]
 fn draining_loop_continues_for_a_signal_in_its_last_task() {
-    // The second signal comes while the task runs that then says that it is done. At its limit the loop fails instead, and goes
-    // on with the retry, as the deploy before that allows two iterations more.
+    // The second signal comes while the task runs that then returns `Done`. At its limit the loop
+    // fails instead, and a retry continues it, as the deploy before that allows two iterations
+    // more.
     let story = [signal(0, "a"), signal(1, "b"), well(&["c"], false)];
     for rest in [vec![], vec![Happening::Redeploy, Happening::Retry(None)]] {
         tell(&[loops(true, vec![wait()])], None, &[&story[..], &rest].concat());

@@ -1,4 +1,4 @@
-//! What flows, as the naive interpreter has it: a tree.
+//! Values of the naive interpreter: a tree.
 
 use everstep::bytes::Bytes;
 use everstep::{Codec, Leaf, SignalOutcome, TaskFailure, Token, Value};
@@ -10,7 +10,7 @@ use crate::plan::Reads;
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Val {
     Text(String),
-    /// A typed structure as one payload: a task gave it, or a child flow took it in.
+    /// A typed structure as one payload: the result of a task, or the input of a child flow.
     Carried(Box<Val>),
     Received(Box<Val>),
     TimedOut,
@@ -34,7 +34,7 @@ impl Val {
         }
     }
 
-    /// The text in it that a route is decided by.
+    /// Returns the text that decides a route.
     pub(crate) fn text(&self) -> &str {
         match self {
             Self::Text(text) => text,
@@ -44,7 +44,7 @@ impl Val {
         }
     }
 
-    /// The items of a list, however it came.
+    /// Returns the items of a list, in whatever form it came.
     pub(crate) fn items(&self) -> Vec<Val> {
         match self {
             Self::Carried(list) => list.items(),
@@ -97,7 +97,7 @@ impl Val {
         }
     }
 
-    /// As the machine has it, were everything read.
+    /// Returns the value's tokens in the machine, with every payload read.
     pub(crate) fn tokens(&self) -> Vec<Token> {
         let mut tokens = Vec::new();
         self.put(&mut tokens);
@@ -113,7 +113,7 @@ impl Val {
         self.tokens().iter().map(size).sum()
     }
 
-    /// The debug text of what user code gets.
+    /// Returns the debug text of user code's input.
     pub(crate) fn shown(&self, reads: &Reads) -> String {
         match (self, reads) {
             (Self::List(branches), Reads::Named(names)) => {
@@ -137,12 +137,12 @@ impl Val {
             Self::List(items) => format!("[{}]", items.iter().map(Val::show).collect::<Vec<_>>().join(", ")),
             Self::Good(inner) => format!("Ok({})", inner.show()),
             Self::Bad(failure) => format!("Err({failure:?})"),
-            Self::Again(_) | Self::Done(_) => unreachable!("no task reads what a body says"),
+            Self::Again(_) | Self::Done(_) => unreachable!("no task reads a loop's result"),
         }
     }
 }
 
-/// The tokens of a machine's value, wherever they stand.
+/// Returns the tokens of a machine's value, wherever they are stored.
 pub(crate) fn tokens(value: &Value) -> Vec<Token> {
     fn put(tokens: &[Token], flat: &mut Vec<Token>) {
         for token in tokens {

@@ -1,4 +1,5 @@
-//! The naive interpreter: a tree of cursors, the signals that nobody has taken, and of each rule the plainest form.
+//! The naive interpreter: a tree of cursors, the signals that no wait has taken, and the plainest
+//! form of each rule.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
@@ -10,29 +11,30 @@ use crate::plan::{Chain, What};
 use crate::value::{Val, encode};
 use crate::{SECOND, SIGNALS_BUFFERED_MAX};
 
-/// Everything but the tree.
+/// All state but the tree.
 pub(crate) struct World {
     pub(crate) now: u64,
-    /// Counts what happened.
+    /// Number of events.
     pub(crate) step: u64,
     pub(crate) paused: bool,
     pub(crate) deadline: Option<u64>,
-    /// Name, number and payload of each signal that nobody has taken.
+    /// Name, number and payload of each signal that no wait has taken.
     pub(crate) buffer: Vec<(&'static str, u64, String)>,
     accepted: u64,
     pub(crate) seen: HashSet<u32>,
-    /// Who waits for which signal, since which step.
+    /// Waits for signals: name, the step since which they wait, and frame.
     pub(crate) waiting: BTreeSet<(&'static str, u64, u64)>,
     frames: u64,
     pub(crate) serial: u64,
     pub(crate) more_iterations: u64,
     pub(crate) list_bytes_max: usize,
-    /// What each task gave last, by path and map indices; none if its item is not in the latest list of a map around it.
+    /// The latest result of each task, by path and map indices; none if its item is not in the
+    /// latest list of a map around it.
     pub(crate) results: BTreeMap<(String, Vec<u32>), Option<Val>>,
     pub(crate) answer: Answer,
 }
 
-/// What one event comes to.
+/// The effects of one event.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Answer {
     pub(crate) refused: bool,
@@ -58,13 +60,14 @@ impl World {
         self.frames
     }
 
-    /// How many wait longer for a signal than this frame does, and how many there are.
+    /// Returns how many frames wait longer for a signal than this one, and how many signals are
+    /// buffered.
     pub(crate) fn queue(&self, signal: &'static str, since: u64, frame: u64) -> (usize, usize) {
         let ahead = self.waiting.iter().filter(|one| one.0 == signal && (one.1, one.2) < (since, frame)).count();
         (ahead, self.buffer.iter().filter(|one| one.0 == signal).count())
     }
 
-    /// Whether a signal is buffered that nobody who waits for it will take.
+    /// Returns true if a signal is buffered that no present wait will take.
     pub(crate) fn is_unclaimed(&self, signal: &str) -> bool {
         let waiting = self.waiting.iter().filter(|one| one.0 == signal).count();
         self.buffer.iter().filter(|one| one.0 == signal).count() > waiting
@@ -77,8 +80,8 @@ impl World {
         payload
     }
 
-    /// A map is given a list of so many items: of more there is no result any more, and of those that there are again none is
-    /// known to be.
+    /// Handles a new list of a map: results of items past its end are gone, and those of the other
+    /// items are unknown.
     pub(crate) fn split(&mut self, map: &str, around: &[u32], items: usize) {
         let within = format!("{map}/");
         self.results.retain(|(path, indices), result| {
@@ -91,7 +94,7 @@ impl World {
         });
     }
 
-    /// It does not wait any more.
+    /// Ends the wait of a cursor.
     pub(crate) fn forget(&mut self, cursor: &Cursor<'_>) {
         if let (Doing::Wait { since, .. }, What::Wait { signal, .. }) = (&cursor.doing, cursor.what()) {
             self.waiting.remove(&(*signal, *since, cursor.frame));
@@ -104,7 +107,7 @@ impl World {
 }
 
 impl<'p> Cursor<'p> {
-    /// What it stands at; at a chain's end nothing that could hold it.
+    /// Returns the node at the cursor; at a chain's end one that holds no cursor.
     pub(crate) fn what(&self) -> &'p What {
         self.chain.nodes.get(self.at).map_or(&What::Delay(0), |node| &node.what)
     }
@@ -139,12 +142,12 @@ impl<'p> Model<'p> {
         let mut signals = HashSet::new();
         plan.declared(&mut signals);
         let mut model = Self { root, world, over: None, signals };
-        // A cursor on its way goes on, whatever happens to it.
+        // A cursor on its way continues at any event.
         model.act(0, &Act::Retry);
         model
     }
 
-    /// Lets something happen to a frame.
+    /// Applies an event to a frame.
     fn act(&mut self, frame: u64, act: &Act) {
         if self.over.is_some() {
             return;
@@ -156,7 +159,7 @@ impl<'p> Model<'p> {
         }
     }
 
-    /// Lets something happen to every frame, in their order.
+    /// Applies an event to every frame, in their order.
     fn act_all(&mut self, act: &Act) {
         for frame in self.frames() {
             self.act(frame, act);
@@ -167,7 +170,7 @@ impl<'p> Model<'p> {
         self.root.leaves().iter().map(|leaf| leaf.frame).collect()
     }
 
-    /// The attempts that are handed out, and whose they are.
+    /// Returns the attempts that are handed out, with their cursors.
     pub(crate) fn running(&self) -> BTreeMap<u64, &Cursor<'p>> {
         let running = self.root.leaves().into_iter().filter_map(|leaf| match leaf.doing {
             Doing::Code(Attempt { serial, stage: Stage::Running { .. }, .. }) => Some((serial, leaf)),
@@ -181,7 +184,7 @@ impl<'p> Model<'p> {
         own.chain(self.world.deadline).min().filter(|_| self.over.is_none())
     }
 
-    /// What a change of time alone comes to.
+    /// Handles the passing of time.
     pub(crate) fn wake(&mut self) {
         if self.over.is_none() && self.world.deadline.is_some_and(|deadline| deadline <= self.world.now) {
             self.over = Some(Over::Deadline);
@@ -193,7 +196,7 @@ impl<'p> Model<'p> {
         }
     }
 
-    /// Hands buffered signals to those who wait, the longest waiting first.
+    /// Hands buffered signals to waits, the longest waiting first.
     fn serve(&mut self) {
         let names: BTreeSet<_> = self.world.buffer.iter().map(|one| one.0).collect();
         for name in names {
@@ -206,7 +209,7 @@ impl<'p> Model<'p> {
         }
     }
 
-    /// What the last event came to. An attempt that ended with it was never asked for.
+    /// Returns the effects of the last event. An attempt that ended with it was never asked for.
     pub(crate) fn answer(&mut self) -> Answer {
         let mut answer = std::mem::take(&mut self.world.answer);
         let running: BTreeSet<_> = self.running().into_keys().collect();
@@ -214,7 +217,7 @@ impl<'p> Model<'p> {
         answer
     }
 
-    /// Something happens to one attempt that is handed out.
+    /// Applies an event to one attempt that is handed out.
     pub(crate) fn attempt(&mut self, serial: u64, act: &Act) {
         let frame = self.running().get(&serial).map(|leaf| leaf.frame);
         if frame.is_some() && self.world.deadline.is_some_and(|deadline| deadline <= self.world.now) {
@@ -313,7 +316,8 @@ impl<'p> Model<'p> {
         self.wake();
     }
 
-    /// What tells where it stands: work first, then the nearest wake-up, then the first by path.
+    /// Returns the cursor that decides the status: work first, then the nearest wake-up, then the
+    /// first by path.
     pub(crate) fn deciding(&self) -> &Cursor<'p> {
         let rank = |leaf: &&Cursor<'p>| {
             let class = match leaf.doing {
@@ -334,7 +338,7 @@ impl<'p> Cursor<'p> {
     }
 }
 
-/// A payload as it is sent.
+/// Returns a payload as it is sent.
 pub(crate) fn sent(payload: &str) -> everstep::bytes::Bytes {
     encode(&payload)
 }

@@ -1,4 +1,4 @@
-//! What a builder refuses, all of it at once.
+//! Errors of a builder, all reported at once.
 
 use std::borrow::Cow;
 
@@ -8,12 +8,12 @@ use crate::again;
 use crate::common::{inc, same};
 
 everstep::route_key! {
-    /// Three of a kind.
+    /// A key with three values.
     #[derive(Clone, Copy, Debug)]
     enum Way { Left, Right, Straight }
 }
 
-/// A key whose list forgets one.
+/// A key whose list omits one value.
 enum Forgetful {
     Known,
     Forgotten,
@@ -49,7 +49,7 @@ fn empty(chain: &str) -> BuildError {
 }
 
 #[test]
-fn typed_keys_must_each_have_an_arm_or_there_is_a_default() {
+fn typed_route_without_all_arms_needs_a_default() {
     // One arm of three; one and a default; all; and a key that its own list does not name.
     let one = w().route("way", |_| Way::Left, |route| route.arm(Way::Left, |arm| arm));
     let keys = vec!["Right".into(), "Straight".into()];
@@ -70,8 +70,9 @@ fn typed_keys_must_each_have_an_arm_or_there_is_a_default() {
 }
 
 #[test]
-fn ids_are_unique_in_their_scope_and_only_there() {
-    // Twice in each kind of chain, and two branches or arms of one name; the same id in different scopes is fine.
+fn duplicate_id_is_refused_in_its_scope_only() {
+    // One id twice in each kind of chain, and two branches or arms of one name. One id in different
+    // scopes is fine.
     let twice = |chain: Builder<u32, u32>| chain.then("x", inc).then("x", inc);
     let once = |chain: Builder<u32, u32>| chain.then("x", inc);
     let fork = w().fork_by_name("f", |fork| fork.branch("a", twice).branch("a", once)).join("j", same);
@@ -93,7 +94,7 @@ fn ids_are_unique_in_their_scope_and_only_there() {
 }
 
 #[test]
-fn nothing_may_be_empty_but_an_arm() {
+fn empty_node_other_than_an_arm_is_refused() {
     // A fork, a route, a branch, a loop's body, a map's body and a child.
     let fork = w().fork("f", |fork| fork).join("j", |()| std::future::ready(Ok::<_, String>(1_u32)));
     assert_eq!(errors_of(fork), [BuildError::NoBranches { node: "f".into() }]);
@@ -121,7 +122,7 @@ fn zero_iterations_and_zero_items_at_once_do_not_build() {
 }
 
 #[test]
-fn everything_that_is_wrong_is_told_at_once_however_deep() {
+fn all_build_errors_are_reported_at_once_at_any_depth() {
     // One of each, within each other and in a child.
     let child = Workflow::builder_for::<u32>("child").wait_for_signal::<String>("w", "go").then("n", len).build();
     let child = child.unwrap();

@@ -9,8 +9,9 @@ use crate::common::{Counter, inc, within};
 use crate::{World, task_failure};
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_same_child_twice_keeps_its_results_and_signals_apart() {
-    // A child with a task and a wait, in a row and within a child of its own: each use has its own paths.
+async fn child_used_twice_keeps_results_and_signals_apart() {
+    // A child with a task and a wait, in a row and within a child of its own: each use has its own
+    // paths.
     let child = Workflow::builder_for::<u32>("child")
         .then("inc", inc)
         .wait_for_signal_keeping::<u32>("wait", "go")
@@ -33,9 +34,9 @@ async fn the_same_child_twice_keeps_its_results_and_signals_apart() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_child_gets_a_structure_as_its_input_and_may_give_one() {
-    // What flows in is a pair of a wait that keeps; the child hands on a pair of its own, which the next task reads, and
-    // the conversion happens once, whatever restarts there are behind it.
+async fn child_takes_and_returns_a_structure() {
+    // The child's input is a pair of a wait that keeps its value. The child returns a pair of its
+    // own, which the next task reads; the conversion happens once, whatever restarts come after it.
     let child = Workflow::builder_for::<(u32, u32)>("child")
         .then("add", |(a, b): (u32, u32)| ready(Ok::<_, Infallible>(a + b)))
         .wait_for_signal_keeping::<String>("wait", "name")
@@ -71,7 +72,7 @@ async fn a_child_gets_a_structure_as_its_input_and_may_give_one() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_childs_failure_names_its_task_and_its_policies_hold() {
+async fn child_failure_names_its_task_and_follows_its_policies() {
     // The child's task fails twice and is tried twice more, then fails for good.
     let tries = Counter::default();
     let fail = {

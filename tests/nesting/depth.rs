@@ -1,4 +1,4 @@
-//! How deep nodes may nest.
+//! The limit on nesting.
 
 use std::future::ready;
 
@@ -7,7 +7,7 @@ use everstep::{BuildError, Builder, Concurrency, Workflow};
 use crate::common::{Gate, holding, within};
 use crate::{World, again};
 
-/// A task in so many nodes within each other, of every kind in turn.
+/// Adds a task within `depth` nodes, of every kind in turn.
 fn nest(chain: Builder<u32, u32>, depth: usize, gate: &Gate) -> Builder<u32, u32> {
     if depth == 0 {
         return chain.then("hold", holding::<u32>(gate));
@@ -47,7 +47,8 @@ async fn sixty_four_levels_of_every_kind_run_and_survive_a_restart() {
 
 #[test]
 fn sixty_five_levels_do_not_build() {
-    // A fork, a route, a loop and a map as the outermost of too many, and a child that fits alone but not where it is used.
+    // One level too many, with a fork, a route, a loop and a map as the outermost node; and a child
+    // that fits alone but not where it is used.
     let gate = Gate::new();
     let nested = |depth| nest(Workflow::builder_for("w"), depth, &gate);
     for outermost in 65..=68 {

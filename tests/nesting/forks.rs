@@ -1,4 +1,4 @@
-//! Forks: branches side by side, and what a failure of one means to the others.
+//! Forks: branches side by side, and the effect of a failed branch on the others.
 
 use std::convert::Infallible;
 use std::future::ready;
@@ -12,8 +12,9 @@ use crate::{Dropped, World, both, task_failure, until, waiting_in};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn failed_branch_cancels_siblings_and_fails_instance() {
-    // One branch stays in its second task, one waits for a signal, one fails when it is let: the future is dropped and its
-    // token cancelled, nothing waits any more, and what was done is kept, the branches' records too.
+    // One branch stays in its second task, one waits for a signal, and one fails when the test lets
+    // it. The future is dropped and its token cancelled, no wait is left, and finished work is
+    // kept, the branches' records too.
     let (gate, doomed, dropped, joined) = (Gate::new(), Gate::new(), Counter::default(), Counter::default());
     let (tell, mut tokens) = unbounded_channel();
     let hold = {
@@ -71,7 +72,8 @@ async fn failed_branch_cancels_siblings_and_fails_instance() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn retried_branch_leaves_its_siblings_alone() {
-    // One branch fails once and backs off, the other stays in its task all the while: nothing of it is cancelled.
+    // One branch fails once and backs off; the other stays in its task all the while, and is not
+    // cancelled.
     let (gate, tries) = (Gate::new(), Counter::default());
     let flaky = {
         let tries = tries.clone();
@@ -95,9 +97,10 @@ async fn retried_branch_leaves_its_siblings_alone() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_branch_that_waits_leaves_its_siblings_running() {
-    // One branch waits from the start, the other is held in its first task and then runs to its end: it is told as in
-    // progress until nothing runs, then as awaiting, and the join comes with the signal.
+async fn waiting_branch_leaves_its_siblings_running() {
+    // One branch waits from the start, the other is held in its first task and then runs to its
+    // end. The status is in progress until no task runs, then awaiting, and the join comes with the
+    // signal.
     let gate = Gate::new();
     let workflow = Workflow::builder_for::<u32>("w")
         .fork("work", |fork| {
@@ -121,8 +124,8 @@ async fn a_branch_that_waits_leaves_its_siblings_running() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn simultaneous_branch_failures_report_one() {
-    // Both wait at a gate and are let go together, a hundred times. Each time has a gate of its own: the branch that is
-    // stopped gives its place at the gate back, at any moment.
+    // Both branches wait at a gate and are released together, a hundred times. Each time has a gate
+    // of its own: the branch that is stopped gives its place at the gate back, at any moment.
     let gates: Vec<_> = (0..100).map(|_| Gate::new()).collect();
     let fail = |name: &'static str| {
         let gates = gates.clone();

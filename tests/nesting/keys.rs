@@ -11,10 +11,10 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use crate::common::{Gate, within};
 use crate::{World, again};
 
-/// What is carried, the attempt, and the key.
+/// The carried value, the attempt, and the key.
 type Told = (u32, u32, String);
 
-/// Tells, stays at the gate, and fails the first time.
+/// Returns a task that reports, waits at the gate, and fails the first time.
 fn telling(
     gate: &Gate,
     tell: UnboundedSender<Told>,
@@ -30,7 +30,7 @@ fn telling(
     }
 }
 
-/// The keys by what was carried, each with the attempts that had it; all of one carried value are the same.
+/// Returns the keys by carried value, each with its attempts; checks that one value has one key.
 fn by_value(told: &mut UnboundedReceiver<Told>) -> BTreeMap<u32, (String, Vec<u32>)> {
     let mut by_value = BTreeMap::<u32, (String, Vec<u32>)>::new();
     while let Ok((n, attempt, key)) = told.try_recv() {
@@ -43,8 +43,8 @@ fn by_value(told: &mut UnboundedReceiver<Told>) -> BTreeMap<u32, (String, Vec<u3
 
 #[tokio::test(flavor = "multi_thread")]
 async fn idempotency_key_varies_by_position_not_by_attempt() {
-    // Two iterations over two items over two iterations, where each value is another; each task fails once, and the runtime
-    // is dropped when the first attempts run.
+    // Two iterations over two items over two iterations, each with a value of its own. Each task
+    // fails once, and the runtime is dropped while the first attempts run.
     let (gate, (tell, mut told)) = (Gate::new(), unbounded_channel());
     let step = task(telling(&gate, tell)).retry(RetryPolicy::fixed(1, Duration::ZERO));
     let inc = |n: u32| ready(Ok::<_, Infallible>(everstep::LoopResult::Again(n + 1)));

@@ -1,4 +1,4 @@
-//! Loops: limits, what is carried, and what is kept of their results.
+//! Loops: limits, the carried value, and the results that are kept.
 
 use std::future::ready;
 
@@ -7,13 +7,13 @@ use everstep::{BuildError, FailureKind, LoopLimit, LoopResult, StatusCode, Workf
 use crate::common::{Counter, Gate, counting, holding, inc, reach_code, within};
 use crate::{World, again, task_failure};
 
-/// Done at ten, otherwise again.
+/// Returns `Done` from ten on, otherwise `Again`.
 async fn to_ten(n: u32) -> Result<LoopResult<u32, String>, std::convert::Infallible> {
     Ok(if n >= 10 { LoopResult::Done(format!("ten at {n}")) } else { LoopResult::Again(n) })
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_loop_that_reaches_its_limit_fails_the_instance() {
+async fn loop_at_its_limit_fails_the_instance() {
     // From seven on, three iterations reach ten; from six on they do not.
     let workflow = Workflow::builder_for::<u32>("w")
         .repeat("loop", LoopLimit::AtMost(3), |body| body.then("inc", inc).then("enough", to_ten))
@@ -25,12 +25,13 @@ async fn a_loop_that_reaches_its_limit_fails_the_instance() {
     let handle = runtime.start(&workflow, "six", 6).await.unwrap();
     let failure = task_failure(within(handle.result()).await);
     assert_eq!((failure.task.as_str(), failure.kind), ("loop", FailureKind::LoopLimit));
-    assert_eq!(handle.task_result("loop/inc").await, Ok(Some(9_u32)), "what the last iteration gave is kept");
+    assert_eq!(handle.task_result("loop/inc").await, Ok(Some(9_u32)), "the last iteration's result is kept");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_loop_that_exits_gives_the_last_value() {
-    // A body that never has enough, and one that has after the second of five; one iteration is a loop too.
+async fn exiting_loop_returns_the_last_value() {
+    // A body that never ends the loop, and one that ends it in the second of five iterations; one
+    // iteration is a loop too.
     let endless = |times| {
         let body = Workflow::builder_for::<u32>(format!("endless {times}"));
         body.repeat_or_exit("loop", times, |body| body.then("inc", inc).then("again", again)).build().unwrap()
@@ -49,8 +50,8 @@ async fn a_loop_that_exits_gives_the_last_value() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn iteration_and_carried_value_survive_a_restart() {
-    // The runtime is dropped in a task and then in a wait of each iteration: the limit still counts from the first one, and
-    // the value goes on from where it was.
+    // The runtime is dropped in a task and then in a wait of each iteration. The limit still counts
+    // from the first one, and the value continues from its last.
     let (gate, count) = (Gate::new(), Counter::default());
     let workflow = Workflow::builder_for::<u32>("w")
         .repeat_or_exit("loop", 3, |body| {
@@ -83,8 +84,9 @@ async fn iteration_and_carried_value_survive_a_restart() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn of_a_loops_results_the_latest_iterations_are_found() {
-    // A loop of three within a loop of two: the tasks of both, that which says whether to go on too.
+async fn loop_results_are_those_of_the_latest_iteration() {
+    // A loop of three within a loop of two: results of the tasks of both, also of the task that
+    // ends an iteration.
     let workflow = Workflow::builder_for::<u32>("w")
         .repeat_or_exit("outer", 2, |body| {
             let inner = |body: everstep::Builder<u32, u32>| body.then("inc", inc).then("again", again);
@@ -102,10 +104,10 @@ async fn of_a_loops_results_the_latest_iterations_are_found() {
     assert!(handle.task_result::<u32>("outer/again").await.is_err(), "a loop result is not a plain one");
 }
 
-/// Method: a signal comes while the task runs that says that the loop is done, and the runtime is dropped then. The loop goes on for
-/// it, and ends behind it; one that comes later is refused.
+/// Method: a signal comes while the task runs that returns `Done`, and the runtime is dropped then.
+/// The loop continues for it, and ends after it; a later signal is refused.
 #[tokio::test(flavor = "multi_thread")]
-async fn loop_that_drains_leaves_no_signal_unread() {
+async fn draining_loop_leaves_no_signal_unread() {
     let gate = Gate::new();
     let workflow = Workflow::builder_for::<u32>("w")
         .repeat_draining("loop", LoopLimit::Unlimited, "add", |body| {
@@ -129,11 +131,11 @@ async fn loop_that_drains_leaves_no_signal_unread() {
     }
     let handle = runtime.handle(&workflow, "id").await.unwrap();
     assert_eq!(within(handle.result()).await, Ok(111));
-    assert!(handle.signal("add", &1_000_u32).await.is_err(), "nobody would read it");
+    assert!(handle.signal("add", &1_000_u32).await.is_err(), "no wait would take it");
     assert!(handle.buffered_signals().await.unwrap().is_empty());
 }
 
-/// Method: the only wait for the signal stands before the loop.
+/// Method: the only wait for the signal is before the loop.
 #[test]
 fn draining_loop_without_a_wait_fails_to_build() {
     let built = Workflow::builder_for::<u32>("w")

@@ -1,4 +1,4 @@
-//! Maps: order, limits, failures, and what is found of their results.
+//! Maps: order, limits, failures, and reads of their results.
 
 use std::convert::Infallible;
 use std::future::ready;
@@ -19,8 +19,8 @@ where
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_map_over_an_empty_list_gives_an_empty_list() {
-    // First, last and behind each other, and collecting; no item's task runs.
+async fn map_over_empty_list_returns_empty_list() {
+    // Maps that are first, last, one after another, and collecting; no item's task runs.
     let ran = Counter::default();
     let item = |item: Builder<u32, u32>| item.then("count", counting::<u32>(&ran));
     let workflow = over("w").map("a", BOTH[0], item).map("b", BOTH[1], item).map_collect("c", BOTH[0], item);
@@ -32,8 +32,9 @@ async fn a_map_over_an_empty_list_gives_an_empty_list() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn results_are_in_the_items_order_whatever_order_they_end_in() {
-    // Six items, each at a gate of its own, let go in a shuffled order; half way the runtime is dropped.
+async fn map_results_keep_item_order_in_any_order_of_ends() {
+    // Six items, each at a gate of its own, released in a shuffled order; half way the runtime is
+    // dropped.
     let gates: Arc<[Gate]> = (0..6).map(|_| Gate::new()).collect();
     let hold = {
         let gates = Arc::clone(&gates);
@@ -71,8 +72,8 @@ async fn results_are_in_the_items_order_whatever_order_they_end_in() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn concurrency_limit_counts_parked_items() {
-    // Five items of a task and a wait, two at a time: two run and park, and no third begins before one has ended, also after
-    // a restart. Frames are made as items start.
+    // Five items of a task and a wait, two at a time: two run and park, and no third begins before
+    // one has ended, also after a restart. Frames are made as items start.
     let started = Counter::default();
     let item = |item: Builder<u32, u32>| {
         item.then("count", counting::<u32>(&started))
@@ -101,8 +102,8 @@ async fn concurrency_limit_counts_parked_items() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_failing_item_cancels_the_others_and_fails_the_instance() {
-    // The second of three fails while the others are held; those that have not begun never do.
+async fn failing_item_cancels_the_others_and_fails_the_instance() {
+    // The second of three fails while the others are held; items that have not begun never do.
     for concurrency in BOTH {
         let (gate, dropped) = (Gate::new(), Counter::default());
         let step = {
@@ -131,8 +132,8 @@ async fn a_failing_item_cancels_the_others_and_fails_the_instance() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn collecting_map_returns_failures_in_place() {
-    // Items of a fork, of which one branch waits: where the other fails, only that item's branches go. Over a restart, which
-    // the failure survives.
+    // Items of a fork with one branch that waits. Where the other branch fails, only that item's
+    // branches go. The failure survives a restart.
     let item = |item: Builder<u32, u32>| {
         item.fork("both", |fork| {
             let check = |n: u32| ready(if n == 1 { Err("one is no good") } else { Ok(n) });
@@ -166,7 +167,8 @@ async fn collecting_map_returns_failures_in_place() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn lists_over_their_limits_fail_with_a_typed_failure() {
-    // One item too many, one byte too many, and results that are larger than the items were; the limit itself is fine.
+    // One item too many, one byte too many, and results that are larger than the items; exactly the
+    // limit is fine.
     let grow = |text: String| ready(Ok::<_, Infallible>(text.repeat(4)));
     let plain = over::<String>("plain").map("each", Concurrency::Unlimited, |item| item.then("same", same)).build();
     let grows = over::<String>("grows").map("each", Concurrency::AtMost(1), |item| item.then("grow", grow)).build();
@@ -196,7 +198,8 @@ async fn lists_over_their_limits_fail_with_a_typed_failure() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn list_before_a_map_may_exceed_the_payload_limit() {
-    // Thirty items of ten bytes where a payload has a hundred: right before the map that is fine, elsewhere it is not.
+    // Thirty items of ten bytes under a payload limit of a hundred: right before the map that is
+    // fine, elsewhere it is not.
     let list = |n: u32| ready(Ok::<_, Infallible>(vec!["x".repeat(9); n as usize]));
     let count = |list: Vec<String>| ready(Ok::<_, Infallible>(u32::try_from(list.len()).unwrap()));
     let mapped = Workflow::builder("mapped").then("list", list);
@@ -216,8 +219,8 @@ async fn list_before_a_map_may_exceed_the_payload_limit() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_result_over_the_payload_limit_is_its_tasks_failure() {
-    // The item's task, not the map, is named, and a map that collects has it in its place.
+async fn result_over_the_payload_limit_fails_its_task() {
+    // The failure names the item's task, not the map, and a map that collects has it in its place.
     let grow = |n: u32| ready(Ok::<_, Infallible>("x".repeat(n as usize)));
     let item = |item: Builder<u32, u32>| item.then("grow", grow).then("len", len);
     let workflow = over("w").map_collect("each", Concurrency::Unlimited, item).build().unwrap();
@@ -235,7 +238,8 @@ async fn len(text: String) -> Result<u32, std::num::TryFromIntError> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn nested_task_results_are_found_or_explained() {
-    // A map within a map within a branch: each item's result by both indices, and each kind of wrong path or index.
+    // A map within a map within a branch: each item's result by both indices, and each kind of
+    // wrong path or index.
     let list = |n: u32| ready(Ok::<_, Infallible>((0..n).collect::<Vec<_>>()));
     let sum = |list: Vec<u32>| ready(Ok::<_, Infallible>(list.iter().sum::<u32>()));
     let inner = move |item: Builder<u32, u32>| {

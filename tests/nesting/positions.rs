@@ -1,4 +1,4 @@
-//! A task's options are honoured wherever it stands.
+//! Options of a task, honoured in every position.
 
 use std::convert::Infallible;
 use std::future::{pending, ready};
@@ -37,11 +37,11 @@ fn put<I>(
             .then("list", |n: u32| ready(Ok::<_, Infallible>(vec![n])))
             .map("m", Concurrency::AtMost(1), piece)
             .then("first", |list: Vec<u32>| ready(Ok::<_, Infallible>(list[0]))),
-        other => panic!("what position is {other}?"),
+        other => panic!("unknown position {other}"),
     }
 }
 
-/// A workflow of one piece in a position.
+/// Returns a workflow of one piece in a position.
 fn within_position(position: &str, piece: impl FnOnce(Builder<u32, u32>) -> Builder<u32, u32>) -> Workflow<u32, u32> {
     let chain = Workflow::builder_for(position);
     let chain = if position == "main" { piece(chain) } else { put(chain, position, piece) };
@@ -50,8 +50,8 @@ fn within_position(position: &str, piece: impl FnOnce(Builder<u32, u32>) -> Buil
 
 #[tokio::test(flavor = "multi_thread")]
 async fn timeout_and_retry_are_honoured_in_every_position() {
-    // The first attempt hangs and times out after a minute, the second comes a minute later and fails, the third comes after
-    // one more; each tells when it began and what it knows of its options.
+    // The first attempt hangs and times out after a minute, the second comes a minute later and
+    // fails, the third comes after one more. Each reports its begin and its options.
     for position in POSITIONS {
         let world = World::new();
         let (start, clock) = (world.clock.now(), world.clock.clone());
@@ -86,8 +86,8 @@ async fn timeout_and_retry_are_honoured_in_every_position() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn priority_is_honoured_in_every_position() {
-    // One slot, held by another instance while a task in each position gets ready, the least urgent first: they run by their
-    // priority.
+    // Another instance holds the one slot while a task in each position gets ready, the least
+    // urgent first: they run by their priority.
     let (gate, (tell, mut told)) = (Gate::new(), unbounded_channel());
     let urgent = [Priority::Minimal, Priority::Low, Priority::Normal, Priority::High, Priority::Critical];
     let workflow = Workflow::builder_for::<u32>("w")
@@ -123,7 +123,7 @@ async fn priority_is_honoured_in_every_position() {
     assert!(order.iter().eq(urgent.iter().rev()), "{order:?}");
 }
 
-/// A wait for a signal named as the position, and the task.
+/// Adds a wait for a signal named as the position, and the task.
 fn piece<M, H: Handler<M, u32, Output = u32>>(chain: Builder<u32, u32>, position: &str, step: H) -> Builder<u32, u32> {
     chain.wait_for_signal::<u32>("wait", position).then("step", step)
 }

@@ -1,4 +1,4 @@
-//! Cancel and pause reach every branch, whatever it is doing.
+//! Cancel and pause reach every branch, in every state.
 
 use std::future::ready;
 use std::time::Duration;
@@ -13,7 +13,7 @@ use crate::{Dropped, World, until, waiting_in};
 const MINUTE: Duration = Duration::from_mins(1);
 const SECOND: Duration = Duration::from_secs(1);
 
-/// Branches that run, back off, are delayed and wait, each with a task behind that counts.
+/// Branches that run, back off, are delayed and wait, each followed by a task that counts.
 struct Scene {
     world: World,
     gate: Gate,
@@ -46,13 +46,13 @@ impl Scene {
             }
         };
         let fail = task(fail).retry(RetryPolicy::fixed(1, MINUTE));
-        let behind = |branch: Builder<u32, u32>| branch.then("after", counting::<u32>(&after));
+        let counted_after = |branch: Builder<u32, u32>| branch.then("after", counting::<u32>(&after));
         let workflow = Workflow::builder_for::<u32>("w")
             .fork_by_name("all", |fork| {
-                fork.branch("runs", |branch| behind(branch.then("hold", hold)))
-                    .branch("backs off", |branch| behind(branch.then("fail", fail)))
-                    .branch("delayed", |branch| behind(branch.delay("delay", MINUTE)))
-                    .branch("waits", |branch| behind(branch.wait_for_signal::<u32>("wait", "go")))
+                fork.branch("runs", |branch| counted_after(branch.then("hold", hold)))
+                    .branch("backs off", |branch| counted_after(branch.then("fail", fail)))
+                    .branch("delayed", |branch| counted_after(branch.delay("delay", MINUTE)))
+                    .branch("waits", |branch| counted_after(branch.wait_for_signal::<u32>("wait", "go")))
             })
             .join("join", |gave: std::collections::BTreeMap<String, u32>| {
                 ready(Ok::<_, String>(gave.into_values().collect::<Vec<_>>()))
@@ -71,7 +71,8 @@ impl Scene {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn cancel_ends_every_branch() {
-    // The running future is dropped, nothing waits, and neither time nor the gate brings anything back.
+    // The running future is dropped, no branch waits, and neither time nor the gate brings one
+    // back.
     let scene = Scene::set().await;
     scene.handle.cancel("no more", "ana").await.unwrap();
     let cancelled = Err(ResultError::Cancelled { reason: "no more".into(), by: "ana".into() });
@@ -86,8 +87,9 @@ async fn cancel_ends_every_branch() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn pause_holds_every_branch_and_unpause_lets_every_branch_go_on() {
-    // While it is paused the running task ends and is recorded, the delay and the backoff pass, and a signal comes: nothing
-    // starts and nothing is consumed. Then all go on, and nothing is done twice.
+    // During the pause the running task ends and is recorded, the delay and the backoff pass, and a
+    // signal comes: no task starts and no signal is consumed. Then all continue, and no task runs
+    // twice.
     let scene = Scene::set().await;
     let handle = &scene.handle;
     handle.pause("lunch", "ana").await.unwrap();

@@ -9,9 +9,9 @@ use crate::common::{Counter, Gate, holding, inc, reach_code, within};
 use crate::{World, task_failure};
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_decision_is_not_made_again_after_a_restart() {
-    // The key function would answer otherwise the second time; the runtime is dropped in the arm's first task, and again in
-    // a wait behind it.
+async fn route_decision_survives_a_restart() {
+    // The key function would return another key the second time. The runtime is dropped in the
+    // arm's first task, and again in a wait after it.
     let (decided, gate) = (Counter::default(), Gate::new());
     let key = {
         let decided = decided.clone();
@@ -44,8 +44,8 @@ async fn a_decision_is_not_made_again_after_a_restart() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_unknown_key_fails_the_instance_and_a_default_arm_takes_it() {
-    // A key that is a string, with an arm for one; once without and once with a default arm.
+async fn unknown_key_takes_the_default_arm_or_fails() {
+    // A key that is a string, with an arm for one value; once without and once with a default arm.
     let arms = |has_default: bool| {
         let arms = Workflow::builder_for::<String>("w").route("way", String::clone, |route| {
             let known = route.arm("known", |arm| arm);
@@ -72,8 +72,8 @@ async fn an_unknown_key_fails_the_instance_and_a_default_arm_takes_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_key_function_that_panics_fails_the_instance() {
-    // No task stands around it, so the failure names the route.
+async fn panicking_key_function_fails_the_instance() {
+    // No task is around it, so the failure names the route.
     let workflow = Workflow::builder_for::<u32>("w")
         .route(
             "way",
@@ -91,9 +91,10 @@ async fn a_key_function_that_panics_fails_the_instance() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn arms_of_different_shapes_read_right_behind_the_route() {
-    // The same tuple comes from a wait that keeps what flowed in, from a task that returns it, and from a nested route of
-    // both; it is read by a task, by a wait that keeps it, by a child, and as the workflow's output.
+async fn arms_of_different_shapes_are_read_after_the_route() {
+    // One tuple comes from a wait that keeps its value, from a task that returns it, and from a
+    // nested route of both. A task, a wait that keeps it, a child and the workflow's output read
+    // it.
     type Pair = (u32, u32);
     let swap = |(a, b): Pair| ready(Ok::<Pair, Infallible>((b, a)));
     let arms = |name: &str| {

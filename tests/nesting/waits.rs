@@ -13,8 +13,8 @@ const SECOND: Duration = Duration::from_secs(1);
 
 #[tokio::test(flavor = "multi_thread")]
 async fn instance_wakes_for_each_waiting_branch() {
-    // Delays of 3, 1 and 2 minutes beside a wait with and one without a timeout, over a restart each time it has woken:
-    // all are listed, the nearest is the status, and each ends at its own time.
+    // Delays of 3, 1 and 2 minutes beside a wait with and one without a timeout, over a restart
+    // after each wake-up. All are listed, the nearest is the status, and each ends at its own time.
     let workflow = Workflow::builder_for::<u32>("w")
         .fork_by_name("all", |fork| {
             fork.branch("three", |branch| branch.delay("d", 3 * MINUTE))
@@ -63,8 +63,8 @@ async fn instance_wakes_for_each_waiting_branch() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn branches_waiting_for_one_signal_are_served_in_order() {
-    // The first branch is held in a task until the second waits; then both do, also over a restart, and the second gets
-    // the first signal.
+    // The first branch is held in a task until the second waits. Then both wait, also over a
+    // restart, and the second gets the first signal.
     let gate = Gate::new();
     let workflow = Workflow::builder_for::<u32>("w")
         .fork("both", |fork| {
@@ -97,8 +97,9 @@ async fn branches_waiting_for_one_signal_are_served_in_order() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_delay_ends_on_time_while_a_sibling_runs() {
-    // Beside a task that is held, a delay of a minute ends and the next one begins, which the due index does not know of.
+async fn delay_ends_on_time_while_a_sibling_runs() {
+    // Beside a held task, a delay of a minute ends and the next one begins, which the due index
+    // does not have.
     let gate = Gate::new();
     let workflow = Workflow::builder_for::<u32>("w")
         .fork("both", |fork| {
@@ -128,7 +129,7 @@ async fn a_delay_ends_on_time_while_a_sibling_runs() {
     assert_eq!(moving(&world.clock, SECOND, handle.result()).await, Ok(303));
 }
 
-/// Two branches that each wait for a signal of their own.
+/// Returns a workflow of two branches that each wait for a signal of their own.
 fn two_waits() -> Workflow<u32, u32> {
     Workflow::builder_for::<u32>("w")
         .fork("both", |fork| {
@@ -142,7 +143,8 @@ fn two_waits() -> Workflow<u32, u32> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn instance_moved_while_waits_are_read_is_not_damaged() {
-    // Who asks stays behind the read of the head until one of two branches has ended, so that a branch is missing.
+    // A read is held after it read the head, until one of two branches has ended: a branch is
+    // missing then.
     let (workflow, store) = (two_waits(), Faulty::new());
     let runtime = Runtime::builder(store.store()).register(&workflow).start().await.unwrap();
     let handle = runtime.start(&workflow, "id", 0).await.unwrap();
@@ -162,8 +164,8 @@ async fn instance_moved_while_waits_are_read_is_not_damaged() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn instance_moved_during_activation_is_not_quarantined() {
-    // Two runtimes on one store, as for a moment after a runtime was dropped: while the second one takes the instance up and
-    // has read its head, the first one ends a branch.
+    // Two runtimes on one store, as for a moment after a runtime is dropped. The second one
+    // activates the instance and has read its head; then the first one ends a branch.
     let (workflow, store) = (two_waits(), MemoryStore::new());
     let earlier = Runtime::builder(store.clone()).register(&workflow).start().await.unwrap();
     let first = earlier.start(&workflow, "id", 0).await.unwrap();

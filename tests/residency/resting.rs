@@ -1,4 +1,5 @@
-//! Instances that have nothing to do and much to read again stay in memory for a while, and are in nobody's way there.
+//! Instances with nothing to do and much to read again: they stay in memory for a while, and are in
+//! no other instance's way there.
 
 use std::time::Duration;
 
@@ -10,7 +11,8 @@ use everstep::{
 
 use super::common::{Counter, Gate, holding, reach_code, still_clock, waiting, when_clock_is_at, within};
 
-/// Instances whose fifty items wait for a signal each, and how often branches or signals are read from the store.
+/// Instances whose fifty items wait for a signal each, and a count of reads of branches and signals
+/// from the store.
 struct Heavy {
     clock: ManualClock,
     reads: Counter,
@@ -56,7 +58,7 @@ impl Heavy {
 async fn instance_at_rest_is_not_read_again() {
     let heavy = Heavy::new(|_| (), &waiting("other")).await;
     let handle = heavy.park("one").await;
-    // With few items left reading it again costs little.
+    // With few items left another read costs little.
     for n in 0..Heavy::ITEMS {
         within(handle.signal("go", &n)).await.unwrap();
         assert!(n > 30 || heavy.reads.get() == 0, "read again for signal {n}");
@@ -65,9 +67,10 @@ async fn instance_at_rest_is_not_read_again() {
     assert_eq!(within(handle.result()).await, Ok(received));
 }
 
-/// Method: pauses begin and end until the instance has been read again; between them the clock moves on, or not.
+/// Method: pauses begin and end until the instance has been read again; between them the clock
+/// moves on, or not.
 #[tokio::test(flavor = "multi_thread")]
-async fn rest_that_is_over_or_not_wanted_ends() {
+async fn expired_or_disabled_rest_ends() {
     for (seconds, step) in [(0, Duration::ZERO), (5, Duration::from_secs(5))] {
         let heavy = Heavy::new(|limits| limits.resting_seconds = seconds, &waiting("other")).await;
         let handle = heavy.park("one").await;
@@ -83,9 +86,10 @@ async fn rest_that_is_over_or_not_wanted_ends() {
     }
 }
 
-/// Method: room in memory for a few of a hundred; then each is sent a signal, the last one first.
+/// Method: room in memory for a few of a hundred instances; then each gets a signal, the last one
+/// first.
 #[tokio::test(flavor = "multi_thread")]
-async fn instances_at_rest_are_as_many_as_their_bytes_allow() {
+async fn instances_at_rest_are_limited_by_their_bytes() {
     let heavy = Heavy::new(|limits| limits.resting_bytes_max = 1 << 20, &waiting("other")).await;
     let mut handles = Vec::new();
     for n in 0..100 {
@@ -100,8 +104,8 @@ async fn instances_at_rest_are_as_many_as_their_bytes_allow() {
     assert!((50..100).contains(&read_again), "{read_again} of 100 were read again");
 }
 
-/// Method: one actor may be at work, and calls are refused that find no room. An instance at rest takes none, and needs it again
-/// for a signal.
+/// Method: one instance may be active, and calls without room are refused. An instance at rest
+/// takes no room, and needs it again for a signal.
 #[tokio::test(flavor = "multi_thread")]
 async fn instance_at_rest_takes_no_room_from_others() {
     let gate = Gate::new();
@@ -123,7 +127,8 @@ async fn instance_at_rest_takes_no_room_from_others() {
     assert_eq!(heavy.reads.get(), 0);
 }
 
-/// Method: half of the items get a signal; the time of the others passes at rest, or with the rest.
+/// Method: half of the items get a signal; the timeouts of the others pass at rest, or with the end
+/// of the rest.
 #[tokio::test(flavor = "multi_thread")]
 async fn timeouts_pass_at_rest() {
     for seconds in [100_000, 3_600, 5] {

@@ -1,4 +1,5 @@
-//! One instance on a table: moved event by event, read back from the store each time, as after a crash.
+//! One instance on a bench: it gets one event at a time and is read back from the store each time,
+//! as after a crash.
 
 use bytes::Bytes;
 use everstep::lifecycle::{
@@ -14,7 +15,7 @@ use serde::Serialize;
 
 use crate::world::instance;
 
-/// Where the clock stands.
+/// The time of the clock.
 pub(crate) const NOW: Timestamp = Timestamp::from_micros(1_800_000_000_000_000);
 
 pub(crate) struct Bench<I, O> {
@@ -64,7 +65,7 @@ impl<I: Serialize, O: 'static> Bench<I, O> {
         prepare_resume(&self.store, self.workflow.definition(), &instance(), self.now).await
     }
 
-    /// Reads the instance, moves it by one event and commits.
+    /// Reads the instance, applies one event and commits.
     pub(crate) async fn apply(&self, event: Event) -> Result<Vec<Effect>, Refusal> {
         let mut snapshot = self.snapshot().await;
         if let Event::Signal { id, .. } = &event {
@@ -95,7 +96,7 @@ impl<I: Serialize, O: 'static> Bench<I, O> {
         self.apply(event).await.unwrap();
     }
 
-    /// How it ended, as `prepare_resume` tells.
+    /// Returns the code of its end, as `prepare_resume` reports it.
     pub(crate) async fn terminal(&self) -> StatusCode {
         match self.resume().await {
             Ok(ResumeOutcome::AlreadyTerminal(status)) => status.code(),

@@ -14,8 +14,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::world::{Inbox, Message, Power};
 
-/// One process that drives one instance. Nothing in it outlives it; `power` counts its calls and ends it where a test
-/// wants that.
+/// One process that drives one instance. No part of it outlives the process; `power` counts its
+/// calls and ends it where a test wants that.
 pub(crate) struct Scheduler<'a> {
     pub(crate) caller: Caller,
     pub(crate) instance: InstanceId,
@@ -27,7 +27,8 @@ pub(crate) struct Scheduler<'a> {
 }
 
 impl Scheduler<'_> {
-    /// Starts the instance, or takes it up where it is, and drives it until nothing but a person could move it.
+    /// Starts the instance, or loads the existing one, and drives it until it has ended or only a
+    /// person can move it.
     pub(crate) async fn run(&self, new: NewRun) -> Result<Status, BoxError> {
         let (definition, policy) = (&*self.caller.definition, ConflictPolicy::UseExisting);
         let existing = check_existing_instance(self.port, definition, &self.instance, policy).await?;
@@ -40,7 +41,7 @@ impl Scheduler<'_> {
         for message in self.inbox.early() {
             self.send(message).await?;
         }
-        // Only the first look can find what a dead process left running.
+        // Only the first look can find an attempt that a crashed process left running.
         let mut process_died = true;
         loop {
             let outcome = prepare_resume(self.port, definition, &self.instance, self.clock.now()).await?;
@@ -58,13 +59,14 @@ impl Scheduler<'_> {
     }
 
     async fn resume(&self, mut snapshot: Snapshot, input: &Value, process_died: bool) -> Result<(), BoxError> {
-        assert_eq!(get_resume_input(&snapshot).as_ref(), Ok(input), "both say what the instance goes on with");
+        assert_eq!(get_resume_input(&snapshot).as_ref(), Ok(input), "both return the value to continue with");
         self.power.spend()?;
         let effects = self.step(&mut snapshot, Event::Resumed { alive: Vec::new(), process_died }).await?;
         self.drive(snapshot, effects).await
     }
 
-    /// Nothing can go on: somebody sends the signal it waits for, or time passes.
+    /// Waits until the instance can continue: sends the signal that it waits for, or lets time
+    /// pass.
     async fn wait(&self, status: &Status) -> Result<(), BoxError> {
         if let Status::AwaitingSignal { signal, .. } = status
             && let Some(message) = self.inbox.first(signal)
@@ -73,7 +75,7 @@ impl Scheduler<'_> {
         }
         let stored = load(self.port.store(), &self.instance).await?;
         let wake = stored.and_then(|stored| stored.snapshot.next_wake());
-        let Some(at) = wake else { panic!("{status}, and nobody answers") };
+        let Some(at) = wake else { panic!("{status}, and no message is left") };
         self.clock.advance(at.since(self.clock.now()));
         Ok(())
     }
@@ -90,14 +92,14 @@ impl Scheduler<'_> {
         self.drive(snapshot, effects).await
     }
 
-    /// Does what the effects say until there is nothing left to do: then the instance has ended or is parked.
+    /// Carries out effects until none is left: then the instance has ended or is parked.
     async fn drive(&self, mut snapshot: Snapshot, effects: Vec<Effect>) -> Result<(), BoxError> {
         let mut todo = VecDeque::from(effects);
         while let Some(effect) = todo.pop_front() {
             let Effect::Run(run) = effect else { continue };
             let ticket = run.ticket;
             if run.announce {
-                // Durable before the task runs, so that a death during it can be counted.
+                // Durable before the task runs, so that a crash during the task can be counted.
                 let started = Event::AttemptStarted { ticket, at: self.clock.now() };
                 let answer = self.step(&mut snapshot, started).await?;
                 if !answer.iter().any(|effect| matches!(effect, Effect::Proceed { .. })) {
@@ -111,7 +113,8 @@ impl Scheduler<'_> {
         self.finalize(&mut snapshot, Ending::Parked).await.map(drop)
     }
 
-    /// One attempt. Time moves only when nothing else does: a task that is not done at once hangs until its timeout.
+    /// Runs one attempt. Time moves only when nothing else does: a task that is not done at once
+    /// hangs until its timeout.
     async fn call(&self, snapshot: &Snapshot, run: Run) -> Outcome {
         let (timeout, token) = (run.timeout, CancellationToken::new());
         let call = self.caller.call(&self.instance, snapshot.run(), run, self.clock.now(), token);

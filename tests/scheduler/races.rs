@@ -1,4 +1,4 @@
-//! Two who want the same instance, and commits whose outcome nobody learns.
+//! Two schedulers of one instance, and commits whose outcome is unknown.
 
 use std::convert::Infallible;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -14,7 +14,7 @@ use everstep::store::{Conflict, Write};
 use everstep::{BoxFuture, Codec, ConflictPolicy, MemoryStore, RunId, Status, Store, StoreError, Workflow};
 
 use crate::bench::{Bench, NOW, encoded, new_run};
-use crate::common::set_aside;
+use crate::common::quarantine;
 use crate::world::instance;
 
 async fn double(n: u64) -> Result<u64, Infallible> {
@@ -28,7 +28,7 @@ fn workflow() -> Workflow<u64, u64> {
 const MINE: u8 = 2;
 const THEIRS: u8 = 3;
 
-/// A port on which somebody else is quicker: before its first commit it commits `rival`.
+/// A port that loses a race: before its first commit it commits `rival`.
 struct Slower {
     store: MemoryStore,
     rival: std::sync::Mutex<Option<Write>>,
@@ -50,7 +50,7 @@ impl Port for Slower {
     }
 }
 
-/// A port that commits the first time, and then says that it does not know.
+/// A port that carries out the first commit, and then returns an unknown outcome.
 struct Unsure {
     store: MemoryStore,
     told: AtomicBool,
@@ -86,7 +86,7 @@ async fn prepare(bench: &Bench<u64, u64>, port: &dyn Port, new: NewRun, policy: 
     prepare_run(port, &bench.setting(), definition, new, policy, existing).await
 }
 
-/// A port that keeps what is to be committed.
+/// A port that stores the write to be committed.
 struct Copying(MemoryStore, std::sync::Mutex<Option<Write>>);
 
 impl Port for Copying {
@@ -100,7 +100,8 @@ impl Port for Copying {
     }
 }
 
-/// The write by which somebody else starts the instance, taken from a start on a store of its own.
+/// Returns the write by which a rival starts the instance, taken from a start on a store of its
+/// own.
 async fn rival_start(bench: &Bench<u64, u64>) -> Write {
     let copying = Copying(MemoryStore::new(), std::sync::Mutex::default());
     prepare(bench, &copying, new_run(THEIRS, &1_u64), ConflictPolicy::Fail).await.unwrap();
@@ -116,8 +117,8 @@ async fn lose_a_race(policy: ConflictPolicy) -> (Bench<u64, u64>, Prepared) {
 }
 
 #[tokio::test]
-async fn a_start_that_loses_a_race_applies_its_policy_again() {
-    // The id is free when it is checked; before the insert somebody else starts it.
+async fn start_losing_a_race_applies_its_policy_again() {
+    // The id is free when it is checked; before the insert a rival starts it.
     let (bench, lost) = lose_a_race(ConflictPolicy::Fail).await;
     assert!(matches!(lost, Err(StartError::InstanceAlreadyExists { status: Status::InProgress, .. })), "{lost:?}");
     assert_eq!(bench.stored().await.snapshot.run(), RunId::from_bytes([THEIRS; 16]));
@@ -147,8 +148,9 @@ async fn start_losing_to_another_definition_is_a_mismatch() {
 }
 
 #[tokio::test]
-async fn the_second_of_two_schedulers_is_fenced() {
-    // Both take the instance up; the first one's commit moves it, so the second one's is a conflict and changes nothing.
+async fn second_of_two_schedulers_is_fenced() {
+    // Both load the instance. The first one's commit moves it, so the second one's is a conflict
+    // and changes nothing.
     let bench = Bench::new(workflow());
     bench.start(3).await;
     let Ok(ResumeOutcome::Ready { snapshot: mut first, .. }) = bench.resume().await else { panic!("it is ready") };
@@ -173,8 +175,8 @@ async fn the_second_of_two_schedulers_is_fenced() {
 }
 
 #[tokio::test]
-async fn a_replaced_run_can_no_longer_write() {
-    // Somebody holds the old run's snapshot while a new run takes the id.
+async fn replaced_run_cannot_write() {
+    // A scheduler has the old run's snapshot while a new run takes the id.
     let bench = Bench::new(workflow());
     bench.start(3).await;
     let mut old = bench.snapshot().await;
@@ -186,9 +188,10 @@ async fn a_replaced_run_can_no_longer_write() {
 }
 
 #[tokio::test]
-async fn a_start_with_unknown_outcome_is_repeated_and_is_fresh() {
-    // The first insert is durable but its answer is lost; the repeat has the same run id. Right away, and a second later,
-    // when the head it would write is no longer the same bytes.
+async fn repeated_start_of_unknown_outcome_is_fresh() {
+    // The first insert is durable but its answer is lost; the repeat has the same run id. The
+    // repeat comes right away, or a second later, when the head it would write is no longer the
+    // same bytes.
     for later in [Duration::ZERO, Duration::from_secs(1)] {
         let mut bench = Bench::new(workflow());
         let port = Unsure::new(&bench.store);
@@ -206,8 +209,8 @@ async fn a_start_with_unknown_outcome_is_repeated_and_is_fresh() {
 
 #[tokio::test]
 async fn repeated_start_has_no_effects_and_asks_to_load() {
-    // As above, a second later: the instance may have moved on, so nothing is to be done but to resume it as after a crash,
-    // which runs the first task that nobody has been told of yet.
+    // As above, a second later: the instance may have moved on, so the only way is to resume it as
+    // after a crash, which runs its first task, of which no executor has heard yet.
     let mut bench = Bench::new(workflow());
     let port = Unsure::new(&bench.store);
     let new = new_run(MINE, &3_u64);
@@ -222,9 +225,10 @@ async fn repeated_start_has_no_effects_and_asks_to_load() {
 }
 
 #[tokio::test]
-async fn a_repeated_replacement_does_not_sweep_its_own_rows() {
-    // TerminateExisting, its answer lost, then done again a second later from its check, with the same run id. The input
-    // stands in a row of its own, which the sweep of the replaced run must leave alone.
+async fn repeated_replacement_keeps_its_own_rows() {
+    // `TerminateExisting`, its answer lost, then repeated from its check a second later, with the
+    // same run id. The input is in a row of its own, which the sweep of the replaced run must leave
+    // alone.
     let workflow =
         Workflow::builder("long").then("task", async |s: String| Ok::<_, Infallible>(s.len())).build().unwrap();
     let bench = Bench::new(workflow);
@@ -245,10 +249,10 @@ async fn a_repeated_replacement_does_not_sweep_its_own_rows() {
     assert_eq!(echo.decode_output(&input, &Codec::MessagePack), Ok("y".repeat(500)));
 }
 
-/// Method: two drivers load one instance, and each hands it a signal: their heads are equal, their rows are not. The second
-/// is refused, and so is what it does on top of that.
+/// Method: two drivers load one instance, and each applies a signal: their heads are equal, their
+/// rows are not. The second driver's write is refused, and so are its later writes.
 #[tokio::test]
-async fn a_driver_that_made_an_equal_head_is_refused() {
+async fn driver_with_an_equal_head_is_refused() {
     let delay = Duration::from_hours(1);
     let chain = Workflow::builder_for::<u64>("late").delay("nap", delay);
     let bench = Bench::new(chain.wait_for_signal::<u64>("wait", "go").build().unwrap());
@@ -273,15 +277,15 @@ async fn a_driver_that_made_an_equal_head_is_refused() {
     assert_eq!(bench.store.rows(stored.run(), RowKey::SIGNALS, None).await.unwrap().len(), 1);
 }
 
-/// Method: a quarantined instance is loaded; before it is released, deleted or replaced, somebody else starts a new run in
-/// its place.
+/// Method: a quarantined instance is loaded; before it is released, deleted or replaced, another
+/// client starts a new run in its place.
 #[tokio::test]
-async fn what_was_replaced_since_it_was_loaded_stays() {
+async fn new_run_survives_writes_to_the_run_it_replaced() {
     let terminate = ConflictPolicy::TerminateExisting;
     for what in ["release", "delete", "replace"] {
         let bench = Bench::new(workflow());
         bench.start(1).await;
-        set_aside(&bench.store, instance().as_str(), "it bites").await;
+        quarantine(&bench.store, instance().as_str(), "it bites").await;
         let copying = Copying(bench.store.clone(), std::sync::Mutex::default());
         prepare(&bench, &copying, new_run(THEIRS, &2_u64), terminate).await.unwrap();
         let rival = copying.1;
@@ -297,7 +301,7 @@ async fn what_was_replaced_since_it_was_loaded_stays() {
                 assert!(matches!(deleted, DeleteError::NotTerminal(_)), "{deleted:?}");
             }
             _ => {
-                // By its policy it ends theirs in turn.
+                // By its policy it ends their run in turn.
                 prepare(&bench, &port, new_run(MINE, &3_u64), terminate).await.unwrap();
                 owner = MINE;
             }

@@ -1,4 +1,4 @@
-//! What `prepare_resume` finds, what `get_resume_input` gives, and what `finalize_execution` does at the end.
+//! Results of `prepare_resume` and `get_resume_input`, and the effect of `finalize_execution`.
 
 use std::convert::Infallible;
 use std::time::Duration;
@@ -13,14 +13,14 @@ use everstep::{
 };
 
 use crate::bench::{Bench, NOW};
-use crate::common::set_aside;
+use crate::common::quarantine;
 use crate::world::instance;
 
 async fn double(n: u64) -> Result<u64, Infallible> {
     Ok(2 * n)
 }
 
-/// A task, a delay of ten seconds, a wait, a task.
+/// Returns a workflow of a task, a delay of ten seconds, a wait, and a task.
 fn workflow() -> Workflow<u64, u64> {
     Workflow::builder("table")
         .then("first", task(double).retry(RetryPolicy::fixed(1, Duration::from_secs(5))))
@@ -39,7 +39,7 @@ fn number(outcome: ResumeOutcome) -> u64 {
 }
 
 #[tokio::test]
-async fn resuming_what_is_not_there_finds_nothing() {
+async fn resuming_a_missing_instance_finds_nothing() {
     // An empty store.
     let bench = Bench::new(workflow());
     assert!(matches!(bench.resume().await, Ok(ResumeOutcome::NotFound)));
@@ -47,7 +47,7 @@ async fn resuming_what_is_not_there_finds_nothing() {
 
 #[tokio::test]
 async fn resume_with_other_definition_is_refused_untouched() {
-    // The same workflow with one node less is asked to resume; the stored bytes are compared.
+    // A workflow with one node less tries to resume the instance; the stored bytes are compared.
     let bench = Bench::new(workflow());
     bench.start(3).await;
     let before = bench.store.load(&instance()).await.unwrap();
@@ -65,7 +65,7 @@ async fn resume_continues_with_input_result_then_payload() {
     bench.start(3).await;
     assert_eq!(number(bench.resume().await.unwrap()), 3, "the initial input");
     bench.finish_task(6).await;
-    let Ok(ResumeOutcome::NotReady(status)) = bench.resume().await else { panic!("it is in its delay") };
+    let Ok(ResumeOutcome::NotReady(status)) = bench.resume().await else { panic!("the delay lasts") };
     assert_eq!(status.code(), StatusCode::Waiting);
     bench.now = NOW.after(Duration::from_micros(9_999_999));
     assert!(matches!(bench.resume().await, Ok(ResumeOutcome::NotReady(_))), "never early");
@@ -82,7 +82,8 @@ async fn resume_continues_with_input_result_then_payload() {
 
 #[tokio::test]
 async fn resuming_in_a_backoff_is_not_ready_before_its_end() {
-    // The first attempt fails; its retry is due five seconds later, which a restart must not shorten.
+    // The first attempt fails; its retry is due five seconds later, which a restart must not
+    // shorten.
     let mut bench = Bench::new(workflow());
     bench.start(3).await;
     bench.fail_task(FailureKind::Error).await;
@@ -93,8 +94,8 @@ async fn resuming_in_a_backoff_is_not_ready_before_its_end() {
 }
 
 #[tokio::test]
-async fn resuming_an_ended_run_tells_how_it_ended() {
-    // Failed for good, and cancelled; a completed one is at the end of the chain above.
+async fn resuming_an_ended_run_returns_its_end() {
+    // Failed for good, and cancelled; the chain above ends with a completed one.
     let bench = Bench::new(workflow());
     bench.start(3).await;
     bench.fail_task(FailureKind::Permanent).await;
@@ -107,7 +108,7 @@ async fn resuming_an_ended_run_tells_how_it_ended() {
 
 #[tokio::test]
 async fn resume_of_paused_names_the_pauser_and_continues_later() {
-    // Paused while its task was with the executor, whose process then died.
+    // Paused while its task was with the executor, whose process then crashed.
     let bench = Bench::new(workflow());
     bench.start(3).await;
     bench.apply(Event::Pause { reason: "why".into(), by: "who".into() }).await.unwrap();
@@ -120,18 +121,18 @@ async fn resume_of_paused_names_the_pauser_and_continues_later() {
 }
 
 #[tokio::test]
-async fn resuming_a_quarantined_instance_tells_why() {
-    // Set aside by a write to the store.
+async fn resuming_a_quarantined_instance_returns_its_reason() {
+    // Quarantined by a write to the store.
     let bench = Bench::new(workflow());
     bench.start(3).await;
-    set_aside(&bench.store, instance().as_str(), "it bites").await;
+    quarantine(&bench.store, instance().as_str(), "it bites").await;
     let Ok(ResumeOutcome::Quarantined(status)) = bench.resume().await else { panic!("it is quarantined") };
     assert_eq!(status, Status::Quarantined { reason: "it bites".into() });
 }
 
 #[tokio::test]
 async fn resume_has_no_input_when_paused_ended_or_unread() {
-    // The same instance, its input in a row of its own: read without its rows, paused, ended.
+    // An instance with its input in a row of its own: read without its rows, paused, ended.
     let long = Workflow::builder("long").then("first", async |s: String| Ok::<_, Infallible>(s)).build().unwrap();
     let bench = Bench::new(long);
     bench.start("x".repeat(500)).await;
@@ -145,7 +146,7 @@ async fn resume_has_no_input_when_paused_ended_or_unread() {
     assert_eq!(get_resume_input(&bench.snapshot().await), Err(ResumeInputError::NotInProgress));
 }
 
-/// Every ending there is, of the attempt at work.
+/// Returns every kind of ending of the running attempt.
 fn endings(snapshot: &Snapshot) -> Vec<Ending> {
     let ticket = snapshot.running().next().unwrap();
     let failure = AttemptFailure::new(FailureKind::Permanent, "no");
@@ -164,7 +165,7 @@ async fn finalize(bench: &Bench<u64, u64>, snapshot: &mut Snapshot, ending: Endi
 
 #[tokio::test]
 async fn finalizing_an_ended_run_does_nothing() {
-    // Cancelled, then every ending on top: the answer is the old end and the stored bytes stay.
+    // Cancelled, then every ending on top: the answer is the old end, and the stored bytes stay.
     let bench = Bench::new(workflow());
     bench.start(3).await;
     let endings = endings(&bench.snapshot().await);
@@ -181,7 +182,8 @@ async fn finalizing_an_ended_run_does_nothing() {
 
 #[tokio::test]
 async fn finalizing_commits_once_and_returns_the_status() {
-    // Each ending on a fresh instance: the status it gives is the stored one, the transition number grows by one.
+    // Each ending on a fresh instance: the returned status is the stored one, and the transition
+    // number grows by one.
     let codes =
         [StatusCode::Waiting, StatusCode::Failed, StatusCode::Cancelled, StatusCode::Paused, StatusCode::InProgress];
     for (n, code) in codes.into_iter().enumerate() {
@@ -211,8 +213,8 @@ async fn failure_after_last_retry_keeps_finished_results() {
 }
 
 #[tokio::test]
-async fn a_refused_ending_changes_nothing() {
-    // A reason longer than is kept.
+async fn refused_ending_changes_nothing() {
+    // A reason that is longer than its limit.
     let bench = Bench::new(workflow());
     bench.start(3).await;
     let before = bench.store.load(&instance()).await.unwrap();

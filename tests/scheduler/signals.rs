@@ -1,4 +1,4 @@
-//! Signals at the edges: repeated, forgotten, and buffered for a wait whose time is odd.
+//! Signals in rare cases: repeated, forgotten, and buffered for a wait whose time is odd.
 
 use std::convert::Infallible;
 use std::time::Duration;
@@ -11,7 +11,8 @@ use crate::bench::{Bench, NOW, encoded};
 
 type Polling = Bench<u64, SignalOutcome<u64>>;
 
-/// A task, then a wait for `go` with a timeout in the last place, where its outcome is the workflow's output.
+/// Returns a workflow of a task, and then a wait for `go` with a timeout, whose outcome is the
+/// workflow's output.
 fn polling(timeout: Duration) -> Polling {
     let task = async |n: u64| Ok::<_, Infallible>(n);
     let workflow = Workflow::builder("poll").then("task", task).wait_for_signal_timeout("wait", "go", timeout);
@@ -25,8 +26,8 @@ async fn output(bench: &Polling) -> Option<SignalOutcome<u64>> {
 
 #[tokio::test]
 async fn last_10_000_signal_ids_survive_a_restart() {
-    // 10,000 signals are buffered; repeats of the first and the last are ignored, read back from the store or not. One more
-    // makes the first forgotten, so that its id is new.
+    // 10,000 signals are buffered. Repeats of the first and the last are ignored, read back from
+    // the store or not. One more makes the first forgotten, so that its id is new.
     let workflow = Workflow::builder_for::<u64>("many").wait_for_signal::<u64>("a", "first");
     let mut bench = Bench::new(workflow.wait_for_signal::<u64>("b", "go").build().unwrap());
     bench.limits.signals_buffered_max = 20_000;
@@ -47,7 +48,7 @@ async fn last_10_000_signal_ids_survive_a_restart() {
     let mut snapshot = bench.snapshot().await;
     assert!(step(&bench.setting(), &mut snapshot, signal(1)).unwrap().write.is_none(), "s1 is the oldest remembered");
     assert!(step(&bench.setting(), &mut snapshot, signal(0)).unwrap().write.is_some(), "s0 is forgotten");
-    // Forgotten or not, the first one sent is still the first one taken.
+    // Forgotten or not, the signal sent first is the first one taken.
     bench.apply(Event::Signal { name: "first".into(), id: "f".into(), payload: encoded(&0_u64) }).await.unwrap();
     let output = bench.snapshot().await.output().cloned().unwrap();
     assert_eq!(bench.workflow.decode_output(&output, &Codec::MessagePack), Ok(0));
@@ -55,7 +56,8 @@ async fn last_10_000_signal_ids_survive_a_restart() {
 
 #[tokio::test]
 async fn consumed_signal_ids_are_looked_up_singly() {
-    // 10,002 signals are consumed as they come, and the instance is read back for each, which then knows no id by itself.
+    // 10,002 signals are consumed as they come. The instance is read back for each, and then has no
+    // id in memory.
     let mut chain = Workflow::builder_for::<u64>("many").wait_for_signal::<u64>("first", "go");
     for n in 0..10_003 {
         chain = chain.wait_for_signal::<u64>(format!("{n}"), "go");
@@ -73,11 +75,11 @@ async fn consumed_signal_ids_are_looked_up_singly() {
         let signal = || Event::Signal { name: "go".into(), id: id.into(), payload: encoded(&0_u64) };
         let mut snapshot = bench.snapshot().await;
         let unread = step(&bench.setting(), &mut snapshot, signal()).unwrap_err();
-        assert_eq!(unread, Refusal::SignalIdNotRead, "{id}: who forgets to look it up would accept it twice");
+        assert_eq!(unread, Refusal::SignalIdNotRead, "{id}: without the look-up the signal would count twice");
         read_signal_id(&bench.store, &mut snapshot, &id.into()).await.unwrap();
         let write = step(&bench.setting(), &mut snapshot, signal()).unwrap().write;
         assert_eq!(write.is_none(), is_remembered, "{id}");
-        // Again on top, before anything is committed.
+        // Once more on top, before anything is committed.
         read_signal_id(&bench.store, &mut snapshot, &id.into()).await.unwrap();
         assert!(step(&bench.setting(), &mut snapshot, signal()).unwrap().write.is_none(), "{id}, repeated at once");
     }
@@ -85,7 +87,8 @@ async fn consumed_signal_ids_are_looked_up_singly() {
 
 #[tokio::test]
 async fn zero_timeout_wait_takes_buffered_or_times_out() {
-    // The signal comes while the task runs, a second before its end; then the same without the signal.
+    // The signal comes while the task runs, a second before its end; then the same without the
+    // signal.
     for (sent, expected) in [(true, SignalOutcome::Received(5)), (false, SignalOutcome::TimedOut)] {
         let mut bench = polling(Duration::ZERO);
         bench.start(1).await;
@@ -100,8 +103,8 @@ async fn zero_timeout_wait_takes_buffered_or_times_out() {
 
 #[tokio::test]
 async fn signal_in_time_wins_at_unpause_for_zero_timeout() {
-    // As above, but the task ends in a pause: the wait is entered paused, where no signal is consumed. A signal that came
-    // before the wait's deadline must win over its timeout at unpause.
+    // As above, but the task ends in a pause: the wait is entered paused, where no signal is
+    // consumed. A signal that came before the wait's deadline must win over its timeout at unpause.
     for timeout in [Duration::from_secs(1), Duration::ZERO] {
         let mut bench = polling(timeout);
         bench.start(1).await;
@@ -119,8 +122,9 @@ async fn signal_in_time_wins_at_unpause_for_zero_timeout() {
 
 #[tokio::test]
 async fn buffered_signal_is_consumed_after_clock_set_back() {
-    // The signal is buffered, then the clock goes back a minute, then a wait of ten seconds begins: the signal is there
-    // before the wait is, whatever the clock says, and one that is sent now must not overtake it.
+    // The signal is buffered, then the clock goes back a minute, then a wait of ten seconds begins.
+    // The signal is there before the wait, whatever the clock says, and one that is sent now must
+    // not overtake it.
     let mut bench = polling(Duration::from_secs(10));
     bench.now = NOW.after(Duration::from_mins(1));
     bench.start(1).await;
@@ -135,8 +139,8 @@ async fn buffered_signal_is_consumed_after_clock_set_back() {
 }
 
 #[tokio::test]
-async fn a_kept_value_and_a_large_payload_survive_a_restart_together() {
-    // What flowed in and what came stand in two rows; each step reads the instance back.
+async fn kept_value_and_large_payload_survive_a_restart() {
+    // The kept value and the signal's payload are in two rows; each step reads the instance back.
     let task = async |n: usize| Ok::<_, Infallible>("a".repeat(n));
     let workflow = Workflow::builder("keep").then("task", task).wait_for_signal_keeping::<String>("wait", "go");
     let bench = Bench::new(workflow.delay("nap", Duration::from_secs(1)).build().unwrap());

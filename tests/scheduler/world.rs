@@ -1,4 +1,5 @@
-//! What outlives a scheduler: the store, the clock, the people who send signals, and a ledger of what tasks did.
+//! The parts that outlive a scheduler: the store, the clock, the senders of signals, and a ledger
+//! of the tasks that ran.
 
 use std::convert::Infallible;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -37,7 +38,7 @@ impl Ledger {
 
 type Book = Dep<Ledger>;
 
-/// Fails once; then gives more than fits a head, so that it stands in a row of its own.
+/// Fails once; then returns more than fits a head, so that its result is in a row of its own.
 async fn price(item: u64, context: TaskContext, book: Book) -> Result<String, BoxError> {
     book.note(&context);
     if context.attempt() == 1 { Err("no price yet".into()) } else { Ok(format!("{:>200}", item * 10)) }
@@ -70,7 +71,7 @@ async fn ship(
     Ok(format!("{order}, {receipt:?}, shipped"))
 }
 
-/// Every kind of node there is, a failure and a timeout among them.
+/// Returns a workflow with every kind of node, a failure and a timeout among them.
 pub(crate) fn order() -> Workflow<u64, String> {
     Workflow::builder("order")
         .then("price", task(price).retry(RetryPolicy::fixed(2, Duration::from_secs(1))))
@@ -87,10 +88,10 @@ pub(crate) fn order() -> Workflow<u64, String> {
         .unwrap()
 }
 
-/// What [`order`] gives for item 7 and the messages of [`World::new`].
+/// Output of [`order`] for item 7 and the messages of [`World::new`].
 pub(crate) const ORDER_OUTPUT: &str = "70 approved by ana, fragile, TimedOut, charged, Received(\"bo\"), shipped";
 
-/// A signal somebody wants to send, and repeats under the same id until it is acknowledged.
+/// A signal that its sender repeats under the same id until it is acknowledged.
 #[derive(Clone)]
 pub(crate) struct Message {
     pub(crate) name: &'static str,
@@ -108,7 +109,7 @@ impl Inbox {
         self.0.lock().unwrap().push(Message { name, id, payload, early });
     }
 
-    /// Those that nobody waits for before they are sent.
+    /// Returns the messages that are sent before any wait for them.
     pub(crate) fn early(&self) -> Vec<Message> {
         self.0.lock().unwrap().iter().filter(|message| message.early).cloned().collect()
     }
@@ -122,7 +123,7 @@ impl Inbox {
     }
 }
 
-/// How many lifecycle calls a scheduler may make before its process dies.
+/// The number of lifecycle calls that a scheduler may make before its process crashes.
 pub(crate) struct Power {
     calls_max: u64,
     calls: AtomicU64,
@@ -133,10 +134,10 @@ impl Power {
         Self { calls_max, calls: AtomicU64::new(0) }
     }
 
-    /// Called after each call.
+    /// Counts one call; called after each.
     pub(crate) fn spend(&self) -> Result<(), BoxError> {
         let calls = self.calls.fetch_add(1, Ordering::Relaxed) + 1;
-        if calls >= self.calls_max { Err("the process died".into()) } else { Ok(()) }
+        if calls >= self.calls_max { Err("the process crashed".into()) } else { Ok(()) }
     }
 
     pub(crate) fn spent(&self) -> u64 {
@@ -144,16 +145,16 @@ impl Power {
     }
 }
 
-/// When the process dies at a commit.
+/// The commit at which the process crashes.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Dies {
     Never,
     Before(u64),
-    /// The write is durable, but nobody learns of it.
+    /// The write is durable, but its caller does not learn it.
     After(u64),
 }
 
-/// A port that counts commits, and fails every one from the moment the process is dead.
+/// A port that counts commits, and fails every one after the process has crashed.
 pub(crate) struct Cable {
     store: MemoryStore,
     dies: Dies,
@@ -169,7 +170,7 @@ impl Cable {
 impl Port for Cable {
     fn commit(&self, write: Write) -> BoxFuture<'_, Result<(), CommitError>> {
         let nth = self.commits.fetch_add(1, Ordering::Relaxed) + 1;
-        let dead = || StoreError::Transient("the process died".into()).into();
+        let dead = || StoreError::Transient("the process crashed".into()).into();
         Box::pin(async move {
             match self.dies {
                 Dies::Before(n) if nth >= n => Err(dead()),
@@ -206,7 +207,7 @@ impl World {
         Self { workflow: order(), store: MemoryStore::new(), clock, ledger: Arc::default(), inbox }
     }
 
-    /// One process, from its start to its end or its death.
+    /// Runs one process, from its start to its end or its crash.
     pub(crate) async fn process(&self, power: &Power, port: &dyn Port) -> Result<Status, BoxError> {
         let mut deps = Deps::new();
         deps.provide(Arc::clone(&self.ledger));
@@ -238,7 +239,7 @@ impl World {
         self.workflow.decode_output(snapshot.output().unwrap(), &Codec::MessagePack).unwrap()
     }
 
-    /// The nodes whose results are stored.
+    /// Returns the nodes whose results are stored.
     pub(crate) async fn recorded(&self) -> Vec<String> {
         let Some(snapshot) = self.snapshot().await else { return Vec::new() };
         let manifest = self.workflow.definition().manifest();

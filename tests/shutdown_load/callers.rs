@@ -1,4 +1,5 @@
-//! Callers who start instances and signal them until the runtime is going, and what they were told.
+//! Callers that start instances and signal them until the runtime shuts down, and the answers they
+//! got.
 
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -10,7 +11,7 @@ use tokio::sync::Notify;
 use crate::SECOND;
 use crate::common::{inc, open, same, within};
 
-/// A task, a signal, a task: every start and every signal leaves something behind.
+/// Returns a workflow of a task, a signal and a task: the store shows every start and every signal.
 pub(crate) fn signalled() -> Workflow<u32, (u32, u32)> {
     Workflow::builder("signalled")
         .then("inc", inc)
@@ -20,7 +21,7 @@ pub(crate) fn signalled() -> Workflow<u32, (u32, u32)> {
         .unwrap()
 }
 
-/// What callers were told, and how they may be stopped.
+/// Answers to callers, and a way to stop the callers.
 #[derive(Default)]
 pub(crate) struct Told {
     pub(crate) started: Mutex<Vec<u32>>,
@@ -42,7 +43,7 @@ impl Told {
         }
     }
 
-    /// Waits until so many answers were given.
+    /// Waits until that many answers were given.
     pub(crate) async fn reach(&self) {
         if self.enough.load(Ordering::SeqCst) > 0 {
             within(self.reached.notified()).await;
@@ -52,7 +53,8 @@ impl Told {
 
 pub(crate) const CALLERS: u32 = 16;
 
-/// Starts instances and signals each, until it is told that the runtime is going; gives the answer that said so.
+/// Starts instances and signals each, until an answer says that the runtime shuts down; returns
+/// that answer.
 pub(crate) async fn call(runtime: Runtime, caller: u32, told: Arc<Told>) -> String {
     let workflow = signalled();
     for turn in 0..1_000 {
@@ -71,10 +73,11 @@ pub(crate) async fn call(runtime: Runtime, caller: u32, told: Arc<Told>) -> Stri
             Err(error) => panic!("a signal: {error:?}"),
         }
     }
-    panic!("it was never told that the runtime is going");
+    panic!("no answer said that the runtime shuts down");
 }
 
-/// Everything acknowledged is there and goes on; what was signalled ends with that, once.
+/// Checks that every acknowledged start is there and continues, and every signalled instance ends
+/// with its signal, once.
 pub(crate) async fn is_all_there(path: &Path, told: &Told) {
     let workflow = signalled();
     let store = open(path).await;

@@ -1,5 +1,5 @@
-//! A store in memory that fails, and keeps its callers waiting, when and how a test says so: the words of these tests for
-//! what a [`FaultyStore`] does.
+//! A store in memory that fails, and keeps its callers waiting, when and how a test says: a short
+//! form of [`FaultyStore`] for these tests.
 #![allow(dead_code, reason = "each test file uses a part of this")]
 
 #[path = "../common/recorded.rs"]
@@ -17,15 +17,15 @@ use tokio::sync::watch;
 use self::recorded::recorded;
 use crate::common::{Counter, Gate, within};
 
-/// What becomes of a commit.
+/// The fate of a commit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Fate {
     Done,
     /// Nothing is written; the store must be reopened.
     FailsBefore,
-    /// All is written, and nobody learns it: the store must be reopened.
+    /// Everything is written, but its callers do not learn it: the store must be reopened.
     FailsAfter,
-    /// All is written, and the store asks for the same batch once more.
+    /// Everything is written, and the store asks for the same batch once more.
     StuttersAfter,
 }
 
@@ -44,14 +44,14 @@ type Plan = Box<dyn FnMut(&[Write]) -> Fate + Send>;
 
 struct Faults {
     plan: Mutex<Plan>,
-    /// Commits that were written.
+    /// Number of commits that were written.
     durable: watch::Sender<u64>,
     failed: Counter,
     loads_to_fail: AtomicU32,
     stays_closed: AtomicBool,
     reopens_refused: watch::Sender<u64>,
     held_commits: Mutex<Option<(&'static str, Gate)>>,
-    /// How many more loads are held.
+    /// The instance whose loads are held, how many more of them, and the gate.
     held_loads: Mutex<Option<(&'static str, u32, Gate)>>,
 }
 
@@ -85,17 +85,17 @@ impl Faulty {
         Self { store, memory, faults }
     }
 
-    /// What a runtime is given.
+    /// Returns the store for a runtime.
     pub(crate) fn store(&self) -> FaultyStore {
         self.store.clone()
     }
 
-    /// Asked for the fate of each commit from now on.
+    /// Sets the plan that decides the fate of each commit from now on.
     pub(crate) fn plan(&self, plan: impl FnMut(&[Write]) -> Fate + Send + 'static) {
         *self.faults.plan.lock().unwrap() = Box::new(plan);
     }
 
-    /// The fate of the commit after the next `skipped` ones that write to the instance.
+    /// Sets the fate of one commit that writes to the instance, after the next `skipped` ones.
     pub(crate) fn plan_for(&self, id: &'static str, mut skipped: u32, fate: Fate) {
         let mut fate = Some(fate);
         self.plan(move |batch| {
@@ -110,7 +110,7 @@ impl Faulty {
         });
     }
 
-    /// Nothing is written after this many commits, and the store cannot be reopened.
+    /// Writes nothing after this many commits, and keeps the store from reopening.
     pub(crate) fn lose_power_after(&self, mut commits: u64) {
         self.faults.stays_closed.store(true, Ordering::SeqCst);
         self.plan(move |_| {
@@ -120,12 +120,12 @@ impl Faulty {
         });
     }
 
-    /// The next few loads fail.
+    /// Makes the next few loads fail.
     pub(crate) fn fail_loads(&self, loads: u32) {
         self.faults.loads_to_fail.store(loads, Ordering::SeqCst);
     }
 
-    /// Waits until they have.
+    /// Waits until they have failed.
     pub(crate) async fn loads_have_failed(&self) {
         let failed = async {
             while self.faults.loads_to_fail.load(Ordering::SeqCst) > 0 {
@@ -135,57 +135,57 @@ impl Faulty {
         within(failed).await;
     }
 
-    /// From now on the store cannot be reopened.
+    /// Keeps the store from reopening from now on.
     pub(crate) fn stay_closed(&self) {
         self.faults.stays_closed.store(true, Ordering::SeqCst);
     }
 
-    /// From now on it can.
+    /// Lets the store reopen again.
     pub(crate) fn let_reopen(&self) {
         self.faults.stays_closed.store(false, Ordering::SeqCst);
     }
 
-    /// Waits until somebody has tried in vain.
+    /// Waits until a reopen has failed.
     pub(crate) async fn reopening_failed(&self) {
         within(self.reopening_failed_times(1)).await;
     }
 
-    /// Waits until that was tried in vain so often, however long that takes.
+    /// Waits until that many reopens have failed, however long that takes.
     pub(crate) async fn reopening_failed_times(&self, times: u64) {
         let mut refused = self.faults.reopens_refused.subscribe();
         refused.wait_for(|refused| *refused >= times).await.unwrap();
     }
 
-    /// Each commit that writes to the instance stays at the gate, before anything is written.
+    /// Holds each commit that writes to the instance at the gate, before anything is written.
     pub(crate) fn hold_commits_of(&self, id: &'static str) -> Gate {
         let gate = Gate::new();
         *self.faults.held_commits.lock().unwrap() = Some((id, gate.clone()));
         gate
     }
 
-    /// Each of the next few loads of the instance stays at the gate, with what it has read.
+    /// Holds each of the next few loads of the instance at the gate, after the read.
     pub(crate) fn hold_loads_of(&self, id: &'static str, loads: u32) -> Gate {
         let gate = Gate::new();
         *self.faults.held_loads.lock().unwrap() = Some((id, loads, gate.clone()));
         gate
     }
 
-    /// How many commits were written.
+    /// Returns how many commits were written.
     pub(crate) fn commits(&self) -> u64 {
         *self.faults.durable.borrow()
     }
 
-    /// Waits until this many were.
+    /// Waits until this many commits were written.
     pub(crate) async fn reaches_commit(&self, number: u64) {
         self.faults.durable.subscribe().wait_for(|durable| *durable >= number).await.unwrap();
     }
 
-    /// How many commits failed, or stuttered.
+    /// Returns how many commits failed, or stuttered.
     pub(crate) fn failed(&self) -> u32 {
         self.faults.failed.get()
     }
 
-    /// Whether a task's result is durable.
+    /// Returns true if a task's result is durable.
     pub(crate) async fn has_result(&self, context: &TaskContext) -> bool {
         recorded(&self.memory, context.instance().as_str(), context.node().as_str(), &[]).await.is_some()
     }
@@ -264,7 +264,7 @@ fn fatal() -> StoreError {
     StoreError::Fatal("the disk is gone".into())
 }
 
-/// On a tokio runtime of one thread: everything that can go on without the store goes on as far as it can.
+/// Lets everything that needs no store run as far as it can, on a tokio runtime of one thread.
 pub(crate) async fn settle() {
     for _ in 0..500 {
         tokio::task::yield_now().await;

@@ -1,4 +1,4 @@
-//! An upgraded run needs the manifest of its earlier definition.
+//! The manifest of an upgraded run's earlier definition.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -29,8 +29,8 @@ impl Hooks for Lost {
     }
 }
 
-/// Method: a run with a large result is upgraded; then the manifest of its first definition is lost. The result is asked for,
-/// and a task needs it; later the manifest is there again.
+/// Method: a run with a large result is upgraded; then the manifest of its first definition is
+/// lost. A caller asks for the result, and a task needs it; later the manifest is there again.
 #[tokio::test(flavor = "multi_thread")]
 async fn upgraded_run_without_old_manifest_is_left_alone_and_listed() {
     let start =

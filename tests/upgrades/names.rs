@@ -1,4 +1,4 @@
-//! What an instance has recorded is found by the name that its task has now.
+//! Recorded results are found by the present name of their task.
 
 use std::convert::Infallible;
 
@@ -13,7 +13,7 @@ async fn hundred(n: u32) -> Result<u32, Infallible> {
 
 type Numbers = Workflow<u32, u32>;
 
-/// What tasks have recorded, in their order.
+/// Returns the recorded results of tasks, in their order.
 async fn results(handle: &InstanceHandle<u32>, tasks: &[&str]) -> Vec<Option<u32>> {
     let mut results = Vec::new();
     for task in tasks {
@@ -30,8 +30,8 @@ async fn parked(first: &Numbers) -> MemoryStore {
     store
 }
 
-/// Takes the instance over, by a message that changes nothing else.
-async fn taken_over<T: 'static>(store: &MemoryStore, newer: &Workflow<T, T>) -> (Runtime, InstanceHandle<T>) {
+/// Upgrades the instance, by a message that changes nothing else.
+async fn upgraded<T: 'static>(store: &MemoryStore, newer: &Workflow<T, T>) -> (Runtime, InstanceHandle<T>) {
     let runtime = runtime(store, newer).await;
     let handle = runtime.handle(newer, "id").await.unwrap();
     within(handle.pause("why", "who")).await.unwrap();
@@ -40,7 +40,7 @@ async fn taken_over<T: 'static>(store: &MemoryStore, newer: &Workflow<T, T>) -> 
     (runtime, handle)
 }
 
-/// A builder of the version that takes over `older`, with these names changed.
+/// Returns a builder of the version that upgrades `older`, with these names changed.
 fn version(version: &str, older: &Numbers, renamed: &[(&str, &str)]) -> Builder<u32, u32> {
     let takeover = renamed.iter().fold(TakeOver::of(older.hash()), |takeover, (old, new)| takeover.renamed(*old, *new));
     Workflow::builder("w").version(version).takes_over(takeover).taking::<u32>()
@@ -50,14 +50,15 @@ fn waiting(builder: Builder<u32, u32>) -> Builder<u32, u32> {
     builder.wait_for_signal::<u32>("wait", "go")
 }
 
-/// Method: `a` becomes `b`, and another task takes its name. Each is asked for before and after that one has run.
+/// Method: `a` becomes `b`, and another task gets its name. Read each result before and after that
+/// one has run.
 #[tokio::test(flavor = "multi_thread")]
 async fn task_at_freed_name_has_its_own_result() {
     let old = waiting(Workflow::builder_for("w").then("a", hundred)).build().unwrap();
     let store = parked(&old).await;
     let new = waiting(version("2", &old, &[("a", "b")]).then("b", hundred)).then("a", inc);
     let new = new.wait_for_signal::<u32>("end", "end").build().unwrap();
-    let (runtime, handle) = taken_over(&store, &new).await;
+    let (runtime, handle) = upgraded(&store, &new).await;
     assert_eq!(results(&handle, &["a", "b"]).await, [None, Some(101)]);
     within(handle.signal("go", &1_u32)).await.unwrap();
     within(async {
@@ -72,14 +73,14 @@ async fn task_at_freed_name_has_its_own_result() {
     let renamed = [("a", "c"), ("b", "a")];
     let newest = version("3", &new, &renamed).then("a", hundred).wait_for_signal::<u32>("wait", "go").then("c", inc);
     let newest = newest.wait_for_signal::<u32>("end", "end").then("b", inc).build().unwrap();
-    let (_runtime, handle) = taken_over(&store, &newest).await;
+    let (_runtime, handle) = upgraded(&store, &newest).await;
     assert_eq!(results(&handle, &["a", "b", "c"]).await, [Some(101), None, Some(2)]);
     within(handle.signal("end", &7_u32)).await.unwrap();
     assert_eq!(within(handle.result()).await, Ok(8));
     assert_eq!(results(&handle, &["a", "b", "c"]).await, [Some(101), Some(8), Some(2)]);
 }
 
-/// Method: three take-overs, each with a new name; the last one is back to the first definition.
+/// Method: three upgrades, each with a new name; the last one is back to the first definition.
 #[tokio::test(flavor = "multi_thread")]
 async fn result_is_found_after_several_renames_and_a_way_back() {
     let named = |builder: Builder<u32, u32>, name: &str| waiting(builder.then(name, hundred)).build().unwrap();
@@ -88,31 +89,31 @@ async fn result_is_found_after_several_renames_and_a_way_back() {
     let second = named(version("2", &first, &[("a", "b")]), "b");
     let third = named(version("3", &second, &[("b", "c")]), "c");
     for (newer, name) in [(&second, "b"), (&third, "c")] {
-        let (_runtime, handle) = taken_over(&store, newer).await;
+        let (_runtime, handle) = upgraded(&store, newer).await;
         assert_eq!(results(&handle, &[name]).await, [Some(101)]);
     }
     let back = Workflow::builder("w").takes_over(TakeOver::of(third.hash()).renamed("c", "a")).taking::<u32>();
     let back = named(back, "a");
     assert_eq!(back.hash(), first.hash());
-    let (_runtime, handle) = taken_over(&store, &back).await;
+    let (_runtime, handle) = upgraded(&store, &back).await;
     assert_eq!(results(&handle, &["a"]).await, [Some(101)]);
     within(handle.signal("go", &7_u32)).await.unwrap();
     assert_eq!(within(handle.result()).await, Ok(7));
 }
 
-/// Method: two tasks have each other's name in the newer definition.
+/// Method: two tasks swap names in the newer definition.
 #[tokio::test(flavor = "multi_thread")]
 async fn results_of_tasks_that_swap_names_swap_with_them() {
     let old = waiting(Workflow::builder_for("w").then("a", hundred).then("b", inc)).build().unwrap();
     let store = parked(&old).await;
     let new = version("2", &old, &[("a", "b"), ("b", "a")]).then("b", hundred).then("a", inc);
     let new = waiting(new).build().unwrap();
-    let (_runtime, handle) = taken_over(&store, &new).await;
+    let (_runtime, handle) = upgraded(&store, &new).await;
     assert_eq!(results(&handle, &["a", "b"]).await, [Some(102), Some(101)]);
 }
 
 /// Starts an instance that consumes one signal, and stops its runtime.
-async fn park_behind_signal(store: &MemoryStore, old: &Workflow<String, String>, name: &str, payload: &str) {
+async fn park_after_signal(store: &MemoryStore, old: &Workflow<String, String>, name: &str, payload: &str) {
     let first = runtime(store, old).await;
     let handle = first.start(old, "id", String::new()).await.unwrap();
     within(handle.signal(name, &payload.to_owned())).await.unwrap();
@@ -125,12 +126,12 @@ async fn payload_of_wait_is_no_result_of_task_in_its_place() {
     let old = Workflow::builder_for::<String>("w").wait_for_signal::<String>("a", "first");
     let old = old.wait_for_signal::<String>("wait", "go").build().unwrap();
     let store = MemoryStore::new();
-    park_behind_signal(&store, &old, "first", &"word".repeat(100)).await;
+    park_after_signal(&store, &old, "first", &"word".repeat(100)).await;
     let new = Workflow::builder("w").takes_over(old.hash()).taking::<String>().then("a", grow);
     let new = new.wait_for_signal::<String>("wait", "go").build().unwrap();
     let runtime = runtime(&store, &new).await;
     let handle = runtime.handle(&new, "id").await.unwrap();
-    assert_eq!(handle.task_result::<String>("a").await.unwrap(), None, "before it is taken over");
+    assert_eq!(handle.task_result::<String>("a").await.unwrap(), None, "before the upgrade");
     within(handle.signal("go", &"end".to_owned())).await.unwrap();
     assert_eq!(within(handle.result()).await, Ok("end".to_owned()));
     assert_eq!(handle.task_result::<String>("a").await.unwrap(), None);
@@ -142,15 +143,15 @@ async fn payload_of_wait_is_no_result_of_later_task_of_its_name() {
     let old = Workflow::builder_for::<String>("w").wait_for_signal::<String>("a", "first");
     let old = old.wait_for_signal::<String>("wait", "go").build().unwrap();
     let store = MemoryStore::new();
-    park_behind_signal(&store, &old, "first", &"word".repeat(100)).await;
+    park_after_signal(&store, &old, "first", &"word".repeat(100)).await;
     let between = Workflow::builder("w").takes_over(old.hash()).taking::<String>();
     let between = between.wait_for_signal::<String>("wait", "go").build().unwrap();
-    let (second, handle) = taken_over(&store, &between).await;
+    let (second, handle) = upgraded(&store, &between).await;
     drop(handle);
     second.shutdown(std::time::Duration::ZERO).await;
     let new = Workflow::builder("w").takes_over(between.hash()).taking::<String>().then("a", grow);
     let new = new.wait_for_signal::<String>("wait", "go").build().unwrap();
-    let (_runtime, handle) = taken_over(&store, &new).await;
+    let (_runtime, handle) = upgraded(&store, &new).await;
     assert_eq!(handle.task_result::<String>("a").await.unwrap(), None);
 }
 
@@ -160,7 +161,7 @@ async fn instance_at_a_name_given_to_another_node_is_not_upgraded() {
     let old = Workflow::builder_for::<String>("w").wait_for_signal::<String>("first", "go");
     let old = old.wait_for_signal::<String>("wait", "go").build().unwrap();
     let store = MemoryStore::new();
-    park_behind_signal(&store, &old, "go", "word").await;
+    park_after_signal(&store, &old, "go", "word").await;
     let takeover = TakeOver::of(old.hash()).renamed("first", "wait");
     let new = Workflow::builder("w").version("2").takes_over(takeover).taking::<String>();
     let new = new.wait_for_signal::<String>("wait", "go").build().unwrap();
@@ -170,8 +171,8 @@ async fn instance_at_a_name_given_to_another_node_is_not_upgraded() {
     assert!(matches!(sent, Err(everstep::MessageError::Unplaced(_))), "{sent:?}");
 }
 
-/// Method: a run that has ended stays on its definition; the newer one names and numbers its nodes otherwise, and has another
-/// task at the old name.
+/// Method: a run that has ended stays on its definition. The newer one has other names and numbers
+/// for its nodes, and another task at the old name.
 #[tokio::test(flavor = "multi_thread")]
 async fn ended_run_is_read_by_names_of_newer_definition() {
     let old = Workflow::builder_for::<String>("w").then("a", grow).then("last", crate::shout).build().unwrap();
@@ -190,7 +191,8 @@ async fn ended_run_is_read_by_names_of_newer_definition() {
     assert_eq!(handle.task_result::<String>("b").await.unwrap(), Some("ab".repeat(100)));
 }
 
-/// Method: a task fails in the old definition; the newer one renames the one before it, whose large result it is given.
+/// Method: a task fails in the old definition; the newer one renames the previous task, whose large
+/// result is its input.
 #[tokio::test(flavor = "multi_thread")]
 async fn failed_run_is_retried_by_newer_definition() {
     async fn fails(_: String) -> Result<String, &'static str> {
@@ -215,7 +217,7 @@ async fn failed_run_is_retried_by_newer_definition() {
     assert_eq!(result("b").await, Some("ab".repeat(100) + "!!"));
 }
 
-/// Method: a loop goes round once before the take-over that renames it, and once behind it.
+/// Method: a loop runs one iteration before the upgrade that renames it, and one after it.
 #[tokio::test(flavor = "multi_thread")]
 async fn renamed_loop_shows_its_latest_iteration() {
     async fn until_five(n: u32) -> Result<LoopResult<u32, u32>, Infallible> {

@@ -1,4 +1,4 @@
-//! A take-over moves no value: what was stored stays where it is, and heads stay small.
+//! An upgrade moves no value: stored values stay at their place, and heads stay small.
 
 use std::convert::Infallible;
 use std::time::Duration;
@@ -12,14 +12,14 @@ use everstep::{
 use crate::common::{Gate, holding, reach_code, same, within};
 use crate::{grow, runtime};
 
-/// Bytes that a head may have behind a take-over, whatever its instance holds.
+/// The most bytes of a head after an upgrade, whatever its instance holds.
 const HEAD_BYTES: usize = 1_000;
 
 async fn head_bytes(store: &MemoryStore) -> usize {
     store.load(&InstanceId::new("id").unwrap()).await.unwrap().unwrap().head.len()
 }
 
-/// What a branch gave, as it was stored in an era.
+/// Returns the result of a branch as it was stored in an era.
 async fn branch_row(
     store: &MemoryStore,
     run: RunId,
@@ -31,7 +31,7 @@ async fn branch_row(
     store.row(run, &RowKey::Branch(place, index)).await.unwrap()
 }
 
-/// A builder of the version that takes over `older`.
+/// Returns a builder of the version that upgrades `older`.
 fn version<I: serde::de::DeserializeOwned + Send + 'static>(version: &str, older: DefinitionHash) -> Builder<I, I> {
     Workflow::builder("w").version(version).takes_over(older).taking::<I>()
 }
@@ -48,10 +48,10 @@ async fn bytes((texts, n): (Vec<String>, u32)) -> Result<usize, Infallible> {
     Ok(texts.iter().map(String::len).sum::<usize>() + n as usize)
 }
 
-/// Method: an instance is parked behind a map of 10,000 results; the newer definition renames the task before it, and has one
-/// task more. The head is looked at after each of its writes.
+/// Method: an instance is parked after a map of 10,000 results. The newer definition renames the
+/// task before the map, and has one task more. Measure the head after each of its writes.
 #[tokio::test(flavor = "multi_thread")]
-async fn head_stays_small_after_take_over_with_long_list() {
+async fn head_stays_small_after_upgrade_with_long_list() {
     let build = |builder: Builder<u32, u32>, name: &str, more: bool| {
         let each = builder.then(name, list).map("each", Concurrency::Unlimited, |b| b.then("text", text));
         let end = each.wait_for_signal_keeping::<u32>("wait", "go").then("bytes", bytes);
@@ -79,7 +79,7 @@ async fn head_stays_small_after_take_over_with_long_list() {
     assert_eq!(within(handle.result()).await, Ok(120 * 10_000 + 2));
 }
 
-/// Method: a result of 1 MB is carried behind a wait, into a fork of sixteen; its task is renamed.
+/// Method: a result of 1 MB is carried past a wait, into a fork of sixteen; its task is renamed.
 #[tokio::test(flavor = "multi_thread")]
 async fn large_result_of_renamed_task_stays_in_its_row() {
     async fn large(n: u32) -> Result<String, Infallible> {
@@ -126,13 +126,13 @@ async fn large_result_of_renamed_task_stays_in_its_row() {
     assert_eq!(handle.task_result::<String>("big").await.unwrap().unwrap().len(), 1_000_000);
 }
 
-/// Method: of three branches one ends in each version; what each gave is looked for under the version that the fork began in,
-/// and must be there as it was written.
+/// Method: of three branches one ends in each version. Each result is read under the version that
+/// the fork began in, and must be there as it was written.
 #[tokio::test(flavor = "multi_thread")]
-async fn fork_keeps_ended_branches_over_two_take_overs() {
+async fn fork_keeps_ended_branches_over_two_upgrades() {
     type Three = std::collections::BTreeMap<String, String>;
     let build = |builder: Builder<String, String>, before: usize| {
-        // More nodes in front, so that no number of a node stays what it was.
+        // More nodes at the front, so that every node's number changes.
         let builder = (0..before).fold(builder, |b, n| b.delay(format!("before {n}"), Duration::from_hours(1)));
         let fork = builder.fork_by_name::<String>("fork", |fork| {
             ["a", "b", "c"].into_iter().fold(fork, |fork, name| {
@@ -181,9 +181,10 @@ fn expected_results() -> [(&'static str, String); 3] {
     ["a", "b", "c"].map(|name| (name, name.repeat(100)))
 }
 
-/// Method: items one after the other, an item in each of three versions; the list stands in rows of the first one.
+/// Method: items one after the other, an item in each of three versions; the list is in rows of the
+/// first one.
 #[tokio::test(flavor = "multi_thread")]
-async fn map_goes_on_item_by_item_over_two_take_overs() {
+async fn map_continues_item_by_item_over_two_upgrades() {
     let gate = Gate::new();
     let build = |builder: Builder<Vec<String>, Vec<String>>, before: usize| {
         let builder = (0..before).fold(builder, |b, n| b.delay(format!("before {n}"), Duration::from_hours(1)));
@@ -201,7 +202,7 @@ async fn map_goes_on_item_by_item_over_two_take_overs() {
         if run.is_none() {
             run = Some(runtime.start(workflow, "id", items.clone()).await.unwrap().run_id());
         }
-        // The item that was under way when the runtime stopped, and the next one.
+        // The item that was in progress when the runtime stopped, and the next one.
         gate.entered().await;
         gate.open(1);
         gate.entered().await;
@@ -218,8 +219,8 @@ async fn map_goes_on_item_by_item_over_two_take_overs() {
     }
 }
 
-/// Method: a loop maps lists of 3, 1 and no items, each as often as the gate lets it; the items that the latest list has not
-/// have no result. The last list is split behind a take-over.
+/// Method: a loop maps lists of 3, 1 and no items, each as often as the gate lets it. Items past
+/// the end of the latest list have no result. The last list is split after an upgrade.
 #[tokio::test(flavor = "multi_thread")]
 async fn items_beyond_a_shorter_list_have_no_result() {
     async fn shrink(items: Vec<String>) -> Result<LoopResult<Vec<String>, Vec<String>>, Infallible> {
@@ -255,7 +256,7 @@ async fn items_beyond_a_shorter_list_have_no_result() {
     let second = runtime(&store, &new).await;
     let handle = second.handle(&new, "id").await.unwrap();
     gate.entered().await;
-    assert_eq!(found(&handle).await, [true, false, false, false], "the list is one of before the take-over");
+    assert_eq!(found(&handle).await, [true, false, false, false], "the list is older than the upgrade");
     gate.open(1);
     gate.entered().await;
     assert_eq!(found(&handle).await, [false; 4]);
