@@ -1,14 +1,40 @@
-//! The first program of the README: the example `hello`, as it is, and killed.
+//! The documents say what is so: the README's program is the example `hello`, which survives a kill;
+//! links lead somewhere; files that are named exist. The other programs in them are doctests.
 #![cfg(all(unix, feature = "file-store"))]
 #![allow(clippy::unwrap_used, reason = "a test may panic anywhere")]
 
 mod kill;
 
 use std::io::{BufRead as _, BufReader};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use crate::kill::example;
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// The Markdown files of a folder and of those within it.
+fn documents(folder: &Path) -> Vec<PathBuf> {
+    let paths: Vec<_> = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+    let nested = paths.iter().filter(|path| path.is_dir()).flat_map(|path| documents(path));
+    let here = paths.iter().filter(|path| path.extension().is_some_and(|end| end == "md")).cloned();
+    here.chain(nested).collect()
+}
+
+fn all_documents() -> Vec<(PathBuf, String)> {
+    let top = std::fs::read_dir(root()).unwrap().map(|entry| entry.unwrap().path());
+    let top = top.filter(|path| path.extension().is_some_and(|end| end == "md"));
+    let paths = top.chain(documents(&root().join("docs")));
+    paths.map(|path| (path.clone(), std::fs::read_to_string(path).unwrap())).collect()
+}
+
+/// The words between single backticks, outside of blocks of code.
+fn code_words(text: &str) -> Vec<&str> {
+    let prose = text.split("```").step_by(2);
+    prose.flat_map(|prose| prose.split('`').skip(1).step_by(2)).collect()
+}
 
 fn hello(directory: &Path) -> Command {
     let mut command = Command::new(example("hello"));
@@ -50,4 +76,50 @@ fn killed_hello_goes_on_and_its_result_stays() {
     second.retain(|line| line != "reserving the lamp");
     assert_eq!(second, ["shipping", "lamp reserved and shipped"]);
     assert_eq!(printed_by(hello(directory.path())), ["lamp reserved and shipped"]);
+}
+
+/// Method: look up the target of every link that is not an address.
+#[test]
+fn links_between_documents_lead_to_files() {
+    for (path, text) in all_documents() {
+        for target in text.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
+            let file = target.split('#').next().unwrap_or_default();
+            let exists = path.parent().unwrap().join(file).exists();
+            assert!(target.contains("://") || exists, "{}: nothing at {target}", path.display());
+        }
+    }
+}
+
+/// Method: look up every word in backticks that ends as a source file does.
+#[test]
+fn source_files_named_in_documents_exist() {
+    for (path, text) in all_documents() {
+        let is_source = |word: &&str| !word.contains(' ') && Path::new(word).extension().is_some_and(|end| end == "rs");
+        for word in code_words(&text).into_iter().filter(is_source) {
+            let folders = ["", "src", "src/machine", "src/definition", "src/actors", "src/handle"];
+            let exists = folders.iter().any(|folder| root().join(folder).join(word).exists());
+            assert!(exists, "{}: there is no {word}", path.display());
+        }
+    }
+}
+
+/// Method: read the code map of ARCHITECTURE.md: each lower-case word is a file or a folder of its
+/// row's place.
+#[test]
+fn code_map_names_files_and_folders_that_exist() {
+    let text = include_str!("../ARCHITECTURE.md");
+    let map = text.split("## Code map").nth(1).and_then(|rest| rest.split("## Invariants").next()).unwrap();
+    for row in map.lines().filter(|line| line.starts_with("| `")) {
+        let words = code_words(row);
+        let place = root().join("src").join(words.first().unwrap());
+        let is_name = |word: &&&str| word.chars().all(|c| c.is_ascii_lowercase() || c == '_' || c == '/');
+        for word in words.iter().filter(is_name) {
+            let exists = [root().join("src"), place.clone()].into_iter().any(|folder| {
+                let path = folder.join(word);
+                path.exists() || path.with_extension("rs").exists()
+            });
+            assert!(exists, "there is no {word} in {}", place.display());
+        }
+    }
+    assert!(text.lines().count() <= 200, "ARCHITECTURE.md is to stay short");
 }
