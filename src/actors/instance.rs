@@ -12,10 +12,10 @@ use std::sync::Arc;
 
 use ractor::{Actor, ActorProcessingErr, ActorRef, ActorRuntime};
 
-use super::hub::Hub;
 use super::live::Live;
 use super::mail::{InstanceMessage, Mail, MailError, Reply};
 use super::registry::Standing;
+use super::shared::Shared;
 use super::spares::Spares;
 use crate::id::{InstanceId, RunId};
 use crate::lifecycle::CommitError;
@@ -55,7 +55,7 @@ pub(super) struct ActorPanicked {
 pub(super) struct InstanceActor;
 
 pub(super) struct State {
-    pub(super) hub: Arc<Hub>,
+    pub(super) shared: Arc<Shared>,
     pub(super) id: InstanceId,
     pub(super) standing: Arc<Standing>,
     pub(super) being: Being,
@@ -79,14 +79,14 @@ pub(super) enum Being {
 /// Starts an actor for an instance, as a child of its shard, or assigns the instance to an idle
 /// one. The actor accepts messages at once; the first one it handles is `Load` or `Adopt`.
 pub(super) fn spawn(
-    hub: &Arc<Hub>,
+    shared: &Arc<Shared>,
     id: InstanceId,
     standing: Arc<Standing>,
     activation: Activation,
     shard: &Spares,
 ) -> ActorRef<InstanceMessage> {
-    let (hub, being, behind) = (Arc::clone(hub), Being::New(activation), VecDeque::new());
-    let state = Box::new(State { hub, id, standing, being, behind, stopping: false, is_dismissed: false });
+    let (shared, being, behind) = (Arc::clone(shared), Being::New(activation), VecDeque::new());
+    let state = Box::new(State { shared, id, standing, being, behind, stopping: false, is_dismissed: false });
     let state = match shard.adopt(state) {
         Ok(actor) => return actor,
         Err(state) => *state,
@@ -131,7 +131,7 @@ impl Actor for InstanceActor {
         if state.is_dismissed || (state.may_leave() && !state.rests(&myself) && state.leaves(&myself)) {
             state.left();
             (state.being, state.is_dismissed) = (Being::Spare, false);
-            if state.stopping || !state.hub.registry.keep(&state.id, &myself) {
+            if state.stopping || !state.shared.registry.keep(&state.id, &myself) {
                 myself.stop(None);
             }
         }
@@ -192,7 +192,7 @@ impl State {
     }
 
     fn leaves(&self, myself: &ActorRef<InstanceMessage>) -> bool {
-        self.hub.registry.leave(&self.id, myself.get_id())
+        self.shared.registry.leave(&self.id, myself.get_id())
     }
 
     /// Lets the instance rest if reading it again would cost much. Returns true if the instance
@@ -200,7 +200,7 @@ impl State {
     fn rests(&mut self, myself: &ActorRef<InstanceMessage>) -> bool {
         let Being::Live(live) = &mut self.being else { return false };
         let bytes = if self.stopping { None } else { live.rest_bytes() };
-        bytes.is_some_and(|bytes| self.hub.registry.rest(&self.hub, &self.id, myself.get_id(), bytes))
+        bytes.is_some_and(|bytes| self.shared.registry.rest(&self.shared, &self.id, myself.get_id(), bytes))
     }
 
     pub(super) async fn load(&mut self, myself: &ActorRef<InstanceMessage>) {
@@ -211,12 +211,12 @@ impl State {
             Activation::Fresh { snapshot, is_current, .. } if !is_current && !self.is_stored(&snapshot).await => {
                 // Callers that wait for the run that was started here must read the store.
                 self.standing.works_on(None);
-                self.hub.waiters.tell(&self.id);
+                self.shared.waiters.tell(&self.id);
                 false
             }
             Activation::Fresh { snapshot, effects, .. } => {
                 // Attempts of an earlier run.
-                self.hub.stop_attempts(&self.id);
+                self.shared.stop_attempts(&self.id);
                 self.being = match self.live(myself, *snapshot) {
                     Ok(mut live) => {
                         live.perform(effects).await;
@@ -234,9 +234,9 @@ impl State {
             }
             Activation::Load => true,
             Activation::Successor => {
-                self.hub.persistence().barrier().await;
+                self.shared.persistence().barrier().await;
                 // The predecessor may have failed before it notified.
-                self.hub.waiters.tell(&self.id);
+                self.shared.waiters.tell(&self.id);
                 false
             }
         };
@@ -244,7 +244,7 @@ impl State {
             Ok(live) => self.being = Being::Live(live),
             Err(reason) => {
                 if !reason.is_unsettled() {
-                    self.hub.stop_attempts(&self.id);
+                    self.shared.stop_attempts(&self.id);
                 }
                 self.being = Being::Gone(reason);
             }
@@ -255,11 +255,11 @@ impl State {
     /// skips instances in the registry.
     fn left(&self) {
         let is_over = matches!(&self.being, Being::Live(live) if live.is_over());
-        self.hub.waiters.tell_left(&self.id, is_over);
+        self.shared.waiters.tell_left(&self.id, is_over);
         match &self.being {
-            Being::Gone(MailError::Store(error)) => self.hub.recover_instance(&self.id, error),
-            Being::Gone(MailError::Fenced) => self.hub.backlog.push(self.id.clone()),
-            Being::Gone(_) => self.hub.backlog.forget(&self.id),
+            Being::Gone(MailError::Store(error)) => self.shared.recover_instance(&self.id, error),
+            Being::Gone(MailError::Fenced) => self.shared.backlog.push(self.id.clone()),
+            Being::Gone(_) => self.shared.backlog.forget(&self.id),
             _ => {}
         }
     }
@@ -312,7 +312,7 @@ impl State {
         let reason = MailError::from(error);
         live.abandon(&reason);
         // Queued writes of this actor are settled before the instance is loaded again.
-        self.hub.persistence().barrier().await;
+        self.shared.persistence().barrier().await;
         self.being = Being::Gone(reason);
     }
 
@@ -331,7 +331,7 @@ impl State {
             return;
         }
         if std::mem::take(&mut live.is_on_trial) {
-            self.hub.backlog.forget(&self.id);
+            self.shared.backlog.forget(&self.id);
         }
         if let Some(reason) = live.to_quarantine.take() {
             tracing::error!(instance = %self.id, reason = &*reason, "an instance is quarantined");

@@ -14,9 +14,9 @@ use std::sync::Arc;
 
 use ractor::ActorRef;
 
-use super::hub::Hub;
 use super::mail::{InstanceMessage, Mail, MailError, Replacement, Reply, SignalMail};
 use super::registry::Standing;
+use super::shared::Shared;
 use super::weight::Weight;
 use super::writing::Pending;
 use crate::codec::Codec;
@@ -31,7 +31,7 @@ use crate::machine::{Damaged, Effect, Event, Refusal, Setting, Snapshot, Ticket}
 use crate::status::Status;
 
 pub(super) struct Live {
-    pub(super) hub: Arc<Hub>,
+    pub(super) shared: Arc<Shared>,
     pub(super) standing: Arc<Standing>,
     pub(super) actor: ActorRef<InstanceMessage>,
     pub(super) definition: Arc<Definition>,
@@ -71,7 +71,7 @@ pub(super) struct Live {
 
 impl Live {
     pub(super) fn new(
-        hub: Arc<Hub>,
+        shared: Arc<Shared>,
         standing: Arc<Standing>,
         actor: ActorRef<InstanceMessage>,
         definition: Arc<Definition>,
@@ -80,7 +80,7 @@ impl Live {
     ) -> Self {
         let (told, durable) = (snapshot.status(definition.program()), snapshot.seq());
         Self {
-            hub,
+            shared,
             standing,
             actor,
             definition,
@@ -153,7 +153,7 @@ impl Live {
     /// Continues a run that was loaded: adopts attempts that the executor still has, and submits
     /// the others again.
     pub(super) async fn resume(&mut self, process_died: bool) {
-        let executor = Arc::clone(&self.hub.running().executor);
+        let executor = Arc::clone(&self.shared.running().executor);
         let mut running: Vec<_> = self.snapshot.running().collect();
         running.sort_unstable();
         executor.stop_others(self.snapshot.instance(), Some((self.run(), &running)));
@@ -165,12 +165,12 @@ impl Live {
     }
 
     fn knows(&self, ticket: Ticket) -> bool {
-        self.hub.running().executor.knows(&self.key(ticket))
+        self.shared.running().executor.knows(&self.key(ticket))
     }
 
     /// Returns true if a report is about the job that the executor has for this run and attempt.
     fn has(&self, run: RunId, ticket: Ticket, serial: Serial) -> bool {
-        run == self.run() && self.hub.running().executor.is_current(&self.key(ticket), serial)
+        run == self.run() && self.shared.running().executor.is_current(&self.key(ticket), serial)
     }
 
     pub(super) async fn mail(&mut self, mail: Mail) {
@@ -231,7 +231,7 @@ impl Live {
     /// Reads whether a signal with this id was accepted before. Ids in uncommitted writes are in
     /// memory.
     async fn look_up(&mut self, id: &Arc<str>) -> Result<(), MailError> {
-        let read = read_signal_id(self.hub.persistence().store(), &mut self.snapshot, id).await;
+        let read = read_signal_id(self.shared.persistence().store(), &mut self.snapshot, id).await;
         match &read {
             Ok(()) => {}
             Err(LoadError::Store(error)) => self.broken = Some(error.clone().into()),
@@ -265,7 +265,7 @@ impl Live {
         self.write_deferred();
         match self.pending.back_mut() {
             Some(pending) => pending.effects.push(Effect::WakeAt(wake)),
-            None => self.hub.arm(self.snapshot.instance(), wake),
+            None => self.shared.arm(self.snapshot.instance(), wake),
         }
     }
 
@@ -292,8 +292,8 @@ impl Live {
             // Only a caller's request reaches a run that has ended.
             return self.answer(reply, Some(Refusal::Ended));
         }
-        let setting = setting(&self.hub, &self.definition);
-        match finalize_execution(self.hub.persistence(), &setting, &mut self.snapshot, ending).await {
+        let setting = setting(&self.shared, &self.definition);
+        match finalize_execution(self.shared.persistence(), &setting, &mut self.snapshot, ending).await {
             Ok(finalized) => {
                 // The ending of an open run is always a write, and writes are committed in order:
                 // everything before this one is durable as well.
@@ -320,6 +320,6 @@ impl Live {
     }
 }
 
-pub(super) fn setting<'a>(hub: &'a Hub, definition: &'a Definition) -> Setting<'a> {
-    Setting { program: definition.program(), limits: &hub.limits, now: hub.clock.now() }
+pub(super) fn setting<'a>(shared: &'a Shared, definition: &'a Definition) -> Setting<'a> {
+    Setting { program: definition.program(), limits: &shared.limits, now: shared.clock.now() }
 }

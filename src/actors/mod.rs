@@ -13,14 +13,13 @@
 //! in flight), [`waiters`] (callers that wait for a result or watch a status), [`resting`]
 //! (instances that stay in memory for a while when they are no longer active), [`recovery`]
 //! (activates what is in progress) and its [`backlog`] (instances known by id), [`pruner`] (deletes
-//! ended instances), [`upgrades`] (upgrades to newer definitions), [`hub`] (the state that all of
-//! them share).
+//! ended instances), [`upgrades`] (upgrades to newer definitions), [`shared`] (the state that all
+//! of them share).
 //!
 //! Calls point down only (instance to persistence); everything sideways or up is a cast. User code
 //! never runs in a handler.
 
 mod backlog;
-mod hub;
 #[cfg(feature = "testing")]
 mod idle;
 mod instance;
@@ -38,6 +37,7 @@ mod resting;
 mod room;
 mod root;
 mod shard;
+mod shared;
 mod spares;
 mod starts;
 mod submissions;
@@ -51,14 +51,14 @@ mod window;
 mod writing;
 
 pub use backlog::Unreadable;
-pub use hub::Health;
-pub(crate) use hub::{Hub, HubParts, Read, Undelivered};
 #[cfg(feature = "testing")]
 pub(crate) use idle::next_due;
 pub(crate) use mail::{Mail, MailError, Replacement, Reply, SignalMail};
 pub(crate) use payloads::PayloadShare;
 pub use pruner::Retention;
 pub(crate) use root::Actors;
+pub use shared::Health;
+pub(crate) use shared::{Read, Shared, SharedParts, Undelivered};
 pub(crate) use starts::{StartKind, StartPlace};
 pub(crate) use upgrades::TakeOvers;
 pub use upgrades::Unplaced;

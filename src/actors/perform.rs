@@ -12,12 +12,12 @@ use crate::machine::{Effect, Run, Ticket};
 impl Live {
     /// Lets the executor drop the result of an attempt.
     pub(super) fn forget(&self, run: RunId, ticket: Ticket) {
-        self.hub.running().executor.forget(&AttemptKey { run, ..self.key(ticket) });
+        self.shared.running().executor.forget(&AttemptKey { run, ..self.key(ticket) });
     }
 
     pub(super) async fn perform(&mut self, effects: Vec<Effect>) {
         for effect in effects {
-            let executor = &self.hub.running().executor;
+            let executor = &self.shared.running().executor;
             match effect {
                 // The instance may have moved on while this was being written.
                 Effect::Run(run) if !self.snapshot.runs(run.ticket) => {}
@@ -25,7 +25,7 @@ impl Live {
                 Effect::Proceed { ticket } => executor.proceed(&self.key(ticket)),
                 Effect::Withdraw { ticket } => executor.withdraw(&self.key(ticket)),
                 Effect::Stop { ticket } => executor.stop(&self.key(ticket)),
-                Effect::WakeAt(wake) => self.hub.arm(self.snapshot.instance(), wake),
+                Effect::WakeAt(wake) => self.shared.arm(self.snapshot.instance(), wake),
                 Effect::Ended => self.log_end(),
                 Effect::Quarantine { reason } => self.to_quarantine = Some(reason),
             }
@@ -49,7 +49,7 @@ impl Live {
     /// Submits an attempt to the executor, after reading the parts of its input that are only in
     /// the store.
     async fn submit(&mut self, mut run: Run) {
-        let (store, names) = (self.hub.persistence().store(), self.definition.program());
+        let (store, names) = (self.shared.persistence().store(), self.definition.program());
         // Boxed, since the future is large and rarely needed: only a loaded instance has parts to
         // be read.
         let filled = if run.value.unread().is_empty() {
@@ -70,11 +70,11 @@ impl Live {
         }
         let caller = Caller {
             definition: Arc::clone(&self.definition),
-            deps: Arc::clone(&self.hub.deps),
+            deps: Arc::clone(&self.shared.deps),
             codec: self.codec.clone(),
-            limits: PayloadLimits::from(&self.hub.limits),
+            limits: PayloadLimits::from(&self.shared.limits),
         };
-        self.hub.running().executor.submit(Job { key: self.key(run.ticket), run, caller });
+        self.shared.running().executor.submit(Job { key: self.key(run.ticket), run, caller });
     }
 
     pub(super) fn key(&self, ticket: Ticket) -> AttemptKey {

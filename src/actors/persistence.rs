@@ -16,8 +16,8 @@ use std::time::Duration;
 use ractor::{Actor, ActorCell, ActorProcessingErr, ActorRef};
 use tokio::sync::oneshot;
 
-use super::hub::{Health, Hub};
 use super::mail::InstanceMessage;
+use super::shared::{Health, Shared};
 use super::starts::{StartKind, StartPlace, StartPlaces};
 use super::submissions::{Answering, Queue, ReplyTo, Submission, gone};
 use super::unsure::UnsureStarts;
@@ -126,7 +126,7 @@ impl Port for PersistenceHandle {
 struct Persistence;
 
 struct State {
-    hub: Weak<Hub>,
+    shared: Weak<Shared>,
     store: Arc<dyn Store>,
     queue: Arc<Queue>,
     answering: Arc<Answering>,
@@ -142,12 +142,12 @@ struct State {
 }
 
 /// Starts the actor on its own thread, as a child of `root`.
-pub(super) fn spawn(hub: &Arc<Hub>, root: ActorCell) -> std::io::Result<(PersistenceHandle, Thread)> {
+pub(super) fn spawn(shared: &Arc<Shared>, root: ActorCell) -> std::io::Result<(PersistenceHandle, Thread)> {
     let (ready, started) = std::sync::mpsc::sync_channel(1);
-    let (store, queue, answering) = (Arc::clone(&hub.store), Arc::<Queue>::default(), Answering::on(&hub.tokio));
+    let (store, queue, answering) = (Arc::clone(&shared.store), Arc::<Queue>::default(), Answering::on(&shared.tokio));
     let unsure = Arc::<UnsureStarts>::default();
     let state = State {
-        hub: Arc::downgrade(hub),
+        shared: Arc::downgrade(shared),
         store,
         queue: Arc::clone(&queue),
         answering: Arc::clone(&answering),
@@ -180,8 +180,8 @@ pub(super) fn spawn(hub: &Arc<Hub>, root: ActorCell) -> std::io::Result<(Persist
         let _ = end.send(());
     })?;
     let actor = started.recv().map_err(std::io::Error::other)??;
-    let starts = StartPlaces::new(hub.limits.writes_queued_max.max(1));
-    Ok((PersistenceHandle { actor, queue, store: Arc::clone(&hub.store), starts, unsure }, thread))
+    let starts = StartPlaces::new(shared.limits.writes_queued_max.max(1));
+    Ok((PersistenceHandle { actor, queue, store: Arc::clone(&shared.store), starts, unsure }, thread))
 }
 
 /// Resolves when the thread has ended, for any reason.
@@ -299,8 +299,8 @@ impl State {
                 Ok(()) => {
                     tracing::info!("the store is open again");
                     self.set_health(Health::Healthy);
-                    if let Some(hub) = self.hub.upgrade() {
-                        hub.recover_after_failure();
+                    if let Some(shared) = self.shared.upgrade() {
+                        shared.recover_after_failure();
                     }
                     return;
                 }
@@ -332,12 +332,12 @@ impl State {
     }
 
     fn is_closing(&self) -> bool {
-        self.hub.upgrade().is_none_or(|hub| hub.is_closing())
+        self.shared.upgrade().is_none_or(|shared| shared.is_closing())
     }
 
     fn set_health(&self, health: Health) {
-        if let Some(hub) = self.hub.upgrade() {
-            hub.set_health(health);
+        if let Some(shared) = self.shared.upgrade() {
+            shared.set_health(health);
         }
     }
 }

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use tokio::task::JoinSet;
 
-use super::hub::Hub;
+use super::shared::Shared;
 use crate::cause::Cause;
 use crate::clock::sleep_until;
 use crate::id::InstanceId;
@@ -86,10 +86,10 @@ impl Retention {
 }
 
 /// Runs until the runtime is gone.
-pub(super) async fn run(hub: Weak<Hub>, retention: Retention) {
+pub(super) async fn run(shared: Weak<Shared>, retention: Retention) {
     let mut backoff = BACKOFF.0;
     loop {
-        let Some(alive) = hub.upgrade() else { return };
+        let Some(alive) = shared.upgrade() else { return };
         let pruned = prune(&alive, &retention).await;
         if alive.is_closing() {
             return;
@@ -116,13 +116,13 @@ pub(super) async fn run(hub: Weak<Hub>, retention: Retention) {
 }
 
 /// Deletes everything that is due now, in batches.
-async fn prune(hub: &Arc<Hub>, retention: &Retention) -> Result<(), StoreError> {
+async fn prune(shared: &Arc<Shared>, retention: &Retention) -> Result<(), StoreError> {
     for (status, kept) in retention.limits() {
         let mut after = None;
         loop {
-            let Batch { last, more } = prune_some(hub, status, kept, after.as_ref()).await?;
+            let Batch { last, more } = prune_some(shared, status, kept, after.as_ref()).await?;
             after = last.or(after);
-            if !more || hub.is_closing() {
+            if !more || shared.is_closing() {
                 break;
             }
         }
@@ -142,22 +142,22 @@ struct Batch {
 
 /// Deletes one batch of the due instances after `after`.
 async fn prune_some(
-    hub: &Arc<Hub>,
+    shared: &Arc<Shared>,
     status: StatusCode,
     kept: Duration,
     after: Option<&End>,
 ) -> Result<Batch, StoreError> {
-    let now = hub.clock.now();
+    let now = shared.clock.now();
     // With a retention of zero, an instance that ended in this very microsecond is due.
     let before = now.before(kept).after(Duration::from_micros(1));
-    let mut ends = hub.store.ended(status, before, after, BATCH).await?;
+    let mut ends = shared.store.ended(status, before, after, BATCH).await?;
     let more = ends.len() == BATCH;
     // `before` saturates at the epoch, where runs may have ended that are not due yet.
     ends.retain(|(at, _)| at.after(kept) <= now);
     let mut writes = Vec::with_capacity(ends.len());
     let mut unread = None;
     for end in &ends {
-        match delete_at(hub, status, end).await {
+        match delete_at(shared, status, end).await {
             Ok(write) => writes.extend(write),
             Err(error) => {
                 // Does not hold up other instances, and is tried again in the next round.
@@ -171,8 +171,8 @@ async fn prune_some(
     }
     let mut deletes = JoinSet::new();
     for write in writes {
-        let hub = Arc::clone(hub);
-        deletes.spawn(async move { delete(&hub, write).await });
+        let shared = Arc::clone(shared);
+        deletes.spawn(async move { delete(&shared, write).await });
     }
     let mut outcome = Ok(());
     while let Some(done) = deletes.join_next().await {
@@ -180,7 +180,7 @@ async fn prune_some(
     }
     if !ends.is_empty() {
         // Also after a failure: some may be deleted.
-        hub.persistence().sweep();
+        shared.persistence().sweep();
     }
     outcome?;
     let last = ends.pop();
@@ -188,19 +188,19 @@ async fn prune_some(
 }
 
 /// Returns the write that deletes an instance; `None` if it has changed since it was listed.
-async fn delete_at(hub: &Hub, status: StatusCode, (at, instance): &End) -> Result<Option<Write>, StoreError> {
-    let Some(loaded) = hub.store.load(instance).await? else { return Ok(None) };
+async fn delete_at(shared: &Shared, status: StatusCode, (at, instance): &End) -> Result<Option<Write>, StoreError> {
+    let Some(loaded) = shared.store.load(instance).await? else { return Ok(None) };
     let index = HeadIndex::of_head(instance, &loaded.head).ok();
     let stands = index.is_some_and(|index| (index.status, index.ended) == (status, Some(*at)));
     let is_due = stands && loaded.quarantine.is_none();
     Ok(is_due.then(|| deletion(instance.clone(), loaded.version(instance))))
 }
 
-async fn delete(hub: &Hub, write: Write) -> Result<(), StoreError> {
+async fn delete(shared: &Shared, write: Write) -> Result<(), StoreError> {
     let instance = write.instance.clone();
-    match hub.persistence().commit(write).await {
+    match shared.persistence().commit(write).await {
         Ok(()) => {
-            hub.waiters.tell(&instance);
+            shared.waiters.tell(&instance);
             Ok(())
         }
         // The instance has changed meanwhile.

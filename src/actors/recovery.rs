@@ -16,9 +16,9 @@ use std::time::Duration;
 use tokio::sync::Semaphore;
 
 use super::backlog::Next;
-use super::hub::Hub;
 use super::instance::Activation;
 use super::mail::Mail;
+use super::shared::Shared;
 use crate::id::{DefinitionHash, InstanceId};
 use crate::machine::HeadIndex;
 use crate::status::StatusCode;
@@ -32,19 +32,19 @@ const IN_LINE_MAX: usize = 64;
 const PAUSE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
 
 /// Starts the tasks of recovery, which run until the runtime is gone.
-pub(super) fn spawn(hub: &Arc<Hub>) {
-    hub.list.notify_one();
-    tokio::spawn(heed_failures(Arc::downgrade(hub)));
-    tokio::spawn(list(Arc::downgrade(hub)));
-    tokio::spawn(work_off(Arc::downgrade(hub)));
+pub(super) fn spawn(shared: &Arc<Shared>) {
+    shared.list.notify_one();
+    tokio::spawn(heed_failures(Arc::downgrade(shared)));
+    tokio::spawn(list(Arc::downgrade(shared)));
+    tokio::spawn(work_off(Arc::downgrade(shared)));
 }
 
 /// Handles failures of the store: wake-ups in flight and notifications may be lost. Never waits for
 /// room.
-async fn heed_failures(hub: Weak<Hub>) {
+async fn heed_failures(shared: Weak<Shared>) {
     let mut pause = PAUSE.0;
     loop {
-        let Some(alive) = hub.upgrade() else { return };
+        let Some(alive) = shared.upgrade() else { return };
         tokio::select! {
             () = alive.failed.notified() => {}
             () = alive.closed() => return,
@@ -64,11 +64,11 @@ async fn heed_failures(hub: Weak<Hub>) {
 }
 
 /// Activates everything in progress, each time that is requested.
-async fn list(hub: Weak<Hub>) {
+async fn list(shared: Weak<Shared>) {
     let line = Arc::new(Semaphore::new(IN_LINE_MAX));
     let mut pause = PAUSE.0;
     loop {
-        let Some(alive) = hub.upgrade() else { return };
+        let Some(alive) = shared.upgrade() else { return };
         tokio::select! {
             () = alive.list.notified() => {}
             () = alive.closed() => return,
@@ -87,10 +87,10 @@ async fn list(hub: Weak<Hub>) {
 }
 
 /// Activates the instances in the backlog, as they arrive.
-async fn work_off(hub: Weak<Hub>) {
+async fn work_off(shared: Weak<Shared>) {
     let line = Arc::new(Semaphore::new(IN_LINE_MAX));
     loop {
-        let Some(alive) = hub.upgrade() else { return };
+        let Some(alive) = shared.upgrade() else { return };
         match alive.backlog.next() {
             Next::TakeUp(instance) => take_up(&alive, &line, &instance).await,
             Next::List => alive.list.notify_one(),
@@ -114,48 +114,48 @@ async fn sleep_until(until: Option<tokio::time::Instant>) {
 }
 
 /// Activates an instance, or puts it in line for room.
-async fn take_up(hub: &Arc<Hub>, line: &Arc<Semaphore>, instance: &InstanceId) {
+async fn take_up(shared: &Arc<Shared>, line: &Arc<Semaphore>, instance: &InstanceId) {
     let in_line = tokio::select! {
         // Never closed.
         in_line = Arc::clone(line).acquire_owned() => in_line,
-        () = hub.closed() => return,
+        () = shared.closed() => return,
     };
-    if hub.registry.send_with(hub, instance, Mail::TakeUp, None, || Activation::Load).is_err() {
+    if shared.registry.send_with(shared, instance, Mail::TakeUp, None, || Activation::Load).is_err() {
         // In line before the task is spawned: tasks may begin in another order.
-        let (room, hub, instance) = (hub.registry.resident(), Arc::clone(hub), instance.clone());
+        let (room, shared, instance) = (shared.registry.resident(), Arc::clone(shared), instance.clone());
         tokio::spawn(async move {
             let resident = tokio::select! {
                 resident = room => resident,
-                () = hub.closed() => None,
+                () = shared.closed() => None,
             };
             // With a permit in hand there is room, unless the runtime is shutting down.
-            let _ = hub.registry.send_with(&hub, &instance, Mail::TakeUp, resident, || Activation::Load);
+            let _ = shared.registry.send_with(&shared, &instance, Mail::TakeUp, resident, || Activation::Load);
             drop(in_line);
         });
     }
 }
 
-async fn take_up_all(hub: &Arc<Hub>, line: &Arc<Semaphore>) -> Result<(), StoreError> {
-    for definition in hub.definitions.keys().chain(hub.upgrades.older()) {
-        take_up_those_of(hub, line, definition).await?;
+async fn take_up_all(shared: &Arc<Shared>, line: &Arc<Semaphore>) -> Result<(), StoreError> {
+    for definition in shared.definitions.keys().chain(shared.upgrades.older()) {
+        take_up_those_of(shared, line, definition).await?;
     }
     Ok(())
 }
 
 async fn take_up_those_of(
-    hub: &Arc<Hub>,
+    shared: &Arc<Shared>,
     line: &Arc<Semaphore>,
     definition: &DefinitionHash,
 ) -> Result<(), StoreError> {
     let mut after = None;
     loop {
-        let page = hub.store.instances(definition, StatusCode::InProgress, after.as_ref(), PAGE).await?;
+        let page = shared.store.instances(definition, StatusCode::InProgress, after.as_ref(), PAGE).await?;
         for instance in &page {
-            if hub.is_closing() {
+            if shared.is_closing() {
                 return Ok(());
             }
-            if !hub.registry.is_awake(instance) && !waits_for_its_time(hub, instance).await {
-                take_up(hub, line, instance).await;
+            if !shared.registry.is_awake(instance) && !waits_for_its_time(shared, instance).await {
+                take_up(shared, line, instance).await;
             }
         }
         if page.len() < PAGE {
@@ -168,7 +168,7 @@ async fn take_up_those_of(
 /// Returns true if an instance in progress has nothing to do before its next attempt is due: then
 /// it is in the due index, and the timers wake it. False if it cannot be read, so that its actor
 /// handles the error.
-async fn waits_for_its_time(hub: &Hub, instance: &InstanceId) -> bool {
-    let Ok(Some(loaded)) = hub.store.load(instance).await else { return false };
+async fn waits_for_its_time(shared: &Shared, instance: &InstanceId) -> bool {
+    let Ok(Some(loaded)) = shared.store.load(instance).await else { return false };
     HeadIndex::of_head(instance, &loaded.head).is_ok_and(|index| index.due.is_some())
 }

@@ -16,13 +16,13 @@ use foldhash::fast::RandomState;
 use ractor::{ActorCell, ActorId, ActorRef, ActorStatus, MessagingErr};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 
-use super::hub::Hub;
 use super::instance::{self, Activation};
 use super::loads::{Loads, LoadsSoFar};
 use super::mail::{InstanceMessage, Mail, Place};
 use super::payloads::PayloadShare;
 use super::resting::{Rest, Resting};
 use super::room::{Line, Resident, Room};
+use super::shared::Shared;
 use super::spares::Spares;
 use crate::id::{InstanceId, RunId};
 use crate::limits::{Bound, Limits, WhenBusy};
@@ -147,7 +147,7 @@ impl Registry {
     /// again, or if the runtime shuts down.
     pub(super) fn deliver<M>(
         &self,
-        hub: &Arc<Hub>,
+        shared: &Arc<Shared>,
         id: &InstanceId,
         admitted: Admitted,
         payload: PayloadShare,
@@ -159,22 +159,22 @@ impl Registry {
         match (self.awake.entry(id.clone()), admitted) {
             // An instance at rest needs room, as a parked one does.
             (MapEntry::Occupied(entry), Admitted::Queue(_)) if entry.get().rest.is_some() => Err(mail),
-            (MapEntry::Occupied(entry), _) if entry.get().rest.is_some() && hub.is_closing() => Err(mail),
+            (MapEntry::Occupied(entry), _) if entry.get().rest.is_some() && shared.is_closing() => Err(mail),
             (MapEntry::Occupied(mut entry), Admitted::Room(resident)) if entry.get().rest.is_some() => {
                 let Ok(place) = Arc::clone(&entry.get().places).try_acquire_owned() else { return Err(mail) };
                 self.rouse(entry.get_mut(), resident);
-                self.cast(hub, id, entry.get_mut(), mail(Place::new(place, payload)));
+                self.cast(shared, id, entry.get_mut(), mail(Place::new(place, payload)));
                 Ok(())
             }
             (MapEntry::Occupied(mut entry), admitted) => match entry.get().place(admitted) {
                 Some(place) => {
-                    self.cast(hub, id, entry.get_mut(), mail(Place::new(place, payload)));
+                    self.cast(shared, id, entry.get_mut(), mail(Place::new(place, payload)));
                     Ok(())
                 }
                 None => Err(mail),
             },
-            (MapEntry::Vacant(vacant), Admitted::Room(resident)) if !hub.is_closing() => {
-                let entry = self.wake(hub, id, resident, Activation::Load);
+            (MapEntry::Vacant(vacant), Admitted::Room(resident)) if !shared.is_closing() => {
+                let entry = self.wake(shared, id, resident, Activation::Load);
                 // An empty queue has a free place.
                 let Ok(place) = Arc::clone(&entry.places).try_acquire_owned() else { return Err(mail) };
                 entry.cast_to_new(mail(Place::new(place, payload)));
@@ -186,8 +186,8 @@ impl Registry {
     }
 
     /// Sends mail to an instance, and activates it if it is parked and there is room.
-    pub(super) fn send(&self, hub: &Arc<Hub>, id: &InstanceId, mail: Mail) -> Result<(), Full> {
-        self.send_with(hub, id, mail, None, || Activation::Load)
+    pub(super) fn send(&self, shared: &Arc<Shared>, id: &InstanceId, mail: Mail) -> Result<(), Full> {
+        self.send_with(shared, id, mail, None, || Activation::Load)
     }
 
     /// Returns the number of loads of this id so far.
@@ -200,7 +200,7 @@ impl Registry {
     /// the entry.
     pub(super) fn send_with(
         &self,
-        hub: &Arc<Hub>,
+        shared: &Arc<Shared>,
         id: &InstanceId,
         mail: Mail,
         resident: Option<Resident>,
@@ -209,19 +209,19 @@ impl Registry {
         match self.awake.entry(id.clone()) {
             MapEntry::Occupied(mut entry) => {
                 if entry.get().rest.is_some() {
-                    let resident = resident.or_else(|| self.room.try_take()).filter(|_| !hub.is_closing());
+                    let resident = resident.or_else(|| self.room.try_take()).filter(|_| !shared.is_closing());
                     let Some(resident) = resident else { return Err(Full(mail)) };
                     self.rouse(entry.get_mut(), resident);
                 }
-                self.cast(hub, id, entry.get_mut(), mail);
+                self.cast(shared, id, entry.get_mut(), mail);
             }
             MapEntry::Vacant(vacant) => {
-                if hub.is_closing() {
+                if shared.is_closing() {
                     return Err(Full(mail));
                 }
                 let resident = resident.or_else(|| self.room.try_take());
                 let Some(resident) = resident else { return Err(Full(mail)) };
-                let entry = self.wake(hub, id, resident, activation());
+                let entry = self.wake(shared, id, resident, activation());
                 entry.cast_to_new(mail);
                 vacant.insert(entry);
             }
@@ -229,30 +229,30 @@ impl Registry {
         Ok(())
     }
 
-    fn cast(&self, hub: &Arc<Hub>, id: &InstanceId, entry: &mut Entry, mail: Mail) {
+    fn cast(&self, shared: &Arc<Shared>, id: &InstanceId, entry: &mut Entry, mail: Mail) {
         // No entry with a message in its queue may be removed for having rested long enough.
         self.end_rest_of(entry);
         if let Err(mail) = entry.cast(mail) {
             // The actor has failed, and its shard does not know yet.
-            entry.renew(self.spawn(hub, id, Activation::Successor));
+            entry.renew(self.spawn(shared, id, Activation::Successor));
             entry.cast_to_new(mail);
         }
     }
 
-    fn wake(&self, hub: &Arc<Hub>, id: &InstanceId, resident: Resident, activation: Activation) -> Entry {
-        let (actor, standing) = self.spawn(hub, id, activation);
+    fn wake(&self, shared: &Arc<Shared>, id: &InstanceId, resident: Resident, activation: Activation) -> Entry {
+        let (actor, standing) = self.spawn(shared, id, activation);
         let places = Arc::new(Semaphore::new(self.messages_max));
         Entry { actor, standing, places, resident: Some(resident), rest: None }
     }
 
-    fn spawn(&self, hub: &Arc<Hub>, id: &InstanceId, activation: Activation) -> Spawned {
-        let _tokio = hub.tokio.enter();
+    fn spawn(&self, shared: &Arc<Shared>, id: &InstanceId, activation: Activation) -> Spawned {
+        let _tokio = shared.tokio.enter();
         match activation {
             Activation::Fresh { .. } => {}
             Activation::Load | Activation::Successor | Activation::SetAside { .. } => self.loads.note(id),
         }
         let standing = Arc::new(Standing::of(&activation));
-        let actor = instance::spawn(hub, id.clone(), Arc::clone(&standing), activation, self.shard(id));
+        let actor = instance::spawn(shared, id.clone(), Arc::clone(&standing), activation, self.shard(id));
         (actor, standing)
     }
 
@@ -290,14 +290,14 @@ impl Registry {
 
     /// Lets an instance rest, if its actor has handled all its mail. Returns true if the instance
     /// rests.
-    pub(super) fn rest(&self, hub: &Hub, id: &InstanceId, actor: ActorId, bytes: usize) -> bool {
+    pub(super) fn rest(&self, shared: &Shared, id: &InstanceId, actor: ActorId, bytes: usize) -> bool {
         let bytes = bytes.saturating_add(ACTOR_BYTES);
         if !self.resting.has_room_for(bytes) {
             return false;
         }
         let Some(mut entry) = self.awake.get_mut(id).filter(|entry| entry.is_idle(actor)) else { return false };
         self.end_rest_of(&mut entry);
-        entry.rest = Some(self.resting.begin(id.clone(), bytes, hub.clock.now()));
+        entry.rest = Some(self.resting.begin(id.clone(), bytes, shared.clock.now()));
         let resident = entry.resident.take();
         drop(entry);
         // After the lock, since the drop hands the place on to the next in line.
@@ -334,11 +334,11 @@ impl Registry {
 
     /// Replaces a failed actor by a successor, which loads the instance again, unless a sender of
     /// mail already did so.
-    pub(super) fn succeed(&self, hub: &Arc<Hub>, id: &InstanceId, dead: ActorId) {
+    pub(super) fn succeed(&self, shared: &Arc<Shared>, id: &InstanceId, dead: ActorId) {
         let MapEntry::Occupied(mut entry) = self.awake.entry(id.clone()) else { return };
         if entry.get().actor.get_id() == dead {
             self.end_rest_of(entry.get_mut());
-            entry.get_mut().renew(self.spawn(hub, id, Activation::Successor));
+            entry.get_mut().renew(self.spawn(shared, id, Activation::Successor));
         }
     }
 
@@ -346,7 +346,7 @@ impl Registry {
     /// sender of mail has spawned.
     pub(super) fn set_aside(
         &self,
-        hub: &Arc<Hub>,
+        shared: &Arc<Shared>,
         id: &InstanceId,
         dead: ActorId,
         run: Option<RunId>,
@@ -355,9 +355,9 @@ impl Registry {
         let MapEntry::Occupied(mut entry) = self.awake.entry(id.clone()) else { return };
         if entry.get().actor.get_id() == dead {
             self.end_rest_of(entry.get_mut());
-            entry.get_mut().renew(self.spawn(hub, id, Activation::SetAside { run, reason }));
+            entry.get_mut().renew(self.spawn(shared, id, Activation::SetAside { run, reason }));
         } else {
-            self.cast(hub, id, entry.get_mut(), Mail::SetAside { run, reason });
+            self.cast(shared, id, entry.get_mut(), Mail::SetAside { run, reason });
         }
     }
 

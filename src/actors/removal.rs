@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use ractor::ActorRef;
 
-use super::hub::Hub;
 use super::instance::{Activation, Being, State};
 use super::mail::{InstanceMessage, MailError, Replacement, Reply};
+use super::shared::Shared;
 use crate::definition::Definition;
 use crate::id::{InstanceId, RunId, Stamp};
 use crate::lifecycle::{
@@ -22,7 +22,7 @@ impl State {
     /// failed, or may have.
     pub(super) async fn replace(&mut self, myself: &ActorRef<InstanceMessage>, replacement: Replacement) -> bool {
         let Replacement { definition, new, reply, _place } = replacement;
-        let started = start_in_place(&self.hub, &definition, new).await;
+        let started = start_in_place(&self.shared, &definition, new).await;
         let answer = match started {
             Ok((snapshot, effects)) => {
                 // Without effects, an earlier try of the same start was committed.
@@ -33,8 +33,8 @@ impl State {
                 };
                 self.being = Being::New(activation);
                 self.load(myself).await;
-                self.hub.waiters.tell(&self.id);
-                self.hub.persistence().sweep();
+                self.shared.waiters.tell(&self.id);
+                self.shared.persistence().sweep();
                 Ok(())
             }
             Err(error) => {
@@ -53,7 +53,7 @@ impl State {
     /// Deletes the instance if it has ended or is quarantined, and answers once the delete is
     /// durable.
     pub(super) async fn delete(&mut self, reply: Reply) {
-        let answer = match delete_instance(self.hub.persistence(), &self.id).await {
+        let answer = match delete_instance(self.shared.persistence(), &self.id).await {
             Ok(_) => {
                 self.deleted();
                 Ok(())
@@ -63,7 +63,7 @@ impl State {
                 Err(MailError::NotFound)
             }
             Err(DeleteError::Newer(newer)) => Err(MailError::Damaged(newer)),
-            Err(DeleteError::NotTerminal(stored)) => Err(match self.hub.status_of(&stored).await {
+            Err(DeleteError::NotTerminal(stored)) => Err(match self.shared.status_of(&stored).await {
                 Ok(status) => MailError::NotTerminal(status),
                 Err(error) => MailError::Store(error),
             }),
@@ -78,14 +78,14 @@ impl State {
     /// Drops all that memory holds of a deleted instance. A start of its id that arrives meanwhile
     /// waits in the mailbox.
     fn deleted(&mut self) {
-        let hub = &self.hub;
+        let shared = &self.shared;
         // A quarantined instance has left a wake-up, which a new run would inherit.
-        hub.stop_attempts(&self.id);
-        hub.arm(&self.id, Wake { at: None, stored: true });
-        hub.upgrades.forget(&self.id);
-        hub.backlog.forget(&self.id);
-        hub.waiters.tell(&self.id);
-        hub.persistence().sweep();
+        shared.stop_attempts(&self.id);
+        shared.arm(&self.id, Wake { at: None, stored: true });
+        shared.upgrades.forget(&self.id);
+        shared.backlog.forget(&self.id);
+        shared.waiters.tell(&self.id);
+        shared.persistence().sweep();
         self.being = Being::Gone(MailError::NotFound);
     }
 }
@@ -95,11 +95,11 @@ impl State {
     /// is nothing to quarantine.
     pub(super) async fn set_aside(&mut self, run: Option<RunId>, reason: &str) -> bool {
         // The actor may have panicked before it notified.
-        self.hub.waiters.tell(&self.id);
-        let gone = match quarantine_run(&self.hub, &self.id, run, reason).await {
+        self.shared.waiters.tell(&self.id);
+        let gone = match quarantine_run(&self.shared, &self.id, run, reason).await {
             Ok(false) => return false,
             Ok(true) => {
-                self.hub.stop_attempts(&self.id);
+                self.shared.stop_attempts(&self.id);
                 MailError::Quarantined(Status::Quarantined { reason: reason.into() })
             }
             Err(error) => {
@@ -113,12 +113,12 @@ impl State {
 }
 
 async fn start_in_place(
-    hub: &Arc<Hub>,
+    shared: &Arc<Shared>,
     definition: &Definition,
     new: NewRun,
 ) -> Result<(Box<Snapshot>, Vec<Effect>), StartError> {
-    let (port, policy) = (hub.persistence(), ConflictPolicy::TerminateExisting);
-    let setting = Setting { program: definition.program(), limits: &hub.limits, now: hub.clock.now() };
+    let (port, policy) = (shared.persistence(), ConflictPolicy::TerminateExisting);
+    let setting = Setting { program: definition.program(), limits: &shared.limits, now: shared.clock.now() };
     let existing = check_existing_instance(port, definition, &new.instance, policy).await?;
     match prepare_run(port, &setting, definition, new, policy, existing).await? {
         PrepareRunOutcome::Fresh { snapshot, effects } => Ok((snapshot, effects)),
@@ -130,19 +130,19 @@ async fn start_in_place(
 /// are settled. `run` is the run of that actor, if it had loaded one; another run is not at fault.
 /// Returns false if there is nothing to quarantine.
 async fn quarantine_run(
-    hub: &Arc<Hub>,
+    shared: &Arc<Shared>,
     id: &InstanceId,
     run: Option<RunId>,
     reason: &str,
 ) -> Result<bool, CommitError> {
-    hub.persistence().barrier().await;
+    shared.persistence().barrier().await;
     loop {
-        let Some(loaded) = hub.store.load(id).await? else { return Ok(false) };
+        let Some(loaded) = shared.store.load(id).await? else { return Ok(false) };
         let seen = loaded.version(id);
         if seen.quarantined || run.is_some_and(|run| seen.run().is_some_and(|found| found != run)) {
             return Ok(false);
         }
-        match quarantine(hub, id, reason, seen).await {
+        match quarantine(shared, id, reason, seen).await {
             // Another writer has changed the instance meanwhile.
             Err(CommitError::Conflict(_)) => {}
             done => return done.map(|()| true),
@@ -152,7 +152,7 @@ async fn quarantine_run(
 
 /// Writes the quarantine record beside the head, if the instance is still at version `seen`.
 pub(super) async fn quarantine(
-    hub: &Arc<Hub>,
+    shared: &Arc<Shared>,
     id: &InstanceId,
     reason: &str,
     seen: Version,
@@ -167,7 +167,7 @@ pub(super) async fn quarantine(
         run: RunId::from_bytes([0; 16]),
         superseded: None,
     };
-    hub.persistence().commit(write).await?;
-    hub.waiters.tell(id);
+    shared.persistence().commit(write).await?;
+    shared.waiters.tell(id);
     Ok(())
 }

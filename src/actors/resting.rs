@@ -20,7 +20,7 @@ use std::time::Duration;
 
 use tokio::sync::Notify;
 
-use super::hub::Hub;
+use super::shared::Shared;
 use crate::clock::sleep_until;
 use crate::id::InstanceId;
 use crate::limits::Limits;
@@ -121,9 +121,9 @@ impl All {
 }
 
 /// Lets instances leave when their rest is over, until the runtime is gone.
-pub(super) async fn run(hub: Weak<Hub>) {
+pub(super) async fn run(shared: Weak<Shared>) {
     loop {
-        let Some(alive) = hub.upgrade() else { return };
+        let Some(alive) = shared.upgrade() else { return };
         let resting = alive.registry.resting();
         while let Some((rest, instance)) = resting.take_expired(alive.clock.now()) {
             alive.registry.end_rest(rest, &instance);

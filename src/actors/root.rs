@@ -6,8 +6,8 @@ use std::time::Duration;
 use ractor::{Actor, ActorProcessingErr, ActorRef, SupervisionEvent};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use super::hub::{Hub, HubParts, Running, ToInstances};
 use super::pruner::Retention;
+use super::shared::{Running, Shared, SharedParts, ToInstances};
 use super::timers::TimerMessage;
 use super::{persistence, pruner, recovery, resting, shard, timers};
 use crate::cause::Cause;
@@ -22,11 +22,11 @@ struct Root;
 
 impl Actor for Root {
     type Msg = ();
-    type State = std::sync::Weak<Hub>;
-    type Arguments = std::sync::Weak<Hub>;
+    type State = std::sync::Weak<Shared>;
+    type Arguments = std::sync::Weak<Shared>;
 
-    async fn pre_start(&self, _: ActorRef<()>, hub: Self::State) -> Result<Self::State, ActorProcessingErr> {
-        Ok(hub)
+    async fn pre_start(&self, _: ActorRef<()>, shared: Self::State) -> Result<Self::State, ActorProcessingErr> {
+        Ok(shared)
     }
 
     /// Reports the end of a child. Persistence, timers and shards do not end before the root:
@@ -35,19 +35,19 @@ impl Actor for Root {
         &self,
         _: ActorRef<()>,
         event: SupervisionEvent,
-        hub: &mut Self::State,
+        shared: &mut Self::State,
     ) -> Result<(), ActorProcessingErr> {
         let ended = match event {
             SupervisionEvent::ActorFailed(_, error) => error.to_string(),
             SupervisionEvent::ActorTerminated(..) => "it stopped".to_owned(),
             _ => return Ok(()),
         };
-        if let Some(hub) = hub.upgrade()
-            && !hub.is_closing()
+        if let Some(shared) = shared.upgrade()
+            && !shared.is_closing()
         {
             let reason = format!("an actor of the runtime ended, restart the service: {ended}");
             tracing::error!(reason);
-            hub.break_down(reason);
+            shared.break_down(reason);
         }
         Ok(())
     }
@@ -55,7 +55,7 @@ impl Actor for Root {
 
 /// The running actors; stopped when this is dropped.
 pub(crate) struct Actors {
-    hub: Arc<Hub>,
+    shared: Arc<Shared>,
     root: ActorRef<()>,
     persistence: Mutex<Option<persistence::Thread>>,
     watchdog: Mutex<Option<Watchdog>>,
@@ -63,62 +63,63 @@ pub(crate) struct Actors {
 
 impl Actors {
     /// Starts all actors; recovery continues in the background.
-    pub(crate) async fn start(parts: HubParts, retention: Retention) -> Result<Self, Cause> {
-        let hub = Hub::new(parts);
-        let (root, _) = Actor::spawn(None, Root, Arc::downgrade(&hub)).await.map_err(Cause::of)?;
+    pub(crate) async fn start(parts: SharedParts, retention: Retention) -> Result<Self, Cause> {
+        let shared = Shared::new(parts);
+        let (root, _) = Actor::spawn(None, Root, Arc::downgrade(&shared)).await.map_err(Cause::of)?;
         let unfinished = Unfinished(Some(root.clone()));
         let mut shards = Vec::with_capacity(SHARDS);
         for _ in 0..SHARDS {
-            shards.push(shard::spawn(&hub, root.get_cell()).await.map_err(Cause::of)?);
+            shards.push(shard::spawn(&shared, root.get_cell()).await.map_err(Cause::of)?);
         }
-        hub.registry.set_shards(shards);
-        let executor = Executor::new(&hub.limits, Arc::clone(&hub.clock), Arc::new(ToInstances(Arc::downgrade(&hub))));
+        shared.registry.set_shards(shards);
+        let executor =
+            Executor::new(&shared.limits, Arc::clone(&shared.clock), Arc::new(ToInstances(Arc::downgrade(&shared))));
         let watchdog = Watchdog::start(&executor).map_err(Cause::of)?;
-        let (handle, thread) = persistence::spawn(&hub, root.get_cell()).map_err(Cause::of)?;
-        let timers = timers::spawn(&hub, root.get_cell()).await.map_err(Cause::of)?;
+        let (handle, thread) = persistence::spawn(&shared, root.get_cell()).map_err(Cause::of)?;
+        let timers = timers::spawn(&shared, root.get_cell()).await.map_err(Cause::of)?;
         handle.sweep();
         let running = Running { executor, persistence: handle, timers };
         // Set only here, before any message is sent whose handler reads it.
         let first_tick = running.timers.clone();
-        let _ = hub.parts.set(running);
+        let _ = shared.parts.set(running);
         first_tick.cast(TimerMessage::Tick).map_err(Cause::of)?;
-        tokio::spawn(close_with_tokio(hub.closing_guard(), hub.closing()));
-        recovery::spawn(&hub);
-        if hub.limits.resting_seconds > 0 {
-            tokio::spawn(resting::run(Arc::downgrade(&hub)));
+        tokio::spawn(close_with_tokio(shared.closing_guard(), shared.closing()));
+        recovery::spawn(&shared);
+        if shared.limits.resting_seconds > 0 {
+            tokio::spawn(resting::run(Arc::downgrade(&shared)));
         }
         if retention.is_limited() {
-            tokio::spawn(pruner::run(Arc::downgrade(&hub), retention));
+            tokio::spawn(pruner::run(Arc::downgrade(&shared), retention));
         }
         unfinished.finish();
-        Ok(Self { hub, root, persistence: Mutex::new(Some(thread)), watchdog: Mutex::new(Some(watchdog)) })
+        Ok(Self { shared, root, persistence: Mutex::new(Some(thread)), watchdog: Mutex::new(Some(watchdog)) })
     }
 
-    pub(crate) fn hub(&self) -> &Arc<Hub> {
-        &self.hub
+    pub(crate) fn shared(&self) -> &Arc<Shared> {
+        &self.shared
     }
 
     /// Stops everything in an order that loses nothing: attempts end or are cancelled, instances
     /// write their transitions, then the store is closed.
     pub(crate) async fn shutdown(&self, grace: Duration) {
-        self.hub.set_closing();
-        self.hub.running().executor.close(grace).await;
-        self.hub.registry.stop_all().await;
-        self.hub.persistence().barrier().await;
+        self.shared.set_closing();
+        self.shared.running().executor.close(grace).await;
+        self.shared.registry.stop_all().await;
+        self.shared.persistence().barrier().await;
         self.stop_actors();
         let thread = self.persistence.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(thread) = thread {
             // A panic of the thread was already reported to the root.
             let _ = thread.await;
         }
-        self.hub.persistence().store().close().await;
+        self.shared.persistence().store().close().await;
         drop(self.watchdog.lock().unwrap_or_else(PoisonError::into_inner).take());
     }
 
     /// Stops everything at once, as a crash does: what was acknowledged is durable.
     fn abort(&self) {
-        self.hub.set_closing();
-        self.hub.running().executor.stop_all();
+        self.shared.set_closing();
+        self.shared.running().executor.stop_all();
         self.stop_actors();
     }
 
@@ -127,11 +128,11 @@ impl Actors {
     #[cfg(feature = "testing")]
     pub(crate) async fn crash(&self) {
         self.abort();
-        self.hub.running().executor.idle().await;
+        self.shared.running().executor.idle().await;
     }
 
     fn stop_actors(&self) {
-        self.hub.running().timers.stop(None);
+        self.shared.running().timers.stop(None);
         self.root.stop_children(None);
         self.root.stop(None);
     }
@@ -181,7 +182,7 @@ mod tests {
         let workflow = Workflow::builder_for::<u32>("w").wait_for_signal::<u32>("wait", "go").build().unwrap();
         let runtime = Runtime::builder(MemoryStore::new()).register(&workflow).start().await.unwrap();
         let actors = runtime.actors().upgrade().unwrap();
-        actors.hub().running().timers.kill();
+        actors.shared().running().timers.kill();
         while runtime.health() == Health::Healthy {
             tokio::task::yield_now().await;
         }

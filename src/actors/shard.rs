@@ -7,21 +7,21 @@ use std::time::Duration;
 
 use ractor::{Actor, ActorCell, ActorProcessingErr, ActorRef, SpawnErr, SupervisionEvent};
 
-use super::hub::Hub;
 use super::instance::ActorPanicked;
+use super::shared::Shared;
 use crate::id::InstanceId;
 use crate::time::Timestamp;
 
 struct Shard;
 
 struct State {
-    hub: Weak<Hub>,
+    shared: Weak<Shared>,
     /// The times of the panics of each instance's actors, within the window.
     panics: HashMap<InstanceId, VecDeque<Timestamp>>,
 }
 
-pub(super) async fn spawn(hub: &Arc<Hub>, root: ActorCell) -> Result<ActorCell, SpawnErr> {
-    let state = State { hub: Arc::downgrade(hub), panics: HashMap::new() };
+pub(super) async fn spawn(shared: &Arc<Shared>, root: ActorCell) -> Result<ActorCell, SpawnErr> {
+    let state = State { shared: Arc::downgrade(shared), panics: HashMap::new() };
     Ok(Actor::spawn_linked(None, Shard, state, root).await?.0.get_cell())
 }
 
@@ -43,15 +43,15 @@ impl Actor for Shard {
     ) -> Result<(), ActorProcessingErr> {
         if let SupervisionEvent::ActorFailed(dead, error) = event
             && let Some(ActorPanicked { instance, run, panic }) = error.downcast_ref()
-            && let Some(hub) = state.hub.upgrade()
+            && let Some(shared) = state.shared.upgrade()
         {
             tracing::error!(%instance, panic, "the actor of an instance failed");
-            if state.too_often(&hub, instance) {
-                let (panics, seconds) = (hub.limits.panics_max.max(1), hub.limits.panic_window_seconds);
+            if state.too_often(&shared, instance) {
+                let (panics, seconds) = (shared.limits.panics_max.max(1), shared.limits.panic_window_seconds);
                 let reason = format!("its actor failed {panics} times within {seconds} s: {panic}");
-                hub.registry.set_aside(&hub, instance, dead.get_id(), *run, reason.into());
+                shared.registry.set_aside(&shared, instance, dead.get_id(), *run, reason.into());
             } else {
-                hub.registry.succeed(&hub, instance, dead.get_id());
+                shared.registry.succeed(&shared, instance, dead.get_id());
             }
         }
         Ok(())
@@ -59,16 +59,16 @@ impl Actor for Shard {
 }
 
 impl State {
-    fn too_often(&mut self, hub: &Hub, instance: &InstanceId) -> bool {
-        let now = hub.clock.now();
-        let window = Duration::from_secs(hub.limits.panic_window_seconds);
+    fn too_often(&mut self, shared: &Shared, instance: &InstanceId) -> bool {
+        let now = shared.clock.now();
+        let window = Duration::from_secs(shared.limits.panic_window_seconds);
         self.panics.retain(|_, panics| panics.back().is_some_and(|last| now.since(*last) <= window));
         let panics = self.panics.entry(instance.clone()).or_default();
         panics.push_back(now);
         while panics.front().is_some_and(|first| now.since(*first) > window) {
             panics.pop_front();
         }
-        let too_often = panics.len() >= hub.limits.panics_max as usize;
+        let too_often = panics.len() >= shared.limits.panics_max as usize;
         if too_often {
             // Quarantined now; counting begins anew after a release.
             self.panics.remove(instance);

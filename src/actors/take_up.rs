@@ -20,7 +20,7 @@ use crate::store::Version;
 
 impl State {
     pub(super) async fn is_stored(&self, snapshot: &Snapshot) -> bool {
-        matches!(has_moved(&*self.hub.store, snapshot).await, Ok(false))
+        matches!(has_moved(&*self.shared.store, snapshot).await, Ok(false))
     }
 
     /// Reads the instance and continues it. `unknown_died` is true if attempts that the executor
@@ -32,10 +32,10 @@ impl State {
     ) -> Result<Box<Live>, MailError> {
         let snapshot = self.read().await;
         if !matches!(snapshot, Err(MailError::Store(_))) {
-            self.hub.backlog.counts_read(&self.id);
+            self.shared.backlog.counts_read(&self.id);
         }
         let snapshot = snapshot?;
-        let process_died = unknown_died && self.hub.blames_process(snapshot.run());
+        let process_died = unknown_died && self.shared.blames_process(snapshot.run());
         let mut live = self.live(myself, snapshot)?;
         live.is_on_trial = true;
         live.resume(process_died).await;
@@ -43,7 +43,7 @@ impl State {
     }
 
     async fn read(&self) -> Result<Snapshot, MailError> {
-        let store = &*self.hub.store;
+        let store = &*self.shared.store;
         loop {
             let found = find(store, &self.id).await.map_err(MailError::Store)?;
             let Found { version, quarantine, snapshot } = found.ok_or(MailError::NotFound)?;
@@ -57,7 +57,7 @@ impl State {
                 Err(damaged) => return Err(self.unreadable(damaged.into(), version).await),
             };
             let hash = snapshot.definition();
-            let Some(definition) = self.hub.definitions.get(&hash) else { return self.take_over(snapshot).await };
+            let Some(definition) = self.shared.definitions.get(&hash) else { return self.take_over(snapshot).await };
             match fill_frames(store, definition.program(), &mut snapshot).await {
                 Ok(()) => return Ok(snapshot),
                 // The previous owner may have moved it a last time during the read.
@@ -69,19 +69,19 @@ impl State {
 
     /// Upgrades an instance of an older definition, if the newer definition has a place for it.
     async fn take_over(&self, snapshot: Snapshot) -> Result<Snapshot, MailError> {
-        let (hub, hash) = (&self.hub, snapshot.definition());
-        let (newer, takeover) = hub.upgrades.of(&hash).ok_or(MailError::NotRegistered(hash))?;
+        let (shared, hash) = (&self.shared, snapshot.definition());
+        let (newer, takeover) = shared.upgrades.of(&hash).ok_or(MailError::NotRegistered(hash))?;
         if let Some(End::Completed { .. } | End::Cancelled { .. }) = snapshot.end() {
-            let status = snapshot.status(&*hub.names(&hash).await.map_err(MailError::Store)?);
+            let status = snapshot.status(&*shared.names(&hash).await.map_err(MailError::Store)?);
             return Err(MailError::Refused { refusal: Refusal::Ended, status });
         }
-        let setting = Setting { program: newer.program(), limits: &hub.limits, now: hub.clock.now() };
+        let setting = Setting { program: newer.program(), limits: &shared.limits, now: shared.clock.now() };
         let seen = Version::from(&snapshot);
-        match take_over(hub.persistence(), &setting, newer, takeover, snapshot).await {
+        match take_over(shared.persistence(), &setting, newer, takeover, snapshot).await {
             Ok(snapshot) => {
-                hub.upgrades.forget(&self.id);
+                shared.upgrades.forget(&self.id);
                 tracing::info!(instance = %self.id, from = %hash, to = %newer.hash(), "an instance was upgraded");
-                hub.waiters.tell(&self.id);
+                shared.waiters.tell(&self.id);
                 Ok(snapshot)
             }
             Err(TakeOverError::Commit(error)) => Err(MailError::from(&error)),
@@ -89,7 +89,7 @@ impl State {
             Err(error @ (TakeOverError::Misplaced(_) | TakeOverError::NoManifest)) => {
                 let why = error.to_string();
                 tracing::warn!(instance = %self.id, why, "an instance cannot be upgraded");
-                hub.upgrades.note(Unplaced { instance: self.id.clone(), definition: Some(hash), why: why.clone() });
+                shared.upgrades.note(Unplaced { instance: self.id.clone(), definition: Some(hash), why: why.clone() });
                 Err(MailError::Unplaced(why))
             }
         }
@@ -99,10 +99,11 @@ impl State {
         // A run that has ended sends no more news.
         self.standing.works_on(snapshot.end().is_none().then(|| snapshot.run()));
         let hash = snapshot.definition();
-        let definition = self.hub.definitions.get(&hash).ok_or(MailError::NotRegistered(hash))?;
-        let codec: &Codec = self.hub.codecs.get(&snapshot.codec()).ok_or(MailError::UnknownCodec(snapshot.codec()))?;
-        let (hub, standing) = (Arc::clone(&self.hub), Arc::clone(&self.standing));
-        Ok(Box::new(Live::new(hub, standing, myself.clone(), Arc::clone(definition), codec.clone(), snapshot)))
+        let definition = self.shared.definitions.get(&hash).ok_or(MailError::NotRegistered(hash))?;
+        let codec: &Codec =
+            self.shared.codecs.get(&snapshot.codec()).ok_or(MailError::UnknownCodec(snapshot.codec()))?;
+        let (shared, standing) = (Arc::clone(&self.shared), Arc::clone(&self.standing));
+        Ok(Box::new(Live::new(shared, standing, myself.clone(), Arc::clone(definition), codec.clone(), snapshot)))
     }
 
     /// Quarantines a damaged instance. A failure of the store is not the instance's fault.
@@ -121,20 +122,20 @@ impl State {
     /// service, will continue.
     pub(super) fn left_alone(&self, sound: Damaged) -> MailError {
         tracing::warn!(instance = %self.id, error = %sound, "an instance is left alone");
-        self.hub.stop_attempts(&self.id);
+        self.shared.stop_attempts(&self.id);
         let definition = match &sound.cause {
             DamageCause::NoManifest(definition) => Some(**definition),
             _ => None,
         };
-        self.hub.upgrades.note(Unplaced { instance: self.id.clone(), definition, why: sound.to_string() });
+        self.shared.upgrades.note(Unplaced { instance: self.id.clone(), definition, why: sound.to_string() });
         MailError::Damaged(sound)
     }
 
     /// Quarantines the instance if it is still at version `seen`; its head stays as it is.
     pub(super) async fn quarantine(&self, reason: &str, seen: Version) -> MailError {
-        match quarantine(&self.hub, &self.id, reason, seen).await {
+        match quarantine(&self.shared, &self.id, reason, seen).await {
             Ok(()) => {
-                self.hub.stop_attempts(&self.id);
+                self.shared.stop_attempts(&self.id);
                 MailError::Quarantined(Status::Quarantined { reason: reason.into() })
             }
             Err(CommitError::Store(error)) => MailError::Store(error),
@@ -144,17 +145,17 @@ impl State {
 
     /// Continues the instance if it is quarantined.
     pub(super) async fn release(&mut self, myself: &ActorRef<InstanceMessage>) -> Result<(), MailError> {
-        let hub = Arc::clone(&self.hub);
-        let stored = load(&*hub.store, &self.id).await.map_err(MailError::from)?;
+        let shared = Arc::clone(&self.shared);
+        let stored = load(&*shared.store, &self.id).await.map_err(MailError::from)?;
         let stored = stored.ok_or(MailError::NotFound)?;
         let hash = stored.snapshot.definition();
-        let definition = hub.definitions.get(&hash).ok_or(MailError::NotRegistered(hash))?;
+        let definition = shared.definitions.get(&hash).ok_or(MailError::NotRegistered(hash))?;
         let codec = stored.snapshot.codec();
-        if !hub.codecs.contains_key(&codec) {
+        if !shared.codecs.contains_key(&codec) {
             return Err(MailError::UnknownCodec(codec));
         }
-        let setting = Setting { program: definition.program(), limits: &hub.limits, now: hub.clock.now() };
-        let (snapshot, effects) = match release(hub.persistence(), &setting, stored).await {
+        let setting = Setting { program: definition.program(), limits: &shared.limits, now: shared.clock.now() };
+        let (snapshot, effects) = match release(shared.persistence(), &setting, stored).await {
             Ok(released) => released,
             Err(error) => {
                 let error = MailError::from(error);
@@ -166,11 +167,11 @@ impl State {
             }
         };
         // Attempts from before the quarantine: all are submitted again.
-        hub.stop_attempts(&self.id);
+        shared.stop_attempts(&self.id);
         let mut live = self.live(myself, *snapshot)?;
         live.perform(effects).await;
         self.being = Being::Live(live);
-        hub.waiters.tell(&self.id);
+        shared.waiters.tell(&self.id);
         Ok(())
     }
 }

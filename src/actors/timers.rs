@@ -20,9 +20,9 @@ use std::time::Duration;
 use ractor::{Actor, ActorCell, ActorProcessingErr, ActorRef, SpawnErr};
 use tokio::sync::{Semaphore, watch};
 
-use super::hub::Hub;
 use super::mail::Mail;
 use super::registry::Full;
+use super::shared::Shared;
 use super::window::{Source, Window};
 use crate::clock::{Clock, sleep_until};
 use crate::id::InstanceId;
@@ -59,7 +59,7 @@ pub(super) enum TimerMessage {
 struct Timers;
 
 pub(super) struct State {
-    hub: Weak<Hub>,
+    shared: Weak<Shared>,
     clock: Arc<dyn Clock>,
     window: Window,
     /// Permits for wake-ups in flight.
@@ -72,12 +72,12 @@ pub(super) struct State {
     alarm: watch::Sender<Option<Timestamp>>,
 }
 
-pub(super) async fn spawn(hub: &Arc<Hub>, root: ActorCell) -> Result<ActorRef<TimerMessage>, SpawnErr> {
+pub(super) async fn spawn(shared: &Arc<Shared>, root: ActorCell) -> Result<ActorRef<TimerMessage>, SpawnErr> {
     let (alarm, _) = watch::channel(None);
     let state = State {
-        hub: Arc::downgrade(hub),
-        clock: Arc::clone(&hub.clock),
-        window: Window::new(hub.limits.timer_window_max),
+        shared: Arc::downgrade(shared),
+        clock: Arc::clone(&shared.clock),
+        window: Window::new(shared.limits.timer_window_max),
         places: Arc::new(Semaphore::new(UNDER_WAY_MAX as usize)),
         line: Arc::new(Semaphore::new(IN_LINE_MAX)),
         resting: false,
@@ -198,9 +198,9 @@ impl State {
 
     /// Fills the window and wakes instances that are due.
     async fn tick(&mut self, myself: &ActorRef<TimerMessage>) {
-        let Some(hub) = self.hub.upgrade() else { return };
-        let read = self.resting || self.refill(&hub).await;
-        let fired = self.fire(&hub, myself);
+        let Some(shared) = self.shared.upgrade() else { return };
+        let read = self.resting || self.refill(&shared).await;
+        let fired = self.fire(&shared, myself);
         if self.resting {
             return;
         }
@@ -227,9 +227,9 @@ impl State {
 
     /// Reads the next rows of the due index while the window is low; false if a read failed and
     /// must be tried again.
-    async fn refill(&mut self, hub: &Hub) -> bool {
+    async fn refill(&mut self, shared: &Shared) -> bool {
         while self.window.is_low() {
-            match hub.store.due(self.window.read_to(), self.window.page_rows()).await {
+            match shared.store.due(self.window.read_to(), self.window.page_rows()).await {
                 Ok(page) => self.window.fill(page),
                 Err(error) => {
                     tracing::warn!(%error, "the due index could not be read; trying again");
@@ -240,17 +240,17 @@ impl State {
         true
     }
 
-    fn fire(&mut self, hub: &Arc<Hub>, myself: &ActorRef<TimerMessage>) -> Fired {
+    fn fire(&mut self, shared: &Arc<Shared>, myself: &ActorRef<TimerMessage>) -> Fired {
         let now = self.clock.now();
         for _ in 0..UNDER_WAY_MAX {
             let Ok(place) = Arc::clone(&self.places).try_acquire_owned() else { return Fired::Enough };
             let Some(due) = self.lanes().find_map(|source| self.window.take(source, now)) else { return Fired::All };
-            if let Err(Full(wake)) = hub.registry.send(hub, &due.1, Mail::Wake { _place: place }) {
+            if let Err(Full(wake)) = shared.registry.send(shared, &due.1, Mail::Wake { _place: place }) {
                 match Arc::clone(&self.line).try_acquire_owned() {
                     Ok(in_line) => {
-                        let (hub, myself) = (Arc::clone(hub), myself.clone());
+                        let (shared, myself) = (Arc::clone(shared), myself.clone());
                         tokio::spawn(async move {
-                            hub.send(&due.1, wake).await;
+                            shared.send(&due.1, wake).await;
                             drop(in_line);
                             // Refused only while the runtime shuts down.
                             let _ = myself.cast(TimerMessage::Tick);

@@ -30,7 +30,7 @@ impl Live {
     /// Applies one event. Effects and answers wait for its commit, unless the transition may be
     /// deferred.
     pub(super) async fn step(&mut self, event: Event, reply: Option<Reply>, recorded: Option<Ticket>) {
-        let setting = setting(&self.hub, &self.definition);
+        let setting = setting(&self.shared, &self.definition);
         let Moved { deferrable, refused, effects } = match self.unwritten.apply(&setting, &mut self.snapshot, event) {
             Ok(moved) => moved,
             Err(refusal) => {
@@ -81,8 +81,8 @@ impl Live {
             return;
         }
         self.is_reminded = true;
-        let (time, actor) = (self.hub.clock.sleep(DEFERRED_FOR), self.actor.clone());
-        self.hub.tokio.spawn(async move {
+        let (time, actor) = (self.shared.clock.sleep(DEFERRED_FOR), self.actor.clone());
+        self.shared.tokio.spawn(async move {
             time.await;
             // An actor that has left has written everything.
             let _ = actor.cast(InstanceMessage::WriteDeferred);
@@ -107,7 +107,7 @@ impl Live {
         let (run, seq, status) = (self.snapshot.run(), self.snapshot.seq(), self.snapshot.status(program));
         if let Some(write) = self.unwritten.write(program, &mut self.snapshot) {
             self.weight.wrote(write.bytes());
-            self.hub.persistence().submit(write, run, seq, self.actor.clone());
+            self.shared.persistence().submit(write, run, seq, self.actor.clone());
         }
         let (answers, deferred) = (Vec::new(), std::mem::take(&mut self.deferred));
         self.pending.push_back(Pending { seq, effects, answers, status, recorded, deferred });
@@ -161,7 +161,7 @@ impl Live {
             drop(replacement);
         }
         if *reason == MailError::Fenced {
-            self.hub.stop_attempts(self.snapshot.instance());
+            self.shared.stop_attempts(self.snapshot.instance());
         }
     }
 
@@ -174,9 +174,9 @@ impl Live {
             // First, so that later subscribers read the end from the store and do not wait for more
             // news.
             self.standing.works_on(None);
-            self.hub.waiters.tell_end(&self.snapshot);
+            self.shared.waiters.tell_end(&self.snapshot);
         } else {
-            self.hub.waiters.tell(self.snapshot.instance());
+            self.shared.waiters.tell(self.snapshot.instance());
         }
         self.told = status;
     }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::MessageError;
-use crate::actors::{Hub, Mail, MailError, Reply};
+use crate::actors::{Mail, MailError, Reply, Shared};
 use crate::cause::Cause;
 use crate::id::InstanceId;
 use crate::limits::WhenBusy;
@@ -13,19 +13,19 @@ use crate::machine::Refusal;
 pub(super) type Answer = Option<Result<(), MailError>>;
 
 pub(super) async fn ask(
-    hub: &Arc<Hub>,
+    shared: &Arc<Shared>,
     instance: &InstanceId,
     payload_bytes: usize,
     when_busy: WhenBusy,
     mail: impl FnOnce(Reply) -> Mail,
 ) -> Answer {
-    if hub.is_closing() {
+    if shared.is_closing() {
         return Some(Err(MailError::Closing));
     }
-    hub.ask(instance, payload_bytes, when_busy, mail).await
+    shared.ask(instance, payload_bytes, when_busy, mail).await
 }
 
-pub(super) fn explain(hub: &Hub, answer: Answer) -> Result<(), MessageError> {
+pub(super) fn explain(shared: &Shared, answer: Answer) -> Result<(), MessageError> {
     let Some(answer) = answer else {
         return Err(MessageError::OutcomeUnknown("the answer was lost with an actor".into()));
     };
@@ -49,7 +49,7 @@ pub(super) fn explain(hub: &Hub, answer: Answer) -> Result<(), MessageError> {
             MessageError::NotRegistered
         }
         MailError::Closing => MessageError::ShuttingDown,
-        MailError::Store(_) if hub.is_closing() => MessageError::ShuttingDown,
+        MailError::Store(_) if shared.is_closing() => MessageError::ShuttingDown,
         MailError::Store(error) => MessageError::OutcomeUnknown(Cause::of(error)),
         MailError::Fenced => {
             MessageError::OutcomeUnknown("write conflict: another writer has changed the instance".into())
@@ -58,7 +58,11 @@ pub(super) fn explain(hub: &Hub, answer: Answer) -> Result<(), MessageError> {
 }
 
 /// Deletes an instance, of any definition.
-pub(crate) async fn delete(hub: &Arc<Hub>, instance: &InstanceId, when_busy: WhenBusy) -> Result<(), MessageError> {
-    let answer = ask(hub, instance, 0, when_busy, |reply| Mail::Delete { reply }).await;
-    explain(hub, answer)
+pub(crate) async fn delete(
+    shared: &Arc<Shared>,
+    instance: &InstanceId,
+    when_busy: WhenBusy,
+) -> Result<(), MessageError> {
+    let answer = ask(shared, instance, 0, when_busy, |reply| Mail::Delete { reply }).await;
+    explain(shared, answer)
 }

@@ -69,17 +69,17 @@ impl<O: 'static> InstanceHandle<O> {
         let mut repeats = 0;
         let mut when_busy = self.when_busy;
         loop {
-            let codec = self.hub().codecs.get(&codec_id).ok_or(MessageError::NotRegistered)?;
+            let codec = self.shared().codecs.get(&codec_id).ok_or(MessageError::NotRegistered)?;
             let signal = Box::new(SignalMail {
                 name: Arc::clone(&name),
                 id: Arc::clone(&id),
-                payload: definition.encode_signal(&name, payload, codec, self.hub().limits.payload_bytes_max)?,
+                payload: definition.encode_signal(&name, payload, codec, self.shared().limits.payload_bytes_max)?,
                 codec: codec_id,
                 payload_type: SignalType::of::<T>(),
                 if_awaited,
             });
             let bytes = signal.payload.len();
-            match ask(self.hub(), &self.instance, bytes, when_busy, |reply| Mail::Signal { signal, reply }).await {
+            match ask(self.shared(), &self.instance, bytes, when_busy, |reply| Mail::Signal { signal, reply }).await {
                 // The handle has the codec of the run it was made for; the current run has another
                 // one.
                 Some(Err(MailError::OtherCodec(other))) if other != codec_id => codec_id = other,
@@ -88,7 +88,7 @@ impl<O: 'static> InstanceHandle<O> {
                         repeats += 1;
                         // The signal may have been committed already: too late to refuse it.
                         when_busy = WhenBusy::Wait;
-                        self.hub().sleep(Duration::from_millis(50) * repeats).await;
+                        self.shared().sleep(Duration::from_millis(50) * repeats).await;
                     }
                     answer => return answer,
                 },
@@ -172,11 +172,11 @@ impl<O: 'static> InstanceHandle<O> {
     /// [`MessageError::NotFound`] if it does not exist; a second attempt finds this too if the
     /// first, of unknown outcome, had succeeded.
     pub async fn delete(&self) -> Result<(), MessageError> {
-        delete(self.hub(), &self.instance, self.when_busy).await
+        delete(self.shared(), &self.instance, self.when_busy).await
     }
 
     async fn ask(&self, mail: impl FnOnce(Reply) -> Mail) -> Answer {
-        ask(self.hub(), &self.instance, 0, self.when_busy, mail).await
+        ask(self.shared(), &self.instance, 0, self.when_busy, mail).await
     }
 
     fn explain(&self, answer: Answer) -> Result<(), MessageError> {
@@ -184,7 +184,7 @@ impl<O: 'static> InstanceHandle<O> {
             Some(Err(MailError::Refused { refusal: Refusal::UnknownSignal { name }, .. })) => {
                 Err(MessageError::Signal(self.workflow.definition().unknown_signal(&name)))
             }
-            answer => explain(self.hub(), answer),
+            answer => explain(self.shared(), answer),
         }
     }
 }

@@ -9,7 +9,7 @@ mod watch;
 
 use std::sync::Arc;
 
-use crate::actors::{Actors, Hub, Read};
+use crate::actors::{Actors, Read, Shared};
 use crate::definition::Workflow;
 use crate::id::{InstanceId, RunId};
 use crate::limits::WhenBusy;
@@ -42,7 +42,7 @@ impl<O: 'static> InstanceHandle<O> {
         run: RunId,
         codec: u8,
     ) -> Self {
-        let when_busy = actors.hub().when_busy;
+        let when_busy = actors.shared().when_busy;
         Self { actors: Arc::clone(actors), workflow: workflow.without_input(), instance, run, codec, when_busy }
     }
 
@@ -64,18 +64,18 @@ impl<O: 'static> InstanceHandle<O> {
         self.run
     }
 
-    fn hub(&self) -> &Arc<Hub> {
-        self.actors.hub()
+    fn shared(&self) -> &Arc<Shared> {
+        self.actors.shared()
     }
 }
 
 /// Reads an instance that must exist.
-pub(crate) async fn read(hub: &Hub, instance: &InstanceId) -> Result<Read, HandleError> {
-    let read = hub.read(instance).await.map_err(|error| hub.explain(error.into()))?;
+pub(crate) async fn read(shared: &Shared, instance: &InstanceId) -> Result<Read, HandleError> {
+    let read = shared.read(instance).await.map_err(|error| shared.explain(error.into()))?;
     read.ok_or(HandleError::NotFound)
 }
 
-impl Hub {
+impl Shared {
     /// Turns a store error during a shutdown into [`HandleError::ShuttingDown`]: the store is
     /// closed then.
     fn explain(&self, error: HandleError) -> HandleError {

@@ -18,7 +18,7 @@ const READS_MAX: u32 = 1_000;
 
 impl<O: 'static> InstanceHandle<O> {
     async fn read(&self) -> Result<Read, HandleError> {
-        read(self.hub(), &self.instance).await
+        read(self.shared(), &self.instance).await
     }
 
     /// Returns the status as of the last commit.
@@ -42,7 +42,7 @@ impl<O: 'static> InstanceHandle<O> {
     /// the instance was deleted before this could read it.
     pub async fn result(&self) -> Result<O, ResultError> {
         match self.await_end().await {
-            Err(ResultError::Handle(error)) => Err(match self.hub().explain(error) {
+            Err(ResultError::Handle(error)) => Err(match self.shared().explain(error) {
                 HandleError::ShuttingDown => ResultError::ShuttingDown,
                 error => ResultError::Handle(error),
             }),
@@ -51,11 +51,11 @@ impl<O: 'static> InstanceHandle<O> {
     }
 
     async fn await_end(&self) -> Result<O, ResultError> {
-        let hub = self.hub();
+        let shared = self.shared();
         let _waits = WaitsForInstance::begin();
-        let mut changes = hub.subscribe(&self.instance);
+        let mut changes = shared.subscribe(&self.instance);
         // A subscriber that came before the end is sent the end, and need not read.
-        if !hub.works_on(&self.instance, self.run)
+        if !shared.works_on(&self.instance, self.run)
             && let Some(output) = self.output(self.read().await?).await?
         {
             return Ok(output);
@@ -63,10 +63,10 @@ impl<O: 'static> InstanceHandle<O> {
         loop {
             tokio::select! {
                 () = changes.changed() => {}
-                () = hub.closed() => {}
+                () = shared.closed() => {}
             }
             let read = match changes.end_of(self.run) {
-                Some(end) => hub.read_end(end).await.map_err(HandleError::from)?,
+                Some(end) => shared.read_end(end).await.map_err(HandleError::from)?,
                 None => self.read().await?,
             };
             if let Some(output) = self.output(read).await? {
@@ -97,7 +97,7 @@ impl<O: 'static> InstanceHandle<O> {
             Status::Failed { failure } => Err(ResultError::Failed(failure)),
             Status::Cancelled { reason, by } => Err(ResultError::Cancelled { reason, by }),
             Status::Quarantined { reason } => Err(ResultError::Quarantined { reason }),
-            _ if self.hub().is_closing() => Err(ResultError::ShuttingDown),
+            _ if self.shared().is_closing() => Err(ResultError::ShuttingDown),
             _ => Ok(None),
         }
     }
@@ -105,8 +105,8 @@ impl<O: 'static> InstanceHandle<O> {
     /// Reads the values of a run by its own definition: a run that has ended stays on it, and the
     /// handle's definition may be one that upgrades it.
     async fn fill(&self, snapshot: &mut Snapshot) -> Result<(), LoadError> {
-        let names = self.hub().names(&snapshot.definition()).await?;
-        fill_values(&*self.hub().store, &*names, snapshot).await
+        let names = self.shared().names(&snapshot.definition()).await?;
+        fill_values(&*self.shared().store, &*names, snapshot).await
     }
 
     /// Watches the status: yields its changes one by one, beginning with the current status. A slow
@@ -115,7 +115,7 @@ impl<O: 'static> InstanceHandle<O> {
     /// # Errors
     /// [`HandleError`].
     pub async fn watch(&self) -> Result<StatusWatch, HandleError> {
-        let changes = self.hub().subscribe(&self.instance);
+        let changes = self.shared().subscribe(&self.instance);
         self.read().await?;
         Ok(StatusWatch::new(changes, Arc::clone(&self.actors), self.instance.clone(), self.run))
     }
@@ -154,13 +154,13 @@ impl<O: 'static> InstanceHandle<O> {
         match Box::pin(self.recorded(&snapshot, path, indices)).await {
             Ok(Some(result)) => Ok(Some(T::decode(&result, codec)?)),
             Ok(None) => self.still_there().await.map(|()| None),
-            Err(error) => Err(self.unless_gone(self.hub().explain(error.into())).await),
+            Err(error) => Err(self.unless_gone(self.shared().explain(error.into())).await),
         }
     }
 
     /// Reads the recorded result of a task. `path` is its path in the handle's definition.
     async fn recorded(&self, snapshot: &Snapshot, path: &str, indices: &[u32]) -> Result<Option<Value>, LoadError> {
-        let (store, definition) = (&*self.hub().store, self.workflow.definition());
+        let (store, definition) = (&*self.shared().store, self.workflow.definition());
         if snapshot.definition() != definition.hash() {
             // The run is not upgraded yet, or never will be.
             let manifest = store.manifest(&snapshot.definition()).await?;
@@ -215,8 +215,8 @@ impl<O: 'static> InstanceHandle<O> {
             if snapshot.run() != self.run {
                 return Err(HandleError::Superseded);
             }
-            let read = read_signals(&*self.hub().store, &mut snapshot).await;
-            if has_moved(&*self.hub().store, &snapshot).await? {
+            let read = read_signals(&*self.shared().store, &mut snapshot).await;
+            if has_moved(&*self.shared().store, &snapshot).await? {
                 continue;
             }
             read.map_err(HandleError::from)?;
@@ -244,20 +244,20 @@ impl<O: 'static> InstanceHandle<O> {
     /// Reads what the instance waits for; `None` if it changed in between. Head and branches are
     /// read one by one, so they may not belong together then.
     async fn waits_now(&self) -> Result<Option<Vec<Status>>, HandleError> {
-        let hub = self.hub();
+        let shared = self.shared();
         let mut snapshot = self.read().await?.stored.snapshot;
         let has_branches = snapshot.unread_frames() > 0;
-        let read = read_branches(&*hub.store, &mut snapshot).await;
-        if has_branches && has_moved(&*hub.store, &snapshot).await? {
+        let read = read_branches(&*shared.store, &mut snapshot).await;
+        if has_branches && has_moved(&*shared.store, &snapshot).await? {
             return Ok(None);
         }
         read?;
-        let names = hub.names(&snapshot.definition()).await?;
+        let names = shared.names(&snapshot.definition()).await?;
         Ok(Some(snapshot.waits(&*names)))
     }
 
     fn codec_of(&self, id: u8) -> Result<&Codec, HandleError> {
-        self.hub().codecs.get(&id).ok_or(HandleError::UnknownCodec(id))
+        self.shared().codecs.get(&id).ok_or(HandleError::UnknownCodec(id))
     }
 }
 

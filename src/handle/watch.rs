@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::HandleError;
-use crate::actors::{Actors, Hub, Subscription};
+use crate::actors::{Actors, Shared, Subscription};
 use crate::id::{InstanceId, RunId};
 use crate::lifecycle::LoadError;
 use crate::status::Status;
@@ -32,14 +32,14 @@ impl StatusWatch {
     /// deleted or replaced, when the runtime shuts down, and when the instance cannot be read for
     /// good ([`error`](Self::error)). While the store fails, the read is repeated with backoff.
     pub async fn next(&mut self) -> Option<Status> {
-        let hub = Arc::clone(self.actors.hub());
+        let shared = Arc::clone(self.actors.shared());
         let mut backoff = BACKOFF.0;
         loop {
             if self.error.is_some() || self.last.as_ref().is_some_and(Status::is_terminal) {
                 return None;
             }
             let mut ask_again = None;
-            match hub.read(&self.instance).await {
+            match shared.read(&self.instance).await {
                 Ok(Some(read)) if read.stored.snapshot.run() == self.run => {
                     if self.last.as_ref() != Some(&read.status) {
                         self.last = Some(read.status.clone());
@@ -59,8 +59,8 @@ impl StatusWatch {
             }
             tokio::select! {
                 () = self.changes.changed() => {}
-                () = wait(&hub, ask_again) => {}
-                () = hub.closed() => return None,
+                () = wait(&shared, ask_again) => {}
+                () = shared.closed() => return None,
             }
         }
     }
@@ -73,9 +73,9 @@ impl StatusWatch {
 }
 
 /// Waits for `time` on the tokio runtime that Everstep runs on; forever without a time.
-async fn wait(hub: &Hub, time: Option<Duration>) {
+async fn wait(shared: &Shared, time: Option<Duration>) {
     match time {
-        Some(time) => hub.sleep(time).await,
+        Some(time) => shared.sleep(time).await,
         None => std::future::pending().await,
     }
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::Runtime;
 use super::report::{StartReport, find_unregistered};
-use crate::actors::{Actors, HubParts, Retention, TakeOvers};
+use crate::actors::{Actors, Retention, SharedParts, TakeOvers};
 use crate::cause::Cause;
 use crate::clock::{Clock, SystemClock};
 use crate::codec::{CUSTOM_CODEC_ID_MIN, Codec};
@@ -171,7 +171,7 @@ impl RuntimeBuilder {
             tracing::warn!(definition = %one.definition, workflow, count, more = one.more,
                 "instances of an unregistered workflow stay unchanged: register it to let them go on");
         }
-        let parts = HubParts {
+        let parts = SharedParts {
             limits: self.limits.clamped(),
             when_busy: self.when_busy,
             clock: self.clock,

@@ -150,14 +150,14 @@ impl Runtime {
     }
 
     fn reader<'a>(&'a self, filter: &'a InstanceFilter) -> Reader<'a> {
-        Reader { store: &*self.inner.actors.hub().store, filter, chosen: HashMap::new() }
+        Reader { store: &*self.inner.actors.shared().store, filter, chosen: HashMap::new() }
     }
 
     /// Turns a store error during a shutdown into [`ListError::ShuttingDown`]: the store is closed
     /// then.
     fn explain<T>(&self, read: Result<T, StoreError>) -> Result<T, ListError> {
         read.map_err(|error| match error {
-            _ if self.inner.actors.hub().is_closing() => ListError::ShuttingDown,
+            _ if self.inner.actors.shared().is_closing() => ListError::ShuttingDown,
             error => ListError::Store(error),
         })
     }

@@ -72,14 +72,14 @@ impl Runtime {
     /// those with a record written by a newer version of this crate. Only instances activated so
     /// far are listed, at most 1,000. They stay unchanged, and are tried again when next activated.
     pub fn unplaced(&self) -> Vec<Unplaced> {
-        self.inner.actors.hub().upgrades.unplaced()
+        self.inner.actors.shared().upgrades.unplaced()
     }
 
     /// Returns the unfinished instances that the store has failed to read five times in a row or
     /// more, by id, at most 1,000. Each is tried again at least once a minute, and leaves the list
     /// once read. If most instances are listed, the store is at fault.
     pub fn unreadable(&self) -> Vec<Unreadable> {
-        self.inner.actors.hub().unreadable()
+        self.inner.actors.shared().unreadable()
     }
 
     /// Returns the attempts that block their thread now: they have not come to an await for half a
@@ -92,12 +92,12 @@ impl Runtime {
     /// another instance's [`result`](crate::InstanceHandle::result): see
     /// [`StallCause`](crate::StallCause).
     pub fn stalled(&self) -> Vec<Stalled> {
-        self.inner.actors.hub().stalled()
+        self.inner.actors.shared().stalled()
     }
 
     /// Returns the health of the runtime: whether anything can be made durable now.
     pub fn health(&self) -> Health {
-        self.inner.actors.hub().health()
+        self.inner.actors.shared().health()
     }
 
     /// Returns a handle of an instance that exists.
@@ -111,7 +111,7 @@ impl Runtime {
         instance: impl AsRef<str>,
     ) -> Result<InstanceHandle<O>, HandleError> {
         let instance = InstanceId::stored(instance.as_ref())?;
-        let read = read(self.inner.actors.hub(), &instance).await?;
+        let read = read(self.inner.actors.shared(), &instance).await?;
         let snapshot = &read.stored.snapshot;
         let (expected, found) = (workflow.hash(), snapshot.definition());
         if !workflow.definition().accepts(found) {
@@ -127,8 +127,8 @@ impl Runtime {
     /// # Errors
     /// [`MessageError`], as [`InstanceHandle::delete`].
     pub async fn delete(&self, instance: &InstanceId) -> Result<(), MessageError> {
-        let hub = self.inner.actors.hub();
-        delete(hub, instance, hub.when_busy).await
+        let shared = self.inner.actors.shared();
+        delete(shared, instance, shared.when_busy).await
     }
 
     /// Crashes the runtime, for tests: see
@@ -147,7 +147,7 @@ impl Runtime {
     /// is due next, if ever. For tests.
     #[cfg(feature = "testing")]
     pub(crate) async fn next_due(&self, now: Timestamp) -> Result<Option<Option<Timestamp>>, StoreError> {
-        next_due(self.inner.actors.hub(), now).await
+        next_due(self.inner.actors.shared(), now).await
     }
 
     /// Stops gently: new work is refused, and running tasks may finish until `grace` is over. Then

@@ -8,7 +8,7 @@ use tokio::sync::oneshot;
 use tokio::task::JoinError;
 
 use super::Runtime;
-use crate::actors::{Hub, Mail, PayloadShare, Replacement, StartKind, StartPlace, Undelivered};
+use crate::actors::{Mail, PayloadShare, Replacement, Shared, StartKind, StartPlace, Undelivered};
 use crate::cause::Cause;
 use crate::codec::{CodecError, Value};
 use crate::definition::{Definition, Workflow};
@@ -108,34 +108,34 @@ impl Runtime {
     {
         let instance = InstanceId::new(instance.as_ref())?;
         options.traceparent.as_deref().map_or(Ok(()), check_traceparent)?;
-        let hub = self.inner.actors.hub();
-        check_registered(hub, workflow.definition())?;
-        if hub.is_closing() {
+        let shared = self.inner.actors.shared();
+        check_registered(shared, workflow.definition())?;
+        if shared.is_closing() {
             return Err(StartError::ShuttingDown);
         }
         let definition = workflow.definition();
-        let existing = check_existing_instance(hub.persistence(), definition, &instance, options.policy).await?;
+        let existing = check_existing_instance(shared.persistence(), definition, &instance, options.policy).await?;
         if let Existing::Use(found) = existing {
             return self.existing(workflow, instance, found);
         }
         let codec = &self.inner.codec;
         let new = NewRun {
             instance: instance.clone(),
-            run: hub.new_run(),
+            run: shared.new_run(),
             codec: codec.id(),
-            input: workflow.encode_input(&input, codec, hub.limits.payload_bytes_max)?,
+            input: workflow.encode_input(&input, codec, shared.limits.payload_bytes_max)?,
             traceparent: options.traceparent,
         };
-        let when_busy = options.when_busy.unwrap_or(hub.when_busy);
+        let when_busy = options.when_busy.unwrap_or(shared.when_busy);
         // Before the task below: a caller that gives up while waiting leaves nothing to undo.
         let kind = kind_of(&existing);
-        let place = hub.persistence().admit(kind, when_busy).await.map_err(StartError::Busy)?;
+        let place = shared.persistence().admit(kind, when_busy).await.map_err(StartError::Busy)?;
         let share = match kind {
             StartKind::Replacement => None,
-            StartKind::New => Some(share_of(hub, &new, when_busy).await?),
+            StartKind::New => Some(share_of(shared, &new, when_busy).await?),
         };
         let starting = Starting {
-            hub: Arc::clone(hub),
+            shared: Arc::clone(shared),
             definition: Arc::clone(definition),
             new,
             policy: options.policy,
@@ -146,7 +146,7 @@ impl Runtime {
         let (run, codec) = (starting.new.run, starting.new.codec);
         // In a task of its own: a caller that gives up must not keep a durable run from being
         // activated.
-        let outcome = hub.tokio.spawn(starting.run(existing)).await;
+        let outcome = shared.tokio.spawn(starting.run(existing)).await;
         let lost = |error: JoinError| Err(StartError::OutcomeUnknown(StoreError::Transient(Cause::of(error))));
         if let Some(found) = outcome.unwrap_or_else(lost)? {
             return self.existing(workflow, instance, found);
@@ -161,8 +161,8 @@ impl Runtime {
         instance: InstanceId,
         found: ExistingInstance<Value>,
     ) -> Result<Started<O>, StartError> {
-        let hub = self.inner.actors.hub();
-        let output = match (&found.output, hub.codecs.get(&found.codec)) {
+        let shared = self.inner.actors.shared();
+        let output = match (&found.output, shared.codecs.get(&found.codec)) {
             (Some(value), Some(codec)) => Some(workflow.decode_output(value, codec)?),
             (Some(_), None) => return Err(unknown_codec::<O>()),
             (None, _) => None,
@@ -173,9 +173,9 @@ impl Runtime {
     }
 }
 
-fn check_registered(hub: &Hub, given: &Definition) -> Result<(), StartError> {
+fn check_registered(shared: &Shared, given: &Definition) -> Result<(), StartError> {
     let workflow = || given.info().name().to_owned();
-    match hub.definitions.get(&given.hash()) {
+    match shared.definitions.get(&given.hash()) {
         None => Err(StartError::NotRegistered { workflow: workflow() }),
         #[cfg(feature = "testing")]
         Some(registered) if registered.stubs != given.stubs => {
@@ -205,7 +205,7 @@ impl From<Undelivered> for StartError {
 
 /// A start in progress.
 struct Starting {
-    hub: Arc<Hub>,
+    shared: Arc<Shared>,
     definition: Arc<Definition>,
     new: NewRun,
     policy: ConflictPolicy,
@@ -218,7 +218,7 @@ struct Starting {
 
 impl Drop for Starting {
     fn drop(&mut self) {
-        self.hub.persistence().settle_start(self.new.run);
+        self.shared.persistence().settle_start(self.new.run);
     }
 }
 
@@ -226,8 +226,8 @@ fn kind_of(existing: &Existing) -> StartKind {
     if matches!(existing, Existing::Terminate(_)) { StartKind::Replacement } else { StartKind::New }
 }
 
-async fn share_of(hub: &Hub, new: &NewRun, when_busy: WhenBusy) -> Result<PayloadShare, StartError> {
-    Ok(hub.payload_share(new.input.len(), when_busy).await?)
+async fn share_of(shared: &Shared, new: &NewRun, when_busy: WhenBusy) -> Result<PayloadShare, StartError> {
+    Ok(shared.payload_share(new.input.len(), when_busy).await?)
 }
 
 impl Starting {
@@ -240,14 +240,14 @@ impl Starting {
             is_unknown |= matches!(outcome, Err(StartError::OutcomeUnknown(_)));
             match outcome {
                 Err(StartError::OutcomeUnknown(error) | StartError::Unreadable(error))
-                    if repeats < REPEATS && !self.hub.is_closing() =>
+                    if repeats < REPEATS && !self.shared.is_closing() =>
                 {
                     tracing::warn!(instance = %self.new.instance, %error, is_unknown, "a start failed; repeating it");
                     repeats += 1;
-                    self.hub.persistence().note_start(self.new.run);
+                    self.shared.persistence().note_start(self.new.run);
                     // The start may have been committed already: too late to refuse it.
                     self.when_busy = WhenBusy::Wait;
-                    self.hub.sleep(Duration::from_millis(50) * repeats).await;
+                    self.shared.sleep(Duration::from_millis(50) * repeats).await;
                     // If it was committed, the insert finds its run, or that the run existed and is
                     // gone.
                     existing = Existing::Free;
@@ -292,7 +292,7 @@ impl Starting {
     async fn take_place(&mut self, kind: StartKind) -> Result<(), StartError> {
         if self.place.as_ref().is_none_or(|place| place.kind != kind) {
             self.place = None;
-            let place = self.hub.persistence().admit(kind, self.when_busy).await;
+            let place = self.shared.persistence().admit(kind, self.when_busy).await;
             self.place = Some(place.map_err(StartError::Busy)?);
         }
         Ok(())
@@ -301,17 +301,17 @@ impl Starting {
     async fn insert(&mut self, existing: Existing) -> Result<Option<ExistingInstance<Value>>, StartError> {
         let _share = match self.share.take() {
             Some(share) => share,
-            None => share_of(&self.hub, &self.new, self.when_busy).await?,
+            None => share_of(&self.shared, &self.new, self.when_busy).await?,
         };
-        let Self { hub, definition, new, policy, .. } = self;
-        let setting = Setting { program: definition.program(), limits: &hub.limits, now: hub.clock.now() };
+        let Self { shared, definition, new, policy, .. } = self;
+        let setting = Setting { program: definition.program(), limits: &shared.limits, now: shared.clock.now() };
         // An existing instance is never overwritten from here: only its actor does that.
         let policy = if *policy == ConflictPolicy::TerminateExisting { ConflictPolicy::Fail } else { *policy };
-        let loads = hub.loads(&new.instance);
-        match prepare_run(hub.persistence(), &setting, definition, new.clone(), policy, existing).await? {
+        let loads = shared.loads(&new.instance);
+        match prepare_run(shared.persistence(), &setting, definition, new.clone(), policy, existing).await? {
             PrepareRunOutcome::ExistingStatus(found) => Ok(Some(found)),
             PrepareRunOutcome::Fresh { snapshot, effects } => {
-                hub.begin(snapshot, effects, loads);
+                shared.begin(snapshot, effects, loads);
                 Ok(None)
             }
         }
@@ -324,9 +324,9 @@ impl Starting {
         let bytes = self.new.input.len();
         // Its actor may fail after the commit. Noted again below, since delivery may wait long for
         // room.
-        self.hub.persistence().note_start(self.new.run);
-        self.hub.deliver(&self.new.instance, bytes, self.when_busy, mail).await?;
-        self.hub.persistence().note_start(self.new.run);
+        self.shared.persistence().note_start(self.new.run);
+        self.shared.deliver(&self.new.instance, bytes, self.when_busy, mail).await?;
+        self.shared.persistence().note_start(self.new.run);
         answer.await.unwrap_or_else(|_| {
             let lost = StoreError::Transient("the answer was lost with an actor".into());
             Err(StartError::OutcomeUnknown(lost))
@@ -334,6 +334,6 @@ impl Starting {
     }
 
     async fn check(&self) -> Result<Existing, StartError> {
-        check_existing_instance(self.hub.persistence(), &self.definition, &self.new.instance, self.policy).await
+        check_existing_instance(self.shared.persistence(), &self.definition, &self.new.instance, self.policy).await
     }
 }

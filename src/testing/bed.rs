@@ -93,7 +93,7 @@ impl TestBed {
         setup: impl FnOnce(RuntimeBuilder) -> RuntimeBuilder,
     ) -> Result<TestRuntime, RuntimeError> {
         let latest = self.latest.lock().unwrap_or_else(PoisonError::into_inner).upgrade();
-        if latest.is_some_and(|actors| !actors.hub().is_closing()) {
+        if latest.is_some_and(|actors| !actors.shared().is_closing()) {
             return Err(StoreError::Locked("the store of this bed".into()).into());
         }
         let store = FaultyStore::new(self.store.clone());

@@ -47,8 +47,8 @@ pub enum Health {
     },
 }
 
-/// The parts that a [`Hub`] is made of.
-pub(crate) struct HubParts {
+/// The parts that a [`Shared`] is made of.
+pub(crate) struct SharedParts {
     pub(crate) limits: Limits,
     pub(crate) when_busy: WhenBusy,
     pub(crate) clock: Arc<dyn Clock>,
@@ -59,7 +59,8 @@ pub(crate) struct HubParts {
     pub(crate) codecs: HashMap<u8, Codec>,
 }
 
-pub(crate) struct Hub {
+/// The state that all actors share.
+pub(crate) struct Shared {
     pub(crate) limits: Limits,
     /// The behaviour of callers that do not choose one.
     pub(crate) when_busy: WhenBusy,
@@ -115,8 +116,8 @@ pub(crate) struct Read {
     pub(crate) status: Status,
 }
 
-impl Hub {
-    pub(super) fn new(parts: HubParts) -> Arc<Self> {
+impl Shared {
+    pub(super) fn new(parts: SharedParts) -> Arc<Self> {
         let payloads = PayloadBytes::new(parts.limits.payload_bytes_under_way_max);
         let registry = Registry::new(&parts.limits);
         Arc::new(Self {
@@ -438,15 +439,15 @@ impl Names for NoNames {
 
 /// The executor's reports to instances, sent by id, so that a successor actor gets the results of
 /// attempts that its predecessor started.
-pub(super) struct ToInstances(pub(super) std::sync::Weak<Hub>);
+pub(super) struct ToInstances(pub(super) std::sync::Weak<Shared>);
 
 impl ToInstances {
     fn send(&self, key: &AttemptKey, mail: Mail) {
-        let Some(hub) = self.0.upgrade() else { return };
-        if let Err(Full(mail)) = hub.registry.send(&hub, &key.instance, mail) {
+        let Some(shared) = self.0.upgrade() else { return };
+        if let Err(Full(mail)) = shared.registry.send(&shared, &key.instance, mail) {
             // The actor ended while its task ran, and there is no room: wait in line.
             let instance = key.instance.clone();
-            hub.tokio.clone().spawn(async move { hub.send(&instance, mail).await });
+            shared.tokio.clone().spawn(async move { shared.send(&instance, mail).await });
         }
     }
 }
