@@ -1,8 +1,8 @@
-//! The actor of one active instance: the shell around [`Live`].
+//! The actor of one active instance: the shell around [`ActiveInstance`].
 //!
 //! ```text
-//!   Load ──> Live ──(nothing written, nothing running, nothing queued)──> rests or leaves
-//!     \        \──(not committed)──> Gone: answers what is queued, leaves; a successor reloads
+//!   Load ──> Active ──(nothing written, nothing running, nothing queued)──> rests or leaves
+//!     \        \───(not committed)──> Gone: answers what is queued, leaves; a successor reloads
 //!      \──> Gone (not found, quarantined, damaged, definition not registered)
 //! ```
 
@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use ractor::{Actor, ActorProcessingErr, ActorRef, ActorRuntime};
 
-use super::live::Live;
+use super::active::ActiveInstance;
 use super::mail::{InstanceMessage, Mail, MailError, Reply};
 use super::registry::Standing;
 use super::shared::Shared;
@@ -58,7 +58,7 @@ pub(super) struct State {
     pub(super) shared: Arc<Shared>,
     pub(super) id: InstanceId,
     pub(super) standing: Arc<Standing>,
-    pub(super) being: Being,
+    pub(super) phase: ActorState,
     /// Mail to be handled. Handled at once, unless a replacement, a delete or a quarantine came
     /// before it and waits for writes in flight. Bounded by the callers' places.
     behind: VecDeque<Mail>,
@@ -67,11 +67,11 @@ pub(super) struct State {
     is_dismissed: bool,
 }
 
-pub(super) enum Being {
+pub(super) enum ActorState {
     /// The instance has left; the actor may be assigned another one.
-    Spare,
+    Idle,
     New(Activation),
-    Live(Box<Live>),
+    Active(Box<ActiveInstance>),
     /// The instance cannot handle mail, for this reason.
     Gone(MailError),
 }
@@ -85,8 +85,8 @@ pub(super) fn spawn(
     activation: Activation,
     shard: &Spares,
 ) -> ActorRef<InstanceMessage> {
-    let (shared, being, behind) = (Arc::clone(shared), Being::New(activation), VecDeque::new());
-    let state = Box::new(State { shared, id, standing, being, behind, stopping: false, is_dismissed: false });
+    let (shared, phase, behind) = (Arc::clone(shared), ActorState::New(activation), VecDeque::new());
+    let state = Box::new(State { shared, id, standing, phase, behind, stopping: false, is_dismissed: false });
     let state = match shard.adopt(state) {
         Ok(actor) => return actor,
         Err(state) => *state,
@@ -125,12 +125,12 @@ impl Actor for InstanceActor {
             caught(handling).await
         };
         if let Err(panic) = handled {
-            let run = if let Being::Live(live) = &state.being { Some(live.run()) } else { None };
+            let run = if let ActorState::Active(active) = &state.phase { Some(active.run()) } else { None };
             return Err(Box::new(ActorPanicked { instance: state.id.clone(), run, panic }));
         }
         if state.is_dismissed || (state.may_leave() && !state.rests(&myself) && state.leaves(&myself)) {
             state.left();
-            (state.being, state.is_dismissed) = (Being::Spare, false);
+            (state.phase, state.is_dismissed) = (ActorState::Idle, false);
             if state.stopping || !state.shared.registry.keep(&state.id, &myself) {
                 myself.stop(None);
             }
@@ -155,14 +155,14 @@ impl State {
                 }
             }
             InstanceMessage::Committed { run, seq } => {
-                if let Being::Live(live) = &mut self.being {
-                    live.committed(run, seq).await;
+                if let ActorState::Active(active) = &mut self.phase {
+                    active.committed(run, seq).await;
                 }
             }
             InstanceMessage::Leave => self.is_dismissed = true,
             InstanceMessage::WriteDeferred => {
-                if let Being::Live(live) = &mut self.being {
-                    live.write_in_time();
+                if let ActorState::Active(active) = &mut self.phase {
+                    active.write_in_time();
                 }
             }
             InstanceMessage::NotCommitted { run, error } => self.not_committed(run, &error).await,
@@ -177,17 +177,17 @@ impl State {
     }
 
     fn is_leaving(&self) -> bool {
-        matches!(&self.being, Being::Live(live) if live.is_leaving())
+        matches!(&self.phase, ActorState::Active(active) if active.is_leaving())
     }
 
     fn may_leave(&self) -> bool {
         if !self.behind.is_empty() {
             return false;
         }
-        match &self.being {
-            Being::New(_) | Being::Spare => false,
-            Being::Live(live) => live.is_settled() && (self.stopping || !live.is_running()),
-            Being::Gone(_) => true,
+        match &self.phase {
+            ActorState::New(_) | ActorState::Idle => false,
+            ActorState::Active(active) => active.is_settled() && (self.stopping || !active.is_running()),
+            ActorState::Gone(_) => true,
         }
     }
 
@@ -198,13 +198,14 @@ impl State {
     /// Lets the instance rest if reading it again would cost much. Returns true if the instance
     /// rests.
     fn rests(&mut self, myself: &ActorRef<InstanceMessage>) -> bool {
-        let Being::Live(live) = &mut self.being else { return false };
-        let bytes = if self.stopping { None } else { live.rest_bytes() };
+        let ActorState::Active(active) = &mut self.phase else { return false };
+        let bytes = if self.stopping { None } else { active.rest_bytes() };
         bytes.is_some_and(|bytes| self.shared.registry.rest(&self.shared, &self.id, myself.get_id(), bytes))
     }
 
     pub(super) async fn load(&mut self, myself: &ActorRef<InstanceMessage>) {
-        let Being::New(activation) = std::mem::replace(&mut self.being, Being::Gone(MailError::NotFound)) else {
+        let ActorState::New(activation) = std::mem::replace(&mut self.phase, ActorState::Gone(MailError::NotFound))
+        else {
             return;
         };
         let unknown_died = match activation {
@@ -217,12 +218,12 @@ impl State {
             Activation::Fresh { snapshot, effects, .. } => {
                 // Attempts of an earlier run.
                 self.shared.stop_attempts(&self.id);
-                self.being = match self.live(myself, *snapshot) {
-                    Ok(mut live) => {
-                        live.perform(effects).await;
-                        Being::Live(live)
+                self.phase = match self.active_instance(myself, *snapshot) {
+                    Ok(mut active) => {
+                        active.perform(effects).await;
+                        ActorState::Active(active)
                     }
-                    Err(reason) => Being::Gone(reason),
+                    Err(reason) => ActorState::Gone(reason),
                 };
                 return;
             }
@@ -241,12 +242,12 @@ impl State {
             }
         };
         match self.take_up(myself, unknown_died).await {
-            Ok(live) => self.being = Being::Live(live),
+            Ok(active) => self.phase = ActorState::Active(active),
             Err(reason) => {
                 if !reason.is_unsettled() {
                     self.shared.stop_attempts(&self.id);
                 }
-                self.being = Being::Gone(reason);
+                self.phase = ActorState::Gone(reason);
             }
         }
     }
@@ -254,100 +255,100 @@ impl State {
     /// Schedules what is still to be done for the instance, after this actor has left: recovery
     /// skips instances in the registry.
     fn left(&self) {
-        let is_over = matches!(&self.being, Being::Live(live) if live.is_over());
+        let is_over = matches!(&self.phase, ActorState::Active(active) if active.is_over());
         self.shared.waiters.tell_left(&self.id, is_over);
-        match &self.being {
-            Being::Gone(MailError::Store(error)) => self.shared.recover_instance(&self.id, error),
-            Being::Gone(MailError::Fenced) => self.shared.backlog.push(self.id.clone()),
-            Being::Gone(_) => self.shared.backlog.forget(&self.id),
+        match &self.phase {
+            ActorState::Gone(MailError::Store(error)) => self.shared.recover_instance(&self.id, error),
+            ActorState::Gone(MailError::Fenced) => self.shared.backlog.push(self.id.clone()),
+            ActorState::Gone(_) => self.shared.backlog.forget(&self.id),
             _ => {}
         }
     }
 
     async fn mail(&mut self, myself: &ActorRef<InstanceMessage>, mail: Mail) {
-        match (&mut self.being, mail) {
+        match (&mut self.phase, mail) {
             // The run was deleted and the id started again, bypassing this actor, before it has
             // left: activate the new run.
-            (Being::Live(live), Mail::TakeUp) if live.is_over() => {
-                self.being = Being::New(Activation::Successor);
+            (ActorState::Active(active), Mail::TakeUp) if active.is_over() => {
+                self.phase = ActorState::New(Activation::Successor);
                 Box::pin(self.load(myself)).await;
             }
-            (Being::Live(live), mail) => live.mail(mail).await,
-            (Being::Gone(_), Mail::TakeUp) => {
-                self.being = Being::New(Activation::Load);
+            (ActorState::Active(active), mail) => active.mail(mail).await,
+            (ActorState::Gone(_), Mail::TakeUp) => {
+                self.phase = ActorState::New(Activation::Load);
                 Box::pin(self.load(myself)).await;
             }
-            (Being::Gone(_), Mail::Replace(replacement)) => {
+            (ActorState::Gone(_), Mail::Replace(replacement)) => {
                 Box::pin(self.replace(myself, *replacement)).await;
             }
-            (Being::Gone(_), Mail::Release { reply }) => {
+            (ActorState::Gone(_), Mail::Release { reply }) => {
                 let released = Box::pin(self.release(myself)).await;
                 reply.send(released);
             }
             // An instance that cannot continue here can still be deleted.
-            (Being::Gone(reason), Mail::Delete { reply }) if !reason.is_unsettled() => {
+            (ActorState::Gone(reason), Mail::Delete { reply }) if !reason.is_unsettled() => {
                 Box::pin(self.delete(reply)).await;
             }
-            (Being::Gone(_), Mail::SetAside { run, reason }) => {
+            (ActorState::Gone(_), Mail::SetAside { run, reason }) => {
                 Box::pin(self.set_aside(run, &reason)).await;
             }
-            (Being::Gone(MailError::Store(_)), Mail::Finished { .. }) => {
+            (ActorState::Gone(MailError::Store(_)), Mail::Finished { .. }) => {
                 // The executor keeps the result and reports it again to the next actor.
             }
             // Attempts were stopped and their results forgotten when the actor got into this state.
-            (Being::Gone(reason), mail) => {
+            (ActorState::Gone(reason), mail) => {
                 if let Some(reply) = mail.into_reply() {
                     reply.send(Err(reason.clone()));
                 }
             }
-            (Being::New(_) | Being::Spare, _) => unreachable!("Load is the first message an actor handles"),
+            (ActorState::New(_) | ActorState::Idle, _) => unreachable!("Load is the first message an actor handles"),
         }
     }
 
     async fn not_committed(&mut self, run: RunId, error: &CommitError) {
-        let Being::Live(live) = &mut self.being else { return };
-        if live.run() != run {
+        let ActorState::Active(active) = &mut self.phase else { return };
+        if active.run() != run {
             return;
         }
         let reason = MailError::from(error);
-        live.abandon(&reason);
+        active.abandon(&reason);
         // Queued writes of this actor are settled before the instance is loaded again.
         self.shared.persistence().barrier().await;
-        self.being = Being::Gone(reason);
+        self.phase = ActorState::Gone(reason);
     }
 
     /// Does what a handled message has requested of the actor: leaving a failed state, a
     /// quarantine, a replacement, a delete.
     async fn follow_up(&mut self, myself: &ActorRef<InstanceMessage>) {
-        let Being::Live(live) = &mut self.being else { return };
-        if let Some(error) = live.broken.take() {
-            let run = live.run();
+        let ActorState::Active(active) = &mut self.phase else { return };
+        if let Some(error) = active.broken.take() {
+            let run = active.run();
             return self.not_committed(run, &error).await;
         }
-        if self.stopping || live.is_leaving() {
-            live.write_deferred();
+        if self.stopping || active.is_leaving() {
+            active.write_deferred();
         }
-        if !live.is_settled() {
+        if !active.is_settled() {
             return;
         }
-        if std::mem::take(&mut live.is_on_trial) {
+        if std::mem::take(&mut active.is_on_trial) {
             self.shared.backlog.forget(&self.id);
         }
-        if let Some(reason) = live.to_quarantine.take() {
+        if let Some(reason) = active.to_quarantine.take() {
             tracing::error!(instance = %self.id, reason = &*reason, "an instance is quarantined");
-            let seen = Version::from(&live.snapshot);
+            let seen = Version::from(&active.snapshot);
             let gone = Box::pin(self.quarantine(&reason, seen)).await;
-            self.being = Being::Gone(gone);
-        } else if let Some(newer) = live.to_leave.take() {
-            self.being = Being::Gone(self.left_alone(newer));
-        } else if let Some(replacement) = live.replacement.take() {
-            let unread = if live.is_over() { BTreeMap::new() } else { live.snapshot.buffered_signals() };
+            self.phase = ActorState::Gone(gone);
+        } else if let Some(newer) = active.to_leave.take() {
+            self.phase = ActorState::Gone(self.left_alone(newer));
+        } else if let Some(replacement) = active.replacement.take() {
+            let unread = if active.is_over() { BTreeMap::new() } else { active.snapshot.buffered_signals() };
             // Settled: the stored state equals that in memory, and there is no other writer.
             let is_replaced = Box::pin(self.replace(myself, *replacement)).await;
             if is_replaced && !unread.is_empty() {
                 tracing::warn!(instance = %self.id, ?unread, "a run was replaced with signals that nothing has waited for");
             }
-        } else if let Some(reply) = live.deletion.take() {
+        } else if let Some(reply) = active.deletion.take() {
             Box::pin(self.delete(reply)).await;
         }
     }

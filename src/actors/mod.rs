@@ -19,11 +19,11 @@
 //! Calls point down only (instance to persistence); everything sideways or up is a cast. User code
 //! never runs in a handler.
 
+mod active;
 mod backlog;
 #[cfg(feature = "testing")]
 mod idle;
 mod instance;
-mod live;
 mod loads;
 mod mail;
 mod payloads;

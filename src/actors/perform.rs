@@ -2,14 +2,14 @@
 
 use std::sync::Arc;
 
-use super::live::Live;
+use super::active::ActiveInstance;
 use crate::executor::{AttemptKey, Job};
 use crate::id::RunId;
 use crate::lifecycle::{Caller, LoadError, Port as _, fill_next_run};
 use crate::limits::PayloadLimits;
 use crate::machine::{Effect, Run, Ticket};
 
-impl Live {
+impl ActiveInstance {
     /// Lets the executor drop the result of an attempt.
     pub(super) fn forget(&self, run: RunId, ticket: Ticket) {
         self.shared.running().executor.forget(&AttemptKey { run, ..self.key(ticket) });

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use ractor::ActorRef;
 
-use super::instance::{Activation, Being, State};
+use super::instance::{Activation, ActorState, State};
 use super::mail::{InstanceMessage, MailError, Replacement, Reply};
 use super::shared::Shared;
 use crate::definition::Definition;
@@ -31,7 +31,7 @@ impl State {
                 } else {
                     Activation::Fresh { snapshot, effects, is_current: true }
                 };
-                self.being = Being::New(activation);
+                self.phase = ActorState::New(activation);
                 self.load(myself).await;
                 self.shared.waiters.tell(&self.id);
                 self.shared.persistence().sweep();
@@ -39,7 +39,7 @@ impl State {
             }
             Err(error) => {
                 if let StartError::OutcomeUnknown(store) | StartError::Unreadable(store) = &error {
-                    self.being = Being::Gone(MailError::Store(store.clone()));
+                    self.phase = ActorState::Gone(MailError::Store(store.clone()));
                 }
                 Err(error)
             }
@@ -59,7 +59,7 @@ impl State {
                 Ok(())
             }
             Err(DeleteError::NotFound) => {
-                self.being = Being::Gone(MailError::NotFound);
+                self.phase = ActorState::Gone(MailError::NotFound);
                 Err(MailError::NotFound)
             }
             Err(DeleteError::Newer(newer)) => Err(MailError::Damaged(newer)),
@@ -68,7 +68,7 @@ impl State {
                 Err(error) => MailError::Store(error),
             }),
             Err(DeleteError::Store(error)) => {
-                self.being = Being::Gone(MailError::Store(error.clone()));
+                self.phase = ActorState::Gone(MailError::Store(error.clone()));
                 Err(MailError::Store(error))
             }
         };
@@ -86,7 +86,7 @@ impl State {
         shared.backlog.forget(&self.id);
         shared.waiters.tell(&self.id);
         shared.persistence().sweep();
-        self.being = Being::Gone(MailError::NotFound);
+        self.phase = ActorState::Gone(MailError::NotFound);
     }
 }
 
@@ -107,7 +107,7 @@ impl State {
                 MailError::from(&error)
             }
         };
-        self.being = Being::Gone(gone);
+        self.phase = ActorState::Gone(gone);
         true
     }
 }

@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use ractor::ActorRef;
 
-use super::instance::{Being, State};
-use super::live::Live;
+use super::active::ActiveInstance;
+use super::instance::{ActorState, State};
 use super::mail::{InstanceMessage, MailError};
 use super::removal::quarantine;
 use super::upgrades::Unplaced;
@@ -29,17 +29,17 @@ impl State {
         &self,
         myself: &ActorRef<InstanceMessage>,
         unknown_died: bool,
-    ) -> Result<Box<Live>, MailError> {
+    ) -> Result<Box<ActiveInstance>, MailError> {
         let snapshot = self.read().await;
         if !matches!(snapshot, Err(MailError::Store(_))) {
             self.shared.backlog.counts_read(&self.id);
         }
         let snapshot = snapshot?;
         let process_died = unknown_died && self.shared.blames_process(snapshot.run());
-        let mut live = self.live(myself, snapshot)?;
-        live.is_on_trial = true;
-        live.resume(process_died).await;
-        Ok(live)
+        let mut active = self.active_instance(myself, snapshot)?;
+        active.is_on_trial = true;
+        active.resume(process_died).await;
+        Ok(active)
     }
 
     async fn read(&self) -> Result<Snapshot, MailError> {
@@ -95,7 +95,11 @@ impl State {
         }
     }
 
-    pub(super) fn live(&self, myself: &ActorRef<InstanceMessage>, snapshot: Snapshot) -> Result<Box<Live>, MailError> {
+    pub(super) fn active_instance(
+        &self,
+        myself: &ActorRef<InstanceMessage>,
+        snapshot: Snapshot,
+    ) -> Result<Box<ActiveInstance>, MailError> {
         // A run that has ended sends no more news.
         self.standing.works_on(snapshot.end().is_none().then(|| snapshot.run()));
         let hash = snapshot.definition();
@@ -103,7 +107,14 @@ impl State {
         let codec: &Codec =
             self.shared.codecs.get(&snapshot.codec()).ok_or(MailError::UnknownCodec(snapshot.codec()))?;
         let (shared, standing) = (Arc::clone(&self.shared), Arc::clone(&self.standing));
-        Ok(Box::new(Live::new(shared, standing, myself.clone(), Arc::clone(definition), codec.clone(), snapshot)))
+        Ok(Box::new(ActiveInstance::new(
+            shared,
+            standing,
+            myself.clone(),
+            Arc::clone(definition),
+            codec.clone(),
+            snapshot,
+        )))
     }
 
     /// Quarantines a damaged instance. A failure of the store is not the instance's fault.
@@ -161,16 +172,16 @@ impl State {
                 let error = MailError::from(error);
                 if let MailError::Store(_) = error {
                     // It may be released all the same: recovery checks after this actor has left.
-                    self.being = Being::Gone(error.clone());
+                    self.phase = ActorState::Gone(error.clone());
                 }
                 return Err(error);
             }
         };
         // Attempts from before the quarantine: all are submitted again.
         shared.stop_attempts(&self.id);
-        let mut live = self.live(myself, *snapshot)?;
-        live.perform(effects).await;
-        self.being = Being::Live(live);
+        let mut active = self.active_instance(myself, *snapshot)?;
+        active.perform(effects).await;
+        self.phase = ActorState::Active(active);
         shared.waiters.tell(&self.id);
         Ok(())
     }

@@ -6,7 +6,7 @@
 //!     └──else──────────────────────────────────────────────────────> persistence ──> Committed ──> effects, answers
 //! ```
 
-use super::live::{Live, setting};
+use super::active::{ActiveInstance, setting};
 use super::mail::{InstanceMessage, MailError, Reply};
 use crate::id::RunId;
 use crate::lifecycle::Moved;
@@ -26,7 +26,7 @@ pub(super) struct Pending {
     deferred: Vec<Ticket>,
 }
 
-impl Live {
+impl ActiveInstance {
     /// Applies one event. Effects and answers wait for its commit, unless the transition may be
     /// deferred.
     pub(super) async fn step(&mut self, event: Event, reply: Option<Reply>, recorded: Option<Ticket>) {

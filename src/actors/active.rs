@@ -30,7 +30,7 @@ use crate::limits::RESTING_ROWS_MIN;
 use crate::machine::{Damaged, Effect, Event, Refusal, Setting, Snapshot, Ticket};
 use crate::status::Status;
 
-pub(super) struct Live {
+pub(super) struct ActiveInstance {
     pub(super) shared: Arc<Shared>,
     pub(super) standing: Arc<Standing>,
     pub(super) actor: ActorRef<InstanceMessage>,
@@ -69,7 +69,7 @@ pub(super) struct Live {
     pub(super) broken: Option<CommitError>,
 }
 
-impl Live {
+impl ActiveInstance {
     pub(super) fn new(
         shared: Arc<Shared>,
         standing: Arc<Standing>,
