@@ -15,10 +15,10 @@ use std::sync::Arc;
 use ractor::ActorRef;
 
 use super::mail::{InstanceMessage, Mail, MailError, Replacement, Reply, SignalMail};
+use super::pending::PendingWrite;
 use super::registry::Standing;
 use super::shared::Shared;
 use super::weight::Weight;
-use super::writing::Pending;
 use crate::codec::Codec;
 use crate::definition::{Definition, Op};
 use crate::executor::Serial;
@@ -50,7 +50,7 @@ pub(super) struct ActiveInstance {
     /// True while a reminder to write the deferred transitions is pending.
     pub(super) is_reminded: bool,
     /// Effects and answers that wait for a commit, oldest first.
-    pub(super) pending: VecDeque<Pending>,
+    pub(super) pending: VecDeque<PendingWrite>,
     /// The last status that subscribers were notified of: they are notified of changes only.
     pub(super) told: Status,
     /// True from a load until everything that the load led to is written: a row it needs may be

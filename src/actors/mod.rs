@@ -27,6 +27,7 @@ mod instance;
 mod loads;
 mod mail;
 mod payloads;
+mod pending;
 mod perform;
 mod persistence;
 mod pruner;
@@ -48,7 +49,6 @@ mod upgrades;
 mod waiters;
 mod weight;
 mod window;
-mod writing;
 
 pub use backlog::Unreadable;
 #[cfg(feature = "testing")]

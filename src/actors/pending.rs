@@ -15,7 +15,7 @@ use crate::machine::{Effect, Event, Refusal, Ticket};
 use crate::status::Status;
 
 /// Transitions in one write that is in flight.
-pub(super) struct Pending {
+pub(super) struct PendingWrite {
     pub(super) seq: u64,
     pub(super) effects: Vec<Effect>,
     answers: Vec<(Reply, Result<(), MailError>)>,
@@ -110,7 +110,7 @@ impl ActiveInstance {
             self.shared.persistence().submit(write, run, seq, self.actor.clone());
         }
         let (answers, deferred) = (Vec::new(), std::mem::take(&mut self.deferred));
-        self.pending.push_back(Pending { seq, effects, answers, status, recorded, deferred });
+        self.pending.push_back(PendingWrite { seq, effects, answers, status, recorded, deferred });
     }
 
     /// Answers a request once everything applied so far is durable.
