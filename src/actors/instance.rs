@@ -13,10 +13,10 @@ use std::sync::Arc;
 use ractor::{Actor, ActorProcessingErr, ActorRef, ActorRuntime};
 
 use super::active::ActiveInstance;
+use super::idle_actors::IdleActors;
 use super::mail::{InstanceMessage, Mail, MailError, Reply};
 use super::registry::Standing;
 use super::shared::Shared;
-use super::spares::Spares;
 use crate::id::{InstanceId, RunId};
 use crate::lifecycle::CommitError;
 use crate::machine::{Effect, Snapshot};
@@ -77,21 +77,21 @@ pub(super) enum ActorState {
 }
 
 /// Starts an actor for an instance, as a child of its shard, or assigns the instance to an idle
-/// one. The actor accepts messages at once; the first one it handles is `Load` or `Adopt`.
+/// one. The actor accepts messages at once; the first one it handles is `Load` or `Assign`.
 pub(super) fn spawn(
     shared: &Arc<Shared>,
     id: InstanceId,
     standing: Arc<Standing>,
     activation: Activation,
-    shard: &Spares,
+    idle: &IdleActors,
 ) -> ActorRef<InstanceMessage> {
     let (shared, phase, behind) = (Arc::clone(shared), ActorState::New(activation), VecDeque::new());
     let state = Box::new(State { shared, id, standing, phase, behind, stopping: false, is_dismissed: false });
-    let state = match shard.adopt(state) {
+    let state = match idle.assign(state) {
         Ok(actor) => return actor,
         Err(state) => *state,
     };
-    match ActorRuntime::spawn_linked_instant(None, InstanceActor, state, shard.shard.clone()) {
+    match ActorRuntime::spawn_linked_instant(None, InstanceActor, state, idle.shard.clone()) {
         Ok((actor, _started)) => {
             // An actor that does not start accepts no messages; senders see the dropped replies.
             let _ = actor.cast(InstanceMessage::Load);
@@ -131,7 +131,7 @@ impl Actor for InstanceActor {
         if state.is_dismissed || (state.may_leave() && !state.rests(&myself) && state.leaves(&myself)) {
             state.left();
             (state.phase, state.is_dismissed) = (ActorState::Idle, false);
-            if state.stopping || !state.shared.registry.keep(&state.id, &myself) {
+            if state.stopping || !state.shared.registry.put_idle(&state.id, &myself) {
                 myself.stop(None);
             }
         }
@@ -143,8 +143,8 @@ impl State {
     async fn handle(&mut self, myself: &ActorRef<InstanceMessage>, message: InstanceMessage) {
         match message {
             InstanceMessage::Load => Box::pin(self.load(myself)).await,
-            InstanceMessage::Adopt(adopted) => {
-                *self = *adopted;
+            InstanceMessage::Assign(assigned) => {
+                *self = *assigned;
                 Box::pin(self.load(myself)).await;
             }
             InstanceMessage::Mail(mail) => {

@@ -23,7 +23,7 @@ pub(super) enum InstanceMessage {
     /// The first message to a new actor: activate the instance.
     Load,
     /// `Load` for an idle actor, whose last instance has left.
-    Adopt(Box<State>),
+    Assign(Box<State>),
     /// Mail, sent through the registry, which counts it.
     Mail(Mail),
     /// Every write of this run up to this transition is durable.

@@ -21,8 +21,7 @@
 
 mod active;
 mod backlog;
-#[cfg(feature = "testing")]
-mod idle;
+mod idle_actors;
 mod instance;
 mod loads;
 mod mail;
@@ -31,6 +30,8 @@ mod pending;
 mod perform;
 mod persistence;
 mod pruner;
+#[cfg(feature = "testing")]
+mod quiescence;
 mod recovery;
 mod registry;
 mod removal;
@@ -39,7 +40,6 @@ mod room;
 mod root;
 mod shard;
 mod shared;
-mod spares;
 mod starts;
 mod submissions;
 mod take_up;
@@ -51,11 +51,11 @@ mod weight;
 mod window;
 
 pub use backlog::Unreadable;
-#[cfg(feature = "testing")]
-pub(crate) use idle::next_due;
 pub(crate) use mail::{Mail, MailError, Replacement, Reply, SignalMail};
 pub(crate) use payloads::PayloadShare;
 pub use pruner::Retention;
+#[cfg(feature = "testing")]
+pub(crate) use quiescence::next_due;
 pub(crate) use root::Actors;
 pub use shared::Health;
 pub(crate) use shared::{Read, Shared, SharedParts, Undelivered};

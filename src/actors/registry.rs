@@ -16,6 +16,7 @@ use foldhash::fast::RandomState;
 use ractor::{ActorCell, ActorId, ActorRef, ActorStatus, MessagingErr};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 
+use super::idle_actors::IdleActors;
 use super::instance::{self, Activation};
 use super::loads::{Loads, LoadsSoFar};
 use super::mail::{InstanceMessage, Mail, Place};
@@ -23,13 +24,12 @@ use super::payloads::PayloadShare;
 use super::resting::{Rest, Resting};
 use super::room::{Line, Resident, Room};
 use super::shared::Shared;
-use super::spares::Spares;
 use crate::id::{InstanceId, RunId};
 use crate::limits::{Bound, Limits, WhenBusy};
 
 pub(super) struct Registry {
     awake: DashMap<InstanceId, Entry, RandomState>,
-    shards: OnceLock<Vec<Spares>>,
+    shards: OnceLock<Vec<IdleActors>>,
     /// The room for actors, which bounds the active instances.
     room: Room,
     resting: Resting,
@@ -103,7 +103,7 @@ impl Registry {
 
     pub(super) fn set_shards(&self, shards: Vec<ActorCell>) {
         // Set once, by the root, before anything is sent.
-        let _ = self.shards.set(shards.into_iter().map(Spares::of).collect());
+        let _ = self.shards.set(shards.into_iter().map(IdleActors::of).collect());
     }
 
     pub(super) fn is_awake(&self, id: &InstanceId) -> bool {
@@ -257,11 +257,11 @@ impl Registry {
     }
 
     /// Keeps an idle actor for another instance of its shard; false if the actor must stop.
-    pub(super) fn keep(&self, id: &InstanceId, actor: &ActorRef<InstanceMessage>) -> bool {
-        self.shard(id).keep(actor)
+    pub(super) fn put_idle(&self, id: &InstanceId, actor: &ActorRef<InstanceMessage>) -> bool {
+        self.shard(id).put(actor)
     }
 
-    fn shard(&self, id: &InstanceId) -> &Spares {
+    fn shard(&self, id: &InstanceId) -> &IdleActors {
         let shards = self.shards.get().map_or(&[][..], Vec::as_slice);
         let hash = usize::try_from(self.awake.hasher().hash_one(id) >> 7).unwrap_or_default();
         match shards.get(hash % shards.len().max(1)) {

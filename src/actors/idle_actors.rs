@@ -10,24 +10,24 @@ use super::mail::InstanceMessage;
 
 /// The most idle actors of a shard. One takes some six kilobytes; all shards together have as many
 /// as tasks run at once by default.
-const SPARES_MAX: usize = 64;
+const IDLE_ACTORS_MAX: usize = 64;
 
 /// A shard and its idle actors, as the registry sees it. An instance stays with its shard, which
 /// counts its panics.
-pub(super) struct Spares {
+pub(super) struct IdleActors {
     pub(super) shard: ActorCell,
     actors: Mutex<Vec<ActorRef<InstanceMessage>>>,
 }
 
-impl Spares {
+impl IdleActors {
     pub(super) fn of(shard: ActorCell) -> Self {
         Self { shard, actors: Mutex::default() }
     }
 
     /// Keeps an actor whose instance has left; false if there are enough.
-    pub(super) fn keep(&self, actor: &ActorRef<InstanceMessage>) -> bool {
+    pub(super) fn put(&self, actor: &ActorRef<InstanceMessage>) -> bool {
         let mut actors = self.actors.lock().unwrap_or_else(PoisonError::into_inner);
-        let has_room = actors.len() < SPARES_MAX;
+        let has_room = actors.len() < IDLE_ACTORS_MAX;
         if has_room {
             actors.push(actor.clone());
         }
@@ -35,14 +35,14 @@ impl Spares {
     }
 
     /// Assigns an instance to an idle actor; returns the state if there is none.
-    pub(super) fn adopt(&self, mut state: Box<State>) -> Result<ActorRef<InstanceMessage>, Box<State>> {
+    pub(super) fn assign(&self, mut state: Box<State>) -> Result<ActorRef<InstanceMessage>, Box<State>> {
         loop {
-            let spare = self.actors.lock().unwrap_or_else(PoisonError::into_inner).pop();
-            let Some(actor) = spare else { return Err(state) };
-            match actor.cast(InstanceMessage::Adopt(state)) {
+            let idle = self.actors.lock().unwrap_or_else(PoisonError::into_inner).pop();
+            let Some(actor) = idle else { return Err(state) };
+            match actor.cast(InstanceMessage::Assign(state)) {
                 Ok(()) => return Ok(actor),
                 // The runtime shuts down.
-                Err(MessagingErr::SendErr(InstanceMessage::Adopt(refused))) => state = refused,
+                Err(MessagingErr::SendErr(InstanceMessage::Assign(refused))) => state = refused,
                 Err(error) => unreachable!("a local actor gives back what it does not take: {error}"),
             }
         }
