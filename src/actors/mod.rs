@@ -23,7 +23,6 @@ mod active;
 mod backlog;
 mod idle_actors;
 mod instance;
-mod loads;
 mod mail;
 mod payloads;
 mod pending;
@@ -32,6 +31,7 @@ mod persistence;
 mod pruner;
 #[cfg(feature = "testing")]
 mod quiescence;
+mod read_epoch;
 mod recovery;
 mod registry;
 mod removal;

@@ -18,9 +18,9 @@ use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 
 use super::idle_actors::IdleActors;
 use super::instance::{self, Activation};
-use super::loads::{Loads, LoadsSoFar};
 use super::mail::{InstanceMessage, Mail, Place};
 use super::payloads::PayloadShare;
+use super::read_epoch::{ReadEpoch, ReadEpochs};
 use super::resting::{Rest, Resting};
 use super::room::{Line, Resident, Room};
 use super::shared::Shared;
@@ -33,7 +33,7 @@ pub(super) struct Registry {
     /// The room for actors, which bounds the active instances.
     room: Room,
     resting: Resting,
-    loads: Loads,
+    read_epochs: ReadEpochs,
     messages_max: usize,
     /// Notified when an instance has left.
     left: Notify,
@@ -95,7 +95,7 @@ impl Registry {
             shards: OnceLock::new(),
             room: Room::new(limits.resident_max.max(1)),
             resting: Resting::new(limits),
-            loads: Loads::new(),
+            read_epochs: ReadEpochs::new(),
             messages_max: limits.instance_messages_max.max(1),
             left: Notify::new(),
         }
@@ -190,9 +190,9 @@ impl Registry {
         self.send_with(shared, id, mail, None, || Activation::Load)
     }
 
-    /// Returns the number of loads of this id so far.
-    pub(super) fn loads(&self, id: &InstanceId) -> LoadsSoFar {
-        self.loads.so_far(id)
+    /// Returns the current read epoch of this id.
+    pub(super) fn read_epoch(&self, id: &InstanceId) -> ReadEpoch {
+        self.read_epochs.current(id)
     }
 
     /// Sends mail to an instance. One that is not active takes `resident`, or else free room. One
@@ -249,7 +249,7 @@ impl Registry {
         let _tokio = shared.tokio.enter();
         match activation {
             Activation::Fresh { .. } => {}
-            Activation::Load | Activation::Successor | Activation::SetAside { .. } => self.loads.note(id),
+            Activation::Load | Activation::Successor | Activation::SetAside { .. } => self.read_epochs.begin(id),
         }
         let standing = Arc::new(Standing::of(&activation));
         let actor = instance::spawn(shared, id.clone(), Arc::clone(&standing), activation, self.shard(id));

@@ -11,10 +11,10 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::backlog::{Backlog, Unreadable};
 use super::instance::Activation;
-use super::loads::LoadsSoFar;
 use super::mail::{Mail, MailError, Place, Reply};
 use super::payloads::{PayloadBytes, PayloadShare};
 use super::persistence::PersistenceHandle;
+use super::read_epoch::ReadEpoch;
 use super::registry::{Full, Registry};
 use super::room::Resident;
 use super::timers::TimerMessage;
@@ -264,17 +264,22 @@ impl Shared {
         !self.has_failed.load(Ordering::Acquire) && !self.starter.may_have_started(run)
     }
 
-    /// Returns the number of loads of this id so far; `None` if an actor for it is already active,
+    /// Returns the current read epoch of this id; `None` if an actor for it is already active,
     /// which may read the store at any time. Call before committing a start, and pass the result to
     /// [`begin`](Self::begin).
-    pub(crate) fn loads(&self, instance: &InstanceId) -> Option<LoadsSoFar> {
-        let loads = self.registry.loads(instance);
-        (!self.registry.is_awake(instance)).then_some(loads)
+    pub(crate) fn read_epoch(&self, instance: &InstanceId) -> Option<ReadEpoch> {
+        let read_epoch = self.registry.read_epoch(instance);
+        (!self.registry.is_awake(instance)).then_some(read_epoch)
     }
 
     /// Activates a run that was just committed, or arms its wake-up. Without room the run stays in
     /// the store until there is room.
-    pub(crate) fn begin(self: &Arc<Self>, snapshot: Box<Snapshot>, effects: Vec<Effect>, loads: Option<LoadsSoFar>) {
+    pub(crate) fn begin(
+        self: &Arc<Self>,
+        snapshot: Box<Snapshot>,
+        effects: Vec<Effect>,
+        read_epoch: Option<ReadEpoch>,
+    ) {
         let id = snapshot.instance().clone();
         let parked = !snapshot.is_running() && !effects.is_empty();
         if parked && !self.registry.is_awake(&id) {
@@ -291,7 +296,7 @@ impl Shared {
         // Without effects, an earlier try of the same start was committed, and its run may have
         // moved on.
         let activation = || {
-            let is_current = loads == Some(self.registry.loads(&id));
+            let is_current = read_epoch == Some(self.registry.read_epoch(&id));
             if fresh { Activation::Fresh { snapshot, effects, is_current } } else { Activation::Load }
         };
         if self.registry.send_with(self, &id, Mail::TakeUp, None, activation).is_err() {

@@ -307,11 +307,11 @@ impl Starting {
         let setting = Setting { program: definition.program(), limits: &shared.limits, now: shared.clock.now() };
         // An existing instance is never overwritten from here: only its actor does that.
         let policy = if *policy == ConflictPolicy::TerminateExisting { ConflictPolicy::Fail } else { *policy };
-        let loads = shared.loads(&new.instance);
+        let read_epoch = shared.read_epoch(&new.instance);
         match prepare_run(shared.persistence(), &setting, definition, new.clone(), policy, existing).await? {
             PrepareRunOutcome::ExistingStatus(found) => Ok(Some(found)),
             PrepareRunOutcome::Fresh { snapshot, effects } => {
-                shared.begin(snapshot, effects, loads);
+                shared.begin(snapshot, effects, read_epoch);
                 Ok(None)
             }
         }

@@ -1,5 +1,5 @@
-//! Counts of loads, which show whether an actor may have read an instance from the store since some
-//! moment, and so may have changed it.
+//! Read epochs: counts of reads, which show whether an actor may have read an instance from the
+//! store since some moment, and so may have changed it.
 
 use std::hash::BuildHasher as _;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -11,17 +11,17 @@ use crate::id::InstanceId;
 /// Ids that hash to one bucket share its counter; a collision costs one extra read.
 const COUNTS: usize = 1_024;
 
-/// The number of loads from the store, by the hashes of instance ids.
-pub(super) struct Loads {
+/// The current read epochs, by the hashes of instance ids.
+pub(super) struct ReadEpochs {
     counts: Box<[AtomicU32]>,
     hasher: RandomState,
 }
 
-/// The load count of an id at some moment.
+/// The number of reads of an id from the store, at some moment.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) struct LoadsSoFar(u32);
+pub(crate) struct ReadEpoch(u32);
 
-impl Loads {
+impl ReadEpochs {
     pub(super) fn new() -> Self {
         Self { counts: (0..COUNTS).map(|_| AtomicU32::new(0)).collect(), hasher: RandomState::default() }
     }
@@ -31,12 +31,13 @@ impl Loads {
         self.counts.get(hash)
     }
 
-    pub(super) fn so_far(&self, id: &InstanceId) -> LoadsSoFar {
-        LoadsSoFar(self.count(id).map_or(0, |count| count.load(Ordering::Acquire)))
+    /// Returns the current read epoch of this id.
+    pub(super) fn current(&self, id: &InstanceId) -> ReadEpoch {
+        ReadEpoch(self.count(id).map_or(0, |count| count.load(Ordering::Acquire)))
     }
 
-    /// Counts a load: an actor is about to read this instance.
-    pub(super) fn note(&self, id: &InstanceId) {
+    /// Begins a new epoch: an actor is about to read this instance.
+    pub(super) fn begin(&self, id: &InstanceId) {
         if let Some(count) = self.count(id) {
             count.fetch_add(1, Ordering::AcqRel);
         }
