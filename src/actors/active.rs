@@ -14,7 +14,7 @@ use std::sync::Arc;
 
 use ractor::ActorRef;
 
-use super::mail::{InstanceMessage, Mail, MailError, Replacement, Reply, SignalMail};
+use super::command::{Command, CommandError, InstanceMessage, Replacement, Reply, SignalCommand};
 use super::pending::PendingWrite;
 use super::registry::Standing;
 use super::shared::Shared;
@@ -173,16 +173,16 @@ impl ActiveInstance {
         run == self.run() && self.shared.running().executor.is_current(&self.key(ticket), serial)
     }
 
-    pub(super) async fn mail(&mut self, mail: Mail) {
-        match mail {
-            Mail::Wake { .. } => {
+    pub(super) async fn handle_command(&mut self, command: Command) {
+        match command {
+            Command::Wake { .. } => {
                 self.apply(Event::Wake, None).await;
                 self.ask_to_be_woken();
             }
-            Mail::Signal { signal, reply } => {
-                let SignalMail { name, id, payload, codec, payload_type, if_awaited } = *signal;
+            Command::Signal { signal, reply } => {
+                let SignalCommand { name, id, payload, codec, payload_type, if_awaited } = *signal;
                 if let Err(error) = self.definition.check_signal(&name, payload_type) {
-                    reply.send(Err(MailError::Signal(error)));
+                    reply.send(Err(CommandError::Signal(error)));
                 } else if codec == self.codec.id() {
                     match Box::pin(self.look_up(&id)).await {
                         Ok(()) if if_awaited => {
@@ -192,52 +192,52 @@ impl ActiveInstance {
                         Err(error) => reply.send(Err(error)),
                     }
                 } else {
-                    reply.send(Err(MailError::OtherCodec(self.codec.id())));
+                    reply.send(Err(CommandError::OtherCodec(self.codec.id())));
                 }
             }
-            Mail::Cancel { reason, by, reply } => self.apply(Event::Cancel { reason, by }, Some(reply)).await,
-            Mail::Pause { reason, by, reply } => self.apply(Event::Pause { reason, by }, Some(reply)).await,
-            Mail::Unpause { reply } => self.apply(Event::Unpause, Some(reply)).await,
-            Mail::Retry { deadline, reply } => self.apply(Event::Retry { deadline }, Some(reply)).await,
-            Mail::Release { reply } => self.answer_with(reply, |status| Err(MailError::NotQuarantined(status))),
-            Mail::Delete { reply } if self.snapshot.end().is_some() => self.deletion = Some(reply),
-            Mail::Delete { reply } => self.answer_with(reply, |status| Err(MailError::NotTerminal(status))),
-            Mail::Replace(replacement) => self.replacement = Some(replacement),
-            Mail::SetAside { run, reason } if run.is_none_or(|run| run == self.run()) => {
+            Command::Cancel { reason, by, reply } => self.apply(Event::Cancel { reason, by }, Some(reply)).await,
+            Command::Pause { reason, by, reply } => self.apply(Event::Pause { reason, by }, Some(reply)).await,
+            Command::Unpause { reply } => self.apply(Event::Unpause, Some(reply)).await,
+            Command::Retry { deadline, reply } => self.apply(Event::Retry { deadline }, Some(reply)).await,
+            Command::Release { reply } => self.answer_with(reply, |status| Err(CommandError::NotQuarantined(status))),
+            Command::Delete { reply } if self.snapshot.end().is_some() => self.deletion = Some(reply),
+            Command::Delete { reply } => self.answer_with(reply, |status| Err(CommandError::NotTerminal(status))),
+            Command::Replace(replacement) => self.replacement = Some(replacement),
+            Command::SetAside { run, reason } if run.is_none_or(|run| run == self.run()) => {
                 self.to_quarantine.get_or_insert(reason);
             }
-            Mail::Started { run, ticket, serial, at } if self.has(run, ticket, serial) => {
+            Command::Started { run, ticket, serial, at } if self.has(run, ticket, serial) => {
                 self.apply(Event::AttemptStarted { ticket, at }, None).await;
             }
             // Only if the executor no longer has the attempt: it may have been submitted again
             // meanwhile.
-            Mail::Withdrawn { run, ticket } if run == self.run() && !self.knows(ticket) => {
+            Command::Withdrawn { run, ticket } if run == self.run() && !self.knows(ticket) => {
                 self.apply(Event::AttemptWithdrawn { ticket }, None).await;
             }
-            Mail::Finished { run, ticket, serial, outcome } if self.has(run, ticket, serial) => {
+            Command::Finished { run, ticket, serial, outcome } if self.has(run, ticket, serial) => {
                 self.apply(Event::AttemptFinished { ticket, outcome }, None).await;
             }
             // Late reports: of a run that was replaced, or of an attempt that was stopped.
-            Mail::SetAside { .. }
-            | Mail::Finished { .. }
-            | Mail::Started { .. }
-            | Mail::Withdrawn { .. }
-            | Mail::Stop => {}
+            Command::SetAside { .. }
+            | Command::Finished { .. }
+            | Command::Started { .. }
+            | Command::Withdrawn { .. }
+            | Command::Stop => {}
             // The instance was replaced or released while a retry was scheduled.
-            Mail::TakeUp => self.is_on_trial = true,
+            Command::TakeUp => self.is_on_trial = true,
         }
     }
 
     /// Reads whether a signal with this id was accepted before. Ids in uncommitted writes are in
     /// memory.
-    async fn look_up(&mut self, id: &Arc<str>) -> Result<(), MailError> {
+    async fn look_up(&mut self, id: &Arc<str>) -> Result<(), CommandError> {
         let read = read_signal_id(self.shared.persistence().store(), &mut self.snapshot, id).await;
         match &read {
             Ok(()) => {}
             Err(LoadError::Store(error)) => self.broken = Some(error.clone().into()),
             Err(LoadError::Damaged(damaged)) => self.cannot_read(damaged.clone()),
         }
-        read.map_err(MailError::from)
+        read.map_err(CommandError::from)
     }
 
     /// Applies one event. An event that ends the run is committed at once, since no event can
@@ -312,7 +312,7 @@ impl ActiveInstance {
             }
             Err(FinalizeError::Commit(error)) => {
                 if let Some(reply) = reply {
-                    reply.send(Err(MailError::from(&error)));
+                    reply.send(Err(CommandError::from(&error)));
                 }
                 self.broken = Some(error);
             }

@@ -5,8 +5,8 @@ use std::sync::{Mutex, PoisonError};
 
 use ractor::{ActorCell, ActorRef, MessagingErr};
 
+use super::command::InstanceMessage;
 use super::instance::State;
-use super::mail::InstanceMessage;
 
 /// The most idle actors of a shard. One takes some six kilobytes; all shards together have as many
 /// as tasks run at once by default.

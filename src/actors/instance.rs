@@ -13,8 +13,8 @@ use std::sync::Arc;
 use ractor::{Actor, ActorProcessingErr, ActorRef, ActorRuntime};
 
 use super::active::ActiveInstance;
+use super::command::{Command, CommandError, InstanceMessage, Reply};
 use super::idle_actors::IdleActors;
-use super::mail::{InstanceMessage, Mail, MailError, Reply};
 use super::registry::Standing;
 use super::shared::Shared;
 use crate::id::{InstanceId, RunId};
@@ -59,9 +59,9 @@ pub(super) struct State {
     pub(super) id: InstanceId,
     pub(super) standing: Arc<Standing>,
     pub(super) phase: ActorState,
-    /// Mail to be handled. Handled at once, unless a replacement, a delete or a quarantine came
-    /// before it and waits for writes in flight. Bounded by the callers' places.
-    behind: VecDeque<Mail>,
+    /// Commands to be handled. They are handled at once, unless a replacement, a delete or a
+    /// quarantine came before it and waits for writes in flight. Bounded by the callers' places.
+    queued: VecDeque<Command>,
     stopping: bool,
     /// True after the registry has removed the entry of this actor, which was at rest.
     is_dismissed: bool,
@@ -72,8 +72,8 @@ pub(super) enum ActorState {
     Idle,
     New(Activation),
     Active(Box<ActiveInstance>),
-    /// The instance cannot handle mail, for this reason.
-    Gone(MailError),
+    /// The instance cannot handle commands, for this reason.
+    Gone(CommandError),
 }
 
 /// Starts an actor for an instance, as a child of its shard, or assigns the instance to an idle
@@ -85,8 +85,8 @@ pub(super) fn spawn(
     activation: Activation,
     idle: &IdleActors,
 ) -> ActorRef<InstanceMessage> {
-    let (shared, phase, behind) = (Arc::clone(shared), ActorState::New(activation), VecDeque::new());
-    let state = Box::new(State { shared, id, standing, phase, behind, stopping: false, is_dismissed: false });
+    let (shared, phase, queued) = (Arc::clone(shared), ActorState::New(activation), VecDeque::new());
+    let state = Box::new(State { shared, id, standing, phase, queued, stopping: false, is_dismissed: false });
     let state = match idle.assign(state) {
         Ok(actor) => return actor,
         Err(state) => *state,
@@ -147,11 +147,11 @@ impl State {
                 *self = *assigned;
                 Box::pin(self.load(myself)).await;
             }
-            InstanceMessage::Mail(mail) => {
+            InstanceMessage::Command(command) => {
                 self.standing.handled();
-                match mail {
-                    Mail::Stop => self.stopping = true,
-                    mail => self.behind.push_back(mail),
+                match command {
+                    Command::Stop => self.stopping = true,
+                    command => self.queued.push_back(command),
                 }
             }
             InstanceMessage::Committed { run, seq } => {
@@ -169,9 +169,9 @@ impl State {
         }
         self.follow_up(myself).await;
         while !self.is_leaving()
-            && let Some(mail) = self.behind.pop_front()
+            && let Some(command) = self.queued.pop_front()
         {
-            self.mail(myself, mail).await;
+            self.handle_command(myself, command).await;
             self.follow_up(myself).await;
         }
     }
@@ -181,7 +181,7 @@ impl State {
     }
 
     fn may_leave(&self) -> bool {
-        if !self.behind.is_empty() {
+        if !self.queued.is_empty() {
             return false;
         }
         match &self.phase {
@@ -204,7 +204,7 @@ impl State {
     }
 
     pub(super) async fn load(&mut self, myself: &ActorRef<InstanceMessage>) {
-        let ActorState::New(activation) = std::mem::replace(&mut self.phase, ActorState::Gone(MailError::NotFound))
+        let ActorState::New(activation) = std::mem::replace(&mut self.phase, ActorState::Gone(CommandError::NotFound))
         else {
             return;
         };
@@ -258,46 +258,46 @@ impl State {
         let is_over = matches!(&self.phase, ActorState::Active(active) if active.is_over());
         self.shared.waiters.tell_left(&self.id, is_over);
         match &self.phase {
-            ActorState::Gone(MailError::Store(error)) => self.shared.recover_instance(&self.id, error),
-            ActorState::Gone(MailError::Fenced) => self.shared.backlog.push(self.id.clone()),
+            ActorState::Gone(CommandError::Store(error)) => self.shared.recover_instance(&self.id, error),
+            ActorState::Gone(CommandError::Fenced) => self.shared.backlog.push(self.id.clone()),
             ActorState::Gone(_) => self.shared.backlog.forget(&self.id),
             _ => {}
         }
     }
 
-    async fn mail(&mut self, myself: &ActorRef<InstanceMessage>, mail: Mail) {
-        match (&mut self.phase, mail) {
+    async fn handle_command(&mut self, myself: &ActorRef<InstanceMessage>, command: Command) {
+        match (&mut self.phase, command) {
             // The run was deleted and the id started again, bypassing this actor, before it has
             // left: activate the new run.
-            (ActorState::Active(active), Mail::TakeUp) if active.is_over() => {
+            (ActorState::Active(active), Command::TakeUp) if active.is_over() => {
                 self.phase = ActorState::New(Activation::Successor);
                 Box::pin(self.load(myself)).await;
             }
-            (ActorState::Active(active), mail) => active.mail(mail).await,
-            (ActorState::Gone(_), Mail::TakeUp) => {
+            (ActorState::Active(active), command) => active.handle_command(command).await,
+            (ActorState::Gone(_), Command::TakeUp) => {
                 self.phase = ActorState::New(Activation::Load);
                 Box::pin(self.load(myself)).await;
             }
-            (ActorState::Gone(_), Mail::Replace(replacement)) => {
+            (ActorState::Gone(_), Command::Replace(replacement)) => {
                 Box::pin(self.replace(myself, *replacement)).await;
             }
-            (ActorState::Gone(_), Mail::Release { reply }) => {
+            (ActorState::Gone(_), Command::Release { reply }) => {
                 let released = Box::pin(self.release(myself)).await;
                 reply.send(released);
             }
             // An instance that cannot continue here can still be deleted.
-            (ActorState::Gone(reason), Mail::Delete { reply }) if !reason.is_unsettled() => {
+            (ActorState::Gone(reason), Command::Delete { reply }) if !reason.is_unsettled() => {
                 Box::pin(self.delete(reply)).await;
             }
-            (ActorState::Gone(_), Mail::SetAside { run, reason }) => {
+            (ActorState::Gone(_), Command::SetAside { run, reason }) => {
                 Box::pin(self.set_aside(run, &reason)).await;
             }
-            (ActorState::Gone(MailError::Store(_)), Mail::Finished { .. }) => {
+            (ActorState::Gone(CommandError::Store(_)), Command::Finished { .. }) => {
                 // The executor keeps the result and reports it again to the next actor.
             }
             // Attempts were stopped and their results forgotten when the actor got into this state.
-            (ActorState::Gone(reason), mail) => {
-                if let Some(reply) = mail.into_reply() {
+            (ActorState::Gone(reason), command) => {
+                if let Some(reply) = command.into_reply() {
                     reply.send(Err(reason.clone()));
                 }
             }
@@ -310,7 +310,7 @@ impl State {
         if active.run() != run {
             return;
         }
-        let reason = MailError::from(error);
+        let reason = CommandError::from(error);
         active.abandon(&reason);
         // Queued writes of this actor are settled before the instance is loaded again.
         self.shared.persistence().barrier().await;
@@ -354,8 +354,8 @@ impl State {
     }
 }
 
-impl Mail {
-    /// Returns the reply with which to refuse the mail.
+impl Command {
+    /// Returns the reply with which to refuse the command.
     fn into_reply(self) -> Option<Reply> {
         match self {
             Self::Signal { reply, .. }

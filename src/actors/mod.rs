@@ -21,9 +21,9 @@
 
 mod active;
 mod backlog;
+mod command;
 mod idle_actors;
 mod instance;
-mod mail;
 mod payloads;
 mod pending;
 mod perform;
@@ -51,7 +51,7 @@ mod weight;
 mod window;
 
 pub use backlog::Unreadable;
-pub(crate) use mail::{Mail, MailError, Replacement, Reply, SignalMail};
+pub(crate) use command::{Command, CommandError, Replacement, Reply, SignalCommand};
 pub(crate) use payloads::PayloadShare;
 pub use pruner::Retention;
 #[cfg(feature = "testing")]

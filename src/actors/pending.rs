@@ -7,7 +7,7 @@
 //! ```
 
 use super::active::{ActiveInstance, setting};
-use super::mail::{InstanceMessage, MailError, Reply};
+use super::command::{CommandError, InstanceMessage, Reply};
 use crate::id::RunId;
 use crate::lifecycle::Moved;
 use crate::limits::{DEFERRED_FOR, DEFERRED_RESULTS_MAX};
@@ -18,7 +18,7 @@ use crate::status::Status;
 pub(super) struct PendingWrite {
     pub(super) seq: u64,
     pub(super) effects: Vec<Effect>,
-    answers: Vec<(Reply, Result<(), MailError>)>,
+    answers: Vec<(Reply, Result<(), CommandError>)>,
     status: Status,
     /// The attempt whose result the last transition records.
     recorded: Option<Ticket>,
@@ -118,11 +118,11 @@ impl ActiveInstance {
         let Some(reply) = reply else { return };
         self.answer_with(reply, |status| match refusal {
             None => Ok(()),
-            Some(refusal) => Err(MailError::Refused { refusal, status }),
+            Some(refusal) => Err(CommandError::Refused { refusal, status }),
         });
     }
 
-    pub(super) fn answer_with(&mut self, reply: Reply, answer: impl FnOnce(Status) -> Result<(), MailError>) {
+    pub(super) fn answer_with(&mut self, reply: Reply, answer: impl FnOnce(Status) -> Result<(), CommandError>) {
         let answer = answer(self.snapshot.status(self.definition.program()));
         self.write_deferred();
         match self.pending.back_mut() {
@@ -151,7 +151,7 @@ impl ActiveInstance {
 
     /// Fails all requests that wait, since their outcome is unknown. Tasks continue: the next actor
     /// of the instance adopts those that durable transitions started, and stops the others.
-    pub(super) fn abandon(&mut self, reason: &MailError) {
+    pub(super) fn abandon(&mut self, reason: &CommandError) {
         let answers = self.pending.drain(..).flat_map(|pending| pending.answers).map(|(reply, _)| reply);
         for reply in answers.chain(self.deletion.take()) {
             reply.send(Err(reason.clone()));
@@ -160,7 +160,7 @@ impl ActiveInstance {
             // Not tried yet: the sender sees the dropped answer and repeats the start.
             drop(replacement);
         }
-        if *reason == MailError::Fenced {
+        if *reason == CommandError::Fenced {
             self.shared.stop_attempts(self.snapshot.instance());
         }
     }

@@ -16,7 +16,7 @@ use std::time::Duration;
 use ractor::{Actor, ActorCell, ActorProcessingErr, ActorRef};
 use tokio::sync::oneshot;
 
-use super::mail::InstanceMessage;
+use super::command::InstanceMessage;
 use super::shared::{Health, Shared};
 use super::starts::{StartKind, StartPlace, StartPlaces};
 use super::submissions::{Answering, Queue, ReplyTo, Submission, gone};

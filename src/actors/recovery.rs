@@ -16,8 +16,8 @@ use std::time::Duration;
 use tokio::sync::Semaphore;
 
 use super::backlog::Next;
+use super::command::Command;
 use super::instance::Activation;
-use super::mail::Mail;
 use super::shared::Shared;
 use crate::id::{DefinitionHash, InstanceId};
 use crate::machine::HeadIndex;
@@ -120,7 +120,7 @@ async fn take_up(shared: &Arc<Shared>, line: &Arc<Semaphore>, instance: &Instanc
         in_line = Arc::clone(line).acquire_owned() => in_line,
         () = shared.closed() => return,
     };
-    if shared.registry.send_with(shared, instance, Mail::TakeUp, None, || Activation::Load).is_err() {
+    if shared.registry.send_with(shared, instance, Command::TakeUp, None, || Activation::Load).is_err() {
         // In line before the task is spawned: tasks may begin in another order.
         let (room, shared, instance) = (shared.registry.resident(), Arc::clone(shared), instance.clone());
         tokio::spawn(async move {
@@ -129,7 +129,7 @@ async fn take_up(shared: &Arc<Shared>, line: &Arc<Semaphore>, instance: &Instanc
                 () = shared.closed() => None,
             };
             // With a permit in hand there is room, unless the runtime is shutting down.
-            let _ = shared.registry.send_with(&shared, &instance, Mail::TakeUp, resident, || Activation::Load);
+            let _ = shared.registry.send_with(&shared, &instance, Command::TakeUp, resident, || Activation::Load);
             drop(in_line);
         });
     }

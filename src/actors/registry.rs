@@ -16,9 +16,9 @@ use foldhash::fast::RandomState;
 use ractor::{ActorCell, ActorId, ActorRef, ActorStatus, MessagingErr};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 
+use super::command::{Command, InstanceMessage, Place};
 use super::idle_actors::IdleActors;
 use super::instance::{self, Activation};
-use super::mail::{InstanceMessage, Mail, Place};
 use super::payloads::PayloadShare;
 use super::read_epoch::{ReadEpoch, ReadEpochs};
 use super::resting::{Rest, Resting};
@@ -52,7 +52,7 @@ struct Entry {
 /// The state that the registry and an actor share.
 #[derive(Default)]
 pub(super) struct Standing {
-    /// The number of mails that were cast and are not handled yet.
+    /// The number of commands that were cast and are not handled yet.
     queued: AtomicUsize,
     /// True once `Stop` was sent to the actor.
     is_told_to_stop: AtomicBool,
@@ -66,7 +66,7 @@ impl Standing {
         Self { run: Mutex::new(run), ..Self::default() }
     }
 
-    /// Counts one mail as handled.
+    /// Counts one command as handled.
     pub(super) fn handled(&self) {
         self.queued.fetch_sub(1, Ordering::AcqRel);
     }
@@ -76,7 +76,7 @@ impl Standing {
     }
 }
 
-/// The permit with which a caller's mail was admitted.
+/// The permit with which a caller's command was admitted.
 pub(super) enum Admitted {
     /// A place in the queue of an active instance.
     Queue(OwnedSemaphorePermit),
@@ -84,9 +84,9 @@ pub(super) enum Admitted {
     Room(Resident),
 }
 
-/// Mail that was not sent, because no more instances may be active, or because the runtime shuts
-/// down.
-pub(super) struct Full(pub(super) Mail);
+/// A command that was not sent, because no more instances may be active, or because the runtime
+/// shuts down.
+pub(super) struct Full(pub(super) Command);
 
 impl Registry {
     pub(super) fn new(limits: &Limits) -> Self {
@@ -127,7 +127,7 @@ impl Registry {
         self.room.take(Line::Runtime)
     }
 
-    /// Admits a caller's mail: to the queue of an active instance, or with room to activate a
+    /// Admits a caller's command: to the queue of an active instance, or with room to activate a
     /// parked one.
     pub(super) async fn admit(&self, id: &InstanceId, when_busy: WhenBusy) -> Result<Admitted, Bound> {
         let awake = self.awake.get(id).filter(|entry| entry.rest.is_none());
@@ -142,52 +142,52 @@ impl Registry {
         resident.map(Admitted::Room).ok_or(Bound::Residents)
     }
 
-    /// Sends a caller's mail to an instance, with a place in its queue. Returns the mail if the
-    /// instance has left or was activated since the mail was admitted, so that it must be admitted
-    /// again, or if the runtime shuts down.
+    /// Sends a caller's command to an instance, with a place in its queue. Returns the command if
+    /// the instance has left or was activated since the command was admitted, so that it must be
+    /// admitted again, or if the runtime shuts down.
     pub(super) fn deliver<M>(
         &self,
         shared: &Arc<Shared>,
         id: &InstanceId,
         admitted: Admitted,
         payload: PayloadShare,
-        mail: M,
+        command: M,
     ) -> Result<(), M>
     where
-        M: FnOnce(Place) -> Mail,
+        M: FnOnce(Place) -> Command,
     {
         match (self.awake.entry(id.clone()), admitted) {
             // An instance at rest needs room, as a parked one does.
-            (MapEntry::Occupied(entry), Admitted::Queue(_)) if entry.get().rest.is_some() => Err(mail),
-            (MapEntry::Occupied(entry), _) if entry.get().rest.is_some() && shared.is_closing() => Err(mail),
+            (MapEntry::Occupied(entry), Admitted::Queue(_)) if entry.get().rest.is_some() => Err(command),
+            (MapEntry::Occupied(entry), _) if entry.get().rest.is_some() && shared.is_closing() => Err(command),
             (MapEntry::Occupied(mut entry), Admitted::Room(resident)) if entry.get().rest.is_some() => {
-                let Ok(place) = Arc::clone(&entry.get().places).try_acquire_owned() else { return Err(mail) };
+                let Ok(place) = Arc::clone(&entry.get().places).try_acquire_owned() else { return Err(command) };
                 self.rouse(entry.get_mut(), resident);
-                self.cast(shared, id, entry.get_mut(), mail(Place::new(place, payload)));
+                self.cast(shared, id, entry.get_mut(), command(Place::new(place, payload)));
                 Ok(())
             }
             (MapEntry::Occupied(mut entry), admitted) => match entry.get().place(admitted) {
                 Some(place) => {
-                    self.cast(shared, id, entry.get_mut(), mail(Place::new(place, payload)));
+                    self.cast(shared, id, entry.get_mut(), command(Place::new(place, payload)));
                     Ok(())
                 }
-                None => Err(mail),
+                None => Err(command),
             },
             (MapEntry::Vacant(vacant), Admitted::Room(resident)) if !shared.is_closing() => {
                 let entry = self.wake(shared, id, resident, Activation::Load);
                 // An empty queue has a free place.
-                let Ok(place) = Arc::clone(&entry.places).try_acquire_owned() else { return Err(mail) };
-                entry.cast_to_new(mail(Place::new(place, payload)));
+                let Ok(place) = Arc::clone(&entry.places).try_acquire_owned() else { return Err(command) };
+                entry.cast_to_new(command(Place::new(place, payload)));
                 vacant.insert(entry);
                 Ok(())
             }
-            (MapEntry::Vacant(_), _) => Err(mail),
+            (MapEntry::Vacant(_), _) => Err(command),
         }
     }
 
-    /// Sends mail to an instance, and activates it if it is parked and there is room.
-    pub(super) fn send(&self, shared: &Arc<Shared>, id: &InstanceId, mail: Mail) -> Result<(), Full> {
-        self.send_with(shared, id, mail, None, || Activation::Load)
+    /// Sends a command to an instance, and activates it if it is parked and there is room.
+    pub(super) fn send(&self, shared: &Arc<Shared>, id: &InstanceId, command: Command) -> Result<(), Full> {
+        self.send_with(shared, id, command, None, || Activation::Load)
     }
 
     /// Returns the current read epoch of this id.
@@ -195,14 +195,14 @@ impl Registry {
         self.read_epochs.current(id)
     }
 
-    /// Sends mail to an instance. One that is not active takes `resident`, or else free room. One
-    /// that is not in memory is activated as `activation` says, which is called under the lock of
-    /// the entry.
+    /// Sends a command to an instance. One that is not active takes `resident`, or else free room.
+    /// One that is not in memory is activated as `activation` says, which is called under the lock
+    /// of the entry.
     pub(super) fn send_with(
         &self,
         shared: &Arc<Shared>,
         id: &InstanceId,
-        mail: Mail,
+        command: Command,
         resident: Option<Resident>,
         activation: impl FnOnce() -> Activation,
     ) -> Result<(), Full> {
@@ -210,32 +210,32 @@ impl Registry {
             MapEntry::Occupied(mut entry) => {
                 if entry.get().rest.is_some() {
                     let resident = resident.or_else(|| self.room.try_take()).filter(|_| !shared.is_closing());
-                    let Some(resident) = resident else { return Err(Full(mail)) };
+                    let Some(resident) = resident else { return Err(Full(command)) };
                     self.rouse(entry.get_mut(), resident);
                 }
-                self.cast(shared, id, entry.get_mut(), mail);
+                self.cast(shared, id, entry.get_mut(), command);
             }
             MapEntry::Vacant(vacant) => {
                 if shared.is_closing() {
-                    return Err(Full(mail));
+                    return Err(Full(command));
                 }
                 let resident = resident.or_else(|| self.room.try_take());
-                let Some(resident) = resident else { return Err(Full(mail)) };
+                let Some(resident) = resident else { return Err(Full(command)) };
                 let entry = self.wake(shared, id, resident, activation());
-                entry.cast_to_new(mail);
+                entry.cast_to_new(command);
                 vacant.insert(entry);
             }
         }
         Ok(())
     }
 
-    fn cast(&self, shared: &Arc<Shared>, id: &InstanceId, entry: &mut Entry, mail: Mail) {
+    fn cast(&self, shared: &Arc<Shared>, id: &InstanceId, entry: &mut Entry, command: Command) {
         // No entry with a message in its queue may be removed for having rested long enough.
         self.end_rest_of(entry);
-        if let Err(mail) = entry.cast(mail) {
+        if let Err(command) = entry.cast(command) {
             // The actor has failed, and its shard does not know yet.
             entry.renew(self.spawn(shared, id, Activation::Successor));
-            entry.cast_to_new(mail);
+            entry.cast_to_new(command);
         }
     }
 
@@ -270,13 +270,13 @@ impl Registry {
         }
     }
 
-    /// Removes the entry of an actor that leaves; false if the actor has mail that it has not
+    /// Removes the entry of an actor that leaves; false if the actor has commands that it has not
     /// handled.
     pub(super) fn leave(&self, id: &InstanceId, actor: ActorId) -> bool {
         self.remove_if(id, |entry| entry.is_idle(actor)).is_some()
     }
 
-    /// Removes an actor even if it has mail; the senders see the dropped replies and repeat.
+    /// Removes an actor even if it has commands; the senders see the dropped replies and repeat.
     pub(super) fn remove(&self, id: &InstanceId, actor: ActorId) {
         self.remove_if(id, |entry| entry.actor.get_id() == actor);
     }
@@ -288,8 +288,8 @@ impl Registry {
         Some(entry)
     }
 
-    /// Lets an instance rest, if its actor has handled all its mail. Returns true if the instance
-    /// rests.
+    /// Lets an instance rest, if its actor has handled all its commands. Returns true if the
+    /// instance rests.
     pub(super) fn rest(&self, shared: &Shared, id: &InstanceId, actor: ActorId, bytes: usize) -> bool {
         let bytes = bytes.saturating_add(ACTOR_BYTES);
         if !self.resting.has_room_for(bytes) {
@@ -333,7 +333,7 @@ impl Registry {
     }
 
     /// Replaces a failed actor by a successor, which loads the instance again, unless a sender of
-    /// mail already did so.
+    /// a command already did so.
     pub(super) fn succeed(&self, shared: &Arc<Shared>, id: &InstanceId, dead: ActorId) {
         let MapEntry::Occupied(mut entry) = self.awake.entry(id.clone()) else { return };
         if entry.get().actor.get_id() == dead {
@@ -343,7 +343,7 @@ impl Registry {
     }
 
     /// Lets the successor of a failed actor quarantine the instance: a new one, or the one that a
-    /// sender of mail has spawned.
+    /// sender of a command has spawned.
     pub(super) fn set_aside(
         &self,
         shared: &Arc<Shared>,
@@ -357,7 +357,7 @@ impl Registry {
             self.end_rest_of(entry.get_mut());
             entry.get_mut().renew(self.spawn(shared, id, Activation::SetAside { run, reason }));
         } else {
-            self.cast(shared, id, entry.get_mut(), Mail::SetAside { run, reason });
+            self.cast(shared, id, entry.get_mut(), Command::SetAside { run, reason });
         }
     }
 
@@ -408,7 +408,8 @@ impl Entry {
         self.actor.get_id() == actor && self.standing.queued.load(Ordering::Acquire) == 0
     }
 
-    /// Returns the place that mail was admitted to, if it is one of this queue; or a free place.
+    /// Returns the place that a command was admitted to, if it is one of this queue; or a free
+    /// place.
     fn place(&self, admitted: Admitted) -> Option<OwnedSemaphorePermit> {
         match admitted {
             Admitted::Queue(place) => Arc::ptr_eq(place.semaphore(), &self.places).then_some(place),
@@ -416,10 +417,10 @@ impl Entry {
         }
     }
 
-    fn cast(&self, mail: Mail) -> Result<(), Mail> {
+    fn cast(&self, command: Command) -> Result<(), Command> {
         self.standing.queued.fetch_add(1, Ordering::AcqRel);
-        match self.actor.cast(InstanceMessage::Mail(mail)) {
-            Err(MessagingErr::SendErr(InstanceMessage::Mail(mail))) => Err(mail),
+        match self.actor.cast(InstanceMessage::Command(command)) {
+            Err(MessagingErr::SendErr(InstanceMessage::Command(command))) => Err(command),
             // The other errors do not occur for a typed local reference. They lose the message: its
             // sender sees the dropped reply.
             Ok(()) | Err(_) => Ok(()),
@@ -427,14 +428,15 @@ impl Entry {
     }
 
     /// Sends `Stop` to the actor once: one that is busy for long would get more and more of them.
-    fn stop(&self) -> Result<(), Mail> {
+    fn stop(&self) -> Result<(), Command> {
         let is_told = self.standing.is_told_to_stop.swap(true, Ordering::AcqRel);
-        if is_told && self.actor.get_status() < ActorStatus::Stopping { Ok(()) } else { self.cast(Mail::Stop) }
+        if is_told && self.actor.get_status() < ActorStatus::Stopping { Ok(()) } else { self.cast(Command::Stop) }
     }
 
-    /// Sends mail to a new actor. If that does not even start, the sender sees the dropped reply.
-    fn cast_to_new(&self, mail: Mail) {
-        let _ = self.cast(mail);
+    /// Sends a command to a new actor. If that does not even start, the sender sees the dropped
+    /// reply.
+    fn cast_to_new(&self, command: Command) {
+        let _ = self.cast(command);
     }
 
     fn renew(&mut self, (actor, standing): Spawned) {

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use ractor::ActorRef;
 
+use super::command::{CommandError, InstanceMessage, Replacement, Reply};
 use super::instance::{Activation, ActorState, State};
-use super::mail::{InstanceMessage, MailError, Replacement, Reply};
 use super::shared::Shared;
 use crate::definition::Definition;
 use crate::id::{InstanceId, RunId, Stamp};
@@ -39,7 +39,7 @@ impl State {
             }
             Err(error) => {
                 if let StartError::OutcomeUnknown(store) | StartError::Unreadable(store) = &error {
-                    self.phase = ActorState::Gone(MailError::Store(store.clone()));
+                    self.phase = ActorState::Gone(CommandError::Store(store.clone()));
                 }
                 Err(error)
             }
@@ -59,17 +59,17 @@ impl State {
                 Ok(())
             }
             Err(DeleteError::NotFound) => {
-                self.phase = ActorState::Gone(MailError::NotFound);
-                Err(MailError::NotFound)
+                self.phase = ActorState::Gone(CommandError::NotFound);
+                Err(CommandError::NotFound)
             }
-            Err(DeleteError::Newer(newer)) => Err(MailError::Damaged(newer)),
+            Err(DeleteError::Newer(newer)) => Err(CommandError::Damaged(newer)),
             Err(DeleteError::NotTerminal(stored)) => Err(match self.shared.status_of(&stored).await {
-                Ok(status) => MailError::NotTerminal(status),
-                Err(error) => MailError::Store(error),
+                Ok(status) => CommandError::NotTerminal(status),
+                Err(error) => CommandError::Store(error),
             }),
             Err(DeleteError::Store(error)) => {
-                self.phase = ActorState::Gone(MailError::Store(error.clone()));
-                Err(MailError::Store(error))
+                self.phase = ActorState::Gone(CommandError::Store(error.clone()));
+                Err(CommandError::Store(error))
             }
         };
         reply.send(answer);
@@ -86,7 +86,7 @@ impl State {
         shared.backlog.forget(&self.id);
         shared.waiters.tell(&self.id);
         shared.persistence().sweep();
-        self.phase = ActorState::Gone(MailError::NotFound);
+        self.phase = ActorState::Gone(CommandError::NotFound);
     }
 }
 
@@ -100,11 +100,11 @@ impl State {
             Ok(false) => return false,
             Ok(true) => {
                 self.shared.stop_attempts(&self.id);
-                MailError::Quarantined(Status::Quarantined { reason: reason.into() })
+                CommandError::Quarantined(Status::Quarantined { reason: reason.into() })
             }
             Err(error) => {
                 tracing::error!(instance = %self.id, %error, "the instance could not be quarantined");
-                MailError::from(&error)
+                CommandError::from(&error)
             }
         };
         self.phase = ActorState::Gone(gone);

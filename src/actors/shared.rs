@@ -10,8 +10,8 @@ use tokio::sync::Notify;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::backlog::{Backlog, Unreadable};
+use super::command::{Command, CommandError, Place, Reply};
 use super::instance::Activation;
-use super::mail::{Mail, MailError, Place, Reply};
 use super::payloads::{PayloadBytes, PayloadShare};
 use super::persistence::PersistenceHandle;
 use super::read_epoch::ReadEpoch;
@@ -103,7 +103,7 @@ pub(super) struct Running {
     pub(super) timers: ActorRef<TimerMessage>,
 }
 
-/// The reason why a caller's mail was not sent. Nothing was done.
+/// The reason why a caller's command was not sent. Nothing was done.
 pub(crate) enum Undelivered {
     Busy(Bound),
     /// The runtime is shutting down.
@@ -299,7 +299,7 @@ impl Shared {
             let is_current = read_epoch == Some(self.registry.read_epoch(&id));
             if fresh { Activation::Fresh { snapshot, effects, is_current } } else { Activation::Load }
         };
-        if self.registry.send_with(self, &id, Mail::TakeUp, None, activation).is_err() {
+        if self.registry.send_with(self, &id, Command::TakeUp, None, activation).is_err() {
             self.backlog.push(id);
         }
     }
@@ -315,12 +315,13 @@ impl Shared {
         let _ = self.running().timers.cast(message);
     }
 
-    /// Sends mail of the runtime itself to an instance, waiting for room if the instance is parked.
-    pub(crate) async fn send(self: &Arc<Self>, instance: &InstanceId, mail: Mail) {
-        if let Err(Full(mail)) = self.registry.send(self, instance, mail) {
+    /// Sends a command of the runtime itself to an instance, waiting for room if the instance is
+    /// parked.
+    pub(crate) async fn send(self: &Arc<Self>, instance: &InstanceId, command: Command) {
+        if let Err(Full(command)) = self.registry.send(self, instance, command) {
             let resident = self.room().await;
             // With a permit in hand there is room, unless the runtime is shutting down.
-            let _ = self.registry.send_with(self, instance, mail, resident, || Activation::Load);
+            let _ = self.registry.send_with(self, instance, command, resident, || Activation::Load);
         }
     }
 
@@ -354,15 +355,15 @@ impl Shared {
         share.await
     }
 
-    /// Sends a caller's mail to an instance, after taking a place in its queue, room for an actor
-    /// if it is parked, and a share for the payload. Nothing is sent without all of them, so a
-    /// caller that gives up while waiting leaves nothing to be done.
+    /// Sends a caller's command to an instance, after taking a place in its queue, room for an
+    /// actor if it is parked, and a share for the payload. Nothing is sent without all of them, so
+    /// a caller that gives up while waiting leaves nothing to be done.
     pub(crate) async fn deliver(
         self: &Arc<Self>,
         instance: &InstanceId,
         payload_bytes: usize,
         when_busy: WhenBusy,
-        mut mail: impl FnOnce(Place) -> Mail,
+        mut command: impl FnOnce(Place) -> Command,
     ) -> Result<(), Undelivered> {
         loop {
             let admitted = tokio::select! {
@@ -370,10 +371,10 @@ impl Shared {
                 () = self.closed() => return Err(Undelivered::Closing),
             };
             let payload = self.payload_share(payload_bytes, when_busy).await?;
-            match self.registry.deliver(self, instance, admitted, payload, mail) {
+            match self.registry.deliver(self, instance, admitted, payload, command) {
                 Ok(()) => return Ok(()),
                 Err(_) if self.is_closing() => return Err(Undelivered::Closing),
-                Err(again) => mail = again,
+                Err(again) => command = again,
             }
         }
     }
@@ -385,14 +386,14 @@ impl Shared {
         instance: &InstanceId,
         payload_bytes: usize,
         when_busy: WhenBusy,
-        mail: impl FnOnce(Reply) -> Mail,
-    ) -> Option<Result<(), MailError>> {
+        command: impl FnOnce(Reply) -> Command,
+    ) -> Option<Result<(), CommandError>> {
         let (sender, answer) = tokio::sync::oneshot::channel();
-        let mail = |place| mail(Reply { sender, _place: place });
-        match self.deliver(instance, payload_bytes, when_busy, mail).await {
+        let command = |place| command(Reply { sender, _place: place });
+        match self.deliver(instance, payload_bytes, when_busy, command).await {
             Ok(()) => answer.await.ok(),
-            Err(Undelivered::Busy(bound)) => Some(Err(MailError::Busy(bound))),
-            Err(Undelivered::Closing) => Some(Err(MailError::Closing)),
+            Err(Undelivered::Busy(bound)) => Some(Err(CommandError::Busy(bound))),
+            Err(Undelivered::Closing) => Some(Err(CommandError::Closing)),
         }
     }
 
@@ -447,26 +448,26 @@ impl Names for NoNames {
 pub(super) struct ToInstances(pub(super) std::sync::Weak<Shared>);
 
 impl ToInstances {
-    fn send(&self, key: &AttemptKey, mail: Mail) {
+    fn send(&self, key: &AttemptKey, command: Command) {
         let Some(shared) = self.0.upgrade() else { return };
-        if let Err(Full(mail)) = shared.registry.send(&shared, &key.instance, mail) {
+        if let Err(Full(command)) = shared.registry.send(&shared, &key.instance, command) {
             // The actor ended while its task ran, and there is no room: wait in line.
             let instance = key.instance.clone();
-            shared.tokio.clone().spawn(async move { shared.send(&instance, mail).await });
+            shared.tokio.clone().spawn(async move { shared.send(&instance, command).await });
         }
     }
 }
 
 impl Sink for ToInstances {
     fn started(&self, key: &AttemptKey, serial: Serial, at: Timestamp) {
-        self.send(key, Mail::Started { run: key.run, ticket: key.ticket, serial, at });
+        self.send(key, Command::Started { run: key.run, ticket: key.ticket, serial, at });
     }
 
     fn withdrawn(&self, key: &AttemptKey) {
-        self.send(key, Mail::Withdrawn { run: key.run, ticket: key.ticket });
+        self.send(key, Command::Withdrawn { run: key.run, ticket: key.ticket });
     }
 
     fn finished(&self, key: &AttemptKey, serial: Serial, outcome: Outcome) {
-        self.send(key, Mail::Finished { run: key.run, ticket: key.ticket, serial, outcome });
+        self.send(key, Command::Finished { run: key.run, ticket: key.ticket, serial, outcome });
     }
 }

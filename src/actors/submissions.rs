@@ -13,7 +13,7 @@ use foldhash::fast::RandomState;
 use ractor::{ActorId, ActorRef};
 use tokio::sync::oneshot;
 
-use super::mail::InstanceMessage;
+use super::command::InstanceMessage;
 use crate::id::RunId;
 use crate::lifecycle::CommitError;
 use crate::store::{Answers, StoreError, Write};

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use ractor::ActorRef;
 
 use super::active::ActiveInstance;
+use super::command::{CommandError, InstanceMessage};
 use super::instance::{ActorState, State};
-use super::mail::{InstanceMessage, MailError};
 use super::removal::quarantine;
 use super::upgrades::Unplaced;
 use crate::codec::Codec;
@@ -29,9 +29,9 @@ impl State {
         &self,
         myself: &ActorRef<InstanceMessage>,
         unknown_died: bool,
-    ) -> Result<Box<ActiveInstance>, MailError> {
+    ) -> Result<Box<ActiveInstance>, CommandError> {
         let snapshot = self.read().await;
-        if !matches!(snapshot, Err(MailError::Store(_))) {
+        if !matches!(snapshot, Err(CommandError::Store(_))) {
             self.shared.backlog.counts_read(&self.id);
         }
         let snapshot = snapshot?;
@@ -42,15 +42,15 @@ impl State {
         Ok(active)
     }
 
-    async fn read(&self) -> Result<Snapshot, MailError> {
+    async fn read(&self) -> Result<Snapshot, CommandError> {
         let store = &*self.shared.store;
         loop {
-            let found = find(store, &self.id).await.map_err(MailError::Store)?;
-            let Found { version, quarantine, snapshot } = found.ok_or(MailError::NotFound)?;
+            let found = find(store, &self.id).await.map_err(CommandError::Store)?;
+            let Found { version, quarantine, snapshot } = found.ok_or(CommandError::NotFound)?;
             // First of all: a quarantined instance stays quarantined, whatever else is wrong with
             // it.
             if let Some(reason) = quarantine {
-                return Err(MailError::Quarantined(Status::Quarantined { reason }));
+                return Err(CommandError::Quarantined(Status::Quarantined { reason }));
             }
             let mut snapshot = match snapshot {
                 Ok(snapshot) => snapshot,
@@ -68,12 +68,12 @@ impl State {
     }
 
     /// Upgrades an instance of an older definition, if the newer definition has a place for it.
-    async fn take_over(&self, snapshot: Snapshot) -> Result<Snapshot, MailError> {
+    async fn take_over(&self, snapshot: Snapshot) -> Result<Snapshot, CommandError> {
         let (shared, hash) = (&self.shared, snapshot.definition());
-        let (newer, takeover) = shared.upgrades.of(&hash).ok_or(MailError::NotRegistered(hash))?;
+        let (newer, takeover) = shared.upgrades.of(&hash).ok_or(CommandError::NotRegistered(hash))?;
         if let Some(End::Completed { .. } | End::Cancelled { .. }) = snapshot.end() {
-            let status = snapshot.status(&*shared.names(&hash).await.map_err(MailError::Store)?);
-            return Err(MailError::Refused { refusal: Refusal::Ended, status });
+            let status = snapshot.status(&*shared.names(&hash).await.map_err(CommandError::Store)?);
+            return Err(CommandError::Refused { refusal: Refusal::Ended, status });
         }
         let setting = Setting { program: newer.program(), limits: &shared.limits, now: shared.clock.now() };
         let seen = Version::from(&snapshot);
@@ -84,13 +84,13 @@ impl State {
                 shared.waiters.tell(&self.id);
                 Ok(snapshot)
             }
-            Err(TakeOverError::Commit(error)) => Err(MailError::from(&error)),
+            Err(TakeOverError::Commit(error)) => Err(CommandError::from(&error)),
             Err(TakeOverError::Damaged(damaged)) => Err(self.unreadable(damaged.into(), seen).await),
             Err(error @ (TakeOverError::Misplaced(_) | TakeOverError::NoManifest)) => {
                 let why = error.to_string();
                 tracing::warn!(instance = %self.id, why, "an instance cannot be upgraded");
                 shared.upgrades.note(Unplaced { instance: self.id.clone(), definition: Some(hash), why: why.clone() });
-                Err(MailError::Unplaced(why))
+                Err(CommandError::Unplaced(why))
             }
         }
     }
@@ -99,13 +99,13 @@ impl State {
         &self,
         myself: &ActorRef<InstanceMessage>,
         snapshot: Snapshot,
-    ) -> Result<Box<ActiveInstance>, MailError> {
+    ) -> Result<Box<ActiveInstance>, CommandError> {
         // A run that has ended sends no more news.
         self.standing.works_on(snapshot.end().is_none().then(|| snapshot.run()));
         let hash = snapshot.definition();
-        let definition = self.shared.definitions.get(&hash).ok_or(MailError::NotRegistered(hash))?;
+        let definition = self.shared.definitions.get(&hash).ok_or(CommandError::NotRegistered(hash))?;
         let codec: &Codec =
-            self.shared.codecs.get(&snapshot.codec()).ok_or(MailError::UnknownCodec(snapshot.codec()))?;
+            self.shared.codecs.get(&snapshot.codec()).ok_or(CommandError::UnknownCodec(snapshot.codec()))?;
         let (shared, standing) = (Arc::clone(&self.shared), Arc::clone(&self.standing));
         Ok(Box::new(ActiveInstance::new(
             shared,
@@ -118,9 +118,9 @@ impl State {
     }
 
     /// Quarantines a damaged instance. A failure of the store is not the instance's fault.
-    async fn unreadable(&self, error: LoadError, seen: Version) -> MailError {
+    async fn unreadable(&self, error: LoadError, seen: Version) -> CommandError {
         match error {
-            LoadError::Store(error) => MailError::Store(error),
+            LoadError::Store(error) => CommandError::Store(error),
             LoadError::Damaged(sound) if sound.is_readable_elsewhere() => self.left_alone(sound),
             LoadError::Damaged(damaged) => {
                 tracing::error!(instance = %self.id, error = %damaged, "an instance is damaged");
@@ -131,7 +131,7 @@ impl State {
 
     /// Leaves an instance alone that another version of this crate, or another start of the
     /// service, will continue.
-    pub(super) fn left_alone(&self, sound: Damaged) -> MailError {
+    pub(super) fn left_alone(&self, sound: Damaged) -> CommandError {
         tracing::warn!(instance = %self.id, error = %sound, "an instance is left alone");
         self.shared.stop_attempts(&self.id);
         let definition = match &sound.cause {
@@ -139,38 +139,38 @@ impl State {
             _ => None,
         };
         self.shared.upgrades.note(Unplaced { instance: self.id.clone(), definition, why: sound.to_string() });
-        MailError::Damaged(sound)
+        CommandError::Damaged(sound)
     }
 
     /// Quarantines the instance if it is still at version `seen`; its head stays as it is.
-    pub(super) async fn quarantine(&self, reason: &str, seen: Version) -> MailError {
+    pub(super) async fn quarantine(&self, reason: &str, seen: Version) -> CommandError {
         match quarantine(&self.shared, &self.id, reason, seen).await {
             Ok(()) => {
                 self.shared.stop_attempts(&self.id);
-                MailError::Quarantined(Status::Quarantined { reason: reason.into() })
+                CommandError::Quarantined(Status::Quarantined { reason: reason.into() })
             }
-            Err(CommitError::Store(error)) => MailError::Store(error),
-            Err(CommitError::Conflict(_)) => MailError::Fenced,
+            Err(CommitError::Store(error)) => CommandError::Store(error),
+            Err(CommitError::Conflict(_)) => CommandError::Fenced,
         }
     }
 
     /// Continues the instance if it is quarantined.
-    pub(super) async fn release(&mut self, myself: &ActorRef<InstanceMessage>) -> Result<(), MailError> {
+    pub(super) async fn release(&mut self, myself: &ActorRef<InstanceMessage>) -> Result<(), CommandError> {
         let shared = Arc::clone(&self.shared);
-        let stored = load(&*shared.store, &self.id).await.map_err(MailError::from)?;
-        let stored = stored.ok_or(MailError::NotFound)?;
+        let stored = load(&*shared.store, &self.id).await.map_err(CommandError::from)?;
+        let stored = stored.ok_or(CommandError::NotFound)?;
         let hash = stored.snapshot.definition();
-        let definition = shared.definitions.get(&hash).ok_or(MailError::NotRegistered(hash))?;
+        let definition = shared.definitions.get(&hash).ok_or(CommandError::NotRegistered(hash))?;
         let codec = stored.snapshot.codec();
         if !shared.codecs.contains_key(&codec) {
-            return Err(MailError::UnknownCodec(codec));
+            return Err(CommandError::UnknownCodec(codec));
         }
         let setting = Setting { program: definition.program(), limits: &shared.limits, now: shared.clock.now() };
         let (snapshot, effects) = match release(shared.persistence(), &setting, stored).await {
             Ok(released) => released,
             Err(error) => {
-                let error = MailError::from(error);
-                if let MailError::Store(_) = error {
+                let error = CommandError::from(error);
+                if let CommandError::Store(_) = error {
                     // It may be released all the same: recovery checks after this actor has left.
                     self.phase = ActorState::Gone(error.clone());
                 }

@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::ask::{Answer, ask, delete, explain};
 use super::{InstanceHandle, MessageError};
-use crate::actors::{Mail, MailError, Reply, SignalMail};
+use crate::actors::{Command, CommandError, Reply, SignalCommand};
 use crate::definition::SignalType;
 use crate::id::{check_signal_id, generate_signal_id};
 use crate::limits::WhenBusy;
@@ -70,7 +70,7 @@ impl<O: 'static> InstanceHandle<O> {
         let mut when_busy = self.when_busy;
         loop {
             let codec = self.shared().codecs.get(&codec_id).ok_or(MessageError::NotRegistered)?;
-            let signal = Box::new(SignalMail {
+            let signal = Box::new(SignalCommand {
                 name: Arc::clone(&name),
                 id: Arc::clone(&id),
                 payload: definition.encode_signal(&name, payload, codec, self.shared().limits.payload_bytes_max)?,
@@ -79,10 +79,11 @@ impl<O: 'static> InstanceHandle<O> {
                 if_awaited,
             });
             let bytes = signal.payload.len();
-            match ask(self.shared(), &self.instance, bytes, when_busy, |reply| Mail::Signal { signal, reply }).await {
+            match ask(self.shared(), &self.instance, bytes, when_busy, |reply| Command::Signal { signal, reply }).await
+            {
                 // The handle has the codec of the run it was made for; the current run has another
                 // one.
-                Some(Err(MailError::OtherCodec(other))) if other != codec_id => codec_id = other,
+                Some(Err(CommandError::OtherCodec(other))) if other != codec_id => codec_id = other,
                 answer => match self.explain(answer) {
                     Err(MessageError::OutcomeUnknown(_)) if repeats < REPEATS => {
                         repeats += 1;
@@ -104,7 +105,7 @@ impl<O: 'static> InstanceHandle<O> {
     /// [`MessageError`].
     pub async fn cancel(&self, reason: &str, by: &str) -> Result<(), MessageError> {
         let (reason, by) = (reason.into(), by.into());
-        let answer = self.ask(|reply| Mail::Cancel { reason, by, reply }).await;
+        let answer = self.ask(|reply| Command::Cancel { reason, by, reply }).await;
         self.explain(answer)
     }
 
@@ -115,7 +116,7 @@ impl<O: 'static> InstanceHandle<O> {
     /// [`MessageError`].
     pub async fn pause(&self, reason: &str, by: &str) -> Result<(), MessageError> {
         let (reason, by) = (reason.into(), by.into());
-        let answer = self.ask(|reply| Mail::Pause { reason, by, reply }).await;
+        let answer = self.ask(|reply| Command::Pause { reason, by, reply }).await;
         self.explain(answer)
     }
 
@@ -124,7 +125,7 @@ impl<O: 'static> InstanceHandle<O> {
     /// # Errors
     /// [`MessageError::NotPaused`] among others.
     pub async fn unpause(&self) -> Result<(), MessageError> {
-        let answer = self.ask(|reply| Mail::Unpause { reply }).await;
+        let answer = self.ask(|reply| Command::Unpause { reply }).await;
         self.explain(answer)
     }
 
@@ -137,7 +138,7 @@ impl<O: 'static> InstanceHandle<O> {
     /// [`MessageError::NotFailed`]; [`MessageError::DeadlinePassed`] if the workflow's deadline has
     /// passed: see [`retry_within`](Self::retry_within).
     pub async fn retry(&self) -> Result<(), MessageError> {
-        let answer = self.ask(|reply| Mail::Retry { deadline: None, reply }).await;
+        let answer = self.ask(|reply| Command::Retry { deadline: None, reply }).await;
         self.explain(answer)
     }
 
@@ -147,7 +148,7 @@ impl<O: 'static> InstanceHandle<O> {
     /// # Errors
     /// [`MessageError::NotFailed`] among others.
     pub async fn retry_within(&self, deadline: Duration) -> Result<(), MessageError> {
-        let answer = self.ask(|reply| Mail::Retry { deadline: Some(deadline), reply }).await;
+        let answer = self.ask(|reply| Command::Retry { deadline: Some(deadline), reply }).await;
         self.explain(answer)
     }
 
@@ -158,7 +159,7 @@ impl<O: 'static> InstanceHandle<O> {
     /// [`MessageError::NotQuarantined`]; [`MessageError::Damaged`] if the instance cannot be read:
     /// then it can only be replaced or deleted.
     pub async fn release(&self) -> Result<(), MessageError> {
-        let answer = self.ask(|reply| Mail::Release { reply }).await;
+        let answer = self.ask(|reply| Command::Release { reply }).await;
         self.explain(answer)
     }
 
@@ -175,13 +176,13 @@ impl<O: 'static> InstanceHandle<O> {
         delete(self.shared(), &self.instance, self.when_busy).await
     }
 
-    async fn ask(&self, mail: impl FnOnce(Reply) -> Mail) -> Answer {
-        ask(self.shared(), &self.instance, 0, self.when_busy, mail).await
+    async fn ask(&self, command: impl FnOnce(Reply) -> Command) -> Answer {
+        ask(self.shared(), &self.instance, 0, self.when_busy, command).await
     }
 
     fn explain(&self, answer: Answer) -> Result<(), MessageError> {
         match answer {
-            Some(Err(MailError::Refused { refusal: Refusal::UnknownSignal { name }, .. })) => {
+            Some(Err(CommandError::Refused { refusal: Refusal::UnknownSignal { name }, .. })) => {
                 Err(MessageError::Signal(self.workflow.definition().unknown_signal(&name)))
             }
             answer => explain(self.shared(), answer),

@@ -8,7 +8,7 @@ use tokio::sync::oneshot;
 use tokio::task::JoinError;
 
 use super::Runtime;
-use crate::actors::{Mail, PayloadShare, Replacement, Shared, StartKind, StartPlace, Undelivered};
+use crate::actors::{Command, PayloadShare, Replacement, Shared, StartKind, StartPlace, Undelivered};
 use crate::cause::Cause;
 use crate::codec::{CodecError, Value};
 use crate::definition::{Definition, Workflow};
@@ -320,12 +320,12 @@ impl Starting {
     async fn replace(&self) -> Result<(), StartError> {
         let (reply, answer) = oneshot::channel();
         let (definition, new) = (Arc::clone(&self.definition), self.new.clone());
-        let mail = |place| Mail::Replace(Box::new(Replacement { definition, new, reply, _place: place }));
+        let command = |place| Command::Replace(Box::new(Replacement { definition, new, reply, _place: place }));
         let bytes = self.new.input.len();
         // Its actor may fail after the commit. Noted again below, since delivery may wait long for
         // room.
         self.shared.persistence().note_start(self.new.run);
-        self.shared.deliver(&self.new.instance, bytes, self.when_busy, mail).await?;
+        self.shared.deliver(&self.new.instance, bytes, self.when_busy, command).await?;
         self.shared.persistence().note_start(self.new.run);
         answer.await.unwrap_or_else(|_| {
             let lost = StoreError::Transient("the answer was lost with an actor".into());

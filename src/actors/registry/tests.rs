@@ -28,7 +28,7 @@ impl Actor for Busy {
         (): &mut (),
     ) -> Result<(), ActorProcessingErr> {
         self.gate.acquire().await?.forget();
-        if let InstanceMessage::Mail(Mail::Stop) = message {
+        if let InstanceMessage::Command(Command::Stop) = message {
             self.stops.fetch_add(1, Ordering::SeqCst);
         }
         Ok(())

@@ -24,8 +24,8 @@ pub(super) enum InstanceMessage {
     Load,
     /// `Load` for an idle actor, whose last instance has left.
     Assign(Box<State>),
-    /// Mail, sent through the registry, which counts it.
-    Mail(Mail),
+    /// A command, sent through the registry, which counts it.
+    Command(Command),
     /// Every write of this run up to this transition is durable.
     Committed { run: RunId, seq: u64 },
     /// The registry has removed the instance, which was at rest.
@@ -36,14 +36,14 @@ pub(super) enum InstanceMessage {
     NotCommitted { run: RunId, error: CommitError },
 }
 
-/// Mail that the registry sends to an instance, active or parked.
-pub(crate) enum Mail {
+/// A command that the registry sends to an instance, active or parked.
+pub(crate) enum Command {
     /// Activate the instance; if the actor had nothing to load before, load again.
     TakeUp,
     /// A timer is due. Dropping the permit frees one of the 256 wake-ups in flight.
     Wake { _place: OwnedSemaphorePermit },
     /// A signal.
-    Signal { signal: Box<SignalMail>, reply: Reply },
+    Signal { signal: Box<SignalCommand>, reply: Reply },
     /// Cancel the instance.
     Cancel { reason: Arc<str>, by: Arc<str>, reply: Reply },
     /// Pause the instance.
@@ -71,7 +71,7 @@ pub(crate) enum Mail {
 }
 
 /// A signal.
-pub(crate) struct SignalMail {
+pub(crate) struct SignalCommand {
     pub(crate) name: Arc<str>,
     pub(crate) id: Arc<str>,
     pub(crate) payload: Bytes,
@@ -105,12 +105,12 @@ impl Place {
 
 /// The receiver of an answer, and the caller's place in the instance's bounded queue until then.
 pub(crate) struct Reply {
-    pub(crate) sender: oneshot::Sender<Result<(), MailError>>,
+    pub(crate) sender: oneshot::Sender<Result<(), CommandError>>,
     pub(crate) _place: Place,
 }
 
 impl Reply {
-    pub(super) fn send(self, answer: Result<(), MailError>) {
+    pub(super) fn send(self, answer: Result<(), CommandError>) {
         // The caller may have gone; the answer is durable all the same.
         let _ = self.sender.send(answer);
     }
@@ -118,10 +118,10 @@ impl Reply {
 
 /// The reason why an instance did not do what was requested.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum MailError {
-    /// The mail was not sent: this limit is reached.
+pub(crate) enum CommandError {
+    /// The command was not sent: this limit is reached.
     Busy(Bound),
-    /// The mail was not sent: the runtime is shutting down.
+    /// The command was not sent: the runtime is shutting down.
     Closing,
     NotFound,
     Refused {
@@ -147,14 +147,14 @@ pub(crate) enum MailError {
     Fenced,
 }
 
-impl MailError {
+impl CommandError {
     /// Returns true if the state in the store is not known.
     pub(super) fn is_unsettled(&self) -> bool {
         matches!(self, Self::Store(_) | Self::Fenced)
     }
 }
 
-impl From<&CommitError> for MailError {
+impl From<&CommitError> for CommandError {
     fn from(error: &CommitError) -> Self {
         match error {
             CommitError::Store(error) => Self::Store(error.clone()),
@@ -163,7 +163,7 @@ impl From<&CommitError> for MailError {
     }
 }
 
-impl From<LoadError> for MailError {
+impl From<LoadError> for CommandError {
     fn from(error: LoadError) -> Self {
         match error {
             LoadError::Damaged(damaged) => Self::Damaged(damaged),
@@ -172,7 +172,7 @@ impl From<LoadError> for MailError {
     }
 }
 
-impl From<ReleaseError> for MailError {
+impl From<ReleaseError> for CommandError {
     fn from(error: ReleaseError) -> Self {
         match error {
             ReleaseError::NotQuarantined(status) => Self::NotQuarantined(status),
