@@ -58,7 +58,7 @@ pub use pruner::Retention;
 pub(crate) use quiescence::next_due;
 pub(crate) use root::Actors;
 pub use shared::Health;
-pub(crate) use shared::{Read, Shared, SharedParts, Undelivered};
+pub(crate) use shared::{Read, SendError, Shared, SharedParts};
 pub(crate) use starts::{StartKind, StartPlace};
 pub(crate) use upgrades::TakeOvers;
 pub use upgrades::Unplaced;

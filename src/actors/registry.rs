@@ -86,7 +86,7 @@ pub(super) enum Admitted {
 
 /// A command that was not sent, because no more instances may be active, or because the runtime
 /// shuts down.
-pub(super) struct Full(pub(super) Command);
+pub(super) struct Unsent(pub(super) Command);
 
 impl Registry {
     pub(super) fn new(limits: &Limits) -> Self {
@@ -186,7 +186,7 @@ impl Registry {
     }
 
     /// Sends a command to an instance, and activates it if it is parked and there is room.
-    pub(super) fn send(&self, shared: &Arc<Shared>, id: &InstanceId, command: Command) -> Result<(), Full> {
+    pub(super) fn send(&self, shared: &Arc<Shared>, id: &InstanceId, command: Command) -> Result<(), Unsent> {
         self.send_with(shared, id, command, None, || Activation::Load)
     }
 
@@ -205,22 +205,22 @@ impl Registry {
         command: Command,
         resident: Option<Resident>,
         activation: impl FnOnce() -> Activation,
-    ) -> Result<(), Full> {
+    ) -> Result<(), Unsent> {
         match self.awake.entry(id.clone()) {
             MapEntry::Occupied(mut entry) => {
                 if entry.get().rest.is_some() {
                     let resident = resident.or_else(|| self.room.try_take()).filter(|_| !shared.is_closing());
-                    let Some(resident) = resident else { return Err(Full(command)) };
+                    let Some(resident) = resident else { return Err(Unsent(command)) };
                     self.rouse(entry.get_mut(), resident);
                 }
                 self.cast(shared, id, entry.get_mut(), command);
             }
             MapEntry::Vacant(vacant) => {
                 if shared.is_closing() {
-                    return Err(Full(command));
+                    return Err(Unsent(command));
                 }
                 let resident = resident.or_else(|| self.room.try_take());
-                let Some(resident) = resident else { return Err(Full(command)) };
+                let Some(resident) = resident else { return Err(Unsent(command)) };
                 let entry = self.wake(shared, id, resident, activation());
                 entry.cast_to_new(command);
                 vacant.insert(entry);

@@ -15,7 +15,7 @@ use super::instance::Activation;
 use super::payloads::{PayloadBytes, PayloadShare};
 use super::persistence::PersistenceHandle;
 use super::read_epoch::ReadEpoch;
-use super::registry::{Full, Registry};
+use super::registry::{Registry, Unsent};
 use super::room::Resident;
 use super::timers::TimerMessage;
 use super::upgrades::{TakeOvers, Upgrades};
@@ -104,7 +104,7 @@ pub(super) struct Running {
 }
 
 /// The reason why a caller's command was not sent. Nothing was done.
-pub(crate) enum Undelivered {
+pub(crate) enum SendError {
     Busy(Bound),
     /// The runtime is shutting down.
     Closing,
@@ -318,7 +318,7 @@ impl Shared {
     /// Sends a command of the runtime itself to an instance, waiting for room if the instance is
     /// parked.
     pub(crate) async fn send(self: &Arc<Self>, instance: &InstanceId, command: Command) {
-        if let Err(Full(command)) = self.registry.send(self, instance, command) {
+        if let Err(Unsent(command)) = self.registry.send(self, instance, command) {
             let resident = self.room().await;
             // With a permit in hand there is room, unless the runtime is shutting down.
             let _ = self.registry.send_with(self, instance, command, resident, || Activation::Load);
@@ -340,7 +340,7 @@ impl Shared {
         &self,
         payload_bytes: usize,
         when_busy: WhenBusy,
-    ) -> Result<PayloadShare, Undelivered> {
+    ) -> Result<PayloadShare, SendError> {
         if payload_bytes <= INLINE_BYTES_MAX {
             return Ok(PayloadShare::default());
         }
@@ -348,8 +348,8 @@ impl Shared {
         let share = Box::pin(async {
             tokio::select! {
                 biased;
-                share = self.payloads.share(payload_bytes, when_busy) => share.map_err(Undelivered::Busy),
-                () = self.closed() => Err(Undelivered::Closing),
+                share = self.payloads.share(payload_bytes, when_busy) => share.map_err(SendError::Busy),
+                () = self.closed() => Err(SendError::Closing),
             }
         });
         share.await
@@ -364,16 +364,16 @@ impl Shared {
         payload_bytes: usize,
         when_busy: WhenBusy,
         mut command: impl FnOnce(Place) -> Command,
-    ) -> Result<(), Undelivered> {
+    ) -> Result<(), SendError> {
         loop {
             let admitted = tokio::select! {
-                admitted = self.registry.admit(instance, when_busy) => admitted.map_err(Undelivered::Busy)?,
-                () = self.closed() => return Err(Undelivered::Closing),
+                admitted = self.registry.admit(instance, when_busy) => admitted.map_err(SendError::Busy)?,
+                () = self.closed() => return Err(SendError::Closing),
             };
             let payload = self.payload_share(payload_bytes, when_busy).await?;
             match self.registry.deliver(self, instance, admitted, payload, command) {
                 Ok(()) => return Ok(()),
-                Err(_) if self.is_closing() => return Err(Undelivered::Closing),
+                Err(_) if self.is_closing() => return Err(SendError::Closing),
                 Err(again) => command = again,
             }
         }
@@ -392,8 +392,8 @@ impl Shared {
         let command = |place| command(Reply { sender, _place: place });
         match self.deliver(instance, payload_bytes, when_busy, command).await {
             Ok(()) => answer.await.ok(),
-            Err(Undelivered::Busy(bound)) => Some(Err(CommandError::Busy(bound))),
-            Err(Undelivered::Closing) => Some(Err(CommandError::Closing)),
+            Err(SendError::Busy(bound)) => Some(Err(CommandError::Busy(bound))),
+            Err(SendError::Closing) => Some(Err(CommandError::Closing)),
         }
     }
 
@@ -450,7 +450,7 @@ pub(super) struct ToInstances(pub(super) std::sync::Weak<Shared>);
 impl ToInstances {
     fn send(&self, key: &AttemptKey, command: Command) {
         let Some(shared) = self.0.upgrade() else { return };
-        if let Err(Full(command)) = shared.registry.send(&shared, &key.instance, command) {
+        if let Err(Unsent(command)) = shared.registry.send(&shared, &key.instance, command) {
             // The actor ended while its task ran, and there is no room: wait in line.
             let instance = key.instance.clone();
             shared.tokio.clone().spawn(async move { shared.send(&instance, command).await });

@@ -21,7 +21,7 @@ use ractor::{Actor, ActorCell, ActorProcessingErr, ActorRef, SpawnErr};
 use tokio::sync::{Semaphore, watch};
 
 use super::command::Command;
-use super::registry::Full;
+use super::registry::Unsent;
 use super::shared::Shared;
 use super::window::{Source, Window};
 use crate::clock::{Clock, sleep_until};
@@ -245,7 +245,7 @@ impl State {
         for _ in 0..UNDER_WAY_MAX {
             let Ok(place) = Arc::clone(&self.places).try_acquire_owned() else { return Fired::Enough };
             let Some(due) = self.lanes().find_map(|source| self.window.take(source, now)) else { return Fired::All };
-            if let Err(Full(wake)) = shared.registry.send(shared, &due.1, Command::Wake { _place: place }) {
+            if let Err(Unsent(wake)) = shared.registry.send(shared, &due.1, Command::Wake { _place: place }) {
                 match Arc::clone(&self.line).try_acquire_owned() {
                     Ok(in_line) => {
                         let (shared, myself) = (Arc::clone(shared), myself.clone());

@@ -8,7 +8,7 @@ use tokio::sync::oneshot;
 use tokio::task::JoinError;
 
 use super::Runtime;
-use crate::actors::{Command, PayloadShare, Replacement, Shared, StartKind, StartPlace, Undelivered};
+use crate::actors::{Command, PayloadShare, Replacement, SendError, Shared, StartKind, StartPlace};
 use crate::cause::Cause;
 use crate::codec::{CodecError, Value};
 use crate::definition::{Definition, Workflow};
@@ -194,11 +194,11 @@ fn unknown_codec<O>() -> StartError {
     })
 }
 
-impl From<Undelivered> for StartError {
-    fn from(undelivered: Undelivered) -> Self {
-        match undelivered {
-            Undelivered::Busy(bound) => Self::Busy(bound),
-            Undelivered::Closing => Self::ShuttingDown,
+impl From<SendError> for StartError {
+    fn from(error: SendError) -> Self {
+        match error {
+            SendError::Busy(bound) => Self::Busy(bound),
+            SendError::Closing => Self::ShuttingDown,
         }
     }
 }
