@@ -224,7 +224,7 @@ impl ActiveInstance {
             | Command::Withdrawn { .. }
             | Command::Stop => {}
             // The instance was replaced or released while a retry was scheduled.
-            Command::TakeUp => self.is_on_trial = true,
+            Command::Activate => self.is_on_trial = true,
         }
     }
 

@@ -78,7 +78,7 @@ impl State {
 /// The next work for recovery.
 pub(super) enum Next {
     /// Activate this instance.
-    TakeUp(InstanceId),
+    Activate(InstanceId),
     /// List everything in progress, since some instances found no place in the backlog.
     List,
     /// Nothing before this time; `None` if nothing is scheduled.
@@ -164,10 +164,10 @@ impl Backlog {
             if let Some(failing) = state.failing.get_mut(&instance) {
                 failing.retry_at = again;
             }
-            return Next::TakeUp(instance);
+            return Next::Activate(instance);
         }
         if let Some(instance) = state.waiting.pop_front() {
-            return Next::TakeUp(instance);
+            return Next::Activate(instance);
         }
         if std::mem::take(&mut state.has_overflown) { Next::List } else { Next::Wait(retry.map(|(at, _)| at)) }
     }

@@ -39,7 +39,7 @@ pub(super) enum InstanceMessage {
 /// A command that the registry sends to an instance, active or parked.
 pub(crate) enum Command {
     /// Activate the instance; if the actor had nothing to load before, load again.
-    TakeUp,
+    Activate,
     /// A timer is due. Dropping the permit frees one of the 256 wake-ups in flight.
     Wake { _place: OwnedSemaphorePermit },
     /// A signal.

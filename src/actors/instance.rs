@@ -241,7 +241,7 @@ impl State {
                 false
             }
         };
-        match self.take_up(myself, unknown_died).await {
+        match self.activate(myself, unknown_died).await {
             Ok(active) => self.phase = ActorState::Active(active),
             Err(reason) => {
                 if !reason.is_unsettled() {
@@ -269,12 +269,12 @@ impl State {
         match (&mut self.phase, command) {
             // The run was deleted and the id started again, bypassing this actor, before it has
             // left: activate the new run.
-            (ActorState::Active(active), Command::TakeUp) if active.is_over() => {
+            (ActorState::Active(active), Command::Activate) if active.is_over() => {
                 self.phase = ActorState::New(Activation::Successor);
                 Box::pin(self.load(myself)).await;
             }
             (ActorState::Active(active), command) => active.handle_command(command).await,
-            (ActorState::Gone(_), Command::TakeUp) => {
+            (ActorState::Gone(_), Command::Activate) => {
                 self.phase = ActorState::New(Activation::Load);
                 Box::pin(self.load(myself)).await;
             }
@@ -366,7 +366,7 @@ impl Command {
             | Self::Release { reply }
             | Self::Delete { reply } => Some(reply),
             Self::Replace(_)
-            | Self::TakeUp
+            | Self::Activate
             | Self::Wake { .. }
             | Self::Started { .. }
             | Self::Withdrawn { .. }

@@ -19,6 +19,7 @@
 //! Calls point down only (instance to persistence); everything sideways or up is a cast. User code
 //! never runs in a handler.
 
+mod activate;
 mod active;
 mod backlog;
 mod command;
@@ -42,7 +43,6 @@ mod shard;
 mod shared;
 mod starts;
 mod submissions;
-mod take_up;
 mod timers;
 mod unsure;
 mod upgrades;

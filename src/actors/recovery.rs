@@ -73,7 +73,7 @@ async fn list(shared: Weak<Shared>) {
             () = alive.list.notified() => {}
             () = alive.closed() => return,
         }
-        match take_up_all(&alive, &line).await {
+        match activate_all(&alive, &line).await {
             Ok(()) => pause = PAUSE.0,
             Err(error) => {
                 tracing::warn!(%error, "instances in progress could not be listed; trying again");
@@ -92,7 +92,7 @@ async fn work_off(shared: Weak<Shared>) {
     loop {
         let Some(alive) = shared.upgrade() else { return };
         match alive.backlog.next() {
-            Next::TakeUp(instance) => take_up(&alive, &line, &instance).await,
+            Next::Activate(instance) => activate(&alive, &line, &instance).await,
             Next::List => alive.list.notify_one(),
             Next::Wait(until) => tokio::select! {
                 () = alive.backlog.news() => {}
@@ -114,13 +114,13 @@ async fn sleep_until(until: Option<tokio::time::Instant>) {
 }
 
 /// Activates an instance, or puts it in line for room.
-async fn take_up(shared: &Arc<Shared>, line: &Arc<Semaphore>, instance: &InstanceId) {
+async fn activate(shared: &Arc<Shared>, line: &Arc<Semaphore>, instance: &InstanceId) {
     let in_line = tokio::select! {
         // Never closed.
         in_line = Arc::clone(line).acquire_owned() => in_line,
         () = shared.closed() => return,
     };
-    if shared.registry.send_with(shared, instance, Command::TakeUp, None, || Activation::Load).is_err() {
+    if shared.registry.send_with(shared, instance, Command::Activate, None, || Activation::Load).is_err() {
         // In line before the task is spawned: tasks may begin in another order.
         let (room, shared, instance) = (shared.registry.resident(), Arc::clone(shared), instance.clone());
         tokio::spawn(async move {
@@ -129,20 +129,20 @@ async fn take_up(shared: &Arc<Shared>, line: &Arc<Semaphore>, instance: &Instanc
                 () = shared.closed() => None,
             };
             // With a permit in hand there is room, unless the runtime is shutting down.
-            let _ = shared.registry.send_with(&shared, &instance, Command::TakeUp, resident, || Activation::Load);
+            let _ = shared.registry.send_with(&shared, &instance, Command::Activate, resident, || Activation::Load);
             drop(in_line);
         });
     }
 }
 
-async fn take_up_all(shared: &Arc<Shared>, line: &Arc<Semaphore>) -> Result<(), StoreError> {
+async fn activate_all(shared: &Arc<Shared>, line: &Arc<Semaphore>) -> Result<(), StoreError> {
     for definition in shared.definitions.keys().chain(shared.upgrades.older()) {
-        take_up_those_of(shared, line, definition).await?;
+        activate_all_of(shared, line, definition).await?;
     }
     Ok(())
 }
 
-async fn take_up_those_of(
+async fn activate_all_of(
     shared: &Arc<Shared>,
     line: &Arc<Semaphore>,
     definition: &DefinitionHash,
@@ -155,7 +155,7 @@ async fn take_up_those_of(
                 return Ok(());
             }
             if !shared.registry.is_awake(instance) && !waits_for_its_time(shared, instance).await {
-                take_up(shared, line, instance).await;
+                activate(shared, line, instance).await;
             }
         }
         if page.len() < PAGE {

@@ -299,7 +299,7 @@ impl Shared {
             let is_current = read_epoch == Some(self.registry.read_epoch(&id));
             if fresh { Activation::Fresh { snapshot, effects, is_current } } else { Activation::Load }
         };
-        if self.registry.send_with(self, &id, Command::TakeUp, None, activation).is_err() {
+        if self.registry.send_with(self, &id, Command::Activate, None, activation).is_err() {
             self.backlog.push(id);
         }
     }

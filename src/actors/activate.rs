@@ -25,7 +25,7 @@ impl State {
 
     /// Reads the instance and continues it. `unknown_died` is true if attempts that the executor
     /// does not know may have been lost in a process crash.
-    pub(super) async fn take_up(
+    pub(super) async fn activate(
         &self,
         myself: &ActorRef<InstanceMessage>,
         unknown_died: bool,
