@@ -10,7 +10,7 @@ use crate::time::Timestamp;
 
 /// Returns `None` while there is work to do; otherwise the next due time, if there is one.
 pub(crate) async fn next_due(shared: &Shared, now: Timestamp) -> Result<Option<Option<Timestamp>>, StoreError> {
-    if shared.registry.has_awake() {
+    if shared.registry.has_active() {
         return Ok(None);
     }
     let due = shared.store.due(None, usize::MAX).await?;
@@ -28,5 +28,5 @@ pub(crate) async fn next_due(shared: &Shared, now: Timestamp) -> Result<Option<O
             return Ok(None);
         }
     }
-    Ok((!shared.registry.has_awake()).then_some(next))
+    Ok((!shared.registry.has_active()).then_some(next))
 }

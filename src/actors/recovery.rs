@@ -154,7 +154,7 @@ async fn activate_all_of(
             if shared.is_closing() {
                 return Ok(());
             }
-            if !shared.registry.is_awake(instance) && !waits_for_its_time(shared, instance).await {
+            if !shared.registry.is_in_memory(instance) && !waits_for_its_time(shared, instance).await {
                 activate(shared, line, instance).await;
             }
         }

@@ -28,7 +28,7 @@ use crate::id::{InstanceId, RunId};
 use crate::limits::{Bound, Limits, WhenBusy};
 
 pub(super) struct Registry {
-    awake: DashMap<InstanceId, Entry, RandomState>,
+    instances: DashMap<InstanceId, Entry, RandomState>,
     shards: OnceLock<Vec<IdleActors>>,
     /// The room for actors, which bounds the active instances.
     room: Room,
@@ -91,7 +91,7 @@ pub(super) struct Unsent(pub(super) Command);
 impl Registry {
     pub(super) fn new(limits: &Limits) -> Self {
         Self {
-            awake: DashMap::default(),
+            instances: DashMap::default(),
             shards: OnceLock::new(),
             room: Room::new(limits.resident_max.max(1)),
             resting: Resting::new(limits),
@@ -106,20 +106,20 @@ impl Registry {
         let _ = self.shards.set(shards.into_iter().map(IdleActors::of).collect());
     }
 
-    pub(super) fn is_awake(&self, id: &InstanceId) -> bool {
-        self.awake.contains_key(id)
+    pub(super) fn is_in_memory(&self, id: &InstanceId) -> bool {
+        self.instances.contains_key(id)
     }
 
     #[cfg(feature = "testing")]
-    pub(super) fn has_awake(&self) -> bool {
-        self.awake.iter().any(|entry| entry.rest.is_none())
+    pub(super) fn has_active(&self) -> bool {
+        self.instances.iter().any(|entry| entry.rest.is_none())
     }
 
     /// Returns true if an actor has this run active. Subscribers are notified when its status
     /// changes, and when it has left.
     pub(super) fn works_on(&self, id: &InstanceId, run: RunId) -> bool {
         let works_on = |standing: &Standing| *standing.run.lock().unwrap_or_else(PoisonError::into_inner) == Some(run);
-        self.awake.get(id).is_some_and(|entry| works_on(&entry.standing))
+        self.instances.get(id).is_some_and(|entry| works_on(&entry.standing))
     }
 
     /// Takes room for one more actor, in the runtime's line: at its end when this returns.
@@ -130,8 +130,8 @@ impl Registry {
     /// Admits a caller's command: to the queue of an active instance, or with room to activate a
     /// parked one.
     pub(super) async fn admit(&self, id: &InstanceId, when_busy: WhenBusy) -> Result<Admitted, Bound> {
-        let awake = self.awake.get(id).filter(|entry| entry.rest.is_none());
-        let places = awake.map(|entry| Arc::clone(&entry.places));
+        let active = self.instances.get(id).filter(|entry| entry.rest.is_none());
+        let places = active.map(|entry| Arc::clone(&entry.places));
         if let Some(places) = places {
             return acquire(&places, 1, when_busy).await.map(Admitted::Queue).ok_or(Bound::InstanceMessages);
         }
@@ -156,13 +156,13 @@ impl Registry {
     where
         M: FnOnce(Place) -> Command,
     {
-        match (self.awake.entry(id.clone()), admitted) {
+        match (self.instances.entry(id.clone()), admitted) {
             // An instance at rest needs room, as a parked one does.
             (MapEntry::Occupied(entry), Admitted::Queue(_)) if entry.get().rest.is_some() => Err(command),
             (MapEntry::Occupied(entry), _) if entry.get().rest.is_some() && shared.is_closing() => Err(command),
             (MapEntry::Occupied(mut entry), Admitted::Room(resident)) if entry.get().rest.is_some() => {
                 let Ok(place) = Arc::clone(&entry.get().places).try_acquire_owned() else { return Err(command) };
-                self.rouse(entry.get_mut(), resident);
+                self.reactivate(entry.get_mut(), resident);
                 self.cast(shared, id, entry.get_mut(), command(Place::new(place, payload)));
                 Ok(())
             }
@@ -174,7 +174,7 @@ impl Registry {
                 None => Err(command),
             },
             (MapEntry::Vacant(vacant), Admitted::Room(resident)) if !shared.is_closing() => {
-                let entry = self.wake(shared, id, resident, Activation::Load);
+                let entry = self.activate(shared, id, resident, Activation::Load);
                 // An empty queue has a free place.
                 let Ok(place) = Arc::clone(&entry.places).try_acquire_owned() else { return Err(command) };
                 entry.cast_to_new(command(Place::new(place, payload)));
@@ -206,12 +206,12 @@ impl Registry {
         resident: Option<Resident>,
         activation: impl FnOnce() -> Activation,
     ) -> Result<(), Unsent> {
-        match self.awake.entry(id.clone()) {
+        match self.instances.entry(id.clone()) {
             MapEntry::Occupied(mut entry) => {
                 if entry.get().rest.is_some() {
                     let resident = resident.or_else(|| self.room.try_take()).filter(|_| !shared.is_closing());
                     let Some(resident) = resident else { return Err(Unsent(command)) };
-                    self.rouse(entry.get_mut(), resident);
+                    self.reactivate(entry.get_mut(), resident);
                 }
                 self.cast(shared, id, entry.get_mut(), command);
             }
@@ -221,7 +221,7 @@ impl Registry {
                 }
                 let resident = resident.or_else(|| self.room.try_take());
                 let Some(resident) = resident else { return Err(Unsent(command)) };
-                let entry = self.wake(shared, id, resident, activation());
+                let entry = self.activate(shared, id, resident, activation());
                 entry.cast_to_new(command);
                 vacant.insert(entry);
             }
@@ -239,7 +239,7 @@ impl Registry {
         }
     }
 
-    fn wake(&self, shared: &Arc<Shared>, id: &InstanceId, resident: Resident, activation: Activation) -> Entry {
+    fn activate(&self, shared: &Arc<Shared>, id: &InstanceId, resident: Resident, activation: Activation) -> Entry {
         let (actor, standing) = self.spawn(shared, id, activation);
         let places = Arc::new(Semaphore::new(self.messages_max));
         Entry { actor, standing, places, resident: Some(resident), rest: None }
@@ -263,7 +263,7 @@ impl Registry {
 
     fn shard(&self, id: &InstanceId) -> &IdleActors {
         let shards = self.shards.get().map_or(&[][..], Vec::as_slice);
-        let hash = usize::try_from(self.awake.hasher().hash_one(id) >> 7).unwrap_or_default();
+        let hash = usize::try_from(self.instances.hasher().hash_one(id) >> 7).unwrap_or_default();
         match shards.get(hash % shards.len().max(1)) {
             Some(shard) => shard,
             None => unreachable!("the root sets the shards before anything is sent"),
@@ -282,7 +282,7 @@ impl Registry {
     }
 
     fn remove_if(&self, id: &InstanceId, condition: impl FnOnce(&Entry) -> bool) -> Option<Entry> {
-        let (_, mut entry) = self.awake.remove_if(id, |_, entry| condition(entry))?;
+        let (_, mut entry) = self.instances.remove_if(id, |_, entry| condition(entry))?;
         self.end_rest_of(&mut entry);
         self.left.notify_waiters();
         Some(entry)
@@ -295,7 +295,7 @@ impl Registry {
         if !self.resting.has_room_for(bytes) {
             return false;
         }
-        let Some(mut entry) = self.awake.get_mut(id).filter(|entry| entry.is_idle(actor)) else { return false };
+        let Some(mut entry) = self.instances.get_mut(id).filter(|entry| entry.is_idle(actor)) else { return false };
         self.end_rest_of(&mut entry);
         entry.rest = Some(self.resting.begin(id.clone(), bytes, shared.clock.now()));
         let resident = entry.resident.take();
@@ -321,7 +321,7 @@ impl Registry {
     }
 
     /// Makes an instance at rest active again.
-    fn rouse(&self, entry: &mut Entry, resident: Resident) {
+    fn reactivate(&self, entry: &mut Entry, resident: Resident) {
         self.end_rest_of(entry);
         entry.resident = Some(resident);
     }
@@ -335,7 +335,7 @@ impl Registry {
     /// Replaces a failed actor by a successor, which loads the instance again, unless a sender of
     /// a command already did so.
     pub(super) fn succeed(&self, shared: &Arc<Shared>, id: &InstanceId, dead: ActorId) {
-        let MapEntry::Occupied(mut entry) = self.awake.entry(id.clone()) else { return };
+        let MapEntry::Occupied(mut entry) = self.instances.entry(id.clone()) else { return };
         if entry.get().actor.get_id() == dead {
             self.end_rest_of(entry.get_mut());
             entry.get_mut().renew(self.spawn(shared, id, Activation::Successor));
@@ -352,7 +352,7 @@ impl Registry {
         run: Option<RunId>,
         reason: Arc<str>,
     ) {
-        let MapEntry::Occupied(mut entry) = self.awake.entry(id.clone()) else { return };
+        let MapEntry::Occupied(mut entry) = self.instances.entry(id.clone()) else { return };
         if entry.get().actor.get_id() == dead {
             self.end_rest_of(entry.get_mut());
             entry.get_mut().renew(self.spawn(shared, id, Activation::SetAside { run, reason }));
@@ -365,13 +365,13 @@ impl Registry {
     pub(super) async fn stop_all(&self) {
         loop {
             let left = self.left.notified();
-            let ids: Vec<_> = self.awake.iter().map(|entry| entry.key().clone()).collect();
+            let ids: Vec<_> = self.instances.iter().map(|entry| entry.key().clone()).collect();
             if ids.is_empty() {
                 return;
             }
             for id in ids {
                 // An instance that has just left is not activated.
-                if let Some(entry) = self.awake.get(&id)
+                if let Some(entry) = self.instances.get(&id)
                     && entry.stop().is_err()
                 {
                     let actor = entry.actor.get_id();

@@ -269,7 +269,7 @@ impl Shared {
     /// [`begin`](Self::begin).
     pub(crate) fn read_epoch(&self, instance: &InstanceId) -> Option<ReadEpoch> {
         let read_epoch = self.registry.read_epoch(instance);
-        (!self.registry.is_awake(instance)).then_some(read_epoch)
+        (!self.registry.is_in_memory(instance)).then_some(read_epoch)
     }
 
     /// Activates a run that was just committed, or arms its wake-up. Without room the run stays in
@@ -282,7 +282,7 @@ impl Shared {
     ) {
         let id = snapshot.instance().clone();
         let parked = !snapshot.is_running() && !effects.is_empty();
-        if parked && !self.registry.is_awake(&id) {
+        if parked && !self.registry.is_in_memory(&id) {
             // A parked run needs no actor, only its wake-up.
             let message = TimerMessage::ArmFresh { instance: id, wake: snapshot.wake() };
             // Refused only while the runtime shuts down.

@@ -47,7 +47,7 @@ async fn stop_all_tells_a_busy_actor_once() {
     let resident = registry.resident().await.unwrap();
     let places = Arc::new(Semaphore::new(1));
     let entry = Entry { actor: actor.clone(), standing: Arc::default(), places, resident: Some(resident), rest: None };
-    registry.awake.insert(id.clone(), entry);
+    registry.instances.insert(id.clone(), entry);
     for _ in 0..3 {
         // As `stop_all` does each time an instance leaves.
         assert!(tokio::time::timeout(Duration::from_millis(30), registry.stop_all()).await.is_err());
