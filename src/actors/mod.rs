@@ -23,11 +23,11 @@ mod activate;
 mod active;
 mod backlog;
 mod command;
+mod effects;
 mod idle_actors;
 mod instance;
 mod payloads;
 mod pending;
-mod perform;
 mod persistence;
 mod pruner;
 #[cfg(feature = "testing")]
