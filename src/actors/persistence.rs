@@ -19,7 +19,7 @@ use tokio::sync::oneshot;
 use super::command::InstanceMessage;
 use super::shared::{Health, Shared};
 use super::starts::{StartKind, StartPlace, StartPlaces};
-use super::submissions::{Answering, Queue, ReplyTo, Submission, gone};
+use super::submissions::{CommitNotifier, Queue, ReplyTo, Submission, gone};
 use super::unsure::UnsureStarts;
 use crate::clock::BoxFuture;
 use crate::id::RunId;
@@ -129,7 +129,7 @@ struct State {
     shared: Weak<Shared>,
     store: Arc<dyn Store>,
     queue: Arc<Queue>,
-    answering: Arc<Answering>,
+    notifier: Arc<CommitNotifier>,
     unsure: Arc<UnsureStarts>,
     /// Notified when the queue is settled.
     barriers: Vec<oneshot::Sender<()>>,
@@ -144,13 +144,14 @@ struct State {
 /// Starts the actor on its own thread, as a child of `root`.
 pub(super) fn spawn(shared: &Arc<Shared>, root: ActorCell) -> std::io::Result<(PersistenceHandle, Thread)> {
     let (ready, started) = std::sync::mpsc::sync_channel(1);
-    let (store, queue, answering) = (Arc::clone(&shared.store), Arc::<Queue>::default(), Answering::on(&shared.tokio));
+    let (store, queue, notifier) =
+        (Arc::clone(&shared.store), Arc::<Queue>::default(), CommitNotifier::on(&shared.tokio));
     let unsure = Arc::<UnsureStarts>::default();
     let state = State {
         shared: Arc::downgrade(shared),
         store,
         queue: Arc::clone(&queue),
-        answering: Arc::clone(&answering),
+        notifier: Arc::clone(&notifier),
         unsure: Arc::clone(&unsure),
         barriers: Vec::new(),
         sweep_is_due: false,
@@ -173,7 +174,7 @@ pub(super) fn spawn(shared: &Arc<Shared>, root: ActorCell) -> std::io::Result<(P
             }
         });
         // However the actor has ended, no write may wait for a `take` that never comes.
-        answering.give();
+        notifier.notify();
         queue_of_actor.close();
         drop(tokio);
         // The thread's last act: waiting for it blocks no other thread.
@@ -205,7 +206,7 @@ impl Actor for Persistence {
         match message {
             PersistenceMessage::Flush => state.flush().await,
             PersistenceMessage::Barrier(settled) if state.queue.is_empty() => {
-                state.answering.give();
+                state.notifier.notify();
                 let _ = settled.send(());
             }
             // The flush is already queued. A flush of its own would cut the batch: many actors that
@@ -248,19 +249,19 @@ impl State {
             match self.commit(&writes).await {
                 Ok(answers) => {
                     self.unsure.note_ended(&writes);
-                    self.answering.committed(replies, answers);
+                    self.notifier.committed(replies, answers);
                 }
                 Err(error) => {
                     replies.extend(std::mem::take(&mut queued).into_iter().map(|one| one.reply));
                     self.unsure.note(&writes);
                     self.unsure.note_ended(&writes);
-                    self.answering.failed(replies, error.clone().into());
+                    self.notifier.failed(replies, error.clone().into());
                     self.recover(&error).await;
                 }
             }
         }
         if !self.barriers.is_empty() {
-            self.answering.give();
+            self.notifier.notify();
         }
         for settled in self.barriers.drain(..) {
             let _ = settled.send(());

@@ -2,8 +2,8 @@
 //! Neither is one message each: that thread is the one that all instances wait for.
 //!
 //! ```text
-//! actors, callers ──submit──> Queue ──take all──> persistence thread ──a batch──> Answering ──> actors, callers
-//!               the first rings: one message a batch                      one task a batch
+//! actors, callers ──submit──> Queue ──take all──> persistence ──a batch──> CommitNotifier ──> actors, callers
+//!               the first rings: one message a batch               one task a batch
 //! ```
 
 use std::collections::{HashMap, VecDeque};
@@ -87,51 +87,51 @@ pub(super) fn gone() -> CommitError {
 }
 
 /// The results of batches, in the order of their commits.
-pub(super) struct Answering {
-    settled: Mutex<VecDeque<Settled>>,
+pub(super) struct CommitNotifier {
+    outcomes: Mutex<VecDeque<BatchOutcome>>,
     /// Held while notifying, so that notifications keep commit order.
-    turn: Mutex<()>,
+    notifying: Mutex<()>,
     /// The tokio runtime of the actors.
     tokio: tokio::runtime::Handle,
 }
 
-enum Settled {
+enum BatchOutcome {
     /// A committed batch: the result of each write.
     Committed(Vec<ReplyTo>, Answers),
     /// A failed batch: the outcome of its writes is unknown.
     Failed(Vec<ReplyTo>, CommitError),
 }
 
-impl Answering {
+impl CommitNotifier {
     pub(super) fn on(tokio: &tokio::runtime::Handle) -> Arc<Self> {
-        Arc::new(Self { settled: Mutex::default(), turn: Mutex::default(), tokio: tokio.clone() })
+        Arc::new(Self { outcomes: Mutex::default(), notifying: Mutex::default(), tokio: tokio.clone() })
     }
 
     pub(super) fn committed(self: &Arc<Self>, replies: Vec<ReplyTo>, answers: Answers) {
-        self.settle(Settled::Committed(replies, answers));
+        self.push(BatchOutcome::Committed(replies, answers));
     }
 
     pub(super) fn failed(self: &Arc<Self>, replies: Vec<ReplyTo>, error: CommitError) {
-        self.settle(Settled::Failed(replies, error));
+        self.push(BatchOutcome::Failed(replies, error));
     }
 
     /// Notifies from a task of the actors' runtime, so that one wake-up crosses from the
     /// persistence thread and the actors are woken from within. One task for each batch: an
     /// existing task might be queued on a thread that user code blocks.
-    fn settle(self: &Arc<Self>, settled: Settled) {
-        self.settled.lock().unwrap_or_else(PoisonError::into_inner).push_back(settled);
-        let giving = Giving(Arc::clone(self));
-        self.tokio.spawn(async move { drop(giving) });
+    fn push(self: &Arc<Self>, outcome: BatchOutcome) {
+        self.outcomes.lock().unwrap_or_else(PoisonError::into_inner).push_back(outcome);
+        let notify = NotifyOnDrop(Arc::clone(self));
+        self.tokio.spawn(async move { drop(notify) });
     }
 
     /// Sends all results that are ready; on return they are in the mailboxes.
-    pub(super) fn give(&self) {
-        let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
-        let next = || self.settled.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
-        while let Some(settled) = next() {
-            match settled {
-                Settled::Committed(replies, answers) => answer(replies, answers),
-                Settled::Failed(replies, error) => {
+    pub(super) fn notify(&self) {
+        let _notifying = self.notifying.lock().unwrap_or_else(PoisonError::into_inner);
+        let next = || self.outcomes.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
+        while let Some(outcome) = next() {
+            match outcome {
+                BatchOutcome::Committed(replies, answers) => answer(replies, answers),
+                BatchOutcome::Failed(replies, error) => {
                     for reply in replies {
                         reply.send(Err(error.clone()));
                     }
@@ -143,11 +143,11 @@ impl Answering {
 
 /// A guard that sends the results when it is dropped: at the end of its task, or with the task if
 /// its runtime has ended.
-struct Giving(Arc<Answering>);
+struct NotifyOnDrop(Arc<CommitNotifier>);
 
-impl Drop for Giving {
+impl Drop for NotifyOnDrop {
     fn drop(&mut self) {
-        self.0.give();
+        self.0.notify();
     }
 }
 
