@@ -59,10 +59,10 @@ pub const ROWS_PASSED_BY_MAX: u64 = 64;
 /// memory for a while.
 pub const RESTING_ROWS_MIN: usize = 16;
 /// Process crashes in a row at one position after which the instance is quarantined.
-pub const DEATHS_MAX: u32 = 5;
+pub const CRASHES_MAX: u32 = 5;
 /// Process crashes in a row from which an attempt runs only while no other such attempt does. This
 /// tells the attempt that crashes the process from those that only ran beside it.
-pub const DEATHS_ALONE: u32 = 3;
+pub const CRASHES_ALONE: u32 = 3;
 
 /// Behavior of a call that reaches a limit of [`Limits`]: see [`Bound`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -164,7 +164,7 @@ async fn graceful_restarts_are_not_counted_as_crashes() {
         async || Runtime::builder(store.clone()).register(&workflow).clock(clock.clone()).start().await.unwrap();
     let mut runtime = start().await;
     runtime.start(&workflow, "id", 1).await.unwrap();
-    for _ in 0..everstep::limits::DEATHS_MAX + 2 {
+    for _ in 0..everstep::limits::CRASHES_MAX + 2 {
         gate.entered().await;
         moving(&clock, Duration::from_millis(1), runtime.shutdown(Duration::from_millis(1))).await;
         runtime = start().await;

@@ -170,7 +170,7 @@ async fn calls_during_a_shutdown_are_refused() {
 }
 
 /// One deploy more than the number of crashes that quarantines an instance.
-const DEPLOYS: usize = everstep::limits::DEATHS_MAX as usize + 2;
+const DEPLOYS: usize = everstep::limits::CRASHES_MAX as usize + 2;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn task_cut_off_by_grace_reruns_as_the_same_attempt() {

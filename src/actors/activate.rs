@@ -23,22 +23,22 @@ impl State {
         matches!(has_moved(&*self.shared.store, snapshot).await, Ok(false))
     }
 
-    /// Reads the instance and continues it. `unknown_died` is true if attempts that the executor
-    /// does not know may have been lost in a process crash.
+    /// Reads the instance and continues it. `may_have_crashed` is true if attempts that the
+    /// executor does not know may have been lost in a process crash.
     pub(super) async fn activate(
         &self,
         myself: &ActorRef<InstanceMessage>,
-        unknown_died: bool,
+        may_have_crashed: bool,
     ) -> Result<Box<ActiveInstance>, CommandError> {
         let snapshot = self.read().await;
         if !matches!(snapshot, Err(CommandError::Store(_))) {
             self.shared.backlog.counts_read(&self.id);
         }
         let snapshot = snapshot?;
-        let process_died = unknown_died && self.shared.blames_process(snapshot.run());
+        let process_crashed = may_have_crashed && self.shared.counts_as_crash(snapshot.run());
         let mut active = self.active_instance(myself, snapshot)?;
         active.is_on_trial = true;
-        active.resume(process_died).await;
+        active.resume(process_crashed).await;
         Ok(active)
     }
 

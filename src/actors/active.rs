@@ -152,13 +152,13 @@ impl ActiveInstance {
 
     /// Continues a run that was loaded: adopts attempts that the executor still has, and submits
     /// the others again.
-    pub(super) async fn resume(&mut self, process_died: bool) {
+    pub(super) async fn resume(&mut self, process_crashed: bool) {
         let executor = Arc::clone(&self.shared.running().executor);
         let mut running: Vec<_> = self.snapshot.running().collect();
         running.sort_unstable();
         executor.stop_others(self.snapshot.instance(), Some((self.run(), &running)));
         let alive: Vec<_> = running.into_iter().filter(|ticket| self.knows(*ticket)).collect();
-        self.step(Event::Resumed { alive: alive.clone(), process_died }, None, None).await;
+        self.step(Event::Resumed { alive: alive.clone(), process_crashed }, None, None).await;
         for ticket in alive {
             executor.report_again(&self.key(ticket));
         }

@@ -208,7 +208,7 @@ impl State {
         else {
             return;
         };
-        let unknown_died = match activation {
+        let may_have_crashed = match activation {
             Activation::Fresh { snapshot, is_current, .. } if !is_current && !self.is_stored(&snapshot).await => {
                 // Callers that wait for the run that was started here must read the store.
                 self.standing.works_on(None);
@@ -241,7 +241,7 @@ impl State {
                 false
             }
         };
-        match self.activate(myself, unknown_died).await {
+        match self.activate(myself, may_have_crashed).await {
             Ok(active) => self.phase = ActorState::Active(active),
             Err(reason) => {
                 if !reason.is_unsettled() {

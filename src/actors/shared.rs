@@ -260,7 +260,7 @@ impl Shared {
     /// after a store failure in this process, and for runs this runtime started (they may only be
     /// waiting for room). The 16-bit mark of another runtime is the same once in 65,536; such a
     /// crash is then counted at the next start.
-    pub(super) fn blames_process(&self, run: RunId) -> bool {
+    pub(super) fn counts_as_crash(&self, run: RunId) -> bool {
         !self.has_failed.load(Ordering::Acquire) && !self.starter.may_have_started(run)
     }
 

@@ -5,7 +5,7 @@ use super::mover::Mover;
 use super::{Effect, End, Run};
 use crate::codec::{Token, Value};
 use crate::definition::{FailureKind, LoopOp, Op, Program, TaskOp, WaitOp};
-use crate::limits::DEATHS_ALONE;
+use crate::limits::CRASHES_ALONE;
 
 impl Mover<'_> {
     /// Moves a frame on from the op it is put at, until something holds it: user code, an
@@ -51,7 +51,7 @@ impl Mover<'_> {
 
     fn hold_at_code(&mut self, id: FrameId, frame: Box<Frame>, op: &Op) {
         let node = op.node().unwrap_or_default();
-        let phase = Phase::Task { attempt: 1, issued: self.seq(), stage: Stage::Ready, deaths: 0 };
+        let phase = Phase::Task { attempt: 1, issued: self.seq(), stage: Stage::Ready, crashes: 0 };
         self.hold(id, frame, node, phase);
         self.start_attempt(id);
     }
@@ -123,14 +123,14 @@ impl Mover<'_> {
         }
         self.changed = true;
         let started = self.snapshot.frames.update(id, |frame| {
-            let Phase::Task { attempt, issued, stage, deaths } = &mut frame.phase else { return None };
+            let Phase::Task { attempt, issued, stage, crashes } = &mut frame.phase else { return None };
             *stage = next;
             // A new ticket each time: the executor may still be dropping an attempt that was
             // stopped.
             *issued = seq;
-            let (attempt, deaths) = (*attempt, *deaths);
+            let (attempt, crashes) = (*attempt, *crashes);
             let op = program.op(frame.position)?.code()?;
-            Some(run(id, frame, seq, attempt, op, op.timeout, deaths))
+            Some(run(id, frame, seq, attempt, op, op.timeout, crashes))
         });
         if let Some(Some(run)) = started.filter(|_| !paused) {
             self.effects.push(Effect::Run(run));
@@ -146,7 +146,7 @@ pub(super) fn run(
     attempt: u32,
     op: &TaskOp,
     timeout: Option<std::time::Duration>,
-    deaths: u32,
+    crashes: u32,
 ) -> Run {
     Run {
         ticket: Ticket { frame: id, issued },
@@ -156,8 +156,8 @@ pub(super) fn run(
         value: frame.value.clone(),
         turns: frame.lineage.turns(),
         timeout,
-        announce: deaths > 0,
-        alone: deaths >= DEATHS_ALONE,
+        announce: crashes > 0,
+        alone: crashes >= CRASHES_ALONE,
     }
 }
 

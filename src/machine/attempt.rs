@@ -16,7 +16,7 @@ impl Mover<'_> {
     /// any other attempt is stale.
     fn running_stage(&self, ticket: Ticket) -> Option<(&Stage, u32)> {
         match &self.snapshot.frames.get(ticket.frame)?.phase {
-            Phase::Task { stage, deaths, .. } if self.snapshot.runs(ticket) => Some((stage, *deaths)),
+            Phase::Task { stage, crashes, .. } if self.snapshot.runs(ticket) => Some((stage, *crashes)),
             _ => None,
         }
     }
@@ -33,7 +33,7 @@ impl Mover<'_> {
     /// Records when an attempt began to run, and lets it proceed if it waits for that.
     pub(super) fn attempt_started(&mut self, ticket: Ticket, at: Timestamp) {
         let paused = self.snapshot.is_paused();
-        let Some((stage, deaths)) = self.running_stage(ticket) else {
+        let Some((stage, crashes)) = self.running_stage(ticket) else {
             // Nothing waits for the result of this attempt.
             self.effects.push(Effect::Stop { ticket });
             return;
@@ -42,7 +42,7 @@ impl Mover<'_> {
             return self.end(End::DeadlineExceeded);
         }
         let is_first = *stage == (Stage::Running { since: None });
-        if paused && deaths > 0 && is_first {
+        if paused && crashes > 0 && is_first {
             // The attempt waits for leave to proceed, and no task starts in a pause.
             self.set_stage(ticket.frame, Stage::Ready);
             self.effects.push(Effect::Stop { ticket });
@@ -93,8 +93,8 @@ impl Mover<'_> {
                 let place = self.place(frame);
                 // After a crash, results are committed one by one, so that a second crash is
                 // attributed to the right task.
-                let died = matches!(frame.phase, Phase::Task { deaths: 1.., .. });
-                self.defers = !died && op.and_then(Op::code).is_some_and(|task| task.deferred);
+                let crashed = matches!(frame.phase, Phase::Task { crashes: 1.., .. });
+                self.defers = !crashed && op.and_then(Op::code).is_some_and(|task| task.deferred);
                 let value = self.put_result(place, output);
                 self.pass(id, |_| value);
             }
@@ -129,7 +129,7 @@ impl Mover<'_> {
         };
         let until = self.now.after(failure.retry_after.unwrap_or(delay));
         self.snapshot.frames.update(id, |frame| {
-            frame.phase = Phase::Task { attempt: attempt + 1, issued, stage: Stage::Backoff { until }, deaths: 0 };
+            frame.phase = Phase::Task { attempt: attempt + 1, issued, stage: Stage::Backoff { until }, crashes: 0 };
         });
         self.changed = true;
         if until <= self.now {

@@ -21,7 +21,7 @@ pub enum Event {
         alive: Vec<Ticket>,
         /// True if attempts missing from `alive` count as a process crash. False if only the actor
         /// was replaced, or if the attempts may have been waiting for room.
-        process_died: bool,
+        process_crashed: bool,
     },
     /// An attempt got its slot.
     AttemptStarted {
@@ -93,8 +93,8 @@ pub enum Event {
 impl std::fmt::Debug for Event {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Self::Resumed { alive, process_died } => {
-                f.debug_struct("Resumed").field("alive", alive).field("process_died", process_died).finish()
+            Self::Resumed { alive, process_crashed } => {
+                f.debug_struct("Resumed").field("alive", alive).field("process_crashed", process_crashed).finish()
             }
             Self::AttemptStarted { ticket, at } => {
                 f.debug_struct("AttemptStarted").field("ticket", ticket).field("at", at).finish()

@@ -85,7 +85,7 @@ pub enum Phase {
         /// The attempt's stage.
         stage: Stage,
         /// Consecutive process crashes while this task was running.
-        deaths: u32,
+        crashes: u32,
     },
     /// At a delay.
     Delay {

@@ -44,16 +44,16 @@ pub(super) enum PhaseRecord {
     Ready {
         attempt: u32,
         issued: u64,
-        #[serde(default, skip_serializing_if = "is_zero_u32")]
-        deaths: u32,
+        #[serde(rename = "deaths", default, skip_serializing_if = "is_zero_u32")]
+        crashes: u32,
     },
     Run {
         attempt: u32,
         issued: u64,
         #[serde(default, skip_serializing_if = "Option::is_none")]
         since: Option<Timestamp>,
-        #[serde(default, skip_serializing_if = "is_zero_u32")]
-        deaths: u32,
+        #[serde(rename = "deaths", default, skip_serializing_if = "is_zero_u32")]
+        crashes: u32,
     },
     Backoff {
         attempt: u32,
@@ -142,11 +142,11 @@ impl FrameRecord {
 impl PhaseRecord {
     pub(super) fn of(phase: &Phase) -> Self {
         match phase {
-            Phase::Task { attempt, issued, stage, deaths } => {
-                let (attempt, issued, deaths) = (*attempt, *issued, *deaths);
+            Phase::Task { attempt, issued, stage, crashes } => {
+                let (attempt, issued, crashes) = (*attempt, *issued, *crashes);
                 match stage {
-                    Stage::Ready => Self::Ready { attempt, issued, deaths },
-                    Stage::Running { since } => Self::Run { attempt, issued, since: *since, deaths },
+                    Stage::Ready => Self::Ready { attempt, issued, crashes },
+                    Stage::Running { since } => Self::Run { attempt, issued, since: *since, crashes },
                     Stage::Backoff { until } => Self::Backoff { attempt, issued, until: *until },
                 }
             }
@@ -161,10 +161,10 @@ impl PhaseRecord {
     }
 
     pub(super) fn into_phase(self) -> Phase {
-        let task = |attempt, issued, stage, deaths| Phase::Task { attempt, issued, stage, deaths };
+        let task = |attempt, issued, stage, crashes| Phase::Task { attempt, issued, stage, crashes };
         match self {
-            Self::Ready { attempt, issued, deaths } => task(attempt, issued, Stage::Ready, deaths),
-            Self::Run { attempt, issued, since, deaths } => task(attempt, issued, Stage::Running { since }, deaths),
+            Self::Ready { attempt, issued, crashes } => task(attempt, issued, Stage::Ready, crashes),
+            Self::Run { attempt, issued, since, crashes } => task(attempt, issued, Stage::Running { since }, crashes),
             Self::Backoff { attempt, issued, until } => task(attempt, issued, Stage::Backoff { until }, 0),
             Self::Delay { until } => Phase::Delay { until },
             Self::Signal { name, until, at } => Phase::Signal { signal: name, until, since: at },

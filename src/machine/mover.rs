@@ -101,7 +101,7 @@ pub fn apply(setting: &Setting<'_>, snapshot: &mut Snapshot, event: Event) -> Re
     };
     let mut mover = Mover::new(setting, snapshot);
     match event {
-        Event::Resumed { alive, process_died } => mover.resume(alive, process_died),
+        Event::Resumed { alive, process_crashed } => mover.resume(alive, process_crashed),
         Event::AttemptStarted { ticket, at } => mover.attempt_started(ticket, at),
         Event::AttemptWithdrawn { ticket } => mover.attempt_withdrawn(ticket),
         Event::AttemptFinished { ticket, outcome } => mover.attempt_finished(ticket, outcome),

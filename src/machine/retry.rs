@@ -35,7 +35,7 @@ impl Mover<'_> {
             Some(Phase::Task { issued, .. }) => {
                 let issued = *issued;
                 self.snapshot.frames.update(id, |frame| {
-                    frame.phase = Phase::Task { attempt: 1, issued, stage: Stage::Ready, deaths: 0 };
+                    frame.phase = Phase::Task { attempt: 1, issued, stage: Stage::Ready, crashes: 0 };
                 });
                 self.start_attempt(id);
             }
@@ -56,7 +56,7 @@ impl Mover<'_> {
             let phase = self.snapshot.frames.get(id).map(|frame| &frame.phase);
             let is_spent = matches!(
                 phase,
-                Some(Phase::Task { deaths: 1.., .. } | Phase::Task { stage: Stage::Running { since: Some(_) }, .. })
+                Some(Phase::Task { crashes: 1.., .. } | Phase::Task { stage: Stage::Running { since: Some(_) }, .. })
             );
             if is_spent {
                 self.snapshot.frames.update(id, start_anew);
@@ -68,8 +68,8 @@ impl Mover<'_> {
 
 /// Resets the crash count of a frame's task, and the time when it began to run.
 fn start_anew(frame: &mut Frame) {
-    if let Phase::Task { deaths, stage, .. } = &mut frame.phase {
-        *deaths = 0;
+    if let Phase::Task { crashes, stage, .. } = &mut frame.phase {
+        *crashes = 0;
         if let Stage::Running { since } = stage {
             *since = None;
         }

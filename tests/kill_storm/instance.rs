@@ -138,7 +138,7 @@ impl Instance {
     }
 
     /// Forgets the requests in progress, whose answers are lost.
-    pub(crate) fn process_died(&mut self) {
+    pub(crate) fn process_crashed(&mut self) {
         (self.asked, self.awaited) = (false, false);
     }
 

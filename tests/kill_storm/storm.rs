@@ -20,7 +20,7 @@ const ASKED_MAX: usize = 16;
 /// Kills before everything in progress ends: fewer than the crashes in a row that quarantine an
 /// instance, since an instance that is killed again and again before any progress looks like one
 /// that crashes the process.
-const KILLS_IN_A_ROW: u32 = everstep::limits::DEATHS_MAX - 1;
+const KILLS_IN_A_ROW: u32 = everstep::limits::CRASHES_MAX - 1;
 
 pub(crate) struct Storm<'a> {
     test: &'static str,
@@ -54,7 +54,7 @@ impl<'a> Storm<'a> {
     fn spawn(&mut self) -> Child {
         self.life += 1;
         self.open.clear();
-        self.instances.iter_mut().for_each(Instance::process_died);
+        self.instances.iter_mut().for_each(Instance::process_crashed);
         Child::spawn(self.test, self.data, self.life)
     }
 

@@ -21,7 +21,7 @@ pub(crate) enum Doing {
     Task {
         serial: u64,
         attempt: u32,
-        deaths: u32,
+        crashes: u32,
         stage: Stage,
     },
     Delay {
@@ -122,7 +122,7 @@ impl Model {
     }
 
     fn attempt(&mut self, attempt: u32, answer: &mut Answer) {
-        self.doing = Doing::Task { serial: 0, attempt, deaths: 0, stage: Stage::Ready };
+        self.doing = Doing::Task { serial: 0, attempt, crashes: 0, stage: Stage::Ready };
         self.run(answer);
     }
 
@@ -139,8 +139,8 @@ impl Model {
     }
 
     fn want(&self, timeout: Option<u64>, answer: &mut Answer) {
-        let Doing::Task { serial, attempt, deaths, .. } = self.doing else { unreachable!() };
-        let (node, value, announce) = (self.at, self.value.clone(), deaths > 0);
+        let Doing::Task { serial, attempt, crashes, .. } = self.doing else { unreachable!() };
+        let (node, value, announce) = (self.at, self.value.clone(), crashes > 0);
         answer.runs.push(Wanted { serial, node, attempt, value, timeout, announce });
     }
 
@@ -193,7 +193,7 @@ impl Model {
         }
         let wait = failure.retry_after.map_or(backoff * SECOND, |wait| wait.as_secs() * SECOND);
         let stage = Stage::Backoff { until: self.now + wait };
-        self.doing = Doing::Task { serial: 0, attempt: attempt + 1, deaths: 0, stage };
+        self.doing = Doing::Task { serial: 0, attempt: attempt + 1, crashes: 0, stage };
         if wait == 0 {
             self.run(answer);
         }
@@ -270,16 +270,16 @@ impl Model {
             What::Finished(which, Ended::Badly(failure)) if mine(which) => self.fail(failure.clone(), &mut answer),
             What::Started(_) | What::Withdrawn(_) | What::Finished(..) | What::Restart => {}
             What::Signal { name, id, payload } => self.signal(name, *id, payload, &mut answer),
-            What::Resumed { process_died, alive } => self.resume(*process_died, *alive, &mut answer),
+            What::Resumed { process_crashed, alive } => self.resume(*process_crashed, *alive, &mut answer),
         }
         answer
     }
 
     fn started(&mut self, answer: &mut Answer) {
         let (paused, now) = (self.paused, self.now);
-        let Doing::Task { deaths, stage, .. } = &mut self.doing else { unreachable!() };
+        let Doing::Task { crashes, stage, .. } = &mut self.doing else { unreachable!() };
         // An attempt that waits to go ahead must not start in a pause.
-        answer.proceed = !paused || *deaths == 0 || *stage != Stage::Running { since: None };
+        answer.proceed = !paused || *crashes == 0 || *stage != Stage::Running { since: None };
         match stage {
             Stage::Running { since } if answer.proceed => *since = since.or(Some(now)),
             _ => *stage = Stage::Ready,
@@ -290,7 +290,7 @@ impl Model {
     /// announcement may be lost.
     fn started_or_on_its_way(&mut self, answer: &mut Answer) {
         match self.doing {
-            Doing::Task { deaths: 1.., stage: Stage::Running { since: None }, .. } => self.started(answer),
+            Doing::Task { crashes: 1.., stage: Stage::Running { since: None }, .. } => self.started(answer),
             _ => answer.proceed = true,
         }
     }
@@ -319,7 +319,7 @@ impl Model {
         }
     }
 
-    fn resume(&mut self, process_died: bool, alive: bool, answer: &mut Answer) {
+    fn resume(&mut self, process_crashed: bool, alive: bool, answer: &mut Answer) {
         if self.over.is_some() {
             return;
         }
@@ -329,14 +329,14 @@ impl Model {
         }
         if alive && self.running().is_some() {
             self.started_or_on_its_way(answer);
-        } else if let Doing::Task { deaths, stage: Stage::Running { since }, .. } = &mut self.doing {
+        } else if let Doing::Task { crashes, stage: Stage::Running { since }, .. } = &mut self.doing {
             let since = *since;
-            if process_died && since.is_some() && *deaths == 4 {
+            if process_crashed && since.is_some() && *crashes == 4 {
                 answer.quarantine = true;
                 return;
             }
-            if process_died {
-                *deaths = if since.is_some() { *deaths + 1 } else { (*deaths).max(1) };
+            if process_crashed {
+                *crashes = if since.is_some() { *crashes + 1 } else { (*crashes).max(1) };
             }
             let spent = since.map_or(0, |since| self.now - since);
             let left = self.timeout().map(|timeout| timeout.saturating_sub(spent));

@@ -111,9 +111,9 @@ impl Real {
             What::Pause => Event::Pause { reason, by },
             What::Unpause => Event::Unpause,
             What::Cancel => Event::Cancel { reason, by },
-            What::Resumed { process_died, alive } => {
+            What::Resumed { process_crashed, alive } => {
                 let alive = if alive { self.snapshot.running().collect() } else { Vec::new() };
-                Event::Resumed { alive, process_died }
+                Event::Resumed { alive, process_crashed }
             }
             What::Restart => unreachable!("handled before"),
         }

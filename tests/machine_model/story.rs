@@ -20,7 +20,7 @@ pub(crate) enum What {
     Unpause,
     Cancel,
     Resumed {
-        process_died: bool,
+        process_crashed: bool,
         alive: bool,
     },
     /// The snapshot is read back from the writes.
@@ -72,9 +72,9 @@ pub(crate) fn happenings() -> impl Strategy<Value = Vec<What>> {
         4 => Just(What::Pause),
         6 => Just(What::Unpause),
         1 => Just(What::Cancel),
-        6 => any::<(bool, bool)>().prop_map(|(process_died, alive)| What::Resumed { process_died, alive }),
+        6 => any::<(bool, bool)>().prop_map(|(process_crashed, alive)| What::Resumed { process_crashed, alive }),
         6 => Just(What::Restart),
     ];
-    let death = [What::Started(Which::Current), What::Restart, What::Resumed { process_died: true, alive: false }];
+    let death = [What::Started(Which::Current), What::Restart, What::Resumed { process_crashed: true, alive: false }];
     prop_oneof![40 => one.prop_map(|one| vec![one]), 1 => (1_usize..7).prop_map(move |n| vec![death.clone(); n].concat())]
 }

@@ -300,7 +300,7 @@ impl Golden {
 fn events() -> Vec<Event> {
     let signal = |name: &str| Event::Signal { name: name.into(), id: "another".into(), payload: Bytes::new() };
     vec![
-        Event::Resumed { alive: Vec::new(), process_died: true },
+        Event::Resumed { alive: Vec::new(), process_crashed: true },
         signal("answer"),
         signal("approve"),
         Event::Wake,

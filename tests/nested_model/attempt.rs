@@ -17,7 +17,7 @@ use crate::world::World;
 pub(crate) struct Attempt {
     pub(crate) serial: u64,
     pub(crate) number: u32,
-    pub(crate) deaths: u32,
+    pub(crate) crashes: u32,
     pub(crate) stage: Stage,
 }
 
@@ -42,7 +42,7 @@ pub(crate) enum Act {
     Signal(String),
     Resumed {
         alive: BTreeSet<u64>,
-        process_died: bool,
+        process_crashed: bool,
     },
     Retry,
     Forgive,
@@ -78,7 +78,7 @@ impl Cursor<'_> {
 
     /// Begins with the code of a node.
     pub(crate) fn begin(&mut self, world: &mut World) {
-        self.doing = Doing::Code(Attempt { serial: 0, number: 1, deaths: 0, stage: Stage::Ready });
+        self.doing = Doing::Code(Attempt { serial: 0, number: 1, crashes: 0, stage: Stage::Ready });
         self.hand_out(world);
     }
 
@@ -95,7 +95,7 @@ impl Cursor<'_> {
         }
         world.serial += 1;
         (self.attempt().serial, self.attempt().stage) = (world.serial, Stage::Running { since: None });
-        let Attempt { serial, number, deaths, .. } = *self.attempt();
+        let Attempt { serial, number, crashes, .. } = *self.attempt();
         world.answer.runs.push(Wanted {
             serial,
             path: self.node().path.clone(),
@@ -103,8 +103,8 @@ impl Cursor<'_> {
             attempt: number,
             value: self.value.clone(),
             timeout,
-            announce: deaths > 0,
-            alone: deaths >= 3,
+            announce: crashes > 0,
+            alone: crashes >= 3,
         });
     }
 
@@ -164,7 +164,9 @@ impl Cursor<'_> {
             (Act::Started, Doing::Code(_)) => self.started(world),
             (Act::Well(value), Doing::Code(_)) => return self.well(world, value.clone()),
             (Act::Badly(failure), Doing::Code(_)) => return self.badly(world, failure.clone()),
-            (Act::Resumed { alive, process_died }, Doing::Code(_)) => return self.resumed(world, alive, *process_died),
+            (Act::Resumed { alive, process_crashed }, Doing::Code(_)) => {
+                return self.resumed(world, alive, *process_crashed);
+            }
             (Act::Retry, Doing::Code(_)) => self.begin(world),
             (Act::Forgive, Doing::Code(_)) => self.forgive(),
             _ => {}
@@ -175,7 +177,7 @@ impl Cursor<'_> {
     /// Forgets the crashes of a quarantined run: an attempt that ran begins anew.
     fn forgive(&mut self) {
         let attempt = self.attempt();
-        attempt.deaths = 0;
+        attempt.crashes = 0;
         if let Stage::Running { since } = &mut attempt.stage {
             *since = None;
         }
@@ -185,7 +187,7 @@ impl Cursor<'_> {
         let attempt = self.attempt();
         match attempt.stage {
             // An attempt that waits to go ahead must not start in a pause.
-            Stage::Running { since: None } if world.paused && attempt.deaths > 0 => attempt.stage = Stage::Ready,
+            Stage::Running { since: None } if world.paused && attempt.crashes > 0 => attempt.stage = Stage::Ready,
             Stage::Running { since } => {
                 attempt.stage = Stage::Running { since: since.or(Some(world.now)) };
                 world.answer.proceed.insert(attempt.serial);
@@ -241,14 +243,14 @@ impl Cursor<'_> {
         }
         let wait = failure.retry_after.unwrap_or(Duration::from_secs(backoff)).as_secs() * SECOND;
         let stage = Stage::Backoff { until: world.now + wait };
-        self.doing = Doing::Code(Attempt { serial: 0, number: number + 1, deaths: 0, stage });
+        self.doing = Doing::Code(Attempt { serial: 0, number: number + 1, crashes: 0, stage });
         if wait == 0 {
             self.hand_out(world);
         }
         Ok(None)
     }
 
-    fn resumed(&mut self, world: &mut World, alive: &BTreeSet<u64>, process_died: bool) -> Flow {
+    fn resumed(&mut self, world: &mut World, alive: &BTreeSet<u64>, process_crashed: bool) -> Flow {
         let timeout = self.options().timeout.map(|seconds| seconds * SECOND);
         let attempt = self.attempt();
         let Stage::Running { since } = attempt.stage else {
@@ -260,15 +262,15 @@ impl Cursor<'_> {
         if alive.contains(&attempt.serial) {
             // An attempt that waits to go ahead may have lost its announcement, so it counts as
             // started now.
-            if attempt.deaths > 0 && since.is_none() {
+            if attempt.crashes > 0 && since.is_none() {
                 self.started(world);
             } else {
                 world.answer.proceed.insert(attempt.serial);
             }
             return Ok(None);
         }
-        if process_died {
-            attempt.deaths = if since.is_some() { attempt.deaths + 1 } else { attempt.deaths.max(1) };
+        if process_crashed {
+            attempt.crashes = if since.is_some() { attempt.crashes + 1 } else { attempt.crashes.max(1) };
         }
         let left = timeout.map(|timeout| timeout.saturating_sub(since.map_or(0, |since| world.now - since)));
         if left == Some(0) && !world.paused {

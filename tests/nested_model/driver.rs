@@ -145,14 +145,14 @@ impl<'p> Driver<'p> {
                 model.cancel();
                 Event::Cancel { reason, by }
             }
-            Happening::Resumed { process_died, alive } => {
+            Happening::Resumed { process_crashed, alive } => {
                 let running = self.model.running().into_keys().enumerate();
                 let alive: BTreeSet<_> =
                     running.filter(|(n, _)| alive & (1 << (n % 8)) != 0).map(|(_, serial)| serial).collect();
                 self.real.at_work.retain(|serial| alive.contains(serial));
                 let tickets = alive.iter().map(|serial| self.real.runs[serial].ticket).collect();
-                self.model.resume(alive, *process_died);
-                Event::Resumed { alive: tickets, process_died: *process_died }
+                self.model.resume(alive, *process_crashed);
+                Event::Resumed { alive: tickets, process_crashed: *process_crashed }
             }
             Happening::Released => {
                 self.real.at_work.clear();
@@ -202,7 +202,7 @@ impl<'p> Driver<'p> {
         self.tuning = tuning;
         self.real.at_work.clear();
         self.model.resume(BTreeSet::new(), false);
-        Some(Event::Resumed { alive: Vec::new(), process_died: false })
+        Some(Event::Resumed { alive: Vec::new(), process_crashed: false })
     }
 
     /// Brings the instance to its end: every task succeeds, every loop ends, every signal comes.

@@ -28,7 +28,7 @@ pub(crate) enum Happening {
     Retry(Option<u64>),
     /// Activated again; the bits say which attempts are still in progress.
     Resumed {
-        process_died: bool,
+        process_crashed: bool,
         alive: u8,
     },
     Released,
@@ -112,7 +112,7 @@ pub(crate) fn happenings() -> impl Strategy<Value = Vec<Happening>> {
         4 => Just(Happening::Pause),
         6 => Just(Happening::Unpause),
         1 => proptest::option::of(1_u64..30).prop_map(Happening::Retry),
-        6 => (any::<bool>(), alive).prop_map(|(process_died, alive)| Happening::Resumed { process_died, alive }),
+        6 => (any::<bool>(), alive).prop_map(|(process_crashed, alive)| Happening::Resumed { process_crashed, alive }),
         1 => Just(Happening::Released),
         6 => any::<bool>().prop_map(|fill| Happening::Restart { fill }),
         1 => Just(Happening::Redeploy),
@@ -122,7 +122,7 @@ pub(crate) fn happenings() -> impl Strategy<Value = Vec<Happening>> {
         Happening::Started(Which::Current(0)),
         Happening::Started(Which::Current(1)),
         Happening::Restart { fill: false },
-        Happening::Resumed { process_died: true, alive: 0 },
+        Happening::Resumed { process_crashed: true, alive: 0 },
     ];
     prop_oneof![
         120 => one.prop_map(|one| vec![one]),

@@ -111,13 +111,13 @@ fn overdue_instance_ends_before_any_attempt_proceeds() {
     let fork = Spec::Fork(vec![vec![Spec::Task(Options::default())], vec![Spec::Task(Options::default())]]);
     let plan = plan(&[fork]);
     let mut both = Driver::new(&plan, Begin { deadline: Some(5), list_bytes_max: None, input: "a".into() });
-    let died = Happening::Resumed { process_died: true, alive: 0 };
+    let died = Happening::Resumed { process_crashed: true, alive: 0 };
     let started = Happening::Started(Which::Current(0));
     for what in [started.clone(), Happening::Restart { fill: false }, died, started] {
         both.happen(&what);
     }
     both.pass(6);
-    both.happen(&Happening::Resumed { process_died: false, alive: u8::MAX });
+    both.happen(&Happening::Resumed { process_crashed: false, alive: u8::MAX });
     both.bring_to_its_end();
 }
 

@@ -279,20 +279,20 @@ impl<'p> Model<'p> {
         }
     }
 
-    pub(crate) fn resume(&mut self, alive: BTreeSet<u64>, process_died: bool) {
+    pub(crate) fn resume(&mut self, alive: BTreeSet<u64>, process_crashed: bool) {
         if self.over.is_none() && self.world.deadline.is_some_and(|deadline| deadline <= self.world.now) {
             self.over = Some(Over::Deadline);
             return;
         }
         let kills = |(serial, leaf): (&u64, &&Cursor<'p>)| {
-            let Doing::Code(Attempt { deaths, stage: Stage::Running { since: Some(_) }, .. }) = leaf.doing else {
+            let Doing::Code(Attempt { crashes, stage: Stage::Running { since: Some(_) }, .. }) = leaf.doing else {
                 return false;
             };
-            process_died && deaths == 4 && !alive.contains(serial)
+            process_crashed && crashes == 4 && !alive.contains(serial)
         };
         self.world.answer.quarantine = self.running().iter().any(kills);
         if self.over.is_none() && !self.world.answer.quarantine {
-            self.act_all(&Act::Resumed { alive, process_died });
+            self.act_all(&Act::Resumed { alive, process_crashed });
             self.wake();
         }
     }

@@ -42,26 +42,26 @@ impl Scheduler<'_> {
             self.send(message).await?;
         }
         // Only the first look can find an attempt that a crashed process left running.
-        let mut process_died = true;
+        let mut process_crashed = true;
         loop {
             let outcome = prepare_resume(self.port, definition, &self.instance, self.clock.now()).await?;
             self.power.spend()?;
             match outcome {
-                ResumeOutcome::Ready { snapshot, input } => self.resume(*snapshot, &input, process_died).await?,
+                ResumeOutcome::Ready { snapshot, input } => self.resume(*snapshot, &input, process_crashed).await?,
                 ResumeOutcome::NotReady(status) => self.wait(&status).await?,
                 ResumeOutcome::NotFound => unreachable!("it was started above"),
                 ResumeOutcome::AlreadyTerminal(status)
                 | ResumeOutcome::Paused(status)
                 | ResumeOutcome::Quarantined(status) => return Ok(status),
             }
-            process_died = false;
+            process_crashed = false;
         }
     }
 
-    async fn resume(&self, mut snapshot: Snapshot, input: &Value, process_died: bool) -> Result<(), BoxError> {
+    async fn resume(&self, mut snapshot: Snapshot, input: &Value, process_crashed: bool) -> Result<(), BoxError> {
         assert_eq!(get_resume_input(&snapshot).as_ref(), Ok(input), "both return the value to continue with");
         self.power.spend()?;
-        let effects = self.step(&mut snapshot, Event::Resumed { alive: Vec::new(), process_died }).await?;
+        let effects = self.step(&mut snapshot, Event::Resumed { alive: Vec::new(), process_crashed }).await?;
         self.drive(snapshot, effects).await
     }
 

@@ -157,7 +157,7 @@ async fn second_of_two_schedulers_is_fenced() {
     let mut second = first.clone();
     let mut effects = Vec::new();
     for snapshot in [&mut first, &mut second] {
-        let event = Event::Resumed { alive: Vec::new(), process_died: true };
+        let event = Event::Resumed { alive: Vec::new(), process_crashed: true };
         effects.push(step(&bench.setting(), snapshot, event).unwrap());
     }
     let (second_write, first_write) = (effects.pop().unwrap().write.unwrap(), effects.pop().unwrap().write.unwrap());
@@ -220,7 +220,7 @@ async fn repeated_start_has_no_effects_and_asks_to_load() {
     let again = prepare_run(&port, &setting, definition, new, ConflictPolicy::Fail, Existing::Free).await;
     let PrepareRunOutcome::Fresh { effects, .. } = again.unwrap() else { panic!("it is this very start") };
     assert!(effects.is_empty(), "{effects:?}");
-    let effects = bench.apply(Event::Resumed { alive: Vec::new(), process_died: true }).await.unwrap();
+    let effects = bench.apply(Event::Resumed { alive: Vec::new(), process_crashed: true }).await.unwrap();
     assert!(effects.iter().any(|effect| matches!(effect, Effect::Run(_))), "{effects:?}");
 }
 

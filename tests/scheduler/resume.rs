@@ -116,7 +116,7 @@ async fn resume_of_paused_names_the_pauser_and_continues_later() {
     assert_eq!(status, Status::Paused { reason: "why".into(), by: "who".into() });
     bench.apply(Event::Unpause).await.unwrap();
     assert_eq!(number(bench.resume().await.unwrap()), 3);
-    let effects = bench.apply(Event::Resumed { alive: Vec::new(), process_died: true }).await.unwrap();
+    let effects = bench.apply(Event::Resumed { alive: Vec::new(), process_crashed: true }).await.unwrap();
     assert!(effects.iter().any(|effect| matches!(effect, Effect::Run(_))), "{effects:?}");
 }
 

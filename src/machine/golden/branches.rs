@@ -328,7 +328,7 @@ fn reads_and_moves(
     let later = NOW.after(Duration::from_hours(9));
     let setting = Setting { program: definition.program(), limits, now: later };
     let events = [
-        Event::Resumed { alive: Vec::new(), process_died: true },
+        Event::Resumed { alive: Vec::new(), process_crashed: true },
         Event::Signal { name: "answer".into(), id: "four".into(), payload: Bytes::new() },
         Event::Wake,
     ];

@@ -72,7 +72,7 @@ fn take_over_by(told: &mut Told, newer: &Arc<Definition>) {
     told.take(taken_over);
     told.definition = Arc::clone(newer);
     told.asked.clear();
-    told.happen(Event::Resumed { alive: Vec::new(), process_died: false });
+    told.happen(Event::Resumed { alive: Vec::new(), process_crashed: false });
 }
 
 /// Returns the points. In each version an item of the map ends; in the second one the loop begins

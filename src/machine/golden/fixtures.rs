@@ -109,8 +109,8 @@ fn large(home: Home) -> (Value, Row) {
     (Value::leaf(body.clone().into(), Some(home)), Row { key, body })
 }
 
-fn running(attempt: u32, issued: u64, since: Option<Timestamp>, deaths: u32) -> Phase {
-    Phase::Task { attempt, issued, stage: Stage::Running { since }, deaths }
+fn running(attempt: u32, issued: u64, since: Option<Timestamp>, crashes: u32) -> Phase {
+    Phase::Task { attempt, issued, stage: Stage::Running { since }, crashes }
 }
 
 pub(super) fn snapshot(seq: u64) -> Snapshot {
@@ -178,7 +178,7 @@ pub(super) fn fixtures_of_format_1() -> Vec<Fixture> {
             "paused_before_task",
             Snapshot {
                 pause: request(),
-                ..at(9, CHARGE, small(b"\xff"), Phase::Task { attempt: 1, issued: 8, stage: Stage::Ready, deaths: 1 })
+                ..at(9, CHARGE, small(b"\xff"), Phase::Task { attempt: 1, issued: 8, stage: Stage::Ready, crashes: 1 })
             },
         ),
         alone(
@@ -187,7 +187,7 @@ pub(super) fn fixtures_of_format_1() -> Vec<Fixture> {
                 70_000,
                 CHARGE,
                 small(b"\x01"),
-                Phase::Task { attempt: 70_001, issued: 69_999, stage: Stage::Backoff { until: later(30) }, deaths: 0 },
+                Phase::Task { attempt: 70_001, issued: 69_999, stage: Stage::Backoff { until: later(30) }, crashes: 0 },
             ),
         ),
         alone("waiting", at(3, APPROVAL, small(b"\x02"), waiting(None))),
