@@ -203,7 +203,7 @@ impl ActiveInstance {
             Command::Delete { reply } if self.snapshot.end().is_some() => self.deletion = Some(reply),
             Command::Delete { reply } => self.answer_with(reply, |status| Err(CommandError::NotTerminal(status))),
             Command::Replace(replacement) => self.replacement = Some(replacement),
-            Command::SetAside { run, reason } if run.is_none_or(|run| run == self.run()) => {
+            Command::Quarantine { run, reason } if run.is_none_or(|run| run == self.run()) => {
                 self.to_quarantine.get_or_insert(reason);
             }
             Command::Started { run, ticket, serial, at } if self.has(run, ticket, serial) => {
@@ -218,7 +218,7 @@ impl ActiveInstance {
                 self.apply(Event::AttemptFinished { ticket, outcome }, None).await;
             }
             // Late reports: of a run that was replaced, or of an attempt that was stopped.
-            Command::SetAside { .. }
+            Command::Quarantine { .. }
             | Command::Finished { .. }
             | Command::Started { .. }
             | Command::Withdrawn { .. }

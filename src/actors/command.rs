@@ -65,7 +65,7 @@ pub(crate) enum Command {
     /// An attempt ended.
     Finished { run: RunId, ticket: Ticket, serial: Serial, outcome: Outcome },
     /// The actor of this run panicked too often: quarantine the instance, if it still has that run.
-    SetAside { run: Option<RunId>, reason: Arc<str> },
+    Quarantine { run: Option<RunId>, reason: Arc<str> },
     /// The runtime shuts down: finish the writes in flight, and leave.
     Stop,
 }

@@ -39,7 +39,7 @@ pub(super) enum Activation {
     Successor,
     /// Quarantine the instance, whose actors have failed too often, if it still has the run of the
     /// last one.
-    SetAside { run: Option<RunId>, reason: Arc<str> },
+    Quarantine { run: Option<RunId>, reason: Arc<str> },
 }
 
 /// The error of an actor that panicked, for its shard.
@@ -227,8 +227,8 @@ impl State {
                 };
                 return;
             }
-            Activation::SetAside { run, reason } => {
-                if self.set_aside(run, &reason).await {
+            Activation::Quarantine { run, reason } => {
+                if self.quarantine_after_panics(run, &reason).await {
                     return;
                 }
                 false
@@ -289,8 +289,8 @@ impl State {
             (ActorState::Gone(reason), Command::Delete { reply }) if !reason.is_unsettled() => {
                 Box::pin(self.delete(reply)).await;
             }
-            (ActorState::Gone(_), Command::SetAside { run, reason }) => {
-                Box::pin(self.set_aside(run, &reason)).await;
+            (ActorState::Gone(_), Command::Quarantine { run, reason }) => {
+                Box::pin(self.quarantine_after_panics(run, &reason)).await;
             }
             (ActorState::Gone(CommandError::Store(_)), Command::Finished { .. }) => {
                 // The executor keeps the result and reports it again to the next actor.
@@ -371,7 +371,7 @@ impl Command {
             | Self::Started { .. }
             | Self::Withdrawn { .. }
             | Self::Finished { .. }
-            | Self::SetAside { .. }
+            | Self::Quarantine { .. }
             | Self::Stop => None,
         }
     }

@@ -249,7 +249,7 @@ impl Registry {
         let _tokio = shared.tokio.enter();
         match activation {
             Activation::Fresh { .. } => {}
-            Activation::Load | Activation::Successor | Activation::SetAside { .. } => self.read_epochs.begin(id),
+            Activation::Load | Activation::Successor | Activation::Quarantine { .. } => self.read_epochs.begin(id),
         }
         let standing = Arc::new(Standing::of(&activation));
         let actor = instance::spawn(shared, id.clone(), Arc::clone(&standing), activation, self.shard(id));
@@ -344,7 +344,7 @@ impl Registry {
 
     /// Lets the successor of a failed actor quarantine the instance: a new one, or the one that a
     /// sender of a command has spawned.
-    pub(super) fn set_aside(
+    pub(super) fn quarantine(
         &self,
         shared: &Arc<Shared>,
         id: &InstanceId,
@@ -355,9 +355,9 @@ impl Registry {
         let MapEntry::Occupied(mut entry) = self.instances.entry(id.clone()) else { return };
         if entry.get().actor.get_id() == dead {
             self.end_rest_of(entry.get_mut());
-            entry.get_mut().renew(self.spawn(shared, id, Activation::SetAside { run, reason }));
+            entry.get_mut().renew(self.spawn(shared, id, Activation::Quarantine { run, reason }));
         } else {
-            self.cast(shared, id, entry.get_mut(), Command::SetAside { run, reason });
+            self.cast(shared, id, entry.get_mut(), Command::Quarantine { run, reason });
         }
     }
 

@@ -93,7 +93,7 @@ impl State {
 impl State {
     /// Quarantines the instance, whose actor of this run panicked too often. Returns false if there
     /// is nothing to quarantine.
-    pub(super) async fn set_aside(&mut self, run: Option<RunId>, reason: &str) -> bool {
+    pub(super) async fn quarantine_after_panics(&mut self, run: Option<RunId>, reason: &str) -> bool {
         // The actor may have panicked before it notified.
         self.shared.waiters.tell(&self.id);
         let gone = match quarantine_run(&self.shared, &self.id, run, reason).await {

@@ -49,7 +49,7 @@ impl Actor for Shard {
             if state.too_often(&shared, instance) {
                 let (panics, seconds) = (shared.limits.panics_max.max(1), shared.limits.panic_window_seconds);
                 let reason = format!("its actor failed {panics} times within {seconds} s: {panic}");
-                shared.registry.set_aside(&shared, instance, dead.get_id(), *run, reason.into());
+                shared.registry.quarantine(&shared, instance, dead.get_id(), *run, reason.into());
             } else {
                 shared.registry.succeed(&shared, instance, dead.get_id());
             }
