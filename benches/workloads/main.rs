@@ -1,4 +1,4 @@
-//! The benchmark workloads: `cargo bench --bench workloads -- NAME [options]`.
+//! The benchmark workloads: `cargo bench --workspace --bench workloads -- NAME [options]`.
 //!
 //! Every workload measures, before and after itself, the limit of the disk: a bare append-only log
 //! with group commit, the same number of producers, synced like the store. Compare the ratio to it,
@@ -15,6 +15,7 @@
 
 /// As the README advises: another thread frees half of a step's allocations, which is slow with the
 /// system's allocator.
+#[cfg(feature = "jemalloc")]
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
