@@ -13,8 +13,8 @@
     reason = "figures are approximate, a benchmark may panic, and options are flags"
 )]
 
-/// As the README advises: another thread frees half of a step's allocations, which is slow with the
-/// system's allocator.
+/// As `docs/performance.md` advises: another thread frees half of a step's allocations, which is
+/// slow with the system's allocator.
 #[cfg(feature = "jemalloc")]
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
