@@ -12,7 +12,7 @@ use std::sync::Arc;
 ///
 /// let refused = std::io::Error::from(std::io::ErrorKind::ConnectionRefused);
 /// let error = StoreError::Transient(Cause::of(refused));
-/// assert_eq!(error.to_string(), "the store is not available just now: connection refused");
+/// assert_eq!(error.to_string(), "the store is temporarily unavailable: connection refused");
 /// assert!(error.source().unwrap().is::<std::io::Error>());
 /// let error = StoreError::Fatal("the disk is gone".into());
 /// assert_eq!(error.to_string(), "the store failed: the disk is gone");

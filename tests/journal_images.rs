@@ -158,7 +158,7 @@ async fn damage_before_a_whole_batch_is_refused_untouched() {
         let mut journal = small.journal.clone();
         journal[at] ^= 0x41;
         let said = small.image(&journal).is_refused(&format!("byte {at}")).await;
-        assert!(said.contains("and whole batches stand behind the damage"), "byte {at}: {said}");
+        assert!(said.contains("and whole batches follow the damage"), "byte {at}: {said}");
     }
     let large = written(&[SMALL, LARGE, LARGE, LARGE], 0).await;
     // The next page holds the begin of the last batch.

@@ -176,7 +176,7 @@ mod file {
         foreign(&path("other layout"), "everstep", "v", "everstep 2");
         assert!(refusal(&path("other layout")).await.contains("another version"));
         foreign(&path("no layout"), "everstep", "h", "x");
-        assert!(refusal(&path("no layout")).await.contains("not ours"));
+        assert!(refusal(&path("no layout")).await.contains("did not write"));
         foreign(&path("other keyspace"), "blog", "post", "x");
         refusal(&path("other keyspace")).await;
     }

@@ -74,7 +74,7 @@ impl Directory {
             if version.starts_with(DATABASE_VERSION) {
                 return Ok(());
             }
-            let why = "it is of another program, or of another version of the database";
+            let why = "it belongs to another program or another version of the database: choose another directory";
             return Err(unreadable(&self.path.join(VERSION), &why));
         }
         if self.is_established() {
@@ -83,8 +83,8 @@ impl Directory {
         for entry in std::fs::read_dir(&self.path).map_err(failed)? {
             let path = entry.map_err(failed)?.path();
             if is_of_database(&path) && !is_unfinished(&path).map_err(failed)? {
-                let why = "it may hold data, but the files that would say whose are not there: nothing was changed; choose \
-                           an empty directory, or finish the copy that this is";
+                let why = "it may hold data, but the files that identify its owner are missing: nothing was changed; choose \
+                           an empty directory, or finish the copy if this is one";
                 return Err(unreadable(&path, &why));
             }
         }
@@ -175,7 +175,7 @@ fn check_files(path: &Path) -> Result<(), StoreError> {
         if is_ours && name != "keyspaces" && !kind.is_file() {
             return Err(unreadable(
                 &file,
-                &"it is no regular file, such as a symbolic link, in place of one of the store's",
+                &"it is a link, folder or other special file: put the store's own file in its place",
             ));
         }
     }
@@ -188,7 +188,7 @@ fn check_files(path: &Path) -> Result<(), StoreError> {
 fn warn_if_open_to_all(path: &Path) {
     use std::os::unix::fs::PermissionsExt as _;
     if path.metadata().is_ok_and(|metadata| metadata.permissions().mode() & 0o002 != 0) {
-        tracing::warn!(path = %path.display(), "every user of this machine can write the data directory: chmod o-w");
+        tracing::warn!(path = %path.display(), "every user of this machine can write to the data directory: run chmod o-w on it");
     }
 }
 

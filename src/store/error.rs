@@ -29,12 +29,11 @@ pub enum StoreError {
 impl fmt::Display for StoreError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Transient(cause) => write!(f, "the store is not available just now: {cause}"),
+            Self::Transient(cause) => write!(f, "the store is temporarily unavailable: {cause}"),
             Self::Fatal(cause) => write!(f, "the store failed: {cause}"),
-            Self::Locked(at) => write!(
-                f,
-                "{at} is already open, in another process or in this one: only one runtime may use a data directory at a time"
-            ),
+            Self::Locked(at) => {
+                write!(f, "the store at {at} is already open, in this process or another one: close it there first")
+            }
             Self::Unreadable { at, why } => write!(f, "the store at {at} cannot be opened: {why}"),
         }
     }

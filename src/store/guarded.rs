@@ -122,7 +122,7 @@ impl Store for Guarded {
     fn close(&self) -> BoxFuture<'_, ()> {
         Box::pin(async {
             if let Err(panic) = caught(async { self.0.close().await }).await {
-                tracing::error!(panic, "the store could not be closed");
+                tracing::error!(panic, "the store panicked while it was closed");
             }
         })
     }

@@ -141,7 +141,7 @@ impl std::fmt::Debug for Change {
 
 /// A write that did not happen because its condition did not hold.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the instance is not where its writer thought it was: another one has moved it")]
+#[error("write conflict: the instance is no longer at the expected transition")]
 pub struct Conflict {
     /// The run and transition found; none if the instance does not exist or its head cannot be
     /// read.

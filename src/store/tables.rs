@@ -104,7 +104,7 @@ fn trees(directory: &Path) -> Result<Vec<PathBuf>, DamagedFile> {
 /// Reads all tables for that.
 pub(super) fn explain(directory: &Path, error: &dyn std::fmt::Display) -> StoreError {
     let damaged = check(directory, |_| Ok::<_, StoreError>(())).ok().and_then(|damaged| damaged.into_iter().next());
-    let advice = "look at the disk, and restore a backup, or finish the copy that this is";
+    let advice = "check the disk, and restore a backup, or finish the copy if this is one";
     match damaged {
         Some(DamagedFile { path, why, .. }) => unreadable(&path, &format!("{why} ({error}): {advice}")),
         None => unreadable(directory, error),
@@ -158,7 +158,7 @@ fn list_tree(tree: &Path) -> Result<Vec<Table>, DamagedFile> {
     parse_version(tree, &version).map_err(|error| DamagedFile::new(&path, error.to_string()))
 }
 
-const MISMATCH: &str = "it is not as it was written, its checksum does not match";
+const MISMATCH: &str = "its checksum does not match";
 
 /// Parses a version file: `levels u8 | runs u8 | tables u32 | number u64, kind of checksum u8,
 /// checksum u128, seqno u64`, little-endian.

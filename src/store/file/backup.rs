@@ -87,7 +87,7 @@ impl FileStore {
 
     fn copy_to(&self, to: &Path) -> Result<Backup, StoreError> {
         if !is_empty(to).map_err(|error| unreadable(to, &error))? {
-            return Err(unreadable(to, &"a backup needs a directory that is empty or not there yet"));
+            return Err(unreadable(to, &"a backup needs a directory that is empty or does not exist"));
         }
         let begun = self.kv.shared.interruptions.load(Ordering::Acquire);
         self.kv.with(|open| {

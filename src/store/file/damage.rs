@@ -63,7 +63,7 @@ impl Holes {
         }
         tracing::error!(
             %error, from = %from.escape_ascii(), to = %good.escape_ascii(),
-            "a part of a table is damaged and passed by: back the store up, and look at its disk"
+            "a part of a table is damaged and skipped: back the store up, and check its disk"
         );
         let mut holes = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if holes.len() < HOLES_MAX {
@@ -101,7 +101,7 @@ impl Open {
             None => Ok(None),
             Some(Ok((_, value))) => Ok(Some(value.into())),
             Some(Err(again)) if is_damage(&again) => {
-                tracing::error!(%error, key = %key.escape_ascii(), "a record stands in a damaged part of a table");
+                tracing::error!(%error, key = %key.escape_ascii(), "a record is in a damaged part of a table");
                 Ok(Some(Bytes::new()))
             }
             Some(Err(again)) => Err(fatal(again)),

@@ -56,9 +56,9 @@ impl Merges {
         let damaged = damaged.into_iter().find(|damaged| !damaged.is_unknown);
         let Some(DamagedFile { path, why, .. }) = damaged else { return Ok(()) };
         let why = format!(
-            "{why}: work on the tables fails again and again, and nothing is written any more; reads go on. Copy the store \
-             with FileStore::backup, which leaves out what is damaged and says what, and start again with the copy in place of the \
-             directory, or with an earlier backup"
+            "{why}: compaction of the tables keeps failing; writes have stopped, reads continue. Make a copy with \
+             FileStore::backup, which reports the damaged parts that it leaves out, and replace the directory by the \
+             copy, or by an earlier backup"
         );
         Err(self.verdict.get_or_init(|| unreadable(&path, &why)).clone())
     }

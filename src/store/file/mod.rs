@@ -155,7 +155,7 @@ impl Open {
         let builder = Database::builder(path).max_journaling_size(JOURNAL_BYTES_MAX).cache_size(CACHE_BYTES);
         let database = builder.worker_threads(1).open().map_err(convert)?;
         if database.keyspace_count() > 0 && !database.keyspace_exists("everstep") {
-            return Err(unreadable(path, &"it is a database of another program"));
+            return Err(unreadable(path, &"it is a database of another program: choose another directory"));
         }
         let options = || KeyspaceCreateOptions::default().max_memtable_size(MEMTABLE_BYTES);
         let map = database.keyspace("everstep", options).map_err(convert)?;
@@ -199,7 +199,7 @@ impl Open {
 /// be told from a torn end, which is no reason not to open.
 fn note_durable(path: &Path, reached: Position) {
     if let Err(error) = journal::note_durable(path, reached) {
-        tracing::warn!(path = %path.display(), %error, "how far the journal is durable could not be noted");
+        tracing::warn!(path = %path.display(), %error, "the position up to which the journal is durable could not be recorded");
     }
 }
 
@@ -293,11 +293,11 @@ impl Kv for Files {
         // First release the old one, which holds the lock.
         drop(open.take());
         if !is_established(path) {
-            return Err(unreadable(path, &"it is gone"));
+            return Err(unreadable(path, &"the data directory no longer exists: restore a backup"));
         }
         let reopened = Open::new(path, Torn::Dropped)?;
         match reopened.get(&reopened.database.snapshot(), keys::VERSION)? {
-            None => return Err(unreadable(path, &"it has lost what was stored in it")),
+            None => return Err(unreadable(path, &"its contents are lost: restore a backup")),
             Some(marker) if marker.is_empty() => return Err(tables::explain(path, &"its marker is damaged")),
             Some(_) => {}
         }

@@ -104,7 +104,7 @@ impl fmt::Display for Finding {
                 write!(f, "keys from {} to {} cannot be read", from.escape_ascii(), to.escape_ascii())
             }
             Self::Record { why, .. } => write!(f, "{why}"),
-            Self::Rows { instance } => write!(f, "rows of instance `{instance}` may stand where nothing can be read"),
+            Self::Rows { instance } => write!(f, "rows of instance `{instance}` may be in a damaged part of a table"),
             Self::EntryWithoutHead { instance, index } => {
                 write!(f, "the {index} index lists instance `{instance}`, which its head does not say")
             }

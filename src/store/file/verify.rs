@@ -213,7 +213,7 @@ impl Look<'_> {
             Some(head) if head.is_empty() => {
                 // Reported once, for the index that lists every instance.
                 if index == "status" {
-                    self.damaged(&instance, Damaged::new(&instance, "head", "it stands where nothing can be read"));
+                    self.damaged(&instance, Damaged::new(&instance, "head", "it is in a damaged part of a table"));
                 }
                 return Ok(());
             }

@@ -71,9 +71,9 @@ pub(super) fn check(directory: &Path, journals: &[Journal]) -> Result<(), StoreE
             if in_tables.is_some_and(|in_tables| behind > in_tables.max(in_journals)) {
                 let reached = in_tables.unwrap_or_default().max(in_journals);
                 let why = format!(
-                    "it goes on behind milestone {behind} of the store, but the tables and the journals before it hold only \
-                     what stands before milestone {}: these are files of a store in use, copied at different moments, or a \
-                     journal is missing; restore a copy made with FileStore::backup, or with the store closed",
+                    "it continues after milestone {behind} of the store, but the tables and the journals before it end before \
+                     milestone {}: the files were copied at different moments from a store in use, or a journal is missing; \
+                     restore a copy made with FileStore::backup, or with the store closed",
                     reached + 1
                 );
                 return Err(unreadable(&journal.path, &why));

@@ -110,8 +110,8 @@ pub(super) fn mend(directory: &Path, torn: Torn) -> Result<Reached, StoreError> 
         journals.push(journal);
     }
     if journals.is_empty() && is_established(directory) {
-        let why = "its journals (*.jnl) are gone, and what was written last with them: restore a backup, or finish the copy \
-                   that this is";
+        let why = "its journals (*.jnl) are missing, and the last writes with them: restore a backup, or finish the copy \
+                   if this is one";
         return Err(unreadable(directory, &why));
     }
     check_nothing_is_behind_damage(&journals, order)?;
@@ -270,9 +270,9 @@ fn check_nothing_is_behind_damage(journals: &[Journal], order: Order) -> Result<
     let refuse = |journal: &Journal, at: u64| {
         let (offset, other) = (damaged.end, journal.path.display());
         let why = format!(
-            "the journal is damaged at byte {offset}, and whole batches stand behind the damage, from byte {at} of {other} \
-             on: restore the directory from a copy, or, to give up everything from the damage on, cut the file there, and \
-             move {DURABLE} and the journals with greater numbers away"
+            "the journal is damaged at byte {offset}, and whole batches follow the damage, from byte {at} of {other} \
+             on: restore a backup, or, to give up everything from the damage on, cut the file there, and move {DURABLE} \
+             and the journals with greater numbers away"
         );
         unreadable(&damaged.path, &why)
     };
@@ -295,8 +295,8 @@ fn check_durable(directory: &Path, journals: &[Journal]) -> Result<(), StoreErro
     let Some(durable) = read_durable(directory) else { return Ok(()) };
     if let Some(newest) = journals.last().filter(|newest| newest.number < durable.journal) {
         let why = format!(
-            "there was a newer journal, {}.jnl, which is gone, and what was written last with it: restore a backup, or, to \
-             give up what is lost, delete {DURABLE} beside it",
+            "the newer journal {}.jnl is missing, and the last writes with it: restore a backup, or, to give up what is \
+             lost, delete {DURABLE} beside it",
             durable.journal
         );
         return Err(unreadable(&newest.path, &why));
@@ -309,8 +309,8 @@ fn check_durable(directory: &Path, journals: &[Journal]) -> Result<(), StoreErro
         return Ok(());
     }
     let why = format!(
-        "it was durable up to byte {}, and can be read up to byte {} only: restore the directory from a copy, or, to give \
-         up what is lost, delete {DURABLE} beside it",
+        "it was durable up to byte {}, but can only be read up to byte {}: restore a backup, or, to give up what is \
+         lost, delete {DURABLE} beside it",
         durable.offset, journal.end
     );
     Err(unreadable(&journal.path, &why))

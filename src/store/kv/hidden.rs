@@ -168,7 +168,7 @@ impl<K: Kv> KvStore<K> {
             tracing::warn!(
                 holes = count,
                 entries = made,
-                "index entries in damaged parts were made anew from the heads"
+                "index entries in damaged parts of tables were rebuilt from the heads"
             );
         }
     }

@@ -168,18 +168,18 @@ impl<K: Kv> KvStore<K> {
                     Ok(())
                 }
                 Some(Needs { min_reader, min_writer }) => Err(unreadable(format!(
-                    "a newer version of this crate wrote it: whoever uses it must know format {} of its records, and this \
-                     version knows up to {FORMAT}",
+                    "its records have format {}, this version of the crate knows up to {FORMAT}: use the newer version \
+                     that wrote it",
                     min_reader.max(min_writer)
                 ))),
                 None if marker.is_empty() => Err(tables::explain(at.as_ref(), &"its marker is damaged")),
-                None => Err(unreadable("it was written by another version of this crate".into())),
+                None => Err(unreadable("another version of this crate wrote it: use that version".into())),
             },
-            None if established => Err(unreadable("it has lost what was stored in it".into())),
+            None if established => Err(unreadable("its contents are lost: restore a backup".into())),
             None if self.kv.scan(&[], &[u8::MAX], 1)?.is_empty() => {
                 self.kv.write(Ops::from([(keys::VERSION.to_vec(), Some(written.marker()))]))
             }
-            None => Err(unreadable("it holds something that is not ours".into())),
+            None => Err(unreadable("it holds data that this crate did not write: choose an empty place".into())),
         }
     }
 
