@@ -109,7 +109,7 @@ impl Mover<'_> {
 
     fn loop_limit(&mut self, id: FrameId, frame: Box<Frame>, node: u32, limit: u64) {
         self.hold(id, frame, node, Phase::Failed);
-        let message = format!("the loop was to go on with iteration {}: its limit is {limit}", limit.saturating_add(1));
+        let message = format!("the loop asked for iteration {}: its limit is {limit}", limit.saturating_add(1));
         self.fail(id, 1, FailureKind::LoopLimit, message);
     }
 

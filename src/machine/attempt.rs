@@ -106,7 +106,7 @@ impl Mover<'_> {
     fn choose(&mut self, id: FrameId, key: &Value, op: &RouteOp) {
         let key = key.payload().map(|key| String::from_utf8_lossy(key)).unwrap_or_default();
         let Some(start) = op.arm(&key) else {
-            let message = format!("there is no arm for key `{key}` and no default arm");
+            let message = format!("the route has no arm for key `{key}` and no default arm: add one");
             return self.fail_attempt(id, AttemptFailure::new(FailureKind::UnknownKey, message));
         };
         if let Some(mut frame) = self.snapshot.frames.take(id) {

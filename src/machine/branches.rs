@@ -109,7 +109,7 @@ impl Mover<'_> {
         if is_too_large {
             self.hold(id, frame, node, Phase::Failed);
             let message =
-                format!("the list of results is over its limit of {bytes_max} bytes (Limits::list_bytes_max)");
+                format!("the map's results are over their limit of {bytes_max} bytes (Limits::list_bytes_max)");
             return self.fail(id, 1, FailureKind::Codec, message);
         }
         self.branch_ended(id, *frame, None);

@@ -116,12 +116,12 @@ pub enum DamageCause {
     /// The record's checksum holds, but it has something that this version does not know: a newer
     /// version wrote it, and can read it. The instance is left alone, as if its definition were not
     /// registered: neither written nor quarantined.
-    #[error("was written by a newer version, and is left alone")]
+    #[error("was written by a newer version of this crate, which must continue it")]
     Newer,
     /// The record is sound, but the store has lost the manifest of this definition, which the run
     /// had before an upgrade. The instance is left alone. A runtime that registers the definition
     /// writes the manifest again; one such start is enough.
-    #[error("needs the manifest of definition {0}; register that definition once, to write it again")]
+    #[error("needs the manifest of definition {0} (register that definition once to restore it)")]
     NoManifest(Box<DefinitionHash>),
 }
 
@@ -283,7 +283,7 @@ impl Envelope {
             Some(([b'E', b'V', _], _)) if is_v1 => {
                 return envelope_v1::open(instance, kind, bytes).map_err(damaged);
             }
-            Some(([b'E', b'V', _], _)) => return Err(newer("its format is not known to this version")),
+            Some(([b'E', b'V', _], _)) => return Err(newer("its format is unknown to this version")),
             _ => return Err(damaged("its envelope is malformed")),
         }
         let mut fields = Fields(content);
@@ -291,7 +291,7 @@ impl Envelope {
         if parsed.kind != Some(kind) {
             return Err(damaged("it is a record of another kind"));
         }
-        let shape = parsed.shape.ok_or_else(|| newer("its shape is not known to this version"))?;
+        let shape = parsed.shape.ok_or_else(|| newer("its shape is unknown to this version"))?;
         let body = bytes.slice(checked - fields.0.len()..checked);
         let Parsed { codec, run, seq, stamp, .. } = parsed;
         Ok((Self { kind, codec, instance: instance.clone(), run, seq, shape, stamp }, body))
@@ -387,7 +387,7 @@ impl HeadIndex {
     pub fn of_head(instance: &InstanceId, head: &Bytes) -> Result<Self, Damaged> {
         let (envelope, body) = Envelope::open(instance, Kind::Head, &[], head)?;
         let index = Fields(&body).head_index(&envelope);
-        index.ok_or_else(|| Damaged::newer(instance, "head", "its index part is not known to this version"))
+        index.ok_or_else(|| Damaged::newer(instance, "head", "its index part is unknown to this version"))
     }
 
     pub(super) fn write(&self, out: &mut Vec<u8>) {

@@ -129,35 +129,37 @@ pub type Outcome = Result<Value, AttemptFailure>;
 #[non_exhaustive]
 pub enum Refusal {
     /// The run has ended.
-    #[error("the instance has ended")]
+    #[error("the instance has already ended")]
     Ended,
     /// The instance is not paused.
-    #[error("the instance is not paused")]
+    #[error("the instance is not paused: there is nothing to unpause")]
     NotPaused,
     /// The instance has not failed.
-    #[error("the instance has not failed")]
+    #[error("the instance has not failed: there is nothing to retry")]
     NotFailed,
     /// The workflow's deadline has passed.
-    #[error("the workflow's deadline has passed: give a new one with the retry")]
+    #[error("the workflow's deadline has passed: retry with a new deadline")]
     DeadlinePassed,
     /// No node of the instance's definition waits for a signal of this name.
-    #[error("no node waits for a signal named `{name}`")]
+    #[error("no node of the workflow waits for signal `{name}`: check the name")]
     UnknownSignal {
         /// The name.
         name: Arc<str>,
     },
     /// Nothing waits for the signal now, and its sender does not want it buffered.
-    #[error("nothing waits for a signal named `{name}` now: send it later, or let it be buffered")]
+    #[error("no node waits for signal `{name}` now: send it later, or with `signal`, which buffers it")]
     NotAwaited {
         /// The name.
         name: Arc<str>,
     },
     /// The machine does not know whether the signal is a repeated one: read its id first, with
     /// [`lifecycle::read_signal_id`](crate::lifecycle::read_signal_id).
-    #[error("whether the signal is a repeated one is not known: call lifecycle::read_signal_id first")]
+    #[error("the signal id was not looked up in the store: call lifecycle::read_signal_id first")]
     SignalIdNotRead,
     /// The instance's signal buffer is full.
-    #[error("the instance buffers {count} signals of {bytes} bytes: its limits are {count_max} and {bytes_max}")]
+    #[error(
+        "the signal buffer has no room ({count} of {count_max} signals, {bytes} of {bytes_max} bytes): send it later"
+    )]
     SignalBufferFull {
         /// Signals in the buffer.
         count: u32,
@@ -169,7 +171,7 @@ pub enum Refusal {
         bytes_max: u64,
     },
     /// A reason or a name is too long.
-    #[error("a reason or name of {bytes} bytes: at most {REASON_BYTES_MAX} are kept")]
+    #[error("the reason or name has {bytes} bytes: at most {REASON_BYTES_MAX} are allowed")]
     ReasonTooLong {
         /// Its size in bytes.
         bytes: usize,

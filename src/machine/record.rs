@@ -21,7 +21,7 @@ use crate::limits::ROWS_PASSED_BY_MAX;
 use crate::time::Timestamp;
 
 /// The error text for a record that does not decode although its checksum holds.
-pub(super) const UNKNOWN: &str = "it has something that this version does not know";
+pub(super) const UNKNOWN: &str = "it has a field or value that is unknown to this version";
 
 /// A head without its index part.
 ///
@@ -108,7 +108,7 @@ pub(super) fn is_zero_u32(n: &u32) -> bool {
 /// user types.
 pub(super) fn encode<T: Serialize>(record: &T, mut out: Vec<u8>) -> Vec<u8> {
     if let Err(error) = rmp_serde::encode::write_named(&mut out, record) {
-        panic!("a record of ours does not encode: {error}");
+        panic!("a record of this crate does not encode: {error}");
     }
     out
 }
@@ -191,7 +191,7 @@ pub fn decode_head(instance: &InstanceId, head: &Bytes) -> Result<Snapshot, Dama
     }
     let results = KeptResults::new(record.results);
     let results =
-        results.ok_or_else(|| Damaged::newer(instance, "head", "a result's shape is not known to this version"))?;
+        results.ok_or_else(|| Damaged::newer(instance, "head", "a result's shape is unknown to this version"))?;
     let shown = record.shown.map(|shown| Shown { node: shown.node, phase: shown.phase.into_phase() });
     Ok(Snapshot {
         instance: instance.clone(),

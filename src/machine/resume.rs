@@ -38,7 +38,7 @@ impl Mover<'_> {
                     && alive.binary_search(&Ticket { frame: id, issued }).is_err() =>
             {
                 let task = self.program.path(frame.node).map_or("", |path| path.as_str());
-                Some(format!("the process died {CRASHES_MAX} times in a row while task `{task}` was running"))
+                Some(format!("the process crashed {CRASHES_MAX} times in a row while task `{task}` was running"))
             }
             _ => None,
         })
@@ -93,7 +93,7 @@ impl Mover<'_> {
         });
         let Some(Some(run)) = handed_out else { return };
         if timeout.is_some_and(|left| left.is_zero()) {
-            let message = "timed out: its time had passed when the process was back";
+            let message = "timed out: its time was over when the instance was resumed";
             return self.fail_attempt(id, AttemptFailure::new(FailureKind::TimedOut, message));
         }
         self.effects.push(Effect::Run(run));

@@ -84,18 +84,18 @@ impl Snapshot {
     pub fn take_frame_rows(&mut self, rows: Vec<(FrameId, Bytes)>) -> Result<(), Damaged> {
         let damaged = |what| Damaged::new(&self.instance, "frame", what);
         if rows.len() != self.unread_frames as usize {
-            return Err(damaged("there are not as many as the head says"));
+            return Err(damaged("their number differs from the one in the head"));
         }
         for (id, row) in rows {
             let body = self.open_row(&RowKey::Frame(id), &row)?.1;
             let mut frame = decode_frame(&body).ok_or_else(|| Damaged::newer(&self.instance, "frame", UNKNOWN))?;
             let parent = frame.lineage.origin.filter(|origin| origin.parent < id);
             let parent = parent.and_then(|origin| Some((origin, self.frames.get(origin.parent)?)));
-            let (origin, parent) = parent.ok_or_else(|| damaged("what it came from is not there"))?;
+            let (origin, parent) = parent.ok_or_else(|| damaged("its parent frame is missing"))?;
             let lineage = match parent.phase {
                 Phase::Fork { .. } => parent.lineage.branch(origin.parent, origin.index),
                 Phase::Map { .. } => parent.lineage.item(origin.parent, origin.index),
-                _ => return Err(damaged("what it came from does not wait for it")),
+                _ => return Err(damaged("its parent frame is not a fork or map")),
             };
             frame.lineage = Lineage { loops: std::mem::take(&mut frame.lineage.loops), ..lineage };
             self.frames.restore(id, frame);
@@ -127,7 +127,7 @@ impl Snapshot {
         if self.frames.iter().all(|(id, frame)| fits(id, frame).is_some()) {
             return Ok(());
         }
-        Err(Damaged::new(&self.instance, "head", "it is at a place its definition does not have"))
+        Err(Damaged::new(&self.instance, "head", "its position is not in its definition"))
     }
 
     /// Returns true if signal rows may exist, which must then be read.
@@ -196,7 +196,7 @@ impl Snapshot {
     pub fn open_row(&self, key: &RowKey, row: &Bytes) -> Result<(Shape, Bytes), Damaged> {
         let (envelope, body) = Envelope::open(&self.instance, key.kind(), &key.to_bytes(), row)?;
         if envelope.run != self.run {
-            return Err(Damaged::new(&self.instance, "run's", "it belongs to another run"));
+            return Err(Damaged::new(&self.instance, key.kind().name(), "it belongs to another run"));
         }
         Ok((envelope.shape, body))
     }

@@ -13,7 +13,7 @@ use crate::definition::{Definition, Manifest, ManifestNode, NodeKind, Op, Rename
 
 /// The reason why an instance has no place in a newer definition. The instance is left unchanged.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("it stands at `{node}`, {why}")]
+#[error("cannot upgrade: node `{node}` {why}")]
 pub struct Misplaced {
     /// The path of the node at which the instance stands.
     pub node: String,
@@ -97,7 +97,7 @@ impl<'a> Placing<'a> {
     }
 
     fn described(&self, node: u32) -> Result<&'a ManifestNode, Misplaced> {
-        let unknown = || Misplaced { node: "?".into(), why: "which its own manifest does not name" };
+        let unknown = || Misplaced { node: "?".into(), why: "is not in the manifest of its definition" };
         self.old.nodes.get(node as usize).ok_or_else(unknown)
     }
 
@@ -107,12 +107,15 @@ impl<'a> Placing<'a> {
         let misplaced = |why| Misplaced { node: old.path.to_string(), why };
         let path = self.takeover.new_path(old.path.as_str());
         if path == old.path.as_str() && self.renamed_to.contains(&*path) {
-            return Err(misplaced("whose name another node has now: rename this one as well"));
+            return Err(misplaced("lost its path to a renamed node: rename it as well"));
         }
-        let node = *self.nodes.get(&*path).ok_or_else(|| misplaced("which is not there any more"))?;
+        let node = *self
+            .nodes
+            .get(&*path)
+            .ok_or_else(|| misplaced("does not exist in the new definition: keep it, or rename it in the upgrade"))?;
         let new = self.newer.manifest().nodes.get(node as usize);
         let alike = new.is_some_and(|new| (new.kind, &new.signal, &new.form) == (old.kind, &old.signal, &old.form));
-        if alike { Ok(node) } else { Err(misplaced("which is something else now")) }
+        if alike { Ok(node) } else { Err(misplaced("has another kind, form or signal in the new definition")) }
     }
 
     /// Returns the position and node of a frame in the newer program.
@@ -134,7 +137,7 @@ impl<'a> Placing<'a> {
         let program = self.newer.program();
         let mut own = self.positions.get(&node).into_iter().flatten().copied();
         let position = own.find(|position| program.op(*position).is_some_and(stands));
-        Ok((position.ok_or_else(|| misplaced("where it cannot be placed"))?, node))
+        Ok((position.ok_or_else(|| misplaced("has no matching step in the new definition"))?, node))
     }
 
     /// Checks that a node is within the same forks, maps and loops as before: they count the
@@ -146,17 +149,17 @@ impl<'a> Placing<'a> {
         let old_around: Vec<_> = self.old.around(old).filter(counts).collect();
         let new_around: Vec<_> = newer.around(new).filter(counts).collect();
         if old_around.len() != new_around.len() {
-            return Err("which is within other forks, maps or loops now");
+            return Err("is within another number of forks, maps and loops in the new definition");
         }
         for (old, new) in old_around.iter().zip(&new_around) {
             if (old.kind, &old.form, &old.signal) != (new.kind, &new.form, &new.signal) {
-                return Err("which is within other forks, maps or loops now, or a loop that drains another signal");
+                return Err("is within another kind of fork, map or loop, or drained signal, in the new definition");
             }
             if old.kind != NodeKind::Loop && old.path != new.path {
-                return Err("which is at or within a fork or map that was renamed");
+                return Err("is, or is within, a fork or map whose path has changed: keep that path");
             }
             if old.kind == NodeKind::Fork && old.branches != new.branches {
-                return Err("which is at or within a fork that has other branches now");
+                return Err("is, or is within, a fork whose branches have changed: keep its branches");
             }
         }
         let in_forks = |manifest: &'a Manifest, node: u32| {
@@ -164,6 +167,10 @@ impl<'a> Placing<'a> {
             let forks = within.filter(|(_, outer)| outer.kind == NodeKind::Fork);
             forks.map(|(inner, _)| inner.branch.as_deref()).collect::<Vec<_>>()
         };
-        if in_forks(self.old, old) == in_forks(newer, new) { Ok(()) } else { Err("which is in another branch now") }
+        if in_forks(self.old, old) == in_forks(newer, new) {
+            Ok(())
+        } else {
+            Err("is in another branch of a fork in the new definition")
+        }
     }
 }

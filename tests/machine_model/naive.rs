@@ -343,7 +343,7 @@ impl Model {
             match left {
                 _ if self.paused => self.run(answer),
                 Some(0) => {
-                    let message = "timed out: its time had passed when the process was back";
+                    let message = "timed out: its time was over when the instance was resumed";
                     self.fail(AttemptFailure::new(FailureKind::TimedOut, message), answer);
                 }
                 left => {

@@ -228,7 +228,7 @@ impl Cursor<'_> {
                     return self.inside(world, arm, self.value.clone());
                 }
                 let number = self.attempt().number;
-                let message = format!("there is no arm for key `{}` and no default arm", value.text());
+                let message = format!("the route has no arm for key `{}` and no default arm: add one", value.text());
                 Err(self.failure(number, FailureKind::UnknownKey, message))
             }
             _ => unreachable!("no code runs here"),
@@ -274,7 +274,7 @@ impl Cursor<'_> {
         }
         let left = timeout.map(|timeout| timeout.saturating_sub(since.map_or(0, |since| world.now - since)));
         if left == Some(0) && !world.paused {
-            let message = "timed out: its time had passed when the process was back";
+            let message = "timed out: its time was over when the instance was resumed";
             return self.badly(world, AttemptFailure::new(FailureKind::TimedOut, message));
         }
         self.hand_out_for(world, left);

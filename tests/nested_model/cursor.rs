@@ -170,7 +170,7 @@ impl<'p> Cursor<'p> {
             let is_left = drains.is_some_and(|signal| world.is_unclaimed(signal));
             let at_limit = |limit: u64| {
                 let next = limit + 1;
-                let message = format!("the loop was to go on with iteration {next}: its limit is {limit}");
+                let message = format!("the loop asked for iteration {next}: its limit is {limit}");
                 self.failure(1, FailureKind::LoopLimit, message)
             };
             match (flow?, limit) {
@@ -233,7 +233,7 @@ impl<'p> Cursor<'p> {
         let max = world.list_bytes_max;
         let flow = match flow {
             Ok(Some(value)) if bytes + value.bytes() > max => {
-                let message = format!("the list of results is over its limit of {max} bytes (Limits::list_bytes_max)");
+                let message = format!("the map's results are over their limit of {max} bytes (Limits::list_bytes_max)");
                 Err(self.failure(1, FailureKind::Codec, message))
             }
             flow => flow,

@@ -30,6 +30,7 @@ use crate::codec::Token;
 use crate::id::Stamp;
 use crate::time::Timestamp;
 
+/// Reason in the golden files, in the words of the version that wrote them.
 const QUARANTINED: &str = "the process died 5 times in a row while task `charge` was running";
 
 /// One file: its name, and its content as written today.
