@@ -55,7 +55,7 @@ fn program_without_mistakes_compiles() {
 #[test]
 fn mismatched_task_input_names_the_flowing_type() {
     let phrases = |flows: &str| {
-        let (flows, expected) = (format!("where `{flows}` flows in"), format!("an async function from `{flows}`"));
+        let (flows, expected) = (format!("where the input is `{flows}`"), format!("an async function from `{flows}`"));
         [flows, expected, "a task is an `async fn(I) -> Result<O, E>`".to_owned()]
     };
     for (program, flows) in
@@ -70,7 +70,7 @@ fn mismatched_task_input_names_the_flowing_type() {
 fn unstorable_result_names_the_missing_derives() {
     assert_says(
         "output_without_serde",
-        &["`Card` cannot be what a task gives", "derive `serde::Serialize` and `serde::Deserialize`"],
+        &["`Card` cannot be the result of a task", "derive `serde::Serialize` and `serde::Deserialize`"],
     );
 }
 

@@ -83,7 +83,7 @@ pub const CUSTOM_CODEC_ID_MIN: u8 = 128;
 #[non_exhaustive]
 pub enum CodecError {
     /// The value's `Serialize` or the codec refused.
-    #[error("a value of type `{type_name}` does not encode as {codec}")]
+    #[error("a value of type `{type_name}` does not encode as {codec}: check its Serialize, see `Codec`")]
     Encode {
         /// The Rust type.
         type_name: &'static str,
@@ -91,7 +91,7 @@ pub enum CodecError {
         codec: &'static str,
     },
     /// The value would not read back unchanged. See [`Codec`] for values that cannot be carried.
-    #[error("a value of type `{type_name}` does not read back from {codec} as it was: change the type, see `Codec`")]
+    #[error("a value of type `{type_name}` does not read back from {codec} unchanged: change the type, see `Codec`")]
     NotReadable {
         /// The Rust type.
         type_name: &'static str,
@@ -109,14 +109,14 @@ pub enum CodecError {
         bytes: usize,
     },
     /// The value has another structure than the node expects.
-    #[error("the value is not the structure that `{type_name}` is read from")]
+    #[error("the value has another structure than `{type_name}`: was the workflow or the type changed?")]
     Structure {
         /// The Rust type.
         type_name: &'static str,
     },
     /// The encoded value is over the payload limit.
     #[error(
-        "a value of type `{type_name}` has {bytes} bytes encoded: the limit is {bytes_max} (Limits::payload_bytes_max); bytes are smallest as `bytes::Bytes`"
+        "a value of type `{type_name}` encodes to {bytes} bytes: the limit is {bytes_max} (Limits::payload_bytes_max); use `bytes::Bytes` for raw bytes"
     )]
     TooLarge {
         /// The Rust type.
@@ -127,7 +127,9 @@ pub enum CodecError {
         bytes_max: usize,
     },
     /// The value nests lists, maps, structs or enums deeper than is allowed.
-    #[error("a value of type `{type_name}` nests deeper than {depth_max} in {codec} (limits::PAYLOAD_DEPTH_MAX)")]
+    #[error(
+        "a value of type `{type_name}` nests deeper than {depth_max} in {codec} (limits::PAYLOAD_DEPTH_MAX): flatten it"
+    )]
     TooDeep {
         /// The Rust type.
         type_name: &'static str,
@@ -138,7 +140,7 @@ pub enum CodecError {
     },
     /// A list for a map is over one of its limits.
     #[error(
-        "a list of {items} items and {bytes} bytes: the limits are {items_max} (Limits::list_items_max) and {bytes_max} (Limits::list_bytes_max)"
+        "the list has {items} items and {bytes} bytes: at most {items_max} (Limits::list_items_max) and {bytes_max} (Limits::list_bytes_max) are allowed"
     )]
     ListTooLarge {
         /// The number of its items.

@@ -23,8 +23,8 @@ pub enum LoopResult<T, U> {
 /// A type that a task may return: any that serde can write and read, or a [`LoopResult`] of such
 /// types.
 #[diagnostic::on_unimplemented(
-    message = "`{Self}` cannot be what a task gives",
-    label = "this task gives `{Self}`, which serde cannot both write and read",
+    message = "`{Self}` cannot be the result of a task",
+    label = "this task returns `{Self}`, which serde cannot both write and read",
     note = "derive `serde::Serialize` and `serde::Deserialize` for it: each result is stored before the next task runs"
 )]
 pub trait Output: Sized + Send + 'static {

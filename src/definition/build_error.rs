@@ -60,7 +60,7 @@ pub enum BuildError {
         keys: Vec<String>,
     },
     /// An arm's key is not one of the route's keys.
-    #[error("route `{route}` has no key `{key}`, but an arm for it: remove it, or list it in `RouteKey::all`")]
+    #[error("route `{route}` has an arm for `{key}`, which is not a key: remove it, or list it in `RouteKey::all`")]
     OrphanArm {
         /// The route's path.
         route: String,
@@ -100,7 +100,7 @@ pub enum BuildError {
         nodes: usize,
     },
     /// The new path of a renamed node does not exist.
-    #[error("`{renamed}` was renamed to `{path}` in an upgrade, which is not a node of this workflow: check the path")]
+    #[error("an upgrade renames `{renamed}` to `{path}`, but the workflow has no such node: check the path")]
     UnknownNewName {
         /// The old path.
         renamed: String,

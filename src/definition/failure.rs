@@ -147,7 +147,7 @@ impl TaskFailure {
     pub(crate) fn to_bytes(&self) -> Bytes {
         match rmp_serde::to_vec_named(self) {
             Ok(bytes) => bytes.into(),
-            Err(error) => panic!("an internal failure record does not encode: {error}"),
+            Err(error) => panic!("a failure record does not encode: {error}"),
         }
     }
 

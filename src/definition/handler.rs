@@ -24,7 +24,7 @@ pub struct TaskScope {
 /// A parameter that a task gets from the runtime: [`Dep<T>`](crate::Dep) or [`TaskContext`].
 #[diagnostic::on_unimplemented(
     message = "`{Self}` cannot be a parameter of a task",
-    label = "not something the runtime can hand to a task",
+    label = "the runtime cannot pass a value of this type to a task",
     note = "the first parameter is the input; after it come `Dep<T>` and `TaskContext`, in any order"
 )]
 pub trait Extract: Sized {
@@ -47,7 +47,7 @@ pub trait Extract: Sized {
 /// `I` is the input and `O` the output. `M` distinguishes the numbers of parameters and is always
 /// inferred.
 #[diagnostic::on_unimplemented(
-    message = "`{Self}` cannot be the task here, where `{I}` flows in",
+    message = "`{Self}` cannot be the task here, where the input is `{I}`",
     label = "expected an async function from `{I}` to a `Result`",
     note = "a task is an `async fn(I) -> Result<O, E>`, where `I` is the output of the previous node",
     note = "further parameters, at most 6, must be `Dep<T>` (`T: Send + Sync`) or `TaskContext`",
@@ -93,7 +93,7 @@ macro_rules! impl_handler {
                 match start() {
                     Ok(future) => Box::pin(async move { future.await.map_err(Into::into) }),
                     Err(missing) => {
-                        let error = format!("service not provided: {missing}");
+                        let error = format!("a service is missing: {missing}");
                         Box::pin(async move { Err(error.into()) })
                     }
                 }

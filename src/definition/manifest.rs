@@ -112,7 +112,7 @@ impl Manifest {
     pub fn encode(&self) -> Bytes {
         match rmp_serde::to_vec_named(self) {
             Ok(bytes) => bytes.into(),
-            Err(error) => panic!("a manifest of ours does not encode: {error}"),
+            Err(error) => panic!("a manifest does not encode: {error}"),
         }
     }
 

@@ -14,7 +14,7 @@ use crate::codec::{Decode, Output};
 #[non_exhaustive]
 pub enum StubError {
     /// The workflow has no task at this path.
-    #[error("workflow `{workflow}` has no task `{path}`; its tasks are: {}", .known.join(", "))]
+    #[error("workflow `{workflow}` has no task `{path}`, only: {}", .known.join(", "))]
     NoSuchTask {
         /// The workflow.
         workflow: String,

@@ -52,7 +52,7 @@ impl WorkflowInfo {
 #[non_exhaustive]
 pub enum SignalError {
     /// No node waits for a signal of this name.
-    #[error("workflow `{workflow}` has no wait for signal `{signal}`; it waits for: {}", .known.join(", "))]
+    #[error("workflow `{workflow}` has no wait for signal `{signal}`, only for: {}", .known.join(", "))]
     UnknownSignal {
         /// The name of the workflow.
         workflow: String,
