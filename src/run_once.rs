@@ -37,7 +37,7 @@ pub enum RunOnceError {
         node: NodePath,
     },
     /// Tasks need services that were not provided.
-    #[error("provide these with RunOnce::provide: {}", crate::definition::list(.0))]
+    #[error("services are missing, pass them to RunOnce::provide: {}", crate::definition::list(.0))]
     MissingDeps(Vec<MissingDep>),
     /// The input does not encode, or the output does not decode.
     #[error(transparent)]

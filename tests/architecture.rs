@@ -136,3 +136,55 @@ fn test_names_have_at_most_sixty_characters() {
         }
     }
 }
+
+/// Words that no text for users says, and the word to say instead.
+const OTHER_WORDS: [(&str, &str); 9] = [
+    ("set aside", "quarantined"),
+    ("take over", "upgrade"),
+    ("taken over", "upgraded"),
+    ("awake", "active"),
+    ("asleep", "parked"),
+    ("behind", "after"),
+    ("died", "crashed"),
+    ("death", "crash"),
+    ("not ours", "of another program"),
+];
+
+/// The string literals of all calls in `text` that begin with `opening`, up to their closing parenthesis.
+fn literals(text: &str, opening: &str) -> Vec<String> {
+    let mut all = Vec::new();
+    for call in text.split(opening).skip(1) {
+        let (mut depth, mut is_text, mut literal) = (0, false, String::new());
+        let plain = call.replace("\\\"", "'");
+        for letter in plain.chars().skip_while(|letter| *letter != '(') {
+            match letter {
+                '"' if is_text => all.push(std::mem::take(&mut literal)),
+                '(' if !is_text => depth += 1,
+                ')' if !is_text => depth -= 1,
+                _ if is_text => literal.push(letter),
+                _ => {}
+            }
+            is_text ^= letter == '"';
+            if depth == 0 {
+                break;
+            }
+        }
+    }
+    all
+}
+
+/// Method: read the texts of all errors and log events under `src`, and look for words of which users know another.
+#[test]
+fn errors_and_logs_say_the_words_of_the_status() {
+    let mut texts = 0;
+    for file in rust_files(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src")) {
+        let text = std::fs::read_to_string(&file).unwrap();
+        for literal in ["#[error", "tracing::"].iter().flat_map(|opening| literals(&text, opening)) {
+            texts += 1;
+            for (word, instead) in OTHER_WORDS {
+                assert!(!literal.contains(word), "{}: say `{instead}`, not `{word}`: {literal}", file.display());
+            }
+        }
+    }
+    assert!(texts > 100, "only {texts} texts were found: does the search still work?");
+}

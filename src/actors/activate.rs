@@ -123,7 +123,7 @@ impl State {
             LoadError::Store(error) => CommandError::Store(error),
             LoadError::Damaged(sound) if sound.is_readable_elsewhere() => self.left_alone(sound),
             LoadError::Damaged(damaged) => {
-                tracing::error!(instance = %self.id, error = %damaged, "an instance is damaged");
+                tracing::error!(instance = %self.id, error = %damaged, "a record of an instance is damaged; the instance will be quarantined");
                 self.quarantine(&damaged.to_string(), seen).await
             }
         }
@@ -132,7 +132,7 @@ impl State {
     /// Leaves an instance alone that another version of this crate, or another start of the
     /// service, will continue.
     pub(super) fn left_alone(&self, sound: Damaged) -> CommandError {
-        tracing::warn!(instance = %self.id, error = %sound, "an instance is left alone");
+        tracing::warn!(instance = %self.id, error = %sound, "this process cannot read an instance, and leaves it unchanged");
         self.shared.stop_attempts(&self.id);
         let definition = match &sound.cause {
             DamageCause::NoManifest(definition) => Some(**definition),

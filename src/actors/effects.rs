@@ -42,7 +42,7 @@ impl ActiveInstance {
         if unread.is_empty() {
             tracing::debug!(%instance, "an instance has ended");
         } else {
-            tracing::warn!(%instance, ?unread, "an instance has ended with signals that no wait has taken");
+            tracing::warn!(%instance, ?unread, "an instance has ended with buffered signals that no node received");
         }
     }
 

@@ -43,7 +43,7 @@ impl IdleActors {
                 Ok(()) => return Ok(actor),
                 // The runtime shuts down.
                 Err(MessagingErr::SendErr(InstanceMessage::Assign(refused))) => state = refused,
-                Err(error) => unreachable!("a local actor gives back what it does not take: {error}"),
+                Err(error) => unreachable!("a local actor returns a message that it refuses: {error}"),
             }
         }
     }

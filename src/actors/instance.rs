@@ -346,7 +346,7 @@ impl State {
             // Settled: the stored state equals that in memory, and there is no other writer.
             let is_replaced = Box::pin(self.replace(myself, *replacement)).await;
             if is_replaced && !unread.is_empty() {
-                tracing::warn!(instance = %self.id, ?unread, "a run was replaced with signals that nothing has waited for");
+                tracing::warn!(instance = %self.id, ?unread, "a run was replaced that had buffered signals which no node received");
             }
         } else if let Some(reply) = active.deletion.take() {
             Box::pin(self.delete(reply)).await;

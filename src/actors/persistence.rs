@@ -274,7 +274,7 @@ impl State {
             match self.store.commit(writes).await {
                 Err(StoreError::Transient(reason)) if !self.is_closing() => {
                     let reason = reason.to_string();
-                    tracing::warn!(reason, "the store is not available; trying the same batch again");
+                    tracing::warn!(reason, "the store is temporarily unavailable; writing the same batch again");
                     self.set_health(Health::Unhealthy { reason });
                     self.back_off().await;
                 }

@@ -102,7 +102,7 @@ pub(super) async fn run(shared: Weak<Shared>, retention: Retention) {
                     sleep_until(&*alive.clock, next, LOOK_AGAIN).await;
                 }
                 Err(error) => {
-                    tracing::warn!(%error, "instances that have ended could not be deleted; trying again");
+                    tracing::warn!(%error, "ended instances could not be deleted; trying again");
                     tokio::time::sleep(backoff).await;
                     backoff = (backoff * 2).min(BACKOFF.1);
                 }
@@ -161,7 +161,7 @@ async fn prune_some(
             Ok(write) => writes.extend(write),
             Err(error) => {
                 // Does not hold up other instances, and is tried again in the next round.
-                tracing::warn!(instance = %end.1, %error, "an instance that has ended could not be read");
+                tracing::warn!(instance = %end.1, %error, "an ended instance could not be read, and is not deleted");
                 unread = Some(error);
             }
         }

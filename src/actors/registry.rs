@@ -266,7 +266,7 @@ impl Registry {
         let hash = usize::try_from(self.instances.hasher().hash_one(id) >> 7).unwrap_or_default();
         match shards.get(hash % shards.len().max(1)) {
             Some(shard) => shard,
-            None => unreachable!("the root sets the shards before anything is sent"),
+            None => unreachable!("the root sets the shards before any message is sent"),
         }
     }
 

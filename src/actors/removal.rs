@@ -122,7 +122,7 @@ async fn start_in_place(
     let existing = check_existing_instance(port, definition, &new.instance, policy).await?;
     match prepare_run(port, &setting, definition, new, policy, existing).await? {
         PrepareRunOutcome::Fresh { snapshot, effects } => Ok((snapshot, effects)),
-        PrepareRunOutcome::ExistingStatus(_) => unreachable!("the policy uses nothing that exists"),
+        PrepareRunOutcome::ExistingStatus(_) => unreachable!("this conflict policy never returns an existing instance"),
     }
 }
 

@@ -45,7 +45,7 @@ impl Actor for Root {
         if let Some(shared) = shared.upgrade()
             && !shared.is_closing()
         {
-            let reason = format!("an actor of the runtime ended, restart the service: {ended}");
+            let reason = format!("an actor of the runtime has ended, restart the service: {ended}");
             tracing::error!(reason);
             shared.break_down(reason);
         }

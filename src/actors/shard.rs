@@ -45,10 +45,10 @@ impl Actor for Shard {
             && let Some(ActorPanicked { instance, run, panic }) = error.downcast_ref()
             && let Some(shared) = state.shared.upgrade()
         {
-            tracing::error!(%instance, panic, "the actor of an instance failed");
+            tracing::error!(%instance, panic, "the actor of an instance panicked");
             if state.too_often(&shared, instance) {
                 let (panics, seconds) = (shared.limits.panics_max.max(1), shared.limits.panic_window_seconds);
-                let reason = format!("its actor failed {panics} times within {seconds} s: {panic}");
+                let reason = format!("its actor failed {panics} times within {seconds} s, and last {panic}");
                 shared.registry.quarantine(&shared, instance, dead.get_id(), *run, reason.into());
             } else {
                 shared.registry.succeed(&shared, instance, dead.get_id());

@@ -148,7 +148,7 @@ impl Shared {
     pub(super) fn running(&self) -> &Running {
         match self.parts.get() {
             Some(running) => running,
-            None => unreachable!("the root sets this before it starts anything"),
+            None => unreachable!("the root sets the running parts before it starts any actor"),
         }
     }
 

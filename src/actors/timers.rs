@@ -118,7 +118,7 @@ impl Actor for Timers {
         let (clock, alarm) = (Arc::clone(&state.clock), state.alarm.subscribe());
         tokio::spawn(async move {
             while let Err(panic) = caught(sleeper(Arc::clone(&clock), alarm.clone(), myself.clone())).await {
-                tracing::error!(panic, "the sleeper of the timers failed; trying again");
+                tracing::error!(panic, "the task that wakes the timers panicked; starting it again");
                 tokio::time::sleep(RETRY_AFTER).await;
             }
         });
@@ -134,7 +134,7 @@ impl Actor for Timers {
         let ticked = matches!(message, TimerMessage::Tick);
         if let Err(panic) = caught(state.handle(message, &myself)).await {
             // The wake-ups that were being sent are in the store.
-            tracing::error!(panic, "the timers failed; reading all wake-ups again");
+            tracing::error!(panic, "the timers panicked; reading all wake-ups again");
             state.window.reset();
             state.rest(&myself, Fired::All);
         }

@@ -95,7 +95,9 @@ impl Slot {
                 Ok(Some(outcome)) => outcome,
                 // The attempt was stopped, so no actor needs this outcome. Report one all the same:
                 // an instance must never wait forever.
-                Ok(None) => Err(AttemptFailure::new(FailureKind::Error, "the attempt was cancelled from within")),
+                Ok(None) => {
+                    Err(AttemptFailure::new(FailureKind::Error, "the attempt was stopped before it returned a result"))
+                }
                 // A drop in user code panicked: that of a future, or of a value it held.
                 Err(panic) => Err(AttemptFailure::new(FailureKind::Panicked, panic)),
             };

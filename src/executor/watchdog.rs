@@ -168,7 +168,9 @@ impl PollMarks {
             self.all.push((Arc::default(), None));
             self.all.len() - 1
         });
-        let Some((mark, whose)) = self.all.get_mut(place) else { unreachable!("free places are places") };
+        let Some((mark, whose)) = self.all.get_mut(place) else {
+            unreachable!("a free place is an index of this list")
+        };
         mark.told.store(false, Ordering::Relaxed);
         *whose = Some(of);
         Seat { place, mark: Arc::clone(mark) }
@@ -257,7 +259,7 @@ impl Executor {
                 count = waiting.len(),
                 ?names,
                 "tasks that wait for other instances hold all slots: raise Limits::tasks_running_max or \
-                 blocking_tasks_running_max, or wait in the workflow"
+                 blocking_tasks_running_max, or wait at a node of the workflow"
             );
         }
     }

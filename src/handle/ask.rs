@@ -27,7 +27,7 @@ pub(super) async fn ask(
 
 pub(super) fn explain(shared: &Shared, answer: Answer) -> Result<(), MessageError> {
     let Some(answer) = answer else {
-        return Err(MessageError::OutcomeUnknown("the answer was lost with an actor".into()));
+        return Err(MessageError::OutcomeUnknown("the actor of the instance ended before it answered".into()));
     };
     answer.map_err(|error| match error {
         CommandError::Busy(bound) => MessageError::Busy(bound),

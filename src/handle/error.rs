@@ -20,7 +20,7 @@ pub enum HandleError {
     #[error(transparent)]
     Id(#[from] IdError),
     /// The instance does not exist.
-    #[error("there is no such instance")]
+    #[error("the instance does not exist")]
     NotFound,
     /// The instance runs on another definition.
     #[error("the instance runs on definition {found}, not {expected}: use that workflow for its handle")]
@@ -58,7 +58,7 @@ pub enum HandleError {
         given: usize,
     },
     /// The runtime has shut down.
-    #[error("the runtime has shut down")]
+    #[error("the runtime has shut down: read again with a new one")]
     ShuttingDown,
     /// The codec of the instance is not registered with this runtime.
     #[error("the instance's codec {0} is not registered: add it with RuntimeBuilder::also_codec")]
@@ -84,10 +84,10 @@ pub enum MessageError {
     /// A limit of the runtime is reached, and this call does not wait
     /// ([`WhenBusy::Refuse`](crate::WhenBusy::Refuse)). The message had no effect and may be
     /// repeated.
-    #[error("busy, nothing was done: {0}")]
+    #[error("busy, nothing was done, try again later: {0}")]
     Busy(Bound),
     /// The instance does not exist.
-    #[error("there is no such instance")]
+    #[error("the instance does not exist")]
     NotFound,
     /// The instance has ended.
     #[error("the instance has already ended ({0})")]
@@ -126,18 +126,18 @@ pub enum MessageError {
     #[error(transparent)]
     Refused(Refusal),
     /// The instance's definition or codec is not registered in this process.
-    #[error("the instance's definition or codec is not registered in this process: register it first")]
+    #[error("the instance's definition or codec is not registered with this runtime: register it first")]
     NotRegistered,
     /// The instance runs on an older definition, and cannot be upgraded to the newer one. The
     /// instance stays unchanged.
-    #[error("the instance cannot be upgraded to the newer definition: {0}")]
+    #[error("{0}; the instance stays on its definition, unchanged")]
     Unplaced(String),
     /// The runtime is shutting down.
-    #[error("the runtime is shutting down")]
+    #[error("the runtime is shutting down, the message may have taken effect: read the status later")]
     ShuttingDown,
     /// The message may or may not have taken effect: read the status, or repeat the message if that
     /// is harmless.
-    #[error("outcome unknown, the message may have taken effect: {0}")]
+    #[error("the outcome is unknown, the message may have taken effect (read the status): {0}")]
     OutcomeUnknown(#[source] Cause),
 }
 
@@ -149,7 +149,7 @@ pub enum ResultError {
     #[error(transparent)]
     Failed(Failure),
     /// The run was cancelled.
-    #[error("cancelled by {by}: {reason}")]
+    #[error("the instance was cancelled by {by}: {reason}")]
     Cancelled {
         /// The reason given.
         reason: Arc<str>,
@@ -164,10 +164,10 @@ pub enum ResultError {
         reason: Arc<str>,
     },
     /// Another run has replaced this one.
-    #[error("another run has replaced this one")]
+    #[error("another run has replaced this one: get a new handle with Runtime::handle")]
     Superseded,
     /// The runtime has shut down. The instance goes on at the next start of the runtime.
-    #[error("the runtime shut down before the instance ended")]
+    #[error("the runtime shut down before the instance ended: it continues at the next start")]
     ShuttingDown,
     /// The instance cannot be read.
     #[error(transparent)]

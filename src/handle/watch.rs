@@ -48,7 +48,7 @@ impl StatusWatch {
                 }
                 Ok(_) => return None,
                 Err(LoadError::Store(error)) => {
-                    tracing::warn!(instance = %self.instance, %error, "cannot read the status; reading it again");
+                    tracing::warn!(instance = %self.instance, %error, "the status could not be read; reading it again");
                     ask_again = Some(backoff);
                     backoff = (backoff * 2).min(BACKOFF.1);
                 }

@@ -10,7 +10,7 @@ use crate::store::{Change, Condition, StoreError, Version, Write};
 #[non_exhaustive]
 pub enum DeleteError {
     /// There is no such instance.
-    #[error("no such instance")]
+    #[error("the instance does not exist")]
     NotFound,
     /// The instance has not ended and is not quarantined; [`Stored::status`] returns its status.
     #[error("the instance has not ended: cancel it first")]

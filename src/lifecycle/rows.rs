@@ -90,7 +90,7 @@ impl<'a> Rows<'a> {
             value.fill(&|home: &Home| self.read.get(home).cloned());
         }
         // Rows that contain themselves, or each other many times over, would fill the memory.
-        Err(Damaged::new(snapshot.instance(), "run's", "it refers to itself").into())
+        Err(Damaged::new(snapshot.instance(), "value", "it refers to itself").into())
     }
 
     async fn read(&mut self, snapshot: &Snapshot, homes: Vec<Home>) -> Result<(), LoadError> {
@@ -215,7 +215,7 @@ impl<'a> Rows<'a> {
             self.kept.paths.extend(path.clone().map(|path| ((era, node), path)));
             path
         };
-        let unknown = || Damaged::new(snapshot.instance(), "head", "it refers to a node its definition does not have");
+        let unknown = || Damaged::new(snapshot.instance(), "head", "it refers to a node that is not in its definition");
         Ok(RowPlace { era, path: path.ok_or_else(unknown)?, indices: indices.clone() })
     }
 }

@@ -45,7 +45,7 @@ pub enum StartError {
     },
     /// The id is taken by an instance of another definition.
     #[error(
-        "instance `{instance}` runs on another definition ({found}, not {expected}): use another id, or TerminateExisting"
+        "instance `{instance}` runs on definition {found}, not {expected}: use another id, or ConflictPolicy::TerminateExisting"
     )]
     DefinitionMismatch {
         /// The id.
@@ -58,7 +58,7 @@ pub enum StartError {
     /// A limit is reached: [`Limits::writes_queued_max`](crate::Limits::writes_queued_max), or one
     /// of the instance to be replaced, and this start does not wait
     /// ([`WhenBusy::Refuse`](crate::WhenBusy::Refuse)). Nothing was done: repeat the start.
-    #[error("busy, nothing was done: {0}")]
+    #[error("busy, nothing was started, try again later: {0}")]
     Busy(Bound),
     /// The workflow was not given to [`RuntimeBuilder::register`](crate::RuntimeBuilder::register).
     #[error("workflow `{workflow}` is not registered with this runtime: pass it to RuntimeBuilder::register")]
@@ -69,8 +69,8 @@ pub enum StartError {
     /// The workflow has other stubs than the registered one, which is the one that would run.
     #[cfg(feature = "testing")]
     #[error(
-        "workflow `{workflow}` is registered with stubs for {registered:?}, and this one has stubs for {given:?}: register \
-         this one, or its real tasks would run"
+        "workflow `{workflow}` is registered with stubs for {registered:?}, but this one has stubs for {given:?}: register \
+         this one"
     )]
     OtherStubs {
         /// The workflow.
@@ -81,18 +81,18 @@ pub enum StartError {
         given: Vec<String>,
     },
     /// The runtime is shutting down.
-    #[error("the runtime is shutting down")]
+    #[error("the runtime is shutting down: start the instance again after the restart")]
     ShuttingDown,
     /// The existing instance cannot be read. An instance written by a newer version of this crate
     /// is never replaced.
     #[error(transparent)]
     Damaged(#[from] Damaged),
     /// The store could not be read, so nothing was started.
-    #[error("the store could not be read, nothing was started: {0}")]
+    #[error("nothing was started, the store could not be read: {0}")]
     Unreadable(StoreError),
     /// The store failed; the outcome is unknown. Start the instance again: with
     /// [`ConflictPolicy::UseExisting`] a second start does no harm.
-    #[error("the outcome of the start is unknown: {0}")]
+    #[error("the outcome of the start is unknown, repeat it with UseExisting: {0}")]
     OutcomeUnknown(StoreError),
 }
 

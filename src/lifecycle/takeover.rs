@@ -14,7 +14,7 @@ pub enum TakeOverError {
     #[error(transparent)]
     Misplaced(#[from] Misplaced),
     /// The manifest of the older definition is not in the store, or cannot be read.
-    #[error("the manifest of its definition is not in the store")]
+    #[error("cannot upgrade: the manifest of its definition is not readable, register that definition once")]
     NoManifest,
     /// A record is damaged.
     #[error(transparent)]

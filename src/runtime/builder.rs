@@ -21,7 +21,7 @@ use crate::store::{Guarded, Store, StoreError};
 #[non_exhaustive]
 pub enum RuntimeError {
     /// Tasks need services that were not provided; all of them are listed.
-    #[error("provide these with RuntimeBuilder::provide: {}", crate::definition::list(.0))]
+    #[error("services are missing, pass them to RuntimeBuilder::provide: {}", crate::definition::list(.0))]
     MissingDeps(Vec<MissingDep>),
     /// Two codecs have the same id, or one has an id below 128.
     #[error("codec id {0} is reserved or already registered: use a unique id from {CUSTOM_CODEC_ID_MIN} to 255")]
@@ -169,7 +169,7 @@ impl RuntimeBuilder {
         for one in &unregistered {
             let (workflow, count) = (one.workflow.as_deref().unwrap_or("?"), one.instances.len());
             tracing::warn!(definition = %one.definition, workflow, count, more = one.more,
-                "instances of an unregistered workflow stay unchanged: register it to let them go on");
+                "instances of an unregistered workflow stay unchanged: register the workflow to continue them");
         }
         let parts = SharedParts {
             limits: self.limits.clamped(),

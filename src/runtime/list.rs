@@ -80,7 +80,7 @@ pub struct Listed {
 #[non_exhaustive]
 pub enum ListError {
     /// The runtime has shut down.
-    #[error("the runtime has shut down")]
+    #[error("the runtime has shut down: list again with a new one")]
     ShuttingDown,
     /// The store failed.
     #[error(transparent)]

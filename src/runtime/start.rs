@@ -242,7 +242,7 @@ impl Starting {
                 Err(StartError::OutcomeUnknown(error) | StartError::Unreadable(error))
                     if repeats < REPEATS && !self.shared.is_closing() =>
                 {
-                    tracing::warn!(instance = %self.new.instance, %error, is_unknown, "a start failed; repeating it");
+                    tracing::warn!(instance = %self.new.instance, %error, is_unknown, "the start of an instance failed; repeating it");
                     repeats += 1;
                     self.shared.persistence().note_start(self.new.run);
                     // The start may have been committed already: too late to refuse it.

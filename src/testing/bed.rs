@@ -115,7 +115,7 @@ pub enum FinishError {
     #[error(transparent)]
     Result(#[from] ResultError),
     /// Nothing runs and nothing will ever be due: the instance waits for a signal, or is paused.
-    #[error("the instance is stuck, {0}: send its signal, or unpause it")]
+    #[error("the instance does not continue by itself ({0}): send its signal, or unpause it")]
     Stuck(Status),
     /// The instance is still running.
     #[error("the instance is still {0} after 30 seconds: check for a held task or a failing store")]

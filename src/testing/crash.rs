@@ -68,7 +68,7 @@ pub enum CrashProblem {
     #[error("the runtime did not start: {0}")]
     Start(#[from] RuntimeError),
     /// The scenario took longer than 30 seconds.
-    #[error("the scenario did not finish within 30 seconds")]
+    #[error("the scenario did not finish within 30 seconds: check for a wait without a signal")]
     Hung,
 }
 
@@ -165,7 +165,7 @@ where
                 _ => crashes.extend(point.map(|point| Crash { point, behind: behind.unwrap_or_default() })),
             }
         }
-        unreachable!("the last life does not crash")
+        unreachable!("the last process of a run has no crash point")
     };
     let (expected, _) = run(&[]).await?;
     let (second, crashes) = run(&[]).await?;
