@@ -171,49 +171,49 @@ fn crash_everywhere_within(outer: Kind) {
 }
 
 #[test]
-fn no_crash_shows_in_a_chain_of_tasks() {
+fn crashes_in_a_chain_of_tasks_are_invisible() {
     // Every kind of node before, between and after tasks of the main chain.
     crash_everywhere_within(Kind::Task);
 }
 
 #[test]
-fn no_crash_shows_in_a_chain_of_delays() {
+fn crashes_in_a_chain_of_delays_are_invisible() {
     // Every kind of node before, between and after delays of the main chain.
     crash_everywhere_within(Kind::Delay);
 }
 
 #[test]
-fn no_crash_shows_in_a_chain_of_signal_waits() {
+fn crashes_in_a_chain_of_signal_waits_are_invisible() {
     // Every kind of node before, between and after waits of the main chain.
     crash_everywhere_within(Kind::Signal);
 }
 
 #[test]
-fn no_crash_shows_within_a_fork() {
+fn crashes_within_a_fork_are_invisible() {
     // Every kind of node as first, middle and last of a branch, beside another branch.
     crash_everywhere_within(Kind::Fork);
 }
 
 #[test]
-fn no_crash_shows_within_a_route() {
+fn crashes_within_a_route_are_invisible() {
     // Every kind of node as first, middle and last of an arm.
     crash_everywhere_within(Kind::Route);
 }
 
 #[test]
-fn no_crash_shows_within_a_loop() {
+fn crashes_within_a_loop_are_invisible() {
     // Every kind of node as first, middle and last of a body that runs twice.
     crash_everywhere_within(Kind::Loop);
 }
 
 #[test]
-fn no_crash_shows_within_a_map() {
+fn crashes_within_a_map_are_invisible() {
     // Every kind of node as first, middle and last of two items, all at once and one by one.
     crash_everywhere_within(Kind::Map);
 }
 
 #[test]
-fn no_crash_shows_within_a_child() {
+fn crashes_within_a_child_are_invisible() {
     // Every kind of node as first, middle and last of a child.
     crash_everywhere_within(Kind::Child);
 }

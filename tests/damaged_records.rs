@@ -178,7 +178,7 @@ impl Scene {
 
     /// Starts a runtime on the store: the other instance must complete, and the victim must come to
     /// rest.
-    async fn goes_on(&self, what: &str) -> Told {
+    async fn outcome(&self, what: &str) -> Told {
         let runtime = runtime(&self.store, &self.clock).await;
         let beside = within(runtime.handle(&beside(), "beside")).await.unwrap();
         assert_eq!(moving(&self.clock, MINUTE, beside.result()).await, Ok(2), "{what}");
@@ -241,7 +241,7 @@ enum Told {
 async fn damaged_row_quarantines_only_its_instance() {
     let mut kinds = BTreeSet::new();
     for parked in [Parked::BeforeItsInputIsRead, Parked::InAFork, Parked::WithASignalBuffered, Parked::InAMap] {
-        let expected = match Scene::of(parked).await.goes_on("undamaged").await {
+        let expected = match Scene::of(parked).await.outcome("undamaged").await {
             Told::Completed(output) => output,
             told => panic!("{parked:?}: undamaged, it is {told:?}"),
         };
@@ -259,7 +259,7 @@ async fn damaged_row_quarantines_only_its_instance() {
                 let change = RowChange { key: key.clone(), value: Some(damaged.clone()) };
                 scene.force(Change::Head(scene.head().await), vec![change]).await;
                 let what = format!("{parked:?}, {key:?} {how}");
-                match scene.goes_on(&what).await {
+                match scene.outcome(&what).await {
                     // The row was not read any more, or was written anew.
                     Told::Completed(output) => assert_eq!(output, expected, "{what}"),
                     told => {
@@ -293,7 +293,7 @@ async fn damaged_head_is_reported_and_hurts_no_other_instance() {
         };
         let damaged = Bytes::from(damage(&source));
         scene.force(Change::Head(damaged.clone()), Vec::new()).await;
-        let told = scene.goes_on(how).await;
+        let told = scene.outcome(how).await;
         assert!(!matches!(told, Told::Completed(_)), "{how}: {told:?}");
         assert_eq!(scene.head().await, damaged, "{how}: its bytes were touched");
         let loaded = load(&scene.store, &id(VICTIM)).await;
@@ -342,7 +342,7 @@ async fn self_referring_or_oversized_rows_quarantine() {
         let (envelope, _) = Envelope::open(&id(VICTIM), key.kind(), &key.to_bytes(), &row).unwrap();
         let change = RowChange { value: Some(envelope.seal(&body, &key.to_bytes())), key };
         scene.force(Change::Head(scene.head().await), vec![change]).await;
-        let told = scene.goes_on("self-referring").await;
+        let told = scene.outcome("self-referring").await;
         assert!(matches!(told, Told::Quarantined), "{body:x?}: {told:?}");
     }
 }
@@ -376,7 +376,7 @@ async fn head_of_newer_version_is_left_alone_and_listed() {
             }
         });
         scene.force(Change::Head(newer.clone()), Vec::new()).await;
-        let told = scene.goes_on(how).await;
+        let told = scene.outcome(how).await;
         assert!(matches!(told, Told::Error), "{how}: {told:?}");
 
         let runtime = runtime(&scene.store, &scene.clock).await;

@@ -1,6 +1,6 @@
 //! Poisonous instances among healthy ones: each is quarantined, listed or left alone as promised,
-//! and all healthy ones finish. `cargo bench --workspace --bench workloads -- poison` shows how much slower
-//! these are.
+//! and all healthy ones finish. `cargo bench --workspace --bench workloads -- poison` shows how
+//! much slower these are.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a helper of a test may panic like the test itself")]
 
 mod common;

@@ -21,7 +21,7 @@ use std::sync::atomic::Ordering;
 
 use everstep::Status;
 
-use world::{Cable, Dies, ORDER_OUTPUT, Power, World};
+use world::{Cable, CrashesAt, ORDER_OUTPUT, Power, World};
 
 const NODES: [&str; 4] = ["price", "reserve", "charge", "ship"];
 
@@ -34,35 +34,38 @@ struct Usual {
 
 async fn undisturbed() -> Usual {
     let (world, power) = (World::new(), Power::of(u64::MAX));
-    let cable = Cable::new(&world.store, Dies::Never);
+    let cable = Cable::new(&world.store, CrashesAt::Never);
     assert_eq!(world.process(&power, &cable).await.unwrap(), Status::Completed);
     assert_eq!(world.output().await, ORDER_OUTPUT);
     let runs = NODES.map(|node| (node, world.ledger.runs_of(node))).into();
     Usual { calls: power.spent(), commits: cable.commits.load(Ordering::Relaxed), runs }
 }
 
-/// Lets one process crash for each of `deaths`, and then one run to the end.
-async fn with_crashes(usual: &Usual, deaths: &[(u64, Dies)]) {
+/// Lets one process crash for each of `crashes`, and then one run to the end.
+async fn with_crashes(usual: &Usual, crashes: &[(u64, CrashesAt)]) {
     let world = World::new();
     let mut recorded_at = Vec::new();
-    for (calls, dies) in deaths {
-        let died = world.process(&Power::of(*calls), &Cable::new(&world.store, *dies)).await;
-        assert!(died.is_err(), "{deaths:?}: {died:?}");
+    for (calls, at) in crashes {
+        let died = world.process(&Power::of(*calls), &Cable::new(&world.store, *at)).await;
+        assert!(died.is_err(), "{crashes:?}: {died:?}");
         recorded_at.push((world.recorded().await, world.ledger.entries().len()));
     }
     let status = world.process(&Power::of(u64::MAX), &world.store).await.unwrap();
-    assert_eq!((status, world.output().await.as_str()), (Status::Completed, ORDER_OUTPUT), "{deaths:?}");
+    assert_eq!((status, world.output().await.as_str()), (Status::Completed, ORDER_OUTPUT), "{crashes:?}");
     for (node, usual) in &usual.runs {
         let runs = world.ledger.runs_of(node);
-        assert!((*usual..=usual + deaths.len()).contains(&runs), "{deaths:?}: `{node}` ran {runs} times, not {usual}");
+        assert!(
+            (*usual..=usual + crashes.len()).contains(&runs),
+            "{crashes:?}: `{node}` ran {runs} times, not {usual}"
+        );
     }
     let (attempts, usually) = (world.ledger.entries().len(), usual.runs.values().sum::<usize>());
-    assert!(attempts <= usually + deaths.len(), "{deaths:?}: {attempts} attempts, not {usually}");
+    assert!(attempts <= usually + crashes.len(), "{crashes:?}: {attempts} attempts, not {usually}");
     for (recorded, entries) in recorded_at {
         let later = &world.ledger.entries()[entries..];
         assert!(
             later.iter().all(|(node, _)| !recorded.contains(node)),
-            "{deaths:?}: {recorded:?} ran again: {later:?}"
+            "{crashes:?}: {recorded:?} ran again: {later:?}"
         );
     }
 }
@@ -82,7 +85,7 @@ async fn stop_after_any_call_does_not_change_the_end() {
     // the same store.
     let usual = undisturbed().await;
     for n in 1..=usual.calls {
-        with_crashes(&usual, &[(n, Dies::Never)]).await;
+        with_crashes(&usual, &[(n, CrashesAt::Never)]).await;
     }
 }
 
@@ -92,8 +95,8 @@ async fn stop_around_any_commit_does_not_change_the_end() {
     // without learning of it.
     let usual = undisturbed().await;
     for n in 1..=usual.commits {
-        with_crashes(&usual, &[(u64::MAX, Dies::Before(n))]).await;
-        with_crashes(&usual, &[(u64::MAX, Dies::After(n))]).await;
+        with_crashes(&usual, &[(u64::MAX, CrashesAt::Before(n))]).await;
+        with_crashes(&usual, &[(u64::MAX, CrashesAt::After(n))]).await;
     }
 }
 
@@ -104,7 +107,7 @@ async fn two_stops_in_a_row_do_not_change_the_end() {
     let usual = undisturbed().await;
     for first in 1..usual.calls {
         for second in 1..=(usual.calls - first).min(12) {
-            with_crashes(&usual, &[(first, Dies::Never), (second, Dies::Never)]).await;
+            with_crashes(&usual, &[(first, CrashesAt::Never), (second, CrashesAt::Never)]).await;
         }
     }
 }

@@ -86,7 +86,7 @@ async fn cancel_ends_every_branch() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn pause_holds_every_branch_and_unpause_lets_every_branch_go_on() {
+async fn pause_holds_every_branch_until_the_unpause() {
     // During the pause the running task ends and is recorded, the delay and the backoff pass, and a
     // signal comes: no task starts and no signal is consumed. Then all continue, and no task runs
     // twice.

@@ -147,7 +147,7 @@ impl Power {
 
 /// The commit at which the process crashes.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) enum Dies {
+pub(crate) enum CrashesAt {
     Never,
     Before(u64),
     /// The write is durable, but its caller does not learn it.
@@ -157,13 +157,13 @@ pub(crate) enum Dies {
 /// A port that counts commits, and fails every one after the process has crashed.
 pub(crate) struct Cable {
     store: MemoryStore,
-    dies: Dies,
+    crashes_at: CrashesAt,
     pub(crate) commits: AtomicU64,
 }
 
 impl Cable {
-    pub(crate) fn new(store: &MemoryStore, dies: Dies) -> Self {
-        Self { store: store.clone(), dies, commits: AtomicU64::new(0) }
+    pub(crate) fn new(store: &MemoryStore, crashes_at: CrashesAt) -> Self {
+        Self { store: store.clone(), crashes_at, commits: AtomicU64::new(0) }
     }
 }
 
@@ -172,12 +172,12 @@ impl Port for Cable {
         let nth = self.commits.fetch_add(1, Ordering::Relaxed) + 1;
         let dead = || StoreError::Transient("the process crashed".into()).into();
         Box::pin(async move {
-            match self.dies {
-                Dies::Before(n) if nth >= n => Err(dead()),
-                Dies::After(n) if nth > n => Err(dead()),
-                dies => {
+            match self.crashes_at {
+                CrashesAt::Before(n) if nth >= n => Err(dead()),
+                CrashesAt::After(n) if nth > n => Err(dead()),
+                crashes_at => {
                     Port::commit(&self.store, write).await?;
-                    if dies == Dies::After(nth) { Err(dead()) } else { Ok(()) }
+                    if crashes_at == CrashesAt::After(nth) { Err(dead()) } else { Ok(()) }
                 }
             }
         })
