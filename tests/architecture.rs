@@ -1,4 +1,5 @@
-//! The invariants of ARCHITECTURE.md that can be read off the source: who names whom.
+//! Checks of the source: the invariants of ARCHITECTURE.md that it shows, and the language of its
+//! comments.
 #![allow(clippy::unwrap_used, reason = "a test may panic anywhere")]
 
 use std::path::{Path, PathBuf};
@@ -6,19 +7,18 @@ use std::path::{Path, PathBuf};
 fn rust_files(dir: &Path) -> Vec<PathBuf> {
     let entries = std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path());
     let nested = entries.flat_map(|path| if path.is_dir() { rust_files(&path) } else { vec![path] });
-    // `golden` holds tests alone.
-    nested
-        .filter(|path| path.extension().is_some_and(|end| end == "rs") && !path.to_string_lossy().contains("/golden/"))
-        .collect()
+    nested.filter(|path| path.extension().is_some_and(|end| end == "rs")).collect()
 }
 
-/// The lines of code of a place in `src`: a folder, or a file. Comments and the tests at a file's end are left out.
+/// Returns the lines of code of a place in `src`, a folder or a file, without comments and without
+/// the tests at a file's end.
 fn code(place: &str) -> Vec<(String, String)> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("src").join(place);
     let file = path.with_extension("rs");
     let files = if path.is_dir() { rust_files(&path) } else { vec![file] };
     let mut lines = Vec::new();
-    for file in files {
+    // `golden` holds tests only.
+    for file in files.into_iter().filter(|file| !file.to_string_lossy().contains("/golden/")) {
         let text = std::fs::read_to_string(&file).unwrap_or_else(|error| panic!("{}: {error}", file.display()));
         let code = text.split("#[cfg(test)]").next().unwrap_or_default();
         for line in code.lines().filter(|line| !line.trim_start().starts_with("//")) {
@@ -45,16 +45,18 @@ fn only_the_actors_name_ractor() {
     }
 }
 
-/// Method: read the source. Whatever the machine read besides its input would make the same input give another output.
+/// Method: read the source. If the machine read anything besides its input, equal inputs could give
+/// different outputs.
 #[test]
-fn the_machine_names_no_clock_no_randomness_and_no_store() {
+fn machine_names_no_clock_randomness_or_store() {
     assert_never_names(
         "machine",
         &["tokio", "crate::clock", "SystemTime", "Instant", "getrandom", "RandomState", "crate::store", "async"],
     );
 }
 
-/// Method: read the source, place by place, from the bottom up. An arrow that points up makes two places one.
+/// Method: read the source, place by place, from the bottom up. An arrow that points up makes two
+/// places one.
 #[test]
 fn arrows_between_places_point_one_way() {
     let up_from = [
@@ -80,47 +82,108 @@ fn arrows_between_places_point_one_way() {
     }
 }
 
-/// Openings that make a sentence hard to read fast: its noun comes late, or stands in the sentence before.
+/// The folders whose comments are checked.
+const COMMENTED: [&str; 5] = ["src", "tests", "benches", "examples", "fuzz/fuzz_targets"];
+
+/// Openings that make a sentence hard to read fast: its noun comes late, or is in the sentence
+/// before.
 const OPENINGS: [&str; 8] = ["What ", "Who ", "Whether ", "That ", "Those ", "Nobody ", "It ", "The same "];
 
-/// The sentences of the documentation in a file, without examples and drawings.
-fn doc_sentences(text: &str) -> Vec<String> {
-    let (mut paragraphs, mut is_code) = (vec![String::new()], false);
-    for line in text.lines().map(str::trim) {
-        let doc = line.strip_prefix("///").or_else(|| line.strip_prefix("//!")).map(str::trim);
-        let is_fence = doc.is_some_and(|doc| doc.starts_with("```"));
-        is_code ^= is_fence;
-        match doc {
-            Some(doc) if !doc.is_empty() && !is_fence && !is_code => {
-                let item = doc.strip_prefix("* ").or_else(|| doc.strip_prefix("- "));
+/// The most columns of a line of comment.
+const COLUMNS_MAX: usize = 100;
+
+/// A line that is a comment, without its marker and without spaces around it.
+fn comment(line: &str) -> Option<&str> {
+    let line = line.trim();
+    let text = line.strip_prefix("///").or_else(|| line.strip_prefix("//!")).or_else(|| line.strip_prefix("//"));
+    text.map(str::trim)
+}
+
+/// Returns the lines of comment in a file, each with its number, without code and drawings in
+/// fences; none for every other line.
+fn comments(text: &str) -> Vec<(usize, Option<&str>)> {
+    let mut is_fenced = false;
+    let lines = (1..).zip(text.lines()).map(|(number, line)| {
+        let comment = comment(line);
+        let is_fence = comment.is_some_and(|comment| comment.starts_with("```"));
+        is_fenced ^= is_fence;
+        (number, comment.filter(|_| !is_fence && !is_fenced))
+    });
+    lines.collect()
+}
+
+/// Returns the sentences of the comments in a file.
+fn sentences(text: &str) -> Vec<String> {
+    let mut paragraphs = vec![String::new()];
+    for (_, comment) in comments(text) {
+        match comment {
+            Some(comment) if !comment.is_empty() => {
+                let item = comment.strip_prefix("* ").or_else(|| comment.strip_prefix("- "));
                 if item.is_some() {
                     paragraphs.push(String::new());
                 }
                 let paragraph = paragraphs.last_mut().unwrap();
-                paragraph.push_str(item.unwrap_or(doc));
+                paragraph.push_str(item.unwrap_or(comment));
                 paragraph.push(' ');
             }
             _ => paragraphs.push(String::new()),
         }
     }
     let sentences = paragraphs.iter().flat_map(|paragraph| paragraph.split(". ")).map(str::trim);
-    sentences.filter(|sentence| !sentence.is_empty() && !sentence.starts_with('#')).map(str::to_owned).collect()
+    let sentences = sentences.filter(|sentence| !sentence.is_empty() && !sentence.starts_with('#'));
+    sentences.map(|sentence| sentence.strip_prefix("Method: ").unwrap_or(sentence).to_owned()).collect()
 }
 
-/// Method: count the sentences of all documentation under `src` that open with a word that stands for a noun.
+fn opens_hard(sentence: &str) -> bool {
+    // After "Method: " an opening begins with a small letter.
+    OPENINGS
+        .iter()
+        .any(|opening| sentence.get(..opening.len()).is_some_and(|begin| begin.eq_ignore_ascii_case(opening)))
+}
+
+/// Reads every commented file: its path in the repository, and its text.
+fn commented_files() -> Vec<(String, String)> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut files = Vec::new();
+    for folder in COMMENTED.map(|folder| root.join(folder)) {
+        for file in rust_files(&folder) {
+            let name = file.strip_prefix(root).unwrap().display().to_string();
+            files.push((name, std::fs::read_to_string(&file).unwrap()));
+        }
+    }
+    files
+}
+
+/// Method: in all comments, count the sentences that open with a word that stands for a noun.
 #[test]
-fn docs_open_with_a_verb_or_a_noun() {
+fn comments_open_with_a_verb_or_a_noun() {
     let (mut all, mut hard) = (0, Vec::new());
-    for file in rust_files(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src")) {
-        for sentence in doc_sentences(&std::fs::read_to_string(&file).unwrap()) {
+    for (file, text) in commented_files() {
+        for sentence in sentences(&text) {
             all += 1;
-            if OPENINGS.iter().any(|opening| sentence.starts_with(opening)) {
-                hard.push(format!("{}: {sentence}", file.display()));
+            if opens_hard(&sentence) {
+                hard.push(format!("{file}: {sentence}"));
             }
         }
     }
     let (share, bar) = (100 * hard.len() / all, 1);
     assert!(share <= bar, "{} of {all} sentences, more than {bar} %:\n{}", hard.len(), hard.join("\n"));
+}
+
+/// Method: measure every line that is a comment, except rows of tables, which cannot be wrapped,
+/// and code and drawings in fences.
+#[test]
+fn comment_lines_have_at_most_a_hundred_columns() {
+    let mut long = Vec::new();
+    for (file, text) in commented_files() {
+        for ((number, comment), line) in comments(&text).into_iter().zip(text.lines()) {
+            if comment.is_some_and(|comment| !comment.starts_with('|')) && line.chars().count() > COLUMNS_MAX {
+                long.push(format!("{file}:{number}: {}", line.trim()));
+            }
+        }
+    }
+    let first = long.iter().take(10).cloned().collect::<Vec<_>>().join("\n");
+    assert!(long.is_empty(), "{} lines of comment over {COLUMNS_MAX} columns, wrap them:\n{first}", long.len());
 }
 
 /// Method: read the names of all functions that are tests.

@@ -1,5 +1,5 @@
-//! The documents say what is so: the README's program is the example `hello`, which survives a kill;
-//! links lead somewhere; files that are named exist. The other programs in them are doctests.
+//! Checks of the documents: the README's program is the example `hello`, which survives a kill;
+//! links lead to files; named files exist. The other programs in them are doctests.
 #![cfg(all(unix, feature = "file-store"))]
 #![allow(clippy::unwrap_used, reason = "a test may panic anywhere")]
 
@@ -15,7 +15,7 @@ fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
-/// The Markdown files of a folder and of those within it.
+/// Returns the Markdown files of a folder and of those within it.
 fn documents(folder: &Path) -> Vec<PathBuf> {
     let paths: Vec<_> = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
     let nested = paths.iter().filter(|path| path.is_dir()).flat_map(|path| documents(path));
@@ -30,7 +30,7 @@ fn all_documents() -> Vec<(PathBuf, String)> {
     paths.map(|path| (path.clone(), std::fs::read_to_string(path).unwrap())).collect()
 }
 
-/// The words between single backticks, outside of blocks of code.
+/// Returns the words between single backticks, outside of blocks of code.
 fn code_words(text: &str) -> Vec<&str> {
     let prose = text.split("```").step_by(2);
     prose.flat_map(|prose| prose.split('`').skip(1).step_by(2)).collect()
@@ -62,7 +62,7 @@ fn readme_shows_the_example_as_it_is() {
 /// Method: kill the example when its first task runs, let it end in a second process, and repeat it
 /// in a third.
 #[test]
-fn killed_hello_goes_on_and_its_result_stays() {
+fn killed_hello_continues_and_its_result_stays() {
     let directory = tempfile::tempdir().unwrap();
     let mut first = hello(directory.path()).stdout(Stdio::piped()).spawn().unwrap();
     let mut line = String::new();

@@ -524,7 +524,8 @@ async fn a_hole_holds_up_no_commit_and_hides_no_entry() {
     assert_eq!(store.due(None, 10).await.unwrap(), due, "made anew from the head");
     *store.kv.hole.lock().unwrap() = None;
     store.hidden.forget();
-    // From the last head to the first status entry, as a block may reach: quarantine records are between.
+    // From the last head to the first status entry, as a block may reach: quarantine records are
+    // between.
     *store.kv.hole.lock().unwrap() = Some(Hole { from: keys::head(&two), to: keys::STATUSES.to_vec() });
     assert!(store.due(None, 10).await.is_ok());
     let loaded = store.load(&two).await.unwrap().unwrap();
