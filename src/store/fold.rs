@@ -13,7 +13,7 @@ use crate::machine::HeadIndex;
 
 /// An instance as stored.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Present {
+pub(super) struct StoredInstance {
     pub(super) head: Option<Bytes>,
     /// The index fields of the head; none if it cannot be read.
     pub(super) index: Option<HeadIndex>,
@@ -26,7 +26,7 @@ pub(super) struct Present {
 /// The stored data that a batch asks for.
 pub(super) trait Stored {
     /// Reads an instance.
-    fn instance(&mut self, id: &InstanceId) -> Result<Present, StoreError>;
+    fn instance(&mut self, id: &InstanceId) -> Result<StoredInstance, StoreError>;
 
     /// Returns the stamp of the write that superseded a run; none if the run was not superseded or
     /// its marker is swept.
@@ -38,7 +38,7 @@ pub(super) struct Folded<'a> {
     pub(super) ops: Ops,
     pub(super) answers: Answers,
     /// The instances that the batch looked at, as it leaves them.
-    pub(super) left: Vec<(&'a InstanceId, Present)>,
+    pub(super) left: Vec<(&'a InstanceId, StoredInstance)>,
 }
 
 /// Checks each write against the state that the writes before it leave.
@@ -51,19 +51,19 @@ pub(super) fn fold<'a>(batch: &'a [Write], stored: &mut impl Stored) -> Result<F
             Entry::Occupied(entry) => entry.into_mut(),
             Entry::Vacant(entry) => {
                 let rest = batch.get(position..).unwrap_or_default();
-                let present = stored.instance(&write.instance)?;
-                entry.insert(Folding::new(present, rest, position, stored)?)
+                let current = stored.instance(&write.instance)?;
+                entry.insert(Folding::new(current, rest, position, stored)?)
             }
         };
         answers.push(instance.fold(position, write, &mut ops, stored)?);
     }
-    let left = folding.into_iter().map(|(id, folding)| (id, folding.present)).collect();
+    let left = folding.into_iter().map(|(id, folding)| (id, folding.current)).collect();
     Ok(Folded { ops, answers, left })
 }
 
 /// One instance, as the batch has left it so far.
 struct Folding {
-    present: Present,
+    current: StoredInstance,
     /// The positions of writes that are stored already, because the batch or one like it was
     /// committed before.
     done: Vec<usize>,
@@ -71,7 +71,7 @@ struct Folding {
     over: Vec<RunId>,
 }
 
-impl Present {
+impl StoredInstance {
     fn version(&self) -> Option<Version> {
         let head = self.head.as_ref()?;
         Some(Version::of_head(head, self.index.as_ref(), self.quarantine.is_some()))
@@ -119,14 +119,14 @@ impl Write {
     }
 
     /// Returns true if this write left the instance as it is stored.
-    fn is_last_of(&self, present: &Present, stored: &impl Stored) -> Result<bool, StoreError> {
+    fn is_last_of(&self, current: &StoredInstance, stored: &impl Stored) -> Result<bool, StoreError> {
         match (&self.change, self.superseded) {
-            (Change::Delete, Some(run)) if present.head.is_none() => {
+            (Change::Delete, Some(run)) if current.head.is_none() => {
                 Ok(stored.superseded_by(run)?.is_some_and(|stamp| stamp.is_of_same_write(self.stamp)))
             }
             (Change::Delete, _) => Ok(false),
-            (Change::Head(_), _) if self.leaves() != present.version() => Ok(false),
-            _ => Ok(self.stamp.is_of_same_write(present.stamp())),
+            (Change::Head(_), _) if self.leaves() != current.version() => Ok(false),
+            _ => Ok(self.stamp.is_of_same_write(current.stamp())),
         }
     }
 }
@@ -134,14 +134,14 @@ impl Write {
 impl Folding {
     /// Begins with an instance as stored. `rest` is the batch from the instance's first write on,
     /// which has the position `offset`.
-    fn new(present: Present, rest: &[Write], offset: usize, stored: &impl Stored) -> Result<Self, StoreError> {
-        let mut folding = Self { present, done: Vec::new(), over: Vec::new() };
+    fn new(current: StoredInstance, rest: &[Write], offset: usize, stored: &impl Stored) -> Result<Self, StoreError> {
+        let mut folding = Self { current, done: Vec::new(), over: Vec::new() };
         // In a batch that is no repeat the condition of the first write holds, so the search is
         // skipped.
         if let Some(first) = rest.first()
             && folding.check(first, stored)?.is_err()
         {
-            folding.done = done_before(&folding.present, &first.instance, rest, offset, stored)?;
+            folding.done = done_before(&folding.current, &first.instance, rest, offset, stored)?;
         }
         Ok(folding)
     }
@@ -160,33 +160,33 @@ impl Folding {
         match checked {
             Ok(()) => self.apply(write, ops),
             // The same write twice in one batch.
-            Err(_) if write.is_last_of(&self.present, stored)? => return Ok(Ok(())),
+            Err(_) if write.is_last_of(&self.current, stored)? => return Ok(Ok(())),
             Err(_) => {}
         }
         Ok(checked)
     }
 
     fn apply(&mut self, write: &Write, ops: &mut Ops) {
-        let (id, listed) = (&write.instance, self.present.listed());
+        let (id, listed) = (&write.instance, self.current.listed());
         match &write.change {
-            Change::Delete if self.present.head.is_none() => return,
+            Change::Delete if self.current.head.is_none() => return,
             Change::Delete => {
                 self.end_quarantine(id, ops);
                 self.end_unreadable(write, ops);
-                self.present.set_head(id, None);
+                self.current.set_head(id, None);
                 ops.insert(keys::head(id), None);
             }
             Change::Head(head) => {
                 self.end_quarantine(id, ops);
                 self.end_unreadable(write, ops);
-                self.present.set_head(id, Some(head.clone()));
+                self.current.set_head(id, Some(head.clone()));
                 ops.insert(keys::head(id), Some(head.clone()));
             }
             Change::Quarantine(record) => {
-                if let Some(run) = self.present.trace.as_ref().and_then(|trace| trace.run) {
+                if let Some(run) = self.current.trace.as_ref().and_then(|trace| trace.run) {
                     ops.insert(keys::run_of(id), Some(Bytes::copy_from_slice(&run.to_bytes())));
                 }
-                self.present.quarantine = Some(write.stamp);
+                self.current.quarantine = Some(write.stamp);
                 ops.insert(keys::quarantine(id), Some(record.clone()));
             }
         }
@@ -201,15 +201,15 @@ impl Folding {
     }
 
     fn end_quarantine(&self, id: &InstanceId, ops: &mut Ops) {
-        if self.present.quarantine.is_some() {
+        if self.current.quarantine.is_some() {
             ops.insert(keys::quarantine(id), None);
         }
     }
 
     /// Supersedes the run of an unreadable head: the writer could not know which run it ends.
     fn end_unreadable(&mut self, write: &Write, ops: &mut Ops) {
-        let Some(run) = self.present.trace.as_mut().and_then(|trace| trace.run.take()) else { return };
-        if self.present.quarantine.is_some() {
+        let Some(run) = self.current.trace.as_mut().and_then(|trace| trace.run.take()) else { return };
+        if self.current.quarantine.is_some() {
             ops.insert(keys::run_of(&write.instance), None);
         }
         let goes_on = matches!(write.change, Change::Head(_)) && write.run == run;
@@ -220,11 +220,11 @@ impl Folding {
     }
 
     fn meets(&self, write: &Write) -> bool {
-        let is_there = self.present.head.is_some();
+        let is_there = self.current.head.is_some();
         match write.condition {
             _ if matches!(write.change, Change::Delete) && !is_there => true,
             Condition::Absent => !is_there,
-            Condition::Seen(version) => self.present.version() == Some(version),
+            Condition::Seen(version) => self.current.version() == Some(version),
         }
     }
 
@@ -236,16 +236,16 @@ impl Folding {
     }
 
     fn conflict(&self) -> Conflict {
-        Conflict { found: self.present.index.map(|index| (index.run, index.seq)), is_over: false }
+        Conflict { found: self.current.index.map(|index| (index.run, index.seq)), is_over: false }
     }
 
     /// Brings the indexes in line with the head. Entries that stay as they are `listed` are not
     /// written again.
     fn relist(&mut self, id: &InstanceId, listed: Option<&HeadIndex>, ops: &mut Ops) {
-        if let Some(trace) = &mut self.present.trace {
+        if let Some(trace) = &mut self.current.trace {
             ops.extend(trace.entries.drain(..).map(|key| (key, None)));
         }
-        let now = self.present.listed();
+        let now = self.current.listed();
         // A usual transition changes no index entry.
         if let (Some(old), Some(new)) = (listed, &now)
             && old.is_listed_as(new)
@@ -267,7 +267,7 @@ impl Folding {
 /// stored one, and before it each write that left the version that the next one expects. `rest`
 /// begins at `offset`.
 fn done_before(
-    present: &Present,
+    current: &StoredInstance,
     id: &InstanceId,
     rest: &[Write],
     offset: usize,
@@ -276,7 +276,7 @@ fn done_before(
     let (mut done, mut asked) = (Vec::new(), None);
     for (position, write) in rest.iter().enumerate().rev().filter(|(_, write)| write.instance == *id) {
         let led_here = match asked {
-            None => write.is_last_of(present, stored)?,
+            None => write.is_last_of(current, stored)?,
             Some(version) => write.leaves() == version,
         };
         if led_here {

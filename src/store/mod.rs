@@ -20,12 +20,12 @@ mod faulty;
 mod file;
 mod fold;
 mod guarded;
+mod head_cache;
 #[cfg(feature = "file-store")]
 mod journal;
 mod keys;
 mod kv;
 mod memory;
-mod recent;
 #[cfg(feature = "file-store")]
 mod tables;
 mod version;

@@ -17,9 +17,9 @@ use marks::Marks;
 use sweeping::Sweeping;
 pub(in crate::store) use unreadable::Trace;
 
-use super::fold::{Folded, Present, Stored, fold};
+use super::fold::{Folded, Stored, StoredInstance, fold};
+use super::head_cache::HeadCache;
 use super::keys::Needs;
-use super::recent::Recent;
 #[cfg(feature = "file-store")]
 use super::tables;
 use super::{Answers, Change, Durability, Loaded, Store, StoreError, Write, keys};
@@ -88,7 +88,7 @@ pub struct KvStore<K> {
     /// The instances written last. Locked from the check of a batch's conditions to its write,
     /// since two runtimes may use clones for a moment. The map has no other writer, so cached
     /// instances are the stored ones.
-    pub(super) committing: Arc<Mutex<Recent>>,
+    pub(super) committing: Arc<Mutex<HeadCache>>,
     /// True if any instance may be quarantined; while false, no quarantine record is looked for.
     pub(super) quarantines: Arc<AtomicBool>,
     /// True if any run may be superseded and not swept; while false, a start looks for no marker.
@@ -103,12 +103,12 @@ pub struct KvStore<K> {
 /// Reads the stored data that one batch asks for.
 struct Reading<'a, K> {
     store: &'a KvStore<K>,
-    recent: &'a mut Recent,
+    cache: &'a mut HeadCache,
 }
 
 impl<K: Kv> Stored for Reading<'_, K> {
-    fn instance(&mut self, id: &InstanceId) -> Result<Present, StoreError> {
-        self.recent.take(id).map_or_else(|| self.store.present(id), Ok)
+    fn instance(&mut self, id: &InstanceId) -> Result<StoredInstance, StoreError> {
+        self.cache.take(id).map_or_else(|| self.store.stored_instance(id), Ok)
     }
 
     fn superseded_by(&self, run: RunId) -> Result<Option<Stamp>, StoreError> {
@@ -183,19 +183,19 @@ impl<K: Kv> KvStore<K> {
         }
     }
 
-    fn present(&self, id: &InstanceId) -> Result<Present, StoreError> {
+    fn stored_instance(&self, id: &InstanceId) -> Result<StoredInstance, StoreError> {
         let head = self.kv.get(&keys::head(id))?;
         let quarantine = if head.is_some() { self.quarantine(id)? } else { None };
         let quarantine = quarantine.map(|record| quarantine_stamp(id, &record));
         let index = head.as_ref().and_then(|head| HeadIndex::of_head(id, head).ok());
         let is_unreadable = head.is_some() && index.is_none();
         let trace = is_unreadable.then(|| self.trace(id, quarantine.is_some()).map(Box::new)).transpose()?;
-        Ok(Present { head, index, quarantine, trace })
+        Ok(StoredInstance { head, index, quarantine, trace })
     }
 
     fn commit_batch(&self, batch: &[Write]) -> Result<Answers, StoreError> {
-        let mut recent = self.committing.lock().unwrap_or_else(PoisonError::into_inner);
-        let Folded { mut ops, answers, left } = fold(batch, &mut Reading { store: self, recent: &mut recent })?;
+        let mut cache = self.committing.lock().unwrap_or_else(PoisonError::into_inner);
+        let Folded { mut ops, answers, left } = fold(batch, &mut Reading { store: self, cache: &mut cache })?;
         if batch.iter().any(|write| matches!(write.change, Change::Quarantine(_))) {
             self.quarantines.store(true, Ordering::Release);
         }
@@ -211,9 +211,9 @@ impl<K: Kv> KvStore<K> {
             self.raises.store(false, Ordering::Release);
         }
         // Ended instances are hardly ever written again.
-        let goes_on = |present: &Present| present.index.is_some_and(|index| !index.status.is_terminal());
-        for (id, present) in left.into_iter().filter(|(_, present)| goes_on(present)) {
-            recent.put(id.clone(), present);
+        let goes_on = |current: &StoredInstance| current.index.is_some_and(|index| !index.status.is_terminal());
+        for (id, current) in left.into_iter().filter(|(_, current)| goes_on(current)) {
+            cache.put(id.clone(), current);
         }
         Ok(answers)
     }
@@ -410,8 +410,8 @@ impl<K: Kv> Store for KvStore<K> {
 
     fn reopen(&self) -> BoxFuture<'_, Result<(), StoreError>> {
         Box::pin(async move {
-            let mut recent = self.committing.lock().unwrap_or_else(PoisonError::into_inner);
-            recent.clear();
+            let mut cache = self.committing.lock().unwrap_or_else(PoisonError::into_inner);
+            cache.clear();
             let reopened = self.kv.reopen();
             // Keys deleted last may be back, and runs superseded last may not be superseded any
             // more.

@@ -7,7 +7,7 @@ use std::mem;
 
 use foldhash::HashMap;
 
-use super::fold::Present;
+use super::fold::StoredInstance;
 use crate::id::InstanceId;
 
 /// Instances in each of the two halves. With heads of some 250 bytes each, all take about four
@@ -22,51 +22,51 @@ const HEAD_BYTES_MAX: usize = 64 << 10;
 /// A cache in two halves. Instances are added to the younger half; when it is full, it replaces the
 /// older one. Instances in use move to the younger half.
 #[derive(Debug, Default)]
-pub(super) struct Recent {
+pub(super) struct HeadCache {
     younger: Half,
     older: Half,
 }
 
 #[derive(Debug, Default)]
 struct Half {
-    instances: HashMap<InstanceId, Present>,
+    instances: HashMap<InstanceId, StoredInstance>,
     /// Bytes of all heads in this half.
     bytes: usize,
 }
 
 impl Half {
-    fn take(&mut self, id: &InstanceId) -> Option<Present> {
-        let present = self.instances.remove(id)?;
-        self.bytes -= head_bytes(&present);
-        Some(present)
+    fn take(&mut self, id: &InstanceId) -> Option<StoredInstance> {
+        let current = self.instances.remove(id)?;
+        self.bytes -= head_bytes(&current);
+        Some(current)
     }
 
-    fn put(&mut self, id: InstanceId, present: Present) {
-        self.bytes += head_bytes(&present);
-        self.instances.insert(id, present);
+    fn put(&mut self, id: InstanceId, current: StoredInstance) {
+        self.bytes += head_bytes(&current);
+        self.instances.insert(id, current);
     }
 }
 
-fn head_bytes(present: &Present) -> usize {
-    present.head.as_ref().map_or(0, bytes::Bytes::len)
+fn head_bytes(current: &StoredInstance) -> usize {
+    current.head.as_ref().map_or(0, bytes::Bytes::len)
 }
 
-impl Recent {
+impl HeadCache {
     /// Takes out the instance as stored, if it is cached.
-    pub(super) fn take(&mut self, id: &InstanceId) -> Option<Present> {
+    pub(super) fn take(&mut self, id: &InstanceId) -> Option<StoredInstance> {
         self.younger.take(id).or_else(|| self.older.take(id))
     }
 
     /// Puts back an instance that a commit took out, as the commit leaves it.
-    pub(super) fn put(&mut self, id: InstanceId, present: Present) {
-        let bytes = head_bytes(&present);
+    pub(super) fn put(&mut self, id: InstanceId, current: StoredInstance) {
+        let bytes = head_bytes(&current);
         if bytes > HEAD_BYTES_MAX {
             return;
         }
         if self.younger.instances.len() >= HALF || self.younger.bytes + bytes > HALF_BYTES {
             self.older = mem::take(&mut self.younger);
         }
-        self.younger.put(id, present);
+        self.younger.put(id, current);
     }
 
     /// Forgets everything: all instances are read anew.
@@ -86,8 +86,8 @@ mod tests {
 
     use super::*;
 
-    fn present(bytes: usize) -> Present {
-        Present { head: Some(Bytes::from(vec![0; bytes])), ..Present::default() }
+    fn current(bytes: usize) -> StoredInstance {
+        StoredInstance { head: Some(Bytes::from(vec![0; bytes])), ..StoredInstance::default() }
     }
 
     fn id(number: usize) -> InstanceId {
@@ -98,23 +98,23 @@ mod tests {
     /// larger is not cached.
     #[test]
     fn large_heads_are_kept_up_to_byte_bound() {
-        let mut recent = Recent::default();
+        let mut cache = HeadCache::default();
         let heads = 3 * HALF_BYTES / HEAD_BYTES_MAX;
         for number in 0..heads {
-            recent.put(id(number), present(HEAD_BYTES_MAX));
-            let halves = [&recent.younger, &recent.older];
+            cache.put(id(number), current(HEAD_BYTES_MAX));
+            let halves = [&cache.younger, &cache.older];
             for half in halves {
                 assert_eq!(half.bytes, half.instances.values().map(head_bytes).sum::<usize>());
                 assert!(half.bytes <= HALF_BYTES);
             }
         }
-        assert!(recent.take(&id(0)).is_none(), "the older half was dropped");
-        assert!(recent.take(&id(heads - 1)).is_some());
-        recent.put(id(heads - 1), present(HEAD_BYTES_MAX + 1));
-        assert!(recent.take(&id(heads - 1)).is_none());
+        assert!(cache.take(&id(0)).is_none(), "the older half was dropped");
+        assert!(cache.take(&id(heads - 1)).is_some());
+        cache.put(id(heads - 1), current(HEAD_BYTES_MAX + 1));
+        assert!(cache.take(&id(heads - 1)).is_none());
         for number in 0..heads {
-            drop(recent.take(&id(number)));
+            drop(cache.take(&id(number)));
         }
-        assert_eq!((recent.len(), recent.younger.bytes, recent.older.bytes), (0, 0, 0));
+        assert_eq!((cache.len(), cache.younger.bytes, cache.older.bytes), (0, 0, 0));
     }
 }
