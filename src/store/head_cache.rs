@@ -7,7 +7,7 @@ use std::mem;
 
 use foldhash::HashMap;
 
-use super::fold::StoredInstance;
+use super::batch::StoredInstance;
 use crate::id::InstanceId;
 
 /// Instances in each of the two halves. With heads of some 250 bytes each, all take about four

@@ -9,6 +9,7 @@
 //! A store decides nothing about workflows: it compares versions and stamps, keeps the indexes, and
 //! stores bytes.
 
+mod batch;
 #[cfg(feature = "testing")]
 pub mod conformance;
 #[cfg(feature = "file-store")]
@@ -18,7 +19,6 @@ mod error;
 mod faulty;
 #[cfg(feature = "file-store")]
 mod file;
-mod fold;
 mod guarded;
 mod head_cache;
 #[cfg(feature = "file-store")]

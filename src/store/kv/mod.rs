@@ -17,7 +17,7 @@ use marks::Marks;
 use sweeping::Sweeping;
 pub(in crate::store) use unreadable::Trace;
 
-use super::fold::{Folded, Stored, StoredInstance, fold};
+use super::batch::{BatchPlan, Stored, StoredInstance, plan};
 use super::head_cache::HeadCache;
 use super::keys::Needs;
 #[cfg(feature = "file-store")]
@@ -195,7 +195,7 @@ impl<K: Kv> KvStore<K> {
 
     fn commit_batch(&self, batch: &[Write]) -> Result<Answers, StoreError> {
         let mut cache = self.committing.lock().unwrap_or_else(PoisonError::into_inner);
-        let Folded { mut ops, answers, left } = fold(batch, &mut Reading { store: self, cache: &mut cache })?;
+        let BatchPlan { mut ops, answers, left } = plan(batch, &mut Reading { store: self, cache: &mut cache })?;
         if batch.iter().any(|write| matches!(write.change, Change::Quarantine(_))) {
             self.quarantines.store(true, Ordering::Release);
         }

@@ -33,8 +33,8 @@ pub(super) trait Stored {
     fn superseded_by(&self, run: RunId) -> Result<Option<Stamp>, StoreError>;
 }
 
-/// The result of folding a batch.
-pub(super) struct Folded<'a> {
+/// The changes that a batch makes, and its answers.
+pub(super) struct BatchPlan<'a> {
     pub(super) ops: Ops,
     pub(super) answers: Answers,
     /// The instances that the batch looked at, as it leaves them.
@@ -42,27 +42,27 @@ pub(super) struct Folded<'a> {
 }
 
 /// Checks each write against the state that the writes before it leave.
-pub(super) fn fold<'a>(batch: &'a [Write], stored: &mut impl Stored) -> Result<Folded<'a>, StoreError> {
-    let mut folding: HashMap<&InstanceId, Folding> = HashMap::with_capacity(batch.len());
+pub(super) fn plan<'a>(batch: &'a [Write], stored: &mut impl Stored) -> Result<BatchPlan<'a>, StoreError> {
+    let mut instances: HashMap<&InstanceId, InstanceState> = HashMap::with_capacity(batch.len());
     let mut ops = Ops::new();
     let mut answers = Vec::with_capacity(batch.len());
     for (position, write) in batch.iter().enumerate() {
-        let instance = match folding.entry(&write.instance) {
+        let instance = match instances.entry(&write.instance) {
             Entry::Occupied(entry) => entry.into_mut(),
             Entry::Vacant(entry) => {
                 let rest = batch.get(position..).unwrap_or_default();
                 let current = stored.instance(&write.instance)?;
-                entry.insert(Folding::new(current, rest, position, stored)?)
+                entry.insert(InstanceState::new(current, rest, position, stored)?)
             }
         };
-        answers.push(instance.fold(position, write, &mut ops, stored)?);
+        answers.push(instance.check_and_apply(position, write, &mut ops, stored)?);
     }
-    let left = folding.into_iter().map(|(id, folding)| (id, folding.current)).collect();
-    Ok(Folded { ops, answers, left })
+    let left = instances.into_iter().map(|(id, state)| (id, state.current)).collect();
+    Ok(BatchPlan { ops, answers, left })
 }
 
 /// One instance, as the batch has left it so far.
-struct Folding {
+struct InstanceState {
     current: StoredInstance,
     /// The positions of writes that are stored already, because the batch or one like it was
     /// committed before.
@@ -131,22 +131,22 @@ impl Write {
     }
 }
 
-impl Folding {
+impl InstanceState {
     /// Begins with an instance as stored. `rest` is the batch from the instance's first write on,
     /// which has the position `offset`.
     fn new(current: StoredInstance, rest: &[Write], offset: usize, stored: &impl Stored) -> Result<Self, StoreError> {
-        let mut folding = Self { current, done: Vec::new(), over: Vec::new() };
+        let mut state = Self { current, done: Vec::new(), over: Vec::new() };
         // In a batch that is no repeat the condition of the first write holds, so the search is
         // skipped.
         if let Some(first) = rest.first()
-            && folding.check(first, stored)?.is_err()
+            && state.check(first, stored)?.is_err()
         {
-            folding.done = done_before(&folding.current, &first.instance, rest, offset, stored)?;
+            state.done = done_before(&state.current, &first.instance, rest, offset, stored)?;
         }
-        Ok(folding)
+        Ok(state)
     }
 
-    fn fold(
+    fn check_and_apply(
         &mut self,
         position: usize,
         write: &Write,
