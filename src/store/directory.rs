@@ -128,7 +128,7 @@ fn is_unfinished(path: &Path) -> io::Result<bool> {
     let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
     match name {
         "lock" => Ok(path.metadata()?.len() == 0),
-        "0.jnl" => Ok(super::journal::is_blank(path)),
+        "0.jnl" => Ok(super::journal_repair::is_blank(path)),
         "keyspaces" => {
             only_in(path, |entry| entry == "0").and_then(|only| Ok(only && only_in(&path.join("0"), |_| false)?))
         }

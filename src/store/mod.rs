@@ -22,7 +22,7 @@ mod file;
 mod guarded;
 mod head_cache;
 #[cfg(feature = "file-store")]
-mod journal;
+mod journal_repair;
 mod keys;
 mod kv;
 mod memory;

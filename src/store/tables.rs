@@ -17,7 +17,7 @@ use lsm_tree::{AbstractTree as _, Error, SeqNo, SequenceNumberCounter};
 use xxhash_rust::xxh3::{Xxh3, xxh3_128};
 
 use super::directory::unreadable;
-use super::journal::Milestone;
+use super::journal_repair::Milestone;
 use super::{StoreError, keys};
 
 /// Folder with one tree for the database's own rows, and one for the store's single keyspace. The

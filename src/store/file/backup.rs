@@ -17,7 +17,7 @@ use crate::id::InstanceId;
 use crate::limits::FINDINGS_MAX;
 use crate::machine::{HeadIndex, RowKey};
 use crate::store::directory::unreadable;
-use crate::store::journal::Torn;
+use crate::store::journal_repair::Torn;
 use crate::store::kv::Hole;
 use crate::store::{StoreError, keys};
 

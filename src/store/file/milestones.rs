@@ -1,10 +1,10 @@
-//! Decides which batches carry a milestone: see `store::journal`.
+//! Decides which batches carry a milestone: see `store::journal_repair`.
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard};
 
-use crate::store::journal::{Milestone, Reached, path_of};
+use crate::store::journal_repair::{Milestone, Reached, path_of};
 
 /// Bytes from which on a journal may end: the database begins a new one after 64 MB.
 const FULL_BYTES: u64 = 60_000_000;

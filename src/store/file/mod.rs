@@ -24,7 +24,7 @@ pub use verification::{Finding, Verification};
 use walk::Step;
 
 use super::directory::{Directory, is_established, unreadable};
-use super::journal::{self, Milestone, Position, Torn};
+use super::journal_repair::{self, Milestone, Position, Torn};
 use super::kv::{Hole, Kv, KvStore, Ops};
 use super::{Durability, StoreError, keys, tables};
 use crate::cause::Cause;
@@ -147,7 +147,7 @@ impl Open {
     fn new(path: &Path, torn: Torn) -> Result<Self, StoreError> {
         let directory = Directory::claim(path)?;
         directory.clear_unfinished()?;
-        let reached = journal::mend(path, torn)?;
+        let reached = journal_repair::mend(path, torn)?;
         let convert = |error: fjall::Error| match error {
             fjall::Error::Locked => StoreError::Locked(path.display().to_string()),
             other => tables::explain(path, &other),
@@ -186,7 +186,7 @@ impl Open {
     /// Syncs the journal and notes how far it is durable.
     fn note_end(&self, path: &Path) {
         // Read the position before the sync: the journal may grow meanwhile.
-        let reached = journal::reach(path, self.reached).ok().flatten();
+        let reached = journal_repair::reach(path, self.reached).ok().flatten();
         if let Some(reached) = reached
             && self.database.persist(PersistMode::SyncAll).is_ok()
         {
@@ -198,7 +198,7 @@ impl Open {
 /// Notes how far the journal is durable. A failure is only logged: without the note less damage can
 /// be told from a torn end, which is no reason not to open.
 fn note_durable(path: &Path, reached: Position) {
-    if let Err(error) = journal::note_durable(path, reached) {
+    if let Err(error) = journal_repair::note_durable(path, reached) {
         tracing::warn!(path = %path.display(), %error, "the position up to which the journal is durable could not be recorded");
     }
 }
@@ -265,9 +265,9 @@ impl Kv for Files {
                 // Without a mode the database hands the journal record to the operating system.
                 Durability::ProcessCrash => batch,
             };
-            let mut bytes = journal::BATCH_BYTES;
+            let mut bytes = journal_repair::BATCH_BYTES;
             for (key, value) in ops {
-                bytes += journal::ITEM_BYTES + (key.len() + value.as_ref().map_or(0, Bytes::len)) as u64;
+                bytes += journal_repair::ITEM_BYTES + (key.len() + value.as_ref().map_or(0, Bytes::len)) as u64;
                 match value {
                     Some(value) => batch.insert(&open.map, key, value),
                     None => batch.remove(&open.map, key),

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::*;
 use crate::definition::Workflow;
 use crate::machine::HeadIndex;
-use crate::store::journal::path_of;
+use crate::store::journal_repair::path_of;
 use crate::{InstanceId, Runtime};
 
 /// Bytes of one value; each batch has one.

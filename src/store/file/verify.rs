@@ -16,7 +16,7 @@ use crate::limits::RUNS_VERIFIED_AT_ONCE;
 use crate::machine::{Damaged, Envelope, HeadIndex, Kind, RowKey, decode_head, definition_of_era};
 use crate::store::kv::Hole;
 use crate::store::tables::{self, DamagedFile};
-use crate::store::{StoreError, journal, keys};
+use crate::store::{StoreError, journal_repair, keys};
 
 impl FileStore {
     /// Reads everything in the store, with or without a runtime using it, and lists damage and
@@ -129,7 +129,7 @@ impl Look<'_> {
             tables += 1;
             self.go_on()
         })?;
-        let (journals, damaged_journals) = journal::look(directory).map_err(fatal)?;
+        let (journals, damaged_journals) = journal_repair::look(directory).map_err(fatal)?;
         damaged.extend(damaged_journals);
         self.found.files = tables + journals;
         for DamagedFile { path, why, is_unknown } in damaged {
