@@ -86,7 +86,7 @@ impl State {
             }
             Err(TakeOverError::Commit(error)) => Err(CommandError::from(&error)),
             Err(TakeOverError::Damaged(damaged)) => Err(self.unreadable(damaged.into(), seen).await),
-            Err(error @ (TakeOverError::Misplaced(_) | TakeOverError::NoManifest)) => {
+            Err(error @ (TakeOverError::UpgradeConflict(_) | TakeOverError::NoManifest)) => {
                 let why = error.to_string();
                 tracing::warn!(instance = %self.id, why, "an instance cannot be upgraded");
                 shared.upgrades.note(Unplaced { instance: self.id.clone(), definition: Some(hash), why: why.clone() });

@@ -3,7 +3,7 @@
 use crate::definition::{Definition, Manifest, TakeOver};
 use crate::lifecycle::load::read_items;
 use crate::lifecycle::{CommitError, LoadError, Port, Step, read_branches, read_signals};
-use crate::machine::{Damaged, Misplaced, Setting, Snapshot, take_over as place};
+use crate::machine::{Damaged, Setting, Snapshot, UpgradeConflict, take_over as place};
 use crate::store::Version;
 
 /// The reason why an instance was not upgraded. It stays as it was.
@@ -12,7 +12,7 @@ use crate::store::Version;
 pub enum TakeOverError {
     /// A part of it has no place in the newer definition.
     #[error(transparent)]
-    Misplaced(#[from] Misplaced),
+    UpgradeConflict(#[from] UpgradeConflict),
     /// The manifest of the older definition is not in the store, or cannot be read.
     #[error("cannot upgrade: the manifest of its definition is not readable, register that definition once")]
     NoManifest,

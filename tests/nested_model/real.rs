@@ -104,7 +104,7 @@ impl Real {
                 self.restart(fill);
                 true
             }
-            Err(TakeOverError::Misplaced(_)) => {
+            Err(TakeOverError::UpgradeConflict(_)) => {
                 assert_eq!(after, before, "an instance that cannot be upgraded is unchanged");
                 false
             }

@@ -14,7 +14,7 @@ use crate::definition::{Definition, Manifest, ManifestNode, NodeKind, Op, Rename
 /// The reason why an instance has no place in a newer definition. The instance is left unchanged.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("cannot upgrade: node `{node}` {why}")]
-pub struct Misplaced {
+pub struct UpgradeConflict {
     /// The path of the node at which the instance stands.
     pub node: String,
     /// The reason why the instance cannot stand there any more.
@@ -25,14 +25,14 @@ pub struct Misplaced {
 /// setting's program. The instance's branches must have been read.
 ///
 /// # Errors
-/// [`Misplaced`]; the snapshot is unchanged.
+/// [`UpgradeConflict`]; the snapshot is unchanged.
 pub fn take_over(
     setting: &Setting<'_>,
     newer: &Definition,
     old: &Manifest,
     takeover: &TakeOver,
     snapshot: &mut Snapshot,
-) -> Result<Transition, Misplaced> {
+) -> Result<Transition, UpgradeConflict> {
     let placing = Placing::new(newer, old, takeover);
     let placed = snapshot.frames.iter().map(|(id, frame)| Ok((id, placing.place(frame)?)));
     let placed = placed.collect::<Result<Vec<_>, _>>()?;
@@ -96,34 +96,34 @@ impl<'a> Placing<'a> {
         Self { newer, old, takeover, renamed_to: renamed.collect(), nodes: paths.zip(0..).collect(), positions }
     }
 
-    fn described(&self, node: u32) -> Result<&'a ManifestNode, Misplaced> {
-        let unknown = || Misplaced { node: "?".into(), why: "is not in the manifest of its definition" };
+    fn described(&self, node: u32) -> Result<&'a ManifestNode, UpgradeConflict> {
+        let unknown = || UpgradeConflict { node: "?".into(), why: "is not in the manifest of its definition" };
         self.old.nodes.get(node as usize).ok_or_else(unknown)
     }
 
     /// Returns the same node in the newer definition.
-    fn node(&self, node: u32) -> Result<u32, Misplaced> {
+    fn node(&self, node: u32) -> Result<u32, UpgradeConflict> {
         let old = self.described(node)?;
-        let misplaced = |why| Misplaced { node: old.path.to_string(), why };
+        let conflict = |why| UpgradeConflict { node: old.path.to_string(), why };
         let path = self.takeover.new_path(old.path.as_str());
         if path == old.path.as_str() && self.renamed_to.contains(&*path) {
-            return Err(misplaced("lost its path to a renamed node: rename it as well"));
+            return Err(conflict("lost its path to a renamed node: rename it as well"));
         }
         let node = *self
             .nodes
             .get(&*path)
-            .ok_or_else(|| misplaced("does not exist in the new definition: keep it, or rename it in the upgrade"))?;
+            .ok_or_else(|| conflict("does not exist in the new definition: keep it, or rename it in the upgrade"))?;
         let new = self.newer.manifest().nodes.get(node as usize);
         let alike = new.is_some_and(|new| (new.kind, &new.signal, &new.form) == (old.kind, &old.signal, &old.form));
-        if alike { Ok(node) } else { Err(misplaced("has another kind, form or signal in the new definition")) }
+        if alike { Ok(node) } else { Err(conflict("has another kind, form or signal in the new definition")) }
     }
 
     /// Returns the position and node of a frame in the newer program.
-    fn place(&self, frame: &Frame) -> Result<(u32, u32), Misplaced> {
+    fn place(&self, frame: &Frame) -> Result<(u32, u32), UpgradeConflict> {
         let old = self.described(frame.node)?;
-        let misplaced = |why| Misplaced { node: old.path.to_string(), why };
+        let conflict = |why| UpgradeConflict { node: old.path.to_string(), why };
         let node = self.node(frame.node)?;
-        self.check_around(frame.node, node).map_err(misplaced)?;
+        self.check_around(frame.node, node).map_err(conflict)?;
         let stands = |op: &Op| match (op, &frame.phase) {
             (Op::Task(_) | Op::Map(_) | Op::Route(_), Phase::Task { .. })
             | (Op::Delay { .. }, Phase::Delay { .. })
@@ -137,7 +137,7 @@ impl<'a> Placing<'a> {
         let program = self.newer.program();
         let mut own = self.positions.get(&node).into_iter().flatten().copied();
         let position = own.find(|position| program.op(*position).is_some_and(stands));
-        Ok((position.ok_or_else(|| misplaced("has no matching step in the new definition"))?, node))
+        Ok((position.ok_or_else(|| conflict("has no matching step in the new definition"))?, node))
     }
 
     /// Checks that a node is within the same forks, maps and loops as before: they count the
