@@ -61,8 +61,8 @@
 //!
 //! * Register the old workflow beside the new one until no instance needs it any more: each
 //!   instance runs on its own.
-//! * Let the new workflow upgrade instances of the old one ([`TakeOver`]): they go on with it when
-//!   next activated, if it has a place for everything they have in progress.
+//! * Let the new workflow upgrade instances of the old one ([`UpgradeFrom`]): they go on with it
+//!   when next activated, if it has a place for everything they have in progress.
 //!
 //! All other instances stay unchanged: [`Runtime::report`] lists those whose definition is not
 //! known to this runtime, and [`Runtime::unplaced`] those that cannot be upgraded.
@@ -76,7 +76,7 @@
 //! |---|---|
 //! | build a workflow | [`Workflow`], [`Builder`], [`task`], [`RetryPolicy`], [`Handler`] |
 //! | branch, choose, repeat, fan out | [`Builder::fork`], [`Builder::route`], [`Builder::repeat`], [`Builder::map`], [`Builder::child`] |
-//! | change it while instances run | [`TakeOver`], [`Runtime::unplaced`] |
+//! | change it while instances run | [`UpgradeFrom`], [`Runtime::unplaced`] |
 //! | draw it | [`Workflow::to_mermaid`], [`Manifest`] |
 //! | give tasks what they need | [`Dep`], [`TaskContext`], [`Permanent`], [`RetryAfter`] |
 //! | run it | [`Runtime`], [`RuntimeBuilder`], [`StartOptions`], [`RunOnce`] |
@@ -126,8 +126,8 @@ pub use definition::{
     AttemptFailure, BoxError, BuildError, BuildErrors, Builder, Checkpoint, Concurrency, Definition, Dep, Deps,
     EmptyBuilder, Extract, FailureKind, Fork, ForkOp, Handler, Join, LoopLimit, LoopOp, Manifest, ManifestNode, MapOp,
     MissingDep, NamedFork, Names, Node, NodeKind, Op, Permanent, Priority, Program, RetryAfter, RetryPolicy, Route,
-    RouteKey, RouteOp, SignalError, TakeOver, Target, Task, TaskContext, TaskFailure, TaskOp, TaskOptions, TaskScope,
-    WaitOp, Workflow, WorkflowInfo, task,
+    RouteKey, RouteOp, SignalError, Target, Task, TaskContext, TaskFailure, TaskOp, TaskOptions, TaskScope,
+    UpgradeFrom, WaitOp, Workflow, WorkflowInfo, task,
 };
 pub use handle::{HandleError, InstanceHandle, MessageError, ResultError, StatusWatch};
 pub use id::{DefinitionHash, HashError, IdError, InstanceId, NodePath, RunId, Stamp};

@@ -17,7 +17,7 @@ use std::time::Duration;
 use common::{Gate, holding, inc, reach_code, same, still_clock, within};
 use everstep::{
     BuildError, Builder, Concurrency, ConflictPolicy, InstanceHandle, InstanceId, MemoryStore, MessageError, Runtime,
-    RuntimeError, StatusCode, Store, TakeOver, Workflow,
+    RuntimeError, StatusCode, Store, UpgradeFrom, Workflow,
 };
 
 const HOUR: Duration = Duration::from_hours(1);
@@ -70,8 +70,8 @@ async fn parked_instance_continues_on_the_newer_definition() {
     let old = Workflow::builder("w").then("grow", grow).wait_for_signal_keeping::<String>("wait", "go");
     let old = old.build().unwrap();
     let store = parked(&old, "ab").await;
-    let takeover = TakeOver::of(old.hash()).renamed("grow", "extend").renamed("wait", "approval");
-    let new = Workflow::builder("w").version("2").takes_over(takeover).then("extend", grow);
+    let upgrade_from = UpgradeFrom::of(old.hash()).renamed("grow", "extend").renamed("wait", "approval");
+    let new = Workflow::builder("w").version("2").upgrades_from(upgrade_from).then("extend", grow);
     let new = new.wait_for_signal_keeping::<String>("approval", "go").then("join", same).build().unwrap();
     let runtime = runtime(&store, &new).await;
     assert!(runtime.report().unregistered.is_empty(), "the instance is upgraded, not left alone");
@@ -90,9 +90,9 @@ async fn upgrade_within_a_fork_keeps_ended_branches() {
     // nodes in both.
     let old = forked(Workflow::builder_for("w"), "fork", ["a", "b"], "go");
     let store = parked(&old, "ab").await;
-    let takeover = TakeOver::of(old.hash()).renamed("fork/b/wait", "fork/b/hold on").renamed("join", "merge");
+    let upgrade_from = UpgradeFrom::of(old.hash()).renamed("fork/b/wait", "fork/b/hold on").renamed("join", "merge");
     let new = Workflow::builder("w")
-        .takes_over(takeover)
+        .upgrades_from(upgrade_from)
         .taking::<String>()
         .delay("new before", HOUR)
         .fork("fork", |fork| {
@@ -117,7 +117,7 @@ async fn upgrade_within_a_map_continues_item_by_item() {
         let empty = Workflow::builder("w");
         let old: Option<everstep::DefinitionHash> = older.parse().ok();
         let builder = match old {
-            Some(old) => empty.takes_over(old).taking::<Vec<String>>(),
+            Some(old) => empty.upgrades_from(old).taking::<Vec<String>>(),
             None => empty.taking::<Vec<String>>(),
         };
         let map =
@@ -149,14 +149,14 @@ async fn instance_without_a_place_is_unchanged_and_listed() {
     let store = parked(&old, "ab").await;
     let id = InstanceId::new("id").unwrap();
     let before = store.load(&id).await.unwrap();
-    let takeover = || TakeOver::of(old.hash());
-    let taking = |takeover| Workflow::builder("w").version("2").takes_over(takeover).taking::<String>();
-    let swapped = takeover().renamed("fork/a/grow", "fork/b/grow").renamed("fork/b/wait", "fork/a/wait");
+    let upgrade_from = || UpgradeFrom::of(old.hash());
+    let taking = |upgrade_from| Workflow::builder("w").version("2").upgrades_from(upgrade_from).taking::<String>();
+    let swapped = upgrade_from().renamed("fork/a/grow", "fork/b/grow").renamed("fork/b/wait", "fork/a/wait");
     let newer = [
-        forked(taking(takeover()), "fork", ["a", "c"], "go"),
-        forked(taking(takeover()), "fork", ["b", "a"], "go"),
-        forked(taking(takeover()), "fork", ["a", "b"], "other"),
-        forked(taking(takeover().renamed("fork", "work")), "work", ["a", "b"], "go"),
+        forked(taking(upgrade_from()), "fork", ["a", "c"], "go"),
+        forked(taking(upgrade_from()), "fork", ["b", "a"], "go"),
+        forked(taking(upgrade_from()), "fork", ["a", "b"], "other"),
+        forked(taking(upgrade_from().renamed("fork", "work")), "work", ["a", "b"], "go"),
         forked(taking(swapped), "fork", ["b", "a"], "go"),
     ];
     for new in newer {
@@ -178,7 +178,7 @@ async fn two_versions_run_side_by_side() {
     // The older definition is registered as well, so its instance stays there although the newer
     // one could upgrade it.
     let old = Workflow::builder("w").then("inc", inc).wait_for_signal::<u32>("wait", "go").build().unwrap();
-    let new = Workflow::builder("w").version("2").takes_over(old.hash()).then("inc", inc);
+    let new = Workflow::builder("w").version("2").upgrades_from(old.hash()).then("inc", inc);
     let new = new.wait_for_signal::<u32>("wait", "go").then("again", inc).build().unwrap();
     let builder = Runtime::builder(MemoryStore::new()).register(&old).register(&new);
     let runtime = builder.start().await.unwrap();
@@ -195,11 +195,11 @@ async fn mistaken_upgrade_is_refused() {
     // A new name that is no node does not build; two workflows that upgrade the same one do not
     // start.
     let old = common::waiting("w");
-    let takeover = TakeOver::of(old.hash()).renamed("wait", "nowhere");
-    let errors = Workflow::builder("w").takes_over(takeover).then("inc", inc).build().unwrap_err().0;
+    let upgrade_from = UpgradeFrom::of(old.hash()).renamed("wait", "nowhere");
+    let errors = Workflow::builder("w").upgrades_from(upgrade_from).then("inc", inc).build().unwrap_err().0;
     assert_eq!(errors, [BuildError::UnknownNewName { renamed: "wait".into(), path: "nowhere".into() }]);
     let new =
-        |version| Workflow::builder("w").version(version).takes_over(old.hash()).then("inc", inc).build().unwrap();
+        |version| Workflow::builder("w").version(version).upgrades_from(old.hash()).then("inc", inc).build().unwrap();
     let started = Runtime::builder(MemoryStore::new()).register(&new("2")).register(&new("3")).start().await;
-    assert_eq!(started.unwrap_err(), RuntimeError::TakenOverTwice { older: old.hash() });
+    assert_eq!(started.unwrap_err(), RuntimeError::UpgradedTwice { older: old.hash() });
 }

@@ -12,7 +12,7 @@ use super::removal::quarantine;
 use super::upgrades::Unplaced;
 use crate::codec::Codec;
 use crate::lifecycle::{
-    CommitError, Found, LoadError, TakeOverError, fill_frames, find, has_moved, load, release, take_over,
+    CommitError, Found, LoadError, UpgradeError, fill_frames, find, has_moved, load, release, upgrade,
 };
 use crate::machine::{DamageCause, Damaged, End, Refusal, Setting, Snapshot};
 use crate::status::Status;
@@ -57,7 +57,7 @@ impl State {
                 Err(damaged) => return Err(self.unreadable(damaged.into(), version).await),
             };
             let hash = snapshot.definition();
-            let Some(definition) = self.shared.definitions.get(&hash) else { return self.take_over(snapshot).await };
+            let Some(definition) = self.shared.definitions.get(&hash) else { return self.upgrade(snapshot).await };
             match fill_frames(store, definition.program(), &mut snapshot).await {
                 Ok(()) => return Ok(snapshot),
                 // The previous owner may have moved it a last time during the read.
@@ -68,25 +68,25 @@ impl State {
     }
 
     /// Upgrades an instance of an older definition, if the newer definition has a place for it.
-    async fn take_over(&self, snapshot: Snapshot) -> Result<Snapshot, CommandError> {
+    async fn upgrade(&self, snapshot: Snapshot) -> Result<Snapshot, CommandError> {
         let (shared, hash) = (&self.shared, snapshot.definition());
-        let (newer, takeover) = shared.upgrades.of(&hash).ok_or(CommandError::NotRegistered(hash))?;
+        let (newer, upgrade_from) = shared.upgrades.of(&hash).ok_or(CommandError::NotRegistered(hash))?;
         if let Some(End::Completed { .. } | End::Cancelled { .. }) = snapshot.end() {
             let status = snapshot.status(&*shared.names(&hash).await.map_err(CommandError::Store)?);
             return Err(CommandError::Refused { refusal: Refusal::Ended, status });
         }
         let setting = Setting { program: newer.program(), limits: &shared.limits, now: shared.clock.now() };
         let seen = Version::from(&snapshot);
-        match take_over(shared.persistence(), &setting, newer, takeover, snapshot).await {
+        match upgrade(shared.persistence(), &setting, newer, upgrade_from, snapshot).await {
             Ok(snapshot) => {
                 shared.upgrades.forget(&self.id);
                 tracing::info!(instance = %self.id, from = %hash, to = %newer.hash(), "an instance was upgraded");
                 shared.waiters.tell(&self.id);
                 Ok(snapshot)
             }
-            Err(TakeOverError::Commit(error)) => Err(CommandError::from(&error)),
-            Err(TakeOverError::Damaged(damaged)) => Err(self.unreadable(damaged.into(), seen).await),
-            Err(error @ (TakeOverError::UpgradeConflict(_) | TakeOverError::NoManifest)) => {
+            Err(UpgradeError::Commit(error)) => Err(CommandError::from(&error)),
+            Err(UpgradeError::Damaged(damaged)) => Err(self.unreadable(damaged.into(), seen).await),
+            Err(error @ (UpgradeError::NoPlace(_) | UpgradeError::NoManifest)) => {
                 let why = error.to_string();
                 tracing::warn!(instance = %self.id, why, "an instance cannot be upgraded");
                 shared.upgrades.note(Unplaced { instance: self.id.clone(), definition: Some(hash), why: why.clone() });

@@ -18,7 +18,7 @@ use super::read_epoch::ReadEpoch;
 use super::registry::{Registry, Unsent};
 use super::room::Resident;
 use super::timers::TimerMessage;
-use super::upgrades::{TakeOvers, Upgrades};
+use super::upgrades::{UpgradePaths, Upgrades};
 use super::waiters::{Subscription, Waiters};
 use crate::clock::Clock;
 use crate::codec::Codec;
@@ -54,7 +54,7 @@ pub(crate) struct SharedParts {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) store: Arc<dyn Store>,
     pub(crate) definitions: HashMap<DefinitionHash, Arc<Definition>>,
-    pub(crate) takeovers: TakeOvers,
+    pub(crate) upgrade_paths: UpgradePaths,
     pub(crate) deps: Arc<Deps>,
     pub(crate) codecs: HashMap<u8, Codec>,
 }
@@ -126,7 +126,7 @@ impl Shared {
             clock: parts.clock,
             store: parts.store,
             definitions: parts.definitions,
-            upgrades: Upgrades::new(parts.takeovers),
+            upgrades: Upgrades::new(parts.upgrade_paths),
             deps: parts.deps,
             codecs: parts.codecs,
             registry,

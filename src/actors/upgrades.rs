@@ -4,17 +4,17 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use crate::definition::{Definition, TakeOver};
+use crate::definition::{Definition, UpgradeFrom};
 use crate::id::{DefinitionHash, InstanceId};
 
 /// The most instances that are listed; there may be more.
 const UNPLACED_MAX: usize = 1_000;
 
 /// The upgrades, by the hash of the older definition, which is not registered.
-pub(crate) type TakeOvers = HashMap<DefinitionHash, (Arc<Definition>, TakeOver)>;
+pub(crate) type UpgradePaths = HashMap<DefinitionHash, (Arc<Definition>, UpgradeFrom)>;
 
 pub(crate) struct Upgrades {
-    takeovers: TakeOvers,
+    paths: UpgradePaths,
     unplaced: Mutex<BTreeMap<InstanceId, Unplaced>>,
 }
 
@@ -34,16 +34,16 @@ pub struct Unplaced {
 }
 
 impl Upgrades {
-    pub(super) fn new(takeovers: TakeOvers) -> Self {
-        Self { takeovers, unplaced: Mutex::default() }
+    pub(super) fn new(paths: UpgradePaths) -> Self {
+        Self { paths, unplaced: Mutex::default() }
     }
 
-    pub(super) fn of(&self, older: &DefinitionHash) -> Option<&(Arc<Definition>, TakeOver)> {
-        self.takeovers.get(older)
+    pub(super) fn of(&self, older: &DefinitionHash) -> Option<&(Arc<Definition>, UpgradeFrom)> {
+        self.paths.get(older)
     }
 
     pub(super) fn older(&self) -> impl Iterator<Item = &DefinitionHash> {
-        self.takeovers.keys()
+        self.paths.keys()
     }
 
     pub(super) fn note(&self, unplaced: Unplaced) {

@@ -9,7 +9,7 @@ use super::compile::compile;
 use super::draft::{About, NodeDraft, NodeDraftKind};
 use super::handler::{ErasedTask, Handler};
 use super::workflow::SignalType;
-use super::{BuildErrors, TakeOver, Workflow, WorkflowInfo};
+use super::{BuildErrors, UpgradeFrom, Workflow, WorkflowInfo};
 use crate::codec::{Decode, Output, SignalOutcome};
 
 /// A workflow without nodes yet; its first task determines the input. Version, texts, metadata and
@@ -23,7 +23,7 @@ impl EmptyBuilder {
     pub(super) fn new(name: String) -> Self {
         let info =
             WorkflowInfo { name, version: "1".into(), description: None, metadata: std::collections::BTreeMap::new() };
-        Self { about: About { info, deadline: None, takes_over: Vec::new() } }
+        Self { about: About { info, deadline: None, upgrades_from: Vec::new() } }
     }
 
     /// Sets the version, `"1"` by default. Part of the definition hash, so instances of another
@@ -53,9 +53,9 @@ impl EmptyBuilder {
         self
     }
 
-    /// Upgrades instances of an older definition to this one: see [`TakeOver`].
-    pub fn takes_over(mut self, older: impl Into<TakeOver>) -> Self {
-        self.about.takes_over.push(older.into());
+    /// Upgrades instances of an older definition to this one: see [`UpgradeFrom`].
+    pub fn upgrades_from(mut self, older: impl Into<UpgradeFrom>) -> Self {
+        self.about.upgrades_from.push(older.into());
         self
     }
 

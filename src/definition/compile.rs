@@ -285,7 +285,7 @@ impl Compiler {
 
     fn check_new_names(&mut self, about: &About) {
         let known: HashSet<&str> = self.nodes.iter().map(|node| node.path.as_str()).collect();
-        let renamed = about.takes_over.iter().flat_map(|takeover| &takeover.renamed);
+        let renamed = about.upgrades_from.iter().flat_map(|upgrade_from| &upgrade_from.renamed);
         let errors: Vec<_> = renamed
             .filter(|(_, new)| !known.contains(new.as_str()))
             .map(|(old, new)| BuildError::UnknownNewName { renamed: old.clone(), path: new.clone() })
@@ -298,7 +298,7 @@ impl Compiler {
         if !self.errors.is_empty() {
             return Err(BuildErrors(self.errors));
         }
-        let About { info, deadline, takes_over } = about;
+        let About { info, deadline, upgrades_from } = about;
         let options = |task: u32| self.tasks.get(task as usize).map(|task| &*task.options);
         let hash = hash(&info, &self.ops, &self.nodes, &self.children, options);
         let (name, version) = (info.name.clone(), info.version.clone());
@@ -314,7 +314,7 @@ impl Compiler {
             signals,
             manifest,
             drafts,
-            takes_over,
+            upgrades_from,
             #[cfg(feature = "testing")]
             stubs: std::collections::BTreeSet::new(),
         })

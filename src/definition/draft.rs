@@ -5,14 +5,14 @@ use std::time::Duration;
 
 use super::handler::ErasedTask;
 use super::workflow::SignalType;
-use super::{TakeOver, WorkflowInfo};
+use super::{UpgradeFrom, WorkflowInfo};
 
 /// Everything set on a workflow before its first node.
 #[derive(Clone, Debug)]
 pub(super) struct About {
     pub(super) info: WorkflowInfo,
     pub(super) deadline: Option<Duration>,
-    pub(super) takes_over: Vec<TakeOver>,
+    pub(super) upgrades_from: Vec<UpgradeFrom>,
 }
 
 /// A node as it was added.

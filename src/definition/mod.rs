@@ -6,7 +6,7 @@
 //! * [`handler`], [`deps`], [`context`] turn an async function into a task, and pass it its
 //!   parameters.
 //! * [`options`], [`retry`], [`failure`] define how a task runs, and how it can fail.
-//! * [`takeover`] names the older definitions that a newer one upgrades.
+//! * [`upgrade`] names the older definitions that a newer one upgrades.
 //! * `stub` (feature `testing`) replaces the code of a task.
 //! * [`program`] is the table of ops that the machine interprets; [`hash`] and [`manifest`] are
 //!   made from it, and [`mermaid`] draws the manifest.
@@ -34,7 +34,7 @@ mod retry;
 mod route;
 #[cfg(feature = "testing")]
 mod stub;
-mod takeover;
+mod upgrade;
 mod workflow;
 
 pub use build_error::{BuildError, BuildErrors};
@@ -53,8 +53,8 @@ pub use retry::RetryPolicy;
 pub use route::{Route, RouteKey};
 #[cfg(feature = "testing")]
 pub use stub::StubError;
-pub(crate) use takeover::Renames;
-pub use takeover::TakeOver;
+pub(crate) use upgrade::Renames;
+pub use upgrade::UpgradeFrom;
 pub use workflow::{Definition, SignalError, Workflow, WorkflowInfo};
 
 pub(crate) use context::ContextParts;

@@ -104,7 +104,7 @@ impl<I, O: 'static> Workflow<I, O> {
         let about = About {
             info: (*definition.info).clone(),
             deadline: definition.program.deadline,
-            takes_over: definition.takes_over.clone(),
+            upgrades_from: definition.upgrades_from.clone(),
         };
         let mut stubs = definition.stubs.clone();
         stubs.insert(path.to_owned());

@@ -12,7 +12,7 @@ use serde::de::DeserializeOwned;
 use super::draft::NodeDraft;
 use super::handler::ErasedTask;
 use super::program::Names;
-use super::{Builder, Deps, EmptyBuilder, Manifest, ManifestNode, MissingDep, NodeKind, Program, Renames, TakeOver};
+use super::{Builder, Deps, EmptyBuilder, Manifest, ManifestNode, MissingDep, NodeKind, Program, Renames, UpgradeFrom};
 use crate::codec::{Codec, CodecError, Decode, Value};
 use crate::id::{DefinitionHash, NodePath};
 
@@ -93,7 +93,7 @@ pub struct Definition {
     pub(super) manifest: Manifest,
     /// The nodes as they were added, for workflows that use this one as a child.
     pub(super) drafts: Arc<[NodeDraft]>,
-    pub(super) takes_over: Vec<TakeOver>,
+    pub(super) upgrades_from: Vec<UpgradeFrom>,
     /// Paths of the tasks that have stubs.
     #[cfg(feature = "testing")]
     pub(crate) stubs: std::collections::BTreeSet<String>,
@@ -152,13 +152,13 @@ impl Definition {
     }
 
     /// Returns the older definitions that this one upgrades.
-    pub fn takes_over(&self) -> &[TakeOver] {
-        &self.takes_over
+    pub fn upgrades_from(&self) -> &[UpgradeFrom] {
+        &self.upgrades_from
     }
 
     /// Returns true if instances of the definition `found` go on with this one.
     pub(crate) fn accepts(&self, found: DefinitionHash) -> bool {
-        self.hash() == found || self.takes_over.iter().any(|older| older.from == found)
+        self.hash() == found || self.upgrades_from.iter().any(|older| older.from == found)
     }
 
     /// Returns the number of maps around the task at this path, if there is such a task.
@@ -171,7 +171,7 @@ impl Definition {
     /// Returns the path that the node at this path has in definition `of`, given the manifest of
     /// that definition; `None` if it does not exist there.
     pub(crate) fn path_before(&self, path: &str, of: DefinitionHash, manifest: &Manifest) -> Option<String> {
-        match self.takes_over.iter().find(|older| older.from == of) {
+        match self.upgrades_from.iter().find(|older| older.from == of) {
             Some(older) => Renames::new(older, manifest, &self.manifest).before(path),
             None => Some(path.to_owned()),
         }
@@ -181,7 +181,7 @@ impl Definition {
     /// except paths that another node has now.
     pub(crate) fn former_paths(&self, path: &str) -> Vec<String> {
         let is_free = |path: &String| self.manifest.nodes.iter().all(|node| node.path.as_str() != path);
-        self.takes_over.iter().filter_map(|older| older.old_path(path)).filter(is_free).collect()
+        self.upgrades_from.iter().filter_map(|older| older.old_path(path)).filter(is_free).collect()
     }
 
     /// Checks that a signal of this name carries this type.

@@ -7,7 +7,7 @@
 //! 3. [`step`]: one event, one transition; [`Caller`]: one attempt of a task.
 //! 4. [`finalize_execution`]: the last event before a run ends, pauses or parks, committed, and the
 //!    status after it.
-//! 5. [`release`]: a quarantined instance continues. [`take_over`]: an instance of an older
+//! 5. [`release`]: a quarantined instance continues. [`upgrade`]: an instance of an older
 //!    definition is upgraded to a newer one. [`delete_instance`]: an ended instance is removed.
 //!
 //! Each of them loads, applies the machine and commits through a [`Port`]; none makes decisions
@@ -29,7 +29,7 @@ mod resume;
 mod rows;
 mod start;
 mod step;
-mod takeover;
+mod upgrade;
 
 pub use call::Caller;
 pub(crate) use delete::deletion;
@@ -48,4 +48,4 @@ pub use start::{
     ConflictPolicy, Existing, ExistingInstance, PrepareRunOutcome, StartError, check_existing_instance, prepare_run,
 };
 pub use step::{Moved, Step, Unwritten, step};
-pub use takeover::{TakeOverError, take_over};
+pub use upgrade::{UpgradeError, upgrade};

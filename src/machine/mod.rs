@@ -52,4 +52,4 @@ pub use record::{decode_head, encode_head};
 pub use row::{RowKey, RowPlace};
 pub use rows::{decode_quarantine, encode_quarantine, quarantine_stamp};
 pub use snapshot::{End, Snapshot};
-pub use upgrade::{UpgradeConflict, take_over};
+pub use upgrade::{UpgradeConflict, upgrade};

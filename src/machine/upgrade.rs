@@ -9,7 +9,7 @@ use super::frame::{Began, Frame, FrameId, Phase};
 use super::mover::{Mover, Setting};
 use super::snapshot::Snapshot;
 use super::{End, RowKey, Transition};
-use crate::definition::{Definition, Manifest, ManifestNode, NodeKind, Op, Renames, TakeOver};
+use crate::definition::{Definition, Manifest, ManifestNode, NodeKind, Op, Renames, UpgradeFrom};
 
 /// The reason why an instance has no place in a newer definition. The instance is left unchanged.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -26,14 +26,14 @@ pub struct UpgradeConflict {
 ///
 /// # Errors
 /// [`UpgradeConflict`]; the snapshot is unchanged.
-pub fn take_over(
+pub fn upgrade(
     setting: &Setting<'_>,
     newer: &Definition,
     old: &Manifest,
-    takeover: &TakeOver,
+    upgrade_from: &UpgradeFrom,
     snapshot: &mut Snapshot,
 ) -> Result<Transition, UpgradeConflict> {
-    let placing = Placing::new(newer, old, takeover);
+    let placing = Placing::new(newer, old, upgrade_from);
     let placed = snapshot.frames.iter().map(|(id, frame)| Ok((id, placing.place(frame)?)));
     let placed = placed.collect::<Result<Vec<_>, _>>()?;
     let end = match &snapshot.end {
@@ -47,7 +47,7 @@ pub fn take_over(
     mover.changed = true;
     mover.spill_results(old);
     let era = mover.snapshot.era;
-    let renames = Renames::new(takeover, old, newer.manifest());
+    let renames = Renames::new(upgrade_from, old, newer.manifest());
     mover.put(RowKey::Era(era), &encode_era(&Era { definition: mover.snapshot.definition, renames }));
     mover.snapshot.era = era.saturating_add(1);
     mover.snapshot.definition = newer.hash();
@@ -73,7 +73,7 @@ impl Mover<'_> {
 struct Placing<'a> {
     newer: &'a Definition,
     old: &'a Manifest,
-    takeover: &'a TakeOver,
+    upgrade_from: &'a UpgradeFrom,
     /// The new paths of renamed nodes.
     renamed_to: HashSet<String>,
     /// The newer definition's nodes by path.
@@ -83,17 +83,17 @@ struct Placing<'a> {
 }
 
 impl<'a> Placing<'a> {
-    fn new(newer: &'a Definition, old: &'a Manifest, takeover: &'a TakeOver) -> Self {
+    fn new(newer: &'a Definition, old: &'a Manifest, upgrade_from: &'a UpgradeFrom) -> Self {
         let paths = newer.manifest().nodes.iter().map(|node| node.path.as_str());
         let mut positions = HashMap::<u32, Vec<u32>>::new();
         for (op, position) in newer.program().ops.iter().zip(0..) {
             positions.entry(op.node().unwrap_or(u32::MAX)).or_default().push(position);
         }
-        let renamed = old.nodes.iter().filter_map(|node| match takeover.new_path(node.path.as_str()) {
+        let renamed = old.nodes.iter().filter_map(|node| match upgrade_from.new_path(node.path.as_str()) {
             Cow::Owned(path) if path != node.path.as_str() => Some(path),
             _ => None,
         });
-        Self { newer, old, takeover, renamed_to: renamed.collect(), nodes: paths.zip(0..).collect(), positions }
+        Self { newer, old, upgrade_from, renamed_to: renamed.collect(), nodes: paths.zip(0..).collect(), positions }
     }
 
     fn described(&self, node: u32) -> Result<&'a ManifestNode, UpgradeConflict> {
@@ -105,7 +105,7 @@ impl<'a> Placing<'a> {
     fn node(&self, node: u32) -> Result<u32, UpgradeConflict> {
         let old = self.described(node)?;
         let conflict = |why| UpgradeConflict { node: old.path.to_string(), why };
-        let path = self.takeover.new_path(old.path.as_str());
+        let path = self.upgrade_from.new_path(old.path.as_str());
         if path == old.path.as_str() && self.renamed_to.contains(&*path) {
             return Err(conflict("lost its path to a renamed node: rename it as well"));
         }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::Runtime;
 use super::report::{StartReport, find_unregistered};
-use crate::actors::{Actors, Retention, SharedParts, TakeOvers};
+use crate::actors::{Actors, Retention, SharedParts, UpgradePaths};
 use crate::cause::Cause;
 use crate::clock::{Clock, SystemClock};
 use crate::codec::{CUSTOM_CODEC_ID_MIN, Codec};
@@ -34,7 +34,7 @@ pub enum RuntimeError {
     },
     /// Two workflows upgrade the same older definition.
     #[error("two workflows upgrade definition {older}: remove the upgrade from one of them")]
-    TakenOverTwice {
+    UpgradedTwice {
         /// The older definition.
         older: DefinitionHash,
     },
@@ -159,12 +159,13 @@ impl RuntimeBuilder {
             return Err(RuntimeError::RegisteredTwice { workflow: twice.info().name().to_owned() });
         }
         let codecs = codecs(&self.codec, self.more_codecs)?;
-        let takeovers = takeovers(&self.definitions)?;
+        let upgrade_paths = upgrade_paths(&self.definitions)?;
         for (hash, definition) in &self.definitions {
             self.store.save_manifest(hash, definition.manifest().encode()).await?;
         }
-        let unregistered =
-            find_unregistered(&*self.store, |hash| self.definitions.contains_key(hash) || takeovers.contains_key(hash));
+        let unregistered = find_unregistered(&*self.store, |hash| {
+            self.definitions.contains_key(hash) || upgrade_paths.contains_key(hash)
+        });
         let unregistered = unregistered.await?;
         for one in &unregistered {
             let (workflow, count) = (one.workflow.as_deref().unwrap_or("?"), one.instances.len());
@@ -177,7 +178,7 @@ impl RuntimeBuilder {
             clock: self.clock,
             store: self.store,
             definitions: self.definitions,
-            takeovers,
+            upgrade_paths,
             deps: Arc::new(self.deps),
             codecs,
         };
@@ -193,17 +194,19 @@ fn has_time_driver() -> bool {
 
 /// Maps each older definition to the one that upgrades it. A definition that is registered itself
 /// is not upgraded.
-fn takeovers(definitions: &HashMap<DefinitionHash, Arc<Definition>>) -> Result<TakeOvers, RuntimeError> {
-    let mut takeovers = TakeOvers::new();
+fn upgrade_paths(definitions: &HashMap<DefinitionHash, Arc<Definition>>) -> Result<UpgradePaths, RuntimeError> {
+    let mut upgrade_paths = UpgradePaths::new();
     for newer in definitions.values() {
-        for takeover in newer.takes_over().iter().filter(|takeover| !definitions.contains_key(&takeover.from)) {
-            let older = takeover.from;
-            if takeovers.insert(older, (Arc::clone(newer), takeover.clone())).is_some() {
-                return Err(RuntimeError::TakenOverTwice { older });
+        for upgrade_from in
+            newer.upgrades_from().iter().filter(|upgrade_from| !definitions.contains_key(&upgrade_from.from))
+        {
+            let older = upgrade_from.from;
+            if upgrade_paths.insert(older, (Arc::clone(newer), upgrade_from.clone())).is_some() {
+                return Err(RuntimeError::UpgradedTwice { older });
             }
         }
     }
-    Ok(takeovers)
+    Ok(upgrade_paths)
 }
 
 fn codecs(default: &Codec, more: Vec<Codec>) -> Result<HashMap<u8, Codec>, RuntimeError> {

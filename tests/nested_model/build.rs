@@ -107,7 +107,7 @@ pub(crate) struct Tuning {
 pub(crate) fn definition(plan: &plan::Chain, deadline: Option<u64>, tuning: Tuning) -> Arc<Definition> {
     let empty = Workflow::builder("random").version(tuning.version.to_string());
     let empty = match tuning.older {
-        Some(older) => empty.takes_over(older),
+        Some(older) => empty.upgrades_from(older),
         None => empty,
     };
     let empty = match deadline {

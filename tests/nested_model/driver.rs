@@ -73,7 +73,7 @@ impl<'p> Driver<'p> {
         let event = match what {
             Happening::Restart { fill } => return self.real.restart(*fill || self.begin.list_bytes_max.is_some()),
             Happening::Redeploy => return self.redeploy(),
-            Happening::TakenOver => match self.take_over() {
+            Happening::Upgraded => match self.upgrade() {
                 Some(event) => event,
                 None => return,
             },
@@ -159,7 +159,7 @@ impl<'p> Driver<'p> {
                 model.release();
                 Event::Released
             }
-            Happening::Retry(_) | Happening::Restart { .. } | Happening::Redeploy | Happening::TakenOver => {
+            Happening::Retry(_) | Happening::Restart { .. } | Happening::Redeploy | Happening::Upgraded => {
                 unreachable!("handled before")
             }
         })
@@ -189,14 +189,14 @@ impl<'p> Driver<'p> {
 
     /// Upgrades the instance to a newer definition in another process, if it has the instance's
     /// place: nothing else changes.
-    fn take_over(&mut self) -> Option<Event> {
+    fn upgrade(&mut self) -> Option<Event> {
         if matches!(self.model.over, Some(Over::Completed(_) | Over::Cancelled)) {
             return None;
         }
         let older = Some(self.real.definition.hash());
         let tuning = Tuning { version: self.tuning.version + 1, older, ..self.tuning };
         let newer = definition(self.plan, self.begin.deadline, tuning);
-        if !self.real.take_over(newer, at(self.model.world.now), self.begin.list_bytes_max.is_some()) {
+        if !self.real.upgrade(newer, at(self.model.world.now), self.begin.list_bytes_max.is_some()) {
             return None;
         }
         self.tuning = tuning;

@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use everstep::bytes::Bytes;
 use everstep::lifecycle::{
-    Caller, Step, TakeOverError, fill_frames, fill_run, fill_values, get_resume_input, load, read_signal_id, step,
-    take_over, task_result,
+    Caller, Step, UpgradeError, fill_frames, fill_run, fill_values, get_resume_input, load, read_signal_id, step,
+    task_result, upgrade,
 };
 use everstep::limits::Limits;
 use everstep::machine::{Effect, Event, NewRun, RowKey, Run, Setting, Snapshot, Ticket, Wake, encode_head, start};
@@ -89,13 +89,13 @@ impl Real {
 
     /// Upgrades the stored instance to a newer definition; returns true if that has the instance's
     /// place.
-    pub(crate) fn take_over(&mut self, newer: Arc<Definition>, time: Timestamp, fill: bool) -> bool {
+    pub(crate) fn upgrade(&mut self, newer: Arc<Definition>, time: Timestamp, fill: bool) -> bool {
         let id = self.snapshot.instance().clone();
         now(self.store.save_manifest(&self.definition.hash(), self.definition.manifest().encode())).unwrap();
         let before = now(self.store.load(&id)).unwrap().unwrap();
         let snapshot = now(load(&self.store, &id)).unwrap().unwrap().snapshot;
         let setting = Setting { program: newer.program(), limits: &self.limits, now: time };
-        let upgraded = now(take_over(&self.store, &setting, &newer, &newer.takes_over()[0], snapshot));
+        let upgraded = now(upgrade(&self.store, &setting, &newer, &newer.upgrades_from()[0], snapshot));
         let after = now(self.store.load(&id)).unwrap().unwrap();
         match upgraded {
             Ok(snapshot) => {
@@ -104,7 +104,7 @@ impl Real {
                 self.restart(fill);
                 true
             }
-            Err(TakeOverError::UpgradeConflict(_)) => {
+            Err(UpgradeError::NoPlace(_)) => {
                 assert_eq!(after, before, "an instance that cannot be upgraded is unchanged");
                 false
             }

@@ -37,7 +37,7 @@ pub(crate) enum Happening {
         fill: bool,
     },
     /// A new process upgrades the instance to a newer definition.
-    TakenOver,
+    Upgraded,
     /// As a restart, and the new process allows loops more iterations, and longer lists.
     Redeploy,
 }
@@ -116,7 +116,7 @@ pub(crate) fn happenings() -> impl Strategy<Value = Vec<Happening>> {
         1 => Just(Happening::Released),
         6 => any::<bool>().prop_map(|fill| Happening::Restart { fill }),
         1 => Just(Happening::Redeploy),
-        3 => Just(Happening::TakenOver),
+        3 => Just(Happening::Upgraded),
     ];
     let death = [
         Happening::Started(Which::Current(0)),

@@ -102,7 +102,7 @@ fn upgrade_in_a_pause_leaves_a_wait_to_its_signal() {
     // In a pause a signal comes for a wait whose time passes: the signal wins, also in the record
     // that an upgrade writes.
     let wait = Spec::Wait { signal: "a", timeout: Some(3), keeps: false };
-    tell(&[wait], None, &[Happening::Pause, signal(0, "b"), Happening::TakenOver]);
+    tell(&[wait], None, &[Happening::Pause, signal(0, "b"), Happening::Upgraded]);
 }
 
 #[test]

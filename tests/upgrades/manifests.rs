@@ -37,7 +37,7 @@ async fn upgraded_run_without_old_manifest_is_left_alone_and_listed() {
         |builder: Builder<String, String>| builder.then("grow", grow).wait_for_signal_keeping::<String>("wait", "go");
     let old = start(Workflow::builder_for("w")).build().unwrap();
     let store = parked(&old, "ab").await;
-    let new = Workflow::builder("w").version("2").takes_over(old.hash()).taking::<String>();
+    let new = Workflow::builder("w").version("2").upgrades_from(old.hash()).taking::<String>();
     let new = start(new).then("join", same).build().unwrap();
     let upgraded = runtime(&store, &new).await;
     within(upgraded.handle(&new, "id").await.unwrap().pause("why", "who")).await.unwrap();

@@ -2,7 +2,9 @@
 
 use std::convert::Infallible;
 
-use everstep::{Builder, InstanceHandle, LoopLimit, LoopResult, MemoryStore, Runtime, StatusCode, TakeOver, Workflow};
+use everstep::{
+    Builder, InstanceHandle, LoopLimit, LoopResult, MemoryStore, Runtime, StatusCode, UpgradeFrom, Workflow,
+};
 
 use crate::common::{Gate, holding, inc, reach_code, within};
 use crate::{grow, runtime};
@@ -42,8 +44,9 @@ async fn upgraded<T: 'static>(store: &MemoryStore, newer: &Workflow<T, T>) -> (R
 
 /// Returns a builder of the version that upgrades `older`, with these names changed.
 fn version(version: &str, older: &Numbers, renamed: &[(&str, &str)]) -> Builder<u32, u32> {
-    let takeover = renamed.iter().fold(TakeOver::of(older.hash()), |takeover, (old, new)| takeover.renamed(*old, *new));
-    Workflow::builder("w").version(version).takes_over(takeover).taking::<u32>()
+    let upgrade_from =
+        renamed.iter().fold(UpgradeFrom::of(older.hash()), |upgrade_from, (old, new)| upgrade_from.renamed(*old, *new));
+    Workflow::builder("w").version(version).upgrades_from(upgrade_from).taking::<u32>()
 }
 
 fn waiting(builder: Builder<u32, u32>) -> Builder<u32, u32> {
@@ -92,7 +95,7 @@ async fn result_is_found_after_several_renames_and_a_way_back() {
         let (_runtime, handle) = upgraded(&store, newer).await;
         assert_eq!(results(&handle, &[name]).await, [Some(101)]);
     }
-    let back = Workflow::builder("w").takes_over(TakeOver::of(third.hash()).renamed("c", "a")).taking::<u32>();
+    let back = Workflow::builder("w").upgrades_from(UpgradeFrom::of(third.hash()).renamed("c", "a")).taking::<u32>();
     let back = named(back, "a");
     assert_eq!(back.hash(), first.hash());
     let (_runtime, handle) = upgraded(&store, &back).await;
@@ -127,7 +130,7 @@ async fn payload_of_wait_is_no_result_of_task_in_its_place() {
     let old = old.wait_for_signal::<String>("wait", "go").build().unwrap();
     let store = MemoryStore::new();
     park_after_signal(&store, &old, "first", &"word".repeat(100)).await;
-    let new = Workflow::builder("w").takes_over(old.hash()).taking::<String>().then("a", grow);
+    let new = Workflow::builder("w").upgrades_from(old.hash()).taking::<String>().then("a", grow);
     let new = new.wait_for_signal::<String>("wait", "go").build().unwrap();
     let runtime = runtime(&store, &new).await;
     let handle = runtime.handle(&new, "id").await.unwrap();
@@ -144,12 +147,12 @@ async fn payload_of_wait_is_no_result_of_later_task_of_its_name() {
     let old = old.wait_for_signal::<String>("wait", "go").build().unwrap();
     let store = MemoryStore::new();
     park_after_signal(&store, &old, "first", &"word".repeat(100)).await;
-    let between = Workflow::builder("w").takes_over(old.hash()).taking::<String>();
+    let between = Workflow::builder("w").upgrades_from(old.hash()).taking::<String>();
     let between = between.wait_for_signal::<String>("wait", "go").build().unwrap();
     let (second, handle) = upgraded(&store, &between).await;
     drop(handle);
     second.shutdown(std::time::Duration::ZERO).await;
-    let new = Workflow::builder("w").takes_over(between.hash()).taking::<String>().then("a", grow);
+    let new = Workflow::builder("w").upgrades_from(between.hash()).taking::<String>().then("a", grow);
     let new = new.wait_for_signal::<String>("wait", "go").build().unwrap();
     let (_runtime, handle) = upgraded(&store, &new).await;
     assert_eq!(handle.task_result::<String>("a").await.unwrap(), None);
@@ -162,8 +165,8 @@ async fn instance_at_a_name_given_to_another_node_is_not_upgraded() {
     let old = old.wait_for_signal::<String>("wait", "go").build().unwrap();
     let store = MemoryStore::new();
     park_after_signal(&store, &old, "go", "word").await;
-    let takeover = TakeOver::of(old.hash()).renamed("first", "wait");
-    let new = Workflow::builder("w").version("2").takes_over(takeover).taking::<String>();
+    let upgrade_from = UpgradeFrom::of(old.hash()).renamed("first", "wait");
+    let new = Workflow::builder("w").version("2").upgrades_from(upgrade_from).taking::<String>();
     let new = new.wait_for_signal::<String>("wait", "go").build().unwrap();
     let runtime = runtime(&store, &new).await;
     let handle = runtime.handle(&new, "id").await.unwrap();
@@ -181,8 +184,8 @@ async fn ended_run_is_read_by_names_of_newer_definition() {
     let handle = first.start(&old, "id", "ab".to_owned()).await.unwrap();
     let output = within(handle.result()).await.unwrap();
     first.shutdown(std::time::Duration::ZERO).await;
-    let takeover = TakeOver::of(old.hash()).renamed("a", "b");
-    let new = Workflow::builder("w").version("2").takes_over(takeover).taking::<String>();
+    let upgrade_from = UpgradeFrom::of(old.hash()).renamed("a", "b");
+    let new = Workflow::builder("w").version("2").upgrades_from(upgrade_from).taking::<String>();
     let new = new.then("a", grow).then("b", grow).then("new", grow).then("last", crate::shout).build().unwrap();
     let runtime = runtime(&store, &new).await;
     let handle = runtime.handle(&new, "id").await.unwrap();
@@ -204,8 +207,8 @@ async fn failed_run_is_retried_by_newer_definition() {
     let handle = first.start(&old, "id", "ab".to_owned()).await.unwrap();
     within(handle.result()).await.unwrap_err();
     first.shutdown(std::time::Duration::ZERO).await;
-    let takeover = TakeOver::of(old.hash()).renamed("a", "first").renamed("b", "a");
-    let new = Workflow::builder("w").takes_over(takeover).taking::<String>().then("first", grow);
+    let upgrade_from = UpgradeFrom::of(old.hash()).renamed("a", "first").renamed("b", "a");
+    let new = Workflow::builder("w").upgrades_from(upgrade_from).taking::<String>().then("first", grow);
     let new = new.then("a", crate::shout).then("b", crate::shout).build().unwrap();
     let runtime = runtime(&store, &new).await;
     let handle = runtime.handle(&new, "id").await.unwrap();

@@ -6,7 +6,7 @@ use std::time::Duration;
 use everstep::machine::{RowKey, RowPlace};
 use everstep::{
     Builder, Concurrency, DefinitionHash, InstanceHandle, InstanceId, LoopLimit, LoopResult, MemoryStore, NodePath,
-    RunId, StatusCode, Store as _, TakeOver, Workflow,
+    RunId, StatusCode, Store as _, UpgradeFrom, Workflow,
 };
 
 use crate::common::{Gate, holding, reach_code, same, within};
@@ -33,7 +33,7 @@ async fn branch_row(
 
 /// Returns a builder of the version that upgrades `older`.
 fn version<I: serde::de::DeserializeOwned + Send + 'static>(version: &str, older: DefinitionHash) -> Builder<I, I> {
-    Workflow::builder("w").version(version).takes_over(older).taking::<I>()
+    Workflow::builder("w").version(version).upgrades_from(older).taking::<I>()
 }
 
 async fn list(n: u32) -> Result<Vec<u32>, Infallible> {
@@ -65,8 +65,8 @@ async fn head_stays_small_after_upgrade_with_long_list() {
     let is_parked = async { while watch.next().await.unwrap().code() != StatusCode::AwaitingSignal {} };
     tokio::time::timeout(Duration::from_mins(1), is_parked).await.unwrap();
     first.shutdown(Duration::ZERO).await;
-    let takeover = TakeOver::of(old.hash()).renamed("list", "numbers");
-    let new = build(Workflow::builder("w").takes_over(takeover).taking::<u32>(), "numbers", true);
+    let upgrade_from = UpgradeFrom::of(old.hash()).renamed("list", "numbers");
+    let new = build(Workflow::builder("w").upgrades_from(upgrade_from).taking::<u32>(), "numbers", true);
     let second = runtime(&store, &new).await;
     let handle = second.handle(&new, "id").await.unwrap();
     for _ in 0..2 {
@@ -108,8 +108,8 @@ async fn large_result_of_renamed_task_stays_in_its_row() {
     reach_code(&handle, StatusCode::AwaitingSignal).await;
     let run = handle.run_id();
     first.shutdown(Duration::ZERO).await;
-    let takeover = TakeOver::of(old.hash()).renamed("large", "big");
-    let new = build(Workflow::builder("w").takes_over(takeover).taking::<u32>(), "big");
+    let upgrade_from = UpgradeFrom::of(old.hash()).renamed("large", "big");
+    let new = build(Workflow::builder("w").upgrades_from(upgrade_from).taking::<u32>(), "big");
     let second = runtime(&store, &new).await;
     let handle = second.handle(&new, "id").await.unwrap();
     within(handle.pause("why", "who")).await.unwrap();

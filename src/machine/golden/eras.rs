@@ -9,10 +9,10 @@ use bytes::Bytes;
 use super::branches::{Point, Told, compare, large, list, number_in, rows_of, stored};
 use super::fixtures::{NOW, instance};
 use crate::codec::{LoopResult, Token, Value};
-use crate::definition::{Builder, Concurrency, Definition, LoopLimit, TakeOver, Workflow};
+use crate::definition::{Builder, Concurrency, Definition, LoopLimit, UpgradeFrom, Workflow};
 use crate::limits::Limits;
 use crate::machine::value_record::decode_items;
-use crate::machine::{Envelope, Era, Event, Kind, RowKey, Setting, decode_head, encode_head, take_over};
+use crate::machine::{Envelope, Era, Event, Kind, RowKey, Setting, decode_head, encode_head, upgrade};
 
 const WRITTEN: &str = "format-2/eras";
 
@@ -32,10 +32,10 @@ async fn join((texts, _): (Texts, (Texts, String))) -> Result<Texts, Infallible>
 
 /// Returns a definition with a loop around a map beside a wait. Each version has one more node at
 /// the front, and another name for the first task.
-fn definition(version: usize, first: &str, takeover: Option<TakeOver>) -> Arc<Definition> {
+fn definition(version: usize, first: &str, upgrade_from: Option<UpgradeFrom>) -> Arc<Definition> {
     let empty = Workflow::builder("eras").version(version.to_string());
-    let builder = match takeover {
-        Some(takeover) => empty.takes_over(takeover).taking::<Texts>(),
+    let builder = match upgrade_from {
+        Some(upgrade_from) => empty.upgrades_from(upgrade_from).taking::<Texts>(),
         None => empty.taking::<Texts>(),
     };
     let front = |builder: Builder<Texts, Texts>, n| builder.delay(format!("front {n}"), Duration::from_hours(1));
@@ -59,8 +59,8 @@ fn definition(version: usize, first: &str, takeover: Option<TakeOver>) -> Arc<De
 
 fn versions() -> [Arc<Definition>; 3] {
     let first = definition(0, "a", None);
-    let second = definition(1, "b", Some(TakeOver::of(first.hash()).renamed("a", "b")));
-    let third = definition(2, "a", Some(TakeOver::of(second.hash()).renamed("b", "a")));
+    let second = definition(1, "b", Some(UpgradeFrom::of(first.hash()).renamed("a", "b")));
+    let third = definition(2, "a", Some(UpgradeFrom::of(second.hash()).renamed("b", "a")));
     [first, second, third]
 }
 
@@ -68,8 +68,8 @@ fn take_over_by(told: &mut Told, newer: &Arc<Definition>) {
     let limits = Limits::default();
     let setting = Setting { program: newer.program(), limits: &limits, now: NOW };
     let old = told.definition.manifest().clone();
-    let taken_over = take_over(&setting, newer, &old, &newer.takes_over()[0], &mut told.snapshot).unwrap();
-    told.take(taken_over);
+    let upgraded = upgrade(&setting, newer, &old, &newer.upgrades_from()[0], &mut told.snapshot).unwrap();
+    told.take(upgraded);
     told.definition = Arc::clone(newer);
     told.asked.clear();
     told.happen(Event::Resumed { alive: Vec::new(), process_crashed: false });

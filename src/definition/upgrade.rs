@@ -9,7 +9,7 @@ use super::manifest::{Manifest, ManifestNode, NodeKind};
 use crate::id::DefinitionHash;
 
 /// An older definition whose instances are upgraded to a newer one, given to
-/// [`EmptyBuilder::takes_over`](crate::EmptyBuilder::takes_over).
+/// [`EmptyBuilder::upgrades_from`](crate::EmptyBuilder::upgrades_from).
 ///
 /// An instance is upgraded when it is next activated, in one write, if each of its frames has a
 /// place in the newer definition: a node under the same path (or the path it was renamed to), of
@@ -30,12 +30,12 @@ use crate::id::DefinitionHash;
 /// Ended instances stay on their definition. If the older definition is registered too, its
 /// instances stay on it.
 #[derive(Clone, Debug)]
-pub struct TakeOver {
+pub struct UpgradeFrom {
     pub(crate) from: DefinitionHash,
     pub(super) renamed: Vec<(String, String)>,
 }
 
-impl TakeOver {
+impl UpgradeFrom {
     /// Upgrades instances of this definition. Use `old.hash()` while its code exists; otherwise
     /// take the hash from [`Runtime::report`](crate::Runtime::report) or the store, and parse it
     /// from text.
@@ -80,13 +80,13 @@ pub(crate) struct Renames {
 }
 
 impl Renames {
-    pub(crate) fn new(takeover: &TakeOver, old: &Manifest, new: &Manifest) -> Self {
+    pub(crate) fn new(upgrade_from: &UpgradeFrom, old: &Manifest, new: &Manifest) -> Self {
         let kinds: HashMap<&str, NodeKind> = new.nodes.iter().map(|node| (node.path.as_str(), node.kind)).collect();
         let is_other = |node: &&ManifestNode| {
-            kinds.get(&*takeover.new_path(node.path.as_str())).is_some_and(|kind| *kind != node.kind)
+            kinds.get(&*upgrade_from.new_path(node.path.as_str())).is_some_and(|kind| *kind != node.kind)
         };
         let was_there = |name: &str| old.nodes.iter().any(|node| rest(node.path.as_str(), name).is_some());
-        let renamed = takeover.renamed.iter().filter(|(old, _)| was_there(old)).cloned().collect();
+        let renamed = upgrade_from.renamed.iter().filter(|(old, _)| was_there(old)).cloned().collect();
         let other = old.nodes.iter().filter(is_other).map(|node| node.path.to_string()).collect();
         Self { renamed, other }
     }
@@ -124,7 +124,7 @@ fn new_path<'a>(renamed: &[(String, String)], old: &'a str) -> Cow<'a, str> {
     }
 }
 
-impl From<DefinitionHash> for TakeOver {
+impl From<DefinitionHash> for UpgradeFrom {
     fn from(older: DefinitionHash) -> Self {
         Self::of(older)
     }
@@ -138,11 +138,11 @@ mod tests {
     #[test]
     fn the_longest_name_that_was_changed_counts_and_only_whole_ids() {
         let from = DefinitionHash([0; 32]);
-        let takeover = TakeOver::of(from).renamed("a", "x").renamed("a/b", "y/z");
-        let paths = ["a", "a/c", "a/b", "a/b/c", "ab", "c/a"].map(|path| takeover.new_path(path).into_owned());
+        let upgrade_from = UpgradeFrom::of(from).renamed("a", "x").renamed("a/b", "y/z");
+        let paths = ["a", "a/c", "a/b", "a/b/c", "ab", "c/a"].map(|path| upgrade_from.new_path(path).into_owned());
         assert_eq!(paths, ["x", "x/c", "y/z", "y/z/c", "ab", "c/a"]);
-        assert_eq!(takeover.old_path("y/z/c").as_deref(), Some("a/b/c"));
-        assert_eq!(takeover.old_path("ab"), None);
+        assert_eq!(upgrade_from.old_path("y/z/c").as_deref(), Some("a/b/c"));
+        assert_eq!(upgrade_from.old_path("ab"), None);
     }
 
     fn manifest(nodes: &[(&str, NodeKind)]) -> Manifest {
@@ -160,15 +160,15 @@ mod tests {
 
     /// Method: rename nodes in every way, together; follow each new name back to the old one.
     #[test]
-    fn names_are_followed_back_through_a_take_over() {
+    fn names_are_followed_back_through_an_upgrade() {
         use NodeKind::{Child, Signal, Task};
         let old = [("a", Task), ("b", Task), ("c", Task), ("k", Child), ("k/t", Task), ("k/u", Task), ("w", Signal)];
         let new = [("a", Task), ("b", Task), ("d", Task), ("c", Task), ("l", Child), ("l/t", Task), ("k/u", Task)];
         let new = [&new[..], &[("l/v", Task), ("m", Task), ("w", Task)]].concat();
         let from = DefinitionHash([0; 32]);
-        let swapped = TakeOver::of(from).renamed("a", "b").renamed("b", "a").renamed("c", "d");
-        let takeover = swapped.renamed("k", "l").renamed("k/u", "m").renamed("gone", "c");
-        let renames = Renames::new(&takeover, &manifest(&old), &manifest(&new));
+        let swapped = UpgradeFrom::of(from).renamed("a", "b").renamed("b", "a").renamed("c", "d");
+        let upgrade_from = swapped.renamed("k", "l").renamed("k/u", "m").renamed("gone", "c");
+        let renames = Renames::new(&upgrade_from, &manifest(&old), &manifest(&new));
         let before = |path: &str| renames.before(path);
         assert_eq!(before("a").as_deref(), Some("b"));
         assert_eq!(before("b").as_deref(), Some("a"));
@@ -179,7 +179,7 @@ mod tests {
         assert_eq!(before("k/u"), None);
         assert_eq!(before("w"), None, "a wait is no task");
         assert_eq!(before("new").as_deref(), Some("new"), "it may have been there before, and again now");
-        let same = Renames::new(&TakeOver::of(from), &manifest(&old), &manifest(&old));
+        let same = Renames::new(&UpgradeFrom::of(from), &manifest(&old), &manifest(&old));
         assert!(same.is_empty());
         assert_eq!(same.before("a").as_deref(), Some("a"));
     }

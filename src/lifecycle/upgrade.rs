@@ -1,18 +1,18 @@
 //! Upgrades instances of an older definition to a newer one.
 
-use crate::definition::{Definition, Manifest, TakeOver};
+use crate::definition::{Definition, Manifest, UpgradeFrom};
 use crate::lifecycle::load::read_items;
 use crate::lifecycle::{CommitError, LoadError, Port, Step, read_branches, read_signals};
-use crate::machine::{Damaged, Setting, Snapshot, UpgradeConflict, take_over as place};
+use crate::machine::{Damaged, Setting, Snapshot, UpgradeConflict, upgrade as place};
 use crate::store::Version;
 
 /// The reason why an instance was not upgraded. It stays as it was.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
-pub enum TakeOverError {
+pub enum UpgradeError {
     /// A part of it has no place in the newer definition.
     #[error(transparent)]
-    UpgradeConflict(#[from] UpgradeConflict),
+    NoPlace(#[from] UpgradeConflict),
     /// The manifest of the older definition is not in the store, or cannot be read.
     #[error("cannot upgrade: the manifest of its definition is not readable, register that definition once")]
     NoManifest,
@@ -24,7 +24,7 @@ pub enum TakeOverError {
     Commit(#[from] CommitError),
 }
 
-impl From<LoadError> for TakeOverError {
+impl From<LoadError> for UpgradeError {
     fn from(error: LoadError) -> Self {
         match error {
             LoadError::Damaged(damaged) => Self::Damaged(damaged),
@@ -40,24 +40,24 @@ impl From<LoadError> for TakeOverError {
 /// were stored under.
 ///
 /// # Errors
-/// [`TakeOverError`]; the instance stays as it was, except that after a store error the outcome is
+/// [`UpgradeError`]; the instance stays as it was, except that after a store error the outcome is
 /// unknown.
-pub async fn take_over(
+pub async fn upgrade(
     port: &dyn Port,
     setting: &Setting<'_>,
     newer: &Definition,
-    takeover: &TakeOver,
+    upgrade_from: &UpgradeFrom,
     mut snapshot: Snapshot,
-) -> Result<Snapshot, TakeOverError> {
+) -> Result<Snapshot, UpgradeError> {
     let store = port.store();
     let manifest = store.manifest(&snapshot.definition()).await.map_err(CommitError::from)?;
-    let old = manifest.and_then(|bytes| Manifest::decode(&bytes)).ok_or(TakeOverError::NoManifest)?;
+    let old = manifest.and_then(|bytes| Manifest::decode(&bytes)).ok_or(UpgradeError::NoManifest)?;
     read_branches(store, &mut snapshot).await?;
     // A signal that a pause holds back decides when a wait is due, and the write contains that
     // time.
     read_signals(store, &mut snapshot).await?;
     let seen = Version::from(&snapshot);
-    let transition = place(setting, newer, &old, takeover, &mut snapshot)?;
+    let transition = place(setting, newer, &old, upgrade_from, &mut snapshot)?;
     snapshot.check(newer.program())?;
     let Step { write, .. } = Step::new(newer.program(), &mut snapshot, transition, seen);
     if let Some(write) = write {
