@@ -65,7 +65,7 @@
 //!   when next activated, if it has a place for everything they have in progress.
 //!
 //! All other instances stay unchanged: [`Runtime::report`] lists those whose definition is not
-//! known to this runtime, and [`Runtime::unplaced`] those that cannot be upgraded.
+//! known to this runtime, and [`Runtime::left_alone`] those that cannot be upgraded.
 //!
 //! Payload types are not part of the hash either: add fields with `#[serde(default)]`, or change
 //! the version of the workflow.
@@ -76,7 +76,7 @@
 //! |---|---|
 //! | build a workflow | [`Workflow`], [`Builder`], [`task`], [`RetryPolicy`], [`Handler`] |
 //! | branch, choose, repeat, fan out | [`Builder::fork`], [`Builder::route`], [`Builder::repeat`], [`Builder::map`], [`Builder::child`] |
-//! | change it while instances run | [`UpgradeFrom`], [`Runtime::unplaced`] |
+//! | change it while instances run | [`UpgradeFrom`], [`Runtime::left_alone`] |
 //! | draw it | [`Workflow::to_mermaid`], [`Manifest`] |
 //! | give tasks what they need | [`Dep`], [`TaskContext`], [`Permanent`], [`RetryAfter`] |
 //! | run it | [`Runtime`], [`RuntimeBuilder`], [`StartOptions`], [`RunOnce`] |
@@ -135,8 +135,8 @@ pub use lifecycle::{ConflictPolicy, ExistingInstance, StartError};
 pub use limits::{Bound, Limits, WhenBusy};
 pub use run_once::{RunOnce, RunOnceError};
 pub use runtime::{
-    Cursor, CursorError, Health, InstanceFilter, ListError, Listed, Page, Retention, Runtime, RuntimeBuilder,
-    RuntimeError, StallCause, Stalled, StartOptions, StartReport, Started, Unplaced, Unreadable, Unregistered,
+    Cursor, CursorError, Health, InstanceFilter, LeftAlone, ListError, Listed, Page, Retention, Runtime,
+    RuntimeBuilder, RuntimeError, StallCause, Stalled, StartOptions, StartReport, Started, Unreadable, Unregistered,
     WeakRuntime,
 };
 pub use status::{Failure, Status, StatusCode};

@@ -393,7 +393,7 @@ async fn head_of_newer_version_is_left_alone_and_listed() {
                 "{how}: {started}"
             );
         }
-        let listed: Vec<_> = runtime.unplaced().into_iter().map(|one| (one.instance, one.definition)).collect();
+        let listed: Vec<_> = runtime.left_alone().into_iter().map(|one| (one.instance, one.definition)).collect();
         assert_eq!(listed, [(id(VICTIM), None)], "{how}");
         let loaded = scene.store.load(&id(VICTIM)).await.unwrap().unwrap();
         assert_eq!((loaded.head, loaded.quarantine), (newer, None), "{how}");

@@ -81,7 +81,7 @@ async fn parked_instance_continues_on_the_newer_definition() {
     assert_eq!(found.status, handle.status().await.unwrap());
     send_and_finish(&handle, ("ab".repeat(100), "word".to_owned())).await;
     assert_eq!(handle.task_result::<String>("extend").await.unwrap(), Some("ab".repeat(100)));
-    assert!(runtime.unplaced().is_empty());
+    assert!(runtime.left_alone().is_empty());
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -163,11 +163,11 @@ async fn instance_without_a_place_is_unchanged_and_listed() {
         let runtime = runtime(&store, &new).await;
         let handle = runtime.handle(&new, "id").await.unwrap();
         let sent = within(handle.signal("go", &"word".to_owned())).await;
-        assert!(matches!(sent, Err(MessageError::Unplaced(_))), "{sent:?}");
-        let [unplaced] = &runtime.unplaced()[..] else { panic!("{new:?}: {:?}", runtime.unplaced()) };
-        assert_eq!((&unplaced.instance, unplaced.definition), (&id, Some(old.hash())));
+        assert!(matches!(sent, Err(MessageError::CannotUpgrade(_))), "{sent:?}");
+        let [left_alone] = &runtime.left_alone()[..] else { panic!("{new:?}: {:?}", runtime.left_alone()) };
+        assert_eq!((&left_alone.instance, left_alone.definition), (&id, Some(old.hash())));
         assert_eq!(handle.status().await.unwrap().code(), StatusCode::AwaitingSignal);
-        assert_eq!(store.load(&id).await.unwrap(), before, "{}", unplaced.why);
+        assert_eq!(store.load(&id).await.unwrap(), before, "{}", left_alone.why);
     }
     let runtime = runtime(&store, &old).await;
     send_and_finish(&runtime.handle(&old, "id").await.unwrap(), ("ab".repeat(100), "word".to_owned())).await;

@@ -9,7 +9,7 @@ use super::active::ActiveInstance;
 use super::command::{CommandError, InstanceMessage};
 use super::instance::{ActorState, State};
 use super::removal::quarantine;
-use super::upgrades::Unplaced;
+use super::upgrades::LeftAlone;
 use crate::codec::Codec;
 use crate::lifecycle::{
     CommitError, Found, LoadError, UpgradeError, fill_frames, find, has_moved, load, release, upgrade,
@@ -89,8 +89,8 @@ impl State {
             Err(error @ (UpgradeError::NoPlace(_) | UpgradeError::NoManifest)) => {
                 let why = error.to_string();
                 tracing::warn!(instance = %self.id, why, "an instance cannot be upgraded");
-                shared.upgrades.note(Unplaced { instance: self.id.clone(), definition: Some(hash), why: why.clone() });
-                Err(CommandError::Unplaced(why))
+                shared.upgrades.note(LeftAlone { instance: self.id.clone(), definition: Some(hash), why: why.clone() });
+                Err(CommandError::CannotUpgrade(why))
             }
         }
     }
@@ -121,7 +121,7 @@ impl State {
     async fn unreadable(&self, error: LoadError, seen: Version) -> CommandError {
         match error {
             LoadError::Store(error) => CommandError::Store(error),
-            LoadError::Damaged(sound) if sound.is_readable_elsewhere() => self.left_alone(sound),
+            LoadError::Damaged(sound) if sound.is_readable_elsewhere() => self.leave_alone(sound),
             LoadError::Damaged(damaged) => {
                 tracing::error!(instance = %self.id, error = %damaged, "a record of an instance is damaged; the instance will be quarantined");
                 self.quarantine(&damaged.to_string(), seen).await
@@ -131,14 +131,14 @@ impl State {
 
     /// Leaves an instance alone that another version of this crate, or another start of the
     /// service, will continue.
-    pub(super) fn left_alone(&self, sound: Damaged) -> CommandError {
+    pub(super) fn leave_alone(&self, sound: Damaged) -> CommandError {
         tracing::warn!(instance = %self.id, error = %sound, "this process cannot read an instance, and leaves it unchanged");
         self.shared.stop_attempts(&self.id);
         let definition = match &sound.cause {
             DamageCause::NoManifest(definition) => Some(**definition),
             _ => None,
         };
-        self.shared.upgrades.note(Unplaced { instance: self.id.clone(), definition, why: sound.to_string() });
+        self.shared.upgrades.note(LeftAlone { instance: self.id.clone(), definition, why: sound.to_string() });
         CommandError::Damaged(sound)
     }
 

@@ -135,7 +135,7 @@ pub(crate) enum CommandError {
     NotTerminal(Status),
     NotRegistered(DefinitionHash),
     /// The newer definition has no place for the instance, for this reason.
-    Unplaced(String),
+    CannotUpgrade(String),
     UnknownCodec(u8),
     /// The payload must be in the codec with this id.
     OtherCodec(u8),

@@ -340,7 +340,7 @@ impl State {
             let gone = Box::pin(self.quarantine(&reason, seen)).await;
             self.phase = ActorState::Gone(gone);
         } else if let Some(newer) = active.to_leave.take() {
-            self.phase = ActorState::Gone(self.left_alone(newer));
+            self.phase = ActorState::Gone(self.leave_alone(newer));
         } else if let Some(replacement) = active.replacement.take() {
             let unread = if active.is_over() { BTreeMap::new() } else { active.snapshot.buffered_signals() };
             // Settled: the stored state equals that in memory, and there is no other writer.

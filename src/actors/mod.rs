@@ -60,6 +60,6 @@ pub(crate) use root::Actors;
 pub use shared::Health;
 pub(crate) use shared::{Read, SendError, Shared, SharedParts};
 pub(crate) use starts::{StartKind, StartPlace};
-pub use upgrades::Unplaced;
+pub use upgrades::LeftAlone;
 pub(crate) use upgrades::UpgradePaths;
 pub(crate) use waiters::Subscription;

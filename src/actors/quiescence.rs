@@ -21,7 +21,7 @@ pub(crate) async fn next_due(shared: &Shared, now: Timestamp) -> Result<Option<O
     // Due instances continue when the clock moves, and those that could not be upgraded never do
     // here.
     let mut resting: HashSet<InstanceId> = due.into_iter().map(|(_, id)| id).collect();
-    resting.extend(shared.upgrades.unplaced().into_iter().map(|unplaced| unplaced.instance));
+    resting.extend(shared.upgrades.left_alone().into_iter().map(|one| one.instance));
     for definition in shared.definitions.keys().chain(shared.upgrades.older()) {
         let in_progress = shared.store.instances(definition, StatusCode::InProgress, None, usize::MAX).await?;
         if in_progress.iter().any(|id| !resting.contains(id)) {

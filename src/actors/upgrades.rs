@@ -8,14 +8,14 @@ use crate::definition::{Definition, UpgradeFrom};
 use crate::id::{DefinitionHash, InstanceId};
 
 /// The most instances that are listed; there may be more.
-const UNPLACED_MAX: usize = 1_000;
+const LEFT_ALONE_MAX: usize = 1_000;
 
 /// The upgrades, by the hash of the older definition, which is not registered.
 pub(crate) type UpgradePaths = HashMap<DefinitionHash, (Arc<Definition>, UpgradeFrom)>;
 
 pub(crate) struct Upgrades {
     paths: UpgradePaths,
-    unplaced: Mutex<BTreeMap<InstanceId, Unplaced>>,
+    left_alone: Mutex<BTreeMap<InstanceId, LeftAlone>>,
 }
 
 /// An instance that is left as it is: one of an older definition for which the newer one has no
@@ -23,7 +23,7 @@ pub(crate) struct Upgrades {
 /// earlier definition has lost its manifest.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct Unplaced {
+pub struct LeftAlone {
     /// The instance.
     pub instance: InstanceId,
     /// The older definition that the instance stays on, or whose manifest it needs; `None` if a
@@ -35,7 +35,7 @@ pub struct Unplaced {
 
 impl Upgrades {
     pub(super) fn new(paths: UpgradePaths) -> Self {
-        Self { paths, unplaced: Mutex::default() }
+        Self { paths, left_alone: Mutex::default() }
     }
 
     pub(super) fn of(&self, older: &DefinitionHash) -> Option<&(Arc<Definition>, UpgradeFrom)> {
@@ -46,20 +46,20 @@ impl Upgrades {
         self.paths.keys()
     }
 
-    pub(super) fn note(&self, unplaced: Unplaced) {
-        let mut all = self.unplaced.lock().unwrap_or_else(PoisonError::into_inner);
-        if all.len() < UNPLACED_MAX || all.contains_key(&unplaced.instance) {
-            all.insert(unplaced.instance.clone(), unplaced);
+    pub(super) fn note(&self, left_alone: LeftAlone) {
+        let mut all = self.left_alone.lock().unwrap_or_else(PoisonError::into_inner);
+        if all.len() < LEFT_ALONE_MAX || all.contains_key(&left_alone.instance) {
+            all.insert(left_alone.instance.clone(), left_alone);
         }
     }
 
     /// Removes an instance that was upgraded, deleted or replaced meanwhile.
     pub(super) fn forget(&self, instance: &InstanceId) {
-        self.unplaced.lock().unwrap_or_else(PoisonError::into_inner).remove(instance);
+        self.left_alone.lock().unwrap_or_else(PoisonError::into_inner).remove(instance);
     }
 
     /// Returns the instances found so far, at most 1,000.
-    pub(crate) fn unplaced(&self) -> Vec<Unplaced> {
-        self.unplaced.lock().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
+    pub(crate) fn left_alone(&self) -> Vec<LeftAlone> {
+        self.left_alone.lock().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
     }
 }

@@ -15,9 +15,9 @@ use crate::id::DefinitionHash;
 /// place in the newer definition: a node under the same path (or the path it was renamed to), of
 /// the same kind, within the same nesting of forks, routes, loops and maps. An instance that cannot
 /// be placed stays untouched, on its old definition, and is listed by
-/// [`Runtime::unplaced`](crate::Runtime::unplaced): its place is never guessed, and it never fails
-/// for that. Nodes before and after its own may be added, removed and changed freely. Payload types
-/// must still decode.
+/// [`Runtime::left_alone`](crate::Runtime::left_alone): its place is never guessed, and it never
+/// fails for that. Nodes before and after its own may be added, removed and changed freely. Payload
+/// types must still decode.
 ///
 /// A fork or map that an instance is within cannot be renamed for it, and keeps its branches' ids
 /// and their order. A task under a new path has another [idempotency

@@ -43,7 +43,7 @@ pub(super) fn explain(shared: &Shared, answer: Answer) -> Result<(), MessageErro
         CommandError::Quarantined(status) => MessageError::Quarantined(status),
         CommandError::NotQuarantined(status) => MessageError::NotQuarantined(status),
         CommandError::Damaged(damaged) => MessageError::Damaged(damaged),
-        CommandError::Unplaced(why) => MessageError::Unplaced(why),
+        CommandError::CannotUpgrade(why) => MessageError::CannotUpgrade(why),
         CommandError::NotTerminal(status) => MessageError::NotTerminal(status),
         CommandError::NotRegistered(_) | CommandError::UnknownCodec(_) | CommandError::OtherCodec(_) => {
             MessageError::NotRegistered

@@ -131,7 +131,7 @@ pub enum MessageError {
     /// The instance runs on an older definition, and cannot be upgraded to the newer one. The
     /// instance stays unchanged.
     #[error("{0}; the instance stays on its definition, unchanged")]
-    Unplaced(String),
+    CannotUpgrade(String),
     /// The runtime is shutting down.
     #[error("the runtime is shutting down, the message may have taken effect: read the status later")]
     ShuttingDown,

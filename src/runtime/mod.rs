@@ -22,7 +22,7 @@ use crate::store::StoreError;
 #[cfg(feature = "testing")]
 use crate::time::Timestamp;
 
-pub use crate::actors::{Health, Retention, Unplaced, Unreadable};
+pub use crate::actors::{Health, LeftAlone, Retention, Unreadable};
 pub use crate::executor::{StallCause, Stalled};
 pub use builder::{RuntimeBuilder, RuntimeError};
 pub use cursor::{Cursor, CursorError};
@@ -71,8 +71,8 @@ impl Runtime {
     /// Returns the instances of older definitions that cannot be upgraded to the newer one, and
     /// those with a record written by a newer version of this crate. Only instances activated so
     /// far are listed, at most 1,000. They stay unchanged, and are tried again when next activated.
-    pub fn unplaced(&self) -> Vec<Unplaced> {
-        self.inner.actors.shared().upgrades.unplaced()
+    pub fn left_alone(&self) -> Vec<LeftAlone> {
+        self.inner.actors.shared().upgrades.left_alone()
     }
 
     /// Returns the unfinished instances that the store has failed to read five times in a row or

@@ -53,12 +53,12 @@ async fn upgraded_run_without_old_manifest_is_left_alone_and_listed() {
     assert!(refused.to_string().contains(&old.hash().to_string()), "{refused}");
     within(handle.signal("go", &"word".to_owned())).await.unwrap();
     within(async {
-        while first.unplaced().is_empty() {
+        while first.left_alone().is_empty() {
             tokio::task::yield_now().await;
         }
     })
     .await;
-    assert_eq!(first.unplaced()[0].definition, Some(old.hash()));
+    assert_eq!(first.left_alone()[0].definition, Some(old.hash()));
     assert_eq!(handle.status().await.unwrap().code(), StatusCode::InProgress);
     assert!(store.quarantined(None, 10).await.unwrap().is_empty());
     drop(first);

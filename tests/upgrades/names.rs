@@ -38,7 +38,7 @@ async fn upgraded<T: 'static>(store: &MemoryStore, newer: &Workflow<T, T>) -> (R
     let handle = runtime.handle(newer, "id").await.unwrap();
     within(handle.pause("why", "who")).await.unwrap();
     within(handle.unpause()).await.unwrap();
-    assert!(runtime.unplaced().is_empty());
+    assert!(runtime.left_alone().is_empty());
     (runtime, handle)
 }
 
@@ -171,7 +171,7 @@ async fn instance_at_a_name_given_to_another_node_is_not_upgraded() {
     let runtime = runtime(&store, &new).await;
     let handle = runtime.handle(&new, "id").await.unwrap();
     let sent = within(handle.signal("go", &"end".to_owned())).await;
-    assert!(matches!(sent, Err(everstep::MessageError::Unplaced(_))), "{sent:?}");
+    assert!(matches!(sent, Err(everstep::MessageError::CannotUpgrade(_))), "{sent:?}");
 }
 
 /// Method: a run that has ended stays on its definition. The newer one has other names and numbers
