@@ -132,7 +132,7 @@ pub use definition::{
 pub use handle::{HandleError, InstanceHandle, MessageError, ResultError, StatusWatch};
 pub use id::{DefinitionHash, HashError, IdError, InstanceId, NodePath, RunId, Stamp};
 pub use lifecycle::{ConflictPolicy, ExistingInstance, StartError};
-pub use limits::{Bound, Limits, WhenBusy};
+pub use limits::{LimitReached, Limits, WhenBusy};
 pub use run_once::{RunOnce, RunOnceError};
 pub use runtime::{
     Cursor, CursorError, Health, InstanceFilter, LeftAlone, ListError, Listed, Page, Retention, Runtime,

@@ -64,7 +64,7 @@ pub const CRASHES_MAX: u32 = 5;
 /// tells the attempt that crashes the process from those that only ran beside it.
 pub const CRASHES_ALONE: u32 = 3;
 
-/// Behavior of a call that reaches a limit of [`Limits`]: see [`Bound`].
+/// Behavior of a call that reaches a limit of [`Limits`]: see [`LimitReached`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum WhenBusy {
     /// Waits in line with other callers. To give up, drop the call: it had no effect unless it had
@@ -82,7 +82,7 @@ pub enum WhenBusy {
 /// A limit reached by a start or a message. The call had no effect: try again later.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
 #[non_exhaustive]
-pub enum Bound {
+pub enum LimitReached {
     /// [`Limits::instance_messages_max`].
     #[error("limit of messages queued for the instance reached (Limits::instance_messages_max)")]
     InstanceMessages,

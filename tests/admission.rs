@@ -19,9 +19,9 @@ use std::time::Duration;
 use common::{Gate, holding, inc, reach_code, still_clock, when_clock_is_at, with, within};
 use everstep::store::{Answers, Write};
 use everstep::{
-    Bound, BoxFuture, Clock as _, Concurrency, ConflictPolicy, HandleError, Health, InstanceHandle, InstanceId, Limits,
-    MemoryStore, MessageError, ResultError, Runtime, RuntimeBuilder, StartError, StartOptions, StatusCode, Store as _,
-    StoreError, WhenBusy, Workflow,
+    BoxFuture, Clock as _, Concurrency, ConflictPolicy, HandleError, Health, InstanceHandle, InstanceId, LimitReached,
+    Limits, MemoryStore, MessageError, ResultError, Runtime, RuntimeBuilder, StartError, StartOptions, StatusCode,
+    Store as _, StoreError, WhenBusy, Workflow,
 };
 use through::{Hooks, Through};
 use tokio::sync::watch;
@@ -118,7 +118,7 @@ async fn message_to_a_full_queue_waits_or_is_refused() {
     let (mut second, mut cancel) = (pin!(refusing.signal("go", &2_u32)), pin!(waiting.cancel("late", "test")));
     assert_eq!(poll(&mut first).await, None);
     assert_eq!(poll(&mut second).await, None);
-    assert_eq!(poll(&mut third).await, Some(Err(MessageError::Busy(Bound::InstanceMessages))));
+    assert_eq!(poll(&mut third).await, Some(Err(MessageError::Busy(LimitReached::InstanceMessages))));
     assert_eq!(poll(&mut cancel).await, None);
     held.release();
     assert_eq!(within(first).await, Ok(()));
@@ -138,7 +138,7 @@ async fn message_activating_one_too_many_waits_or_is_refused() {
     let mut under_way = pin!(one.signal("go", &1_u32));
     assert_eq!(poll(&mut under_way).await, None);
     let refused = within(two.clone().when_busy(WhenBusy::Refuse).signal("go", &7_u32)).await;
-    assert_eq!(refused, Err(MessageError::Busy(Bound::Residents)));
+    assert_eq!(refused, Err(MessageError::Busy(LimitReached::Residents)));
     let mut waits = pin!(two.signal("go", &5_u32));
     assert_eq!(poll(&mut waits).await, None);
     held.release();
@@ -159,7 +159,7 @@ async fn start_beside_too_many_waits_or_leaves_nothing() {
         assert!(poll(&mut start.as_mut()).await.is_none());
     }
     let refused = within(runtime.start_with(&workflow, "refused", 4, refusing())).await;
-    assert_eq!(refused.unwrap_err(), StartError::Busy(Bound::WritesQueued));
+    assert_eq!(refused.unwrap_err(), StartError::Busy(LimitReached::WritesQueued));
     let mut waits = pin!(runtime.start(&workflow, "waits", 5));
     assert!(poll(&mut waits).await.is_none());
     held.release();
@@ -181,7 +181,7 @@ async fn replacement_of_a_busy_instance_is_refused_unharmed() {
     assert_eq!((poll(&mut first).await, poll(&mut second).await), (None, None));
     let options = with(ConflictPolicy::TerminateExisting).when_busy(WhenBusy::Refuse);
     let refused = within(runtime.start_with(&workflow, "one", 9, options)).await;
-    assert_eq!(refused.unwrap_err(), StartError::Busy(Bound::InstanceMessages));
+    assert_eq!(refused.unwrap_err(), StartError::Busy(LimitReached::InstanceMessages));
     held.release();
     assert_eq!(within(handle.result()).await, Ok(((0, 1), 2)));
 }
@@ -231,10 +231,10 @@ async fn payload_bytes_in_progress_have_their_own_limit() {
         assert!(poll(&mut start.as_mut()).await.is_none());
     }
     let refused = within(runtime.start_with(&workflow, "refused", text(3), refusing())).await;
-    assert_eq!(refused.unwrap_err(), StartError::Busy(Bound::PayloadBytes));
+    assert_eq!(refused.unwrap_err(), StartError::Busy(LimitReached::PayloadBytes));
     let refusing_handle = parked.clone().when_busy(WhenBusy::Refuse);
     let refused = within(refusing_handle.signal("go", &text(3))).await;
-    assert_eq!(refused, Err(MessageError::Busy(Bound::PayloadBytes)));
+    assert_eq!(refused, Err(MessageError::Busy(LimitReached::PayloadBytes)));
     let (mut waits, mut large) = (start("waits", 3), start("large", 20));
     assert!(poll(&mut waits.as_mut()).await.is_none());
     assert!(poll(&mut large.as_mut()).await.is_none());
@@ -262,15 +262,15 @@ async fn calls_without_a_busy_setting_use_that_of_the_runtime() {
     held.hold();
     let (mut first, mut second) = (pin!(handle.signal("go", &1_u32)), pin!(handle.signal("go", &2_u32)));
     assert_eq!((poll(&mut first).await, poll(&mut second).await), (None, None));
-    assert_eq!(handle.pause("why", "test").await, Err(MessageError::Busy(Bound::InstanceMessages)));
-    assert_eq!(runtime.delete(handle.id()).await, Err(MessageError::Busy(Bound::InstanceMessages)));
+    assert_eq!(handle.pause("why", "test").await, Err(MessageError::Busy(LimitReached::InstanceMessages)));
+    assert_eq!(runtime.delete(handle.id()).await, Err(MessageError::Busy(LimitReached::InstanceMessages)));
     assert_eq!(poll(&mut pin!(patient.pause("why", "test"))).await, None);
     let mut starts = [2, 3].map(|n| Box::pin(runtime.start(&workflow, format!("{n}"), n)));
     for start in &mut starts {
         assert!(poll(&mut start.as_mut()).await.is_none());
     }
     let refused = within(runtime.start(&workflow, "refused", 4)).await;
-    assert_eq!(refused.unwrap_err(), StartError::Busy(Bound::WritesQueued));
+    assert_eq!(refused.unwrap_err(), StartError::Busy(LimitReached::WritesQueued));
     let options = StartOptions::new().when_busy(WhenBusy::Wait);
     assert!(poll(&mut pin!(runtime.start_with(&workflow, "waits", 5, options))).await.is_none());
     held.release();
@@ -302,8 +302,8 @@ async fn dropped_calls_give_their_places_back() {
     }
     // The dropped calls are still in progress: their places are taken.
     let refused = within(runtime.start_with(&workflow, "refused", 0, refusing())).await;
-    assert_eq!(refused.unwrap_err(), StartError::Busy(Bound::WritesQueued));
-    assert_eq!(within(impatient.unpause()).await, Err(MessageError::Busy(Bound::InstanceMessages)));
+    assert_eq!(refused.unwrap_err(), StartError::Busy(LimitReached::WritesQueued));
+    assert_eq!(within(impatient.unpause()).await, Err(MessageError::Busy(LimitReached::InstanceMessages)));
     held.release();
     within(reach_code(&one, StatusCode::Paused)).await;
     let no_longer_busy = async {
@@ -328,7 +328,7 @@ async fn dropped_calls_give_their_places_back() {
         let admitted = async {
             // The last start in progress may be answered before it has given its place back.
             while let Some(answer) = poll(&mut start.as_mut()).await {
-                assert_eq!(answer.unwrap_err(), StartError::Busy(Bound::WritesQueued));
+                assert_eq!(answer.unwrap_err(), StartError::Busy(LimitReached::WritesQueued));
                 tokio::task::yield_now().await;
                 *start = Box::pin(runtime.start_with(&workflow, *id, 0, refusing()));
             }
@@ -336,7 +336,7 @@ async fn dropped_calls_give_their_places_back() {
         within(admitted).await;
     }
     let refused = within(runtime.start_with(&workflow, "c", 0, refusing())).await;
-    assert_eq!(refused.unwrap_err(), StartError::Busy(Bound::WritesQueued));
+    assert_eq!(refused.unwrap_err(), StartError::Busy(LimitReached::WritesQueued));
     held.release();
 }
 
@@ -453,11 +453,11 @@ async fn dropped_runtime_with_calls_waiting_for_room_frees_store() {
 
 #[test]
 fn busy_error_names_its_limit_and_says_nothing_was_done() {
-    let told = StartError::Busy(Bound::WritesQueued).to_string();
+    let told = StartError::Busy(LimitReached::WritesQueued).to_string();
     assert!(told.contains("Limits::writes_queued_max") && told.contains("nothing was done"), "{told}");
-    let told = MessageError::Busy(Bound::InstanceMessages).to_string();
+    let told = MessageError::Busy(LimitReached::InstanceMessages).to_string();
     assert!(told.contains("Limits::instance_messages_max") && told.contains("nothing was done"), "{told}");
-    let told = MessageError::Busy(Bound::Residents).to_string();
+    let told = MessageError::Busy(LimitReached::Residents).to_string();
     assert!(told.contains("Limits::resident_max") && told.contains("nothing was done"), "{told}");
 }
 

@@ -12,7 +12,7 @@ use crate::definition::{Definition, SignalError, SignalType};
 use crate::executor::Serial;
 use crate::id::{DefinitionHash, RunId};
 use crate::lifecycle::{CommitError, LoadError, ReleaseError, StartError};
-use crate::limits::Bound;
+use crate::limits::LimitReached;
 use crate::machine::{Damaged, NewRun, Outcome, Refusal, Ticket};
 use crate::status::Status;
 use crate::store::StoreError;
@@ -120,7 +120,7 @@ impl Reply {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum CommandError {
     /// The command was not sent: this limit is reached.
-    Busy(Bound),
+    Busy(LimitReached),
     /// The command was not sent: the runtime is shutting down.
     Closing,
     NotFound,

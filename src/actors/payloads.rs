@@ -10,7 +10,7 @@ use std::sync::Arc;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::registry::acquire;
-use crate::limits::{Bound, WhenBusy};
+use crate::limits::{LimitReached, WhenBusy};
 
 /// The size of one unit. A payload counts as whole units.
 const UNIT_BYTES: usize = 1 << 10;
@@ -38,9 +38,9 @@ impl PayloadBytes {
 
     /// Takes the share of a large payload, or fails at once if `when_busy` says so. A payload
     /// larger than all the bytes takes all of them.
-    pub(super) async fn share(&self, payload_bytes: usize, when_busy: WhenBusy) -> Result<PayloadShare, Bound> {
+    pub(super) async fn share(&self, payload_bytes: usize, when_busy: WhenBusy) -> Result<PayloadShare, LimitReached> {
         let units = u32::try_from(payload_bytes.div_ceil(UNIT_BYTES)).unwrap_or(u32::MAX).min(self.units_max);
-        let taken = acquire(&self.free, units, when_busy).await.ok_or(Bound::PayloadBytes)?;
+        let taken = acquire(&self.free, units, when_busy).await.ok_or(LimitReached::PayloadBytes)?;
         Ok(PayloadShare { _units: Some(taken) })
     }
 }

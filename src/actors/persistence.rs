@@ -24,7 +24,7 @@ use super::unsure::UnsureStarts;
 use crate::clock::BoxFuture;
 use crate::id::RunId;
 use crate::lifecycle::{CommitError, Port};
-use crate::limits::{Bound, WhenBusy};
+use crate::limits::{LimitReached, WhenBusy};
 use crate::store::{Answers, Store, StoreError, Write};
 
 /// The most writes in one commit.
@@ -63,8 +63,8 @@ pub(crate) struct PersistenceHandle {
 impl PersistenceHandle {
     /// Takes a place for a start, held until the start is answered: that bounds the writes starts
     /// have queued.
-    pub(crate) async fn admit(&self, kind: StartKind, when_busy: WhenBusy) -> Result<StartPlace, Bound> {
-        self.starts.take(kind, when_busy).await.ok_or(Bound::WritesQueued)
+    pub(crate) async fn admit(&self, kind: StartKind, when_busy: WhenBusy) -> Result<StartPlace, LimitReached> {
+        self.starts.take(kind, when_busy).await.ok_or(LimitReached::WritesQueued)
     }
 
     /// Notes a start that is about to be repeated, or committed by an actor that may panic before

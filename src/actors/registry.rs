@@ -25,7 +25,7 @@ use super::resting::{Rest, Resting};
 use super::room::{Line, Resident, Room};
 use super::shared::Shared;
 use crate::id::{InstanceId, RunId};
-use crate::limits::{Bound, Limits, WhenBusy};
+use crate::limits::{LimitReached, Limits, WhenBusy};
 
 pub(super) struct Registry {
     instances: DashMap<InstanceId, Entry, RandomState>,
@@ -129,17 +129,17 @@ impl Registry {
 
     /// Admits a caller's command: to the queue of an active instance, or with room to activate a
     /// parked one.
-    pub(super) async fn admit(&self, id: &InstanceId, when_busy: WhenBusy) -> Result<Admitted, Bound> {
+    pub(super) async fn admit(&self, id: &InstanceId, when_busy: WhenBusy) -> Result<Admitted, LimitReached> {
         let active = self.instances.get(id).filter(|entry| entry.rest.is_none());
         let places = active.map(|entry| Arc::clone(&entry.places));
         if let Some(places) = places {
-            return acquire(&places, 1, when_busy).await.map(Admitted::Queue).ok_or(Bound::InstanceMessages);
+            return acquire(&places, 1, when_busy).await.map(Admitted::Queue).ok_or(LimitReached::InstanceMessages);
         }
         let resident = match when_busy {
             WhenBusy::Wait => self.room.take(Line::Callers).await,
             WhenBusy::Refuse => self.room.try_take(),
         };
-        resident.map(Admitted::Room).ok_or(Bound::Residents)
+        resident.map(Admitted::Room).ok_or(LimitReached::Residents)
     }
 
     /// Sends a caller's command to an instance, with a place in its queue. Returns the command if

@@ -26,7 +26,7 @@ use crate::definition::{Definition, Deps, Names};
 use crate::executor::{AttemptKey, Executor, Serial, Sink, Stalled};
 use crate::id::{DefinitionHash, InstanceId, RunId, Starter};
 use crate::lifecycle::{LoadError, Stored, load};
-use crate::limits::{Bound, INLINE_BYTES_MAX, Limits, WhenBusy};
+use crate::limits::{INLINE_BYTES_MAX, LimitReached, Limits, WhenBusy};
 use crate::machine::{Effect, Outcome, Snapshot, Wake};
 use crate::status::Status;
 use crate::store::{Store, StoreError, Version};
@@ -105,7 +105,7 @@ pub(super) struct Running {
 
 /// The reason why a caller's command was not sent. Nothing was done.
 pub(crate) enum SendError {
-    Busy(Bound),
+    Busy(LimitReached),
     /// The runtime is shutting down.
     Closing,
 }
@@ -392,7 +392,7 @@ impl Shared {
         let command = |place| command(Reply { sender, _place: place });
         match self.deliver(instance, payload_bytes, when_busy, command).await {
             Ok(()) => answer.await.ok(),
-            Err(SendError::Busy(bound)) => Some(Err(CommandError::Busy(bound))),
+            Err(SendError::Busy(limit)) => Some(Err(CommandError::Busy(limit))),
             Err(SendError::Closing) => Some(Err(CommandError::Closing)),
         }
     }

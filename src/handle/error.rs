@@ -7,7 +7,7 @@ use crate::codec::CodecError;
 use crate::definition::SignalError;
 use crate::id::{DefinitionHash, IdError};
 use crate::lifecycle::LoadError;
-use crate::limits::Bound;
+use crate::limits::LimitReached;
 use crate::machine::{Damaged, Refusal};
 use crate::status::{Failure, Status};
 use crate::store::StoreError;
@@ -85,7 +85,7 @@ pub enum MessageError {
     /// ([`WhenBusy::Refuse`](crate::WhenBusy::Refuse)). The message had no effect and may be
     /// repeated.
     #[error("busy, nothing was done, try again later: {0}")]
-    Busy(Bound),
+    Busy(LimitReached),
     /// The instance does not exist.
     #[error("the instance does not exist")]
     NotFound,

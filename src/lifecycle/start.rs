@@ -5,7 +5,7 @@ use crate::definition::{Definition, Manifest, Names};
 use crate::id::{DefinitionHash, IdError, InstanceId, RunId, Stamp};
 use crate::lifecycle::step::write;
 use crate::lifecycle::{CommitError, Found, LoadError, Port, Stored, fill_values, has_moved};
-use crate::limits::Bound;
+use crate::limits::LimitReached;
 use crate::machine::{Damaged, Effect, NewRun, Setting, Snapshot, Transition, start};
 use crate::status::Status;
 use crate::store::{Condition, Conflict, Loaded, Store, StoreError, Version, Write};
@@ -59,7 +59,7 @@ pub enum StartError {
     /// of the instance to be replaced, and this start does not wait
     /// ([`WhenBusy::Refuse`](crate::WhenBusy::Refuse)). Nothing was done: repeat the start.
     #[error("busy, nothing was started, try again later: {0}")]
-    Busy(Bound),
+    Busy(LimitReached),
     /// The workflow was not given to [`RuntimeBuilder::register`](crate::RuntimeBuilder::register).
     #[error("workflow `{workflow}` is not registered with this runtime: pass it to RuntimeBuilder::register")]
     NotRegistered {

@@ -197,7 +197,7 @@ fn unknown_codec<O>() -> StartError {
 impl From<SendError> for StartError {
     fn from(error: SendError) -> Self {
         match error {
-            SendError::Busy(bound) => Self::Busy(bound),
+            SendError::Busy(limit) => Self::Busy(limit),
             SendError::Closing => Self::ShuttingDown,
         }
     }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use everstep::testing::{Call, Fault, FaultyStore};
 use everstep::{
-    Bound, Clock as _, Concurrency, InstanceHandle, Limits, ManualClock, MemoryStore, MessageError, Runtime,
+    Clock as _, Concurrency, InstanceHandle, LimitReached, Limits, ManualClock, MemoryStore, MessageError, Runtime,
     SignalOutcome, StatusCode, WhenBusy, Workflow,
 };
 
@@ -115,7 +115,7 @@ async fn instance_at_rest_takes_no_room_from_others() {
     let held = heavy.runtime.start(&blocks, "held", 1).await.unwrap();
     gate.entered().await;
     let refused = within(handle.signal("go", &1_u32)).await;
-    assert!(matches!(refused, Err(MessageError::Busy(Bound::Residents))), "{refused:?}");
+    assert!(matches!(refused, Err(MessageError::Busy(LimitReached::Residents))), "{refused:?}");
     gate.open(1);
     within(held.result()).await.unwrap();
     within(async {
