@@ -135,9 +135,9 @@ pub use lifecycle::{ConflictPolicy, ExistingInstance, StartError};
 pub use limits::{LimitReached, Limits, WhenBusy};
 pub use run_once::{RunOnce, RunOnceError};
 pub use runtime::{
-    Cursor, CursorError, Health, InstanceFilter, LeftAlone, ListError, Listed, Page, Retention, Runtime,
-    RuntimeBuilder, RuntimeError, StallCause, Stalled, StartOptions, StartReport, Started, Unreadable, Unregistered,
-    WeakRuntime,
+    Health, InstanceFilter, InstancePage, InstanceSummary, LeftAlone, ListCursor, ListError, ParseCursorError,
+    Retention, Runtime, RuntimeBuilder, RuntimeError, StallCause, Stalled, StartOptions, StartReport, Started,
+    Unreadable, Unregistered, WeakRuntime,
 };
 pub use status::{Failure, Status, StatusCode};
 #[cfg(feature = "file-store")]

@@ -7,7 +7,7 @@ mod common;
 use common::{inc, reach_code, waiting, within};
 use everstep::limits::{INSTANCE_ID_BYTES_MAX, NAME_BYTES_MAX, SIGNAL_ID_BYTES_MAX, TRACEPARENT_BYTES_MAX};
 use everstep::{
-    BuildErrors, Cursor, HandleError, IdError, InstanceFilter, InstanceId, MemoryStore, MessageError, Runtime,
+    BuildErrors, HandleError, IdError, InstanceFilter, InstanceId, ListCursor, MemoryStore, MessageError, Runtime,
     StartError, StartOptions, StatusCode, Store as _, Workflow,
 };
 
@@ -37,7 +37,7 @@ async fn bad_instance_ids_are_refused_at_every_entry() {
         let handle = within(runtime.handle(&workflow, &text)).await;
         assert!(matches!(handle, Err(HandleError::Id(_))), "{shown:?}: {handle:?}");
         assert!(InstanceId::new(&text).is_err(), "{shown:?}");
-        assert!(format!("8{text}").parse::<Cursor>().is_err(), "{shown:?}");
+        assert!(format!("8{text}").parse::<ListCursor>().is_err(), "{shown:?}");
     }
     assert_eq!(runtime.count(&InstanceFilter::new()).await.unwrap(), 0, "nothing was stored");
     for text in good(INSTANCE_ID_BYTES_MAX) {

@@ -9,7 +9,10 @@ use std::time::Duration;
 use bytes::Bytes;
 use common::{forced, quarantine, within};
 use everstep::store::Change;
-use everstep::{Cursor, CursorError, InstanceFilter, Listed, MemoryStore, Runtime, StatusCode, Store as _, Workflow};
+use everstep::{
+    InstanceFilter, InstanceSummary, ListCursor, MemoryStore, ParseCursorError, Runtime, StatusCode, Store as _,
+    Workflow,
+};
 use tokio::task::JoinSet;
 
 /// Commits a write to an existing instance, past the runtime.
@@ -26,8 +29,8 @@ fn parked(name: &str, delay: &str) -> Workflow<u32, u32> {
 
 /// Returns everything that a filter lists, in pages of `limit`; the cursor goes through its text
 /// form.
-async fn paged(runtime: &Runtime, filter: &InstanceFilter, limit: usize) -> Vec<Listed> {
-    let (mut all, mut cursor) = (Vec::new(), None::<Cursor>);
+async fn paged(runtime: &Runtime, filter: &InstanceFilter, limit: usize) -> Vec<InstanceSummary> {
+    let (mut all, mut cursor) = (Vec::new(), None::<ListCursor>);
     loop {
         let page = runtime.list(filter, cursor.as_ref(), limit).await.unwrap();
         let full = page.instances.len() == limit;
@@ -172,10 +175,10 @@ fn invalid_cursor_text_is_refused() {
     // Texts that lack a part, or have another in its place.
     let hash = "0".repeat(64);
     for text in ["", "4", "x", "8id", "7", "4id", &format!("4{hash}"), &format!("4{}gid", &hash[1..]), "ü7id"] {
-        assert_eq!(text.parse::<Cursor>(), Err(CursorError), "`{text}`");
+        assert_eq!(text.parse::<ListCursor>(), Err(ParseCursorError), "`{text}`");
     }
     for text in ["7id", &format!("4{hash}id"), &format!("0{hash}ä/ ✓")] {
-        assert_eq!(text.parse::<Cursor>().unwrap().to_string(), *text);
+        assert_eq!(text.parse::<ListCursor>().unwrap().to_string(), *text);
     }
 }
 

@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::Runtime;
-use super::cursor::{Cursor, Section};
+use super::cursor::{ListCursor, Section};
 use crate::definition::Manifest;
 use crate::id::{DefinitionHash, InstanceId};
 use crate::machine::HeadIndex;
@@ -56,17 +56,17 @@ impl InstanceFilter {
 /// A page of instances, and the cursor of the next.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct Page {
+pub struct InstancePage {
     /// The instances, by definition, status and id; the quarantined ones last, by id.
-    pub instances: Vec<Listed>,
+    pub instances: Vec<InstanceSummary>,
     /// The start of the next page; `None` if there are no more instances.
-    pub next: Option<Cursor>,
+    pub next: Option<ListCursor>,
 }
 
 /// An instance, as the store's indexes show it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct Listed {
+pub struct InstanceSummary {
     /// The instance.
     pub instance: InstanceId,
     /// The status code; [`InstanceHandle::status`](crate::InstanceHandle::status) says more.
@@ -98,11 +98,16 @@ impl Runtime {
     ///
     /// # Errors
     /// [`ListError`].
-    pub async fn list(&self, filter: &InstanceFilter, after: Option<&Cursor>, limit: usize) -> Result<Page, ListError> {
+    pub async fn list(
+        &self,
+        filter: &InstanceFilter,
+        after: Option<&ListCursor>,
+        limit: usize,
+    ) -> Result<InstancePage, ListError> {
         let limit = limit.max(1);
         // One more tells whether there is a next page.
         let wanted = limit.saturating_add(1);
-        let mut found: Vec<Listed> = Vec::new();
+        let mut found: Vec<InstanceSummary> = Vec::new();
         let mut reader = self.reader(filter);
         for section in self.explain(reader.sections().await)? {
             let mut from = match after {
@@ -122,8 +127,8 @@ impl Runtime {
         }
         let more = found.len() > limit;
         found.truncate(limit);
-        let next = found.last().filter(|_| more).map(Cursor::behind);
-        Ok(Page { instances: found, next })
+        let next = found.last().filter(|_| more).map(ListCursor::after);
+        Ok(InstancePage { instances: found, next })
     }
 
     /// Counts the instances that [`Runtime::list`] would list. Reads the index entries of all of
@@ -240,7 +245,7 @@ impl Reader<'_> {
         section: Section,
         after: Option<&InstanceId>,
         limit: usize,
-    ) -> Result<(Vec<Listed>, Option<InstanceId>), StoreError> {
+    ) -> Result<(Vec<InstanceSummary>, Option<InstanceId>), StoreError> {
         let (ids, last) = self.ids(section, after, limit).await?;
         let mut listed = Vec::with_capacity(ids.len());
         for instance in ids {
@@ -249,7 +254,7 @@ impl Reader<'_> {
                 Section::Quarantined => (self.definition_of(&instance).await?, StatusCode::Quarantined),
             };
             if self.wants(definition).await? {
-                listed.push(Listed { instance, status, definition });
+                listed.push(InstanceSummary { instance, status, definition });
             }
         }
         Ok((listed, last))

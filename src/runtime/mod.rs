@@ -25,8 +25,8 @@ use crate::time::Timestamp;
 pub use crate::actors::{Health, LeftAlone, Retention, Unreadable};
 pub use crate::executor::{StallCause, Stalled};
 pub use builder::{RuntimeBuilder, RuntimeError};
-pub use cursor::{Cursor, CursorError};
-pub use list::{InstanceFilter, ListError, Listed, Page};
+pub use cursor::{ListCursor, ParseCursorError};
+pub use list::{InstanceFilter, InstancePage, InstanceSummary, ListError};
 pub use report::{StartReport, Unregistered};
 pub use start::{StartOptions, Started};
 

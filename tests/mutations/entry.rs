@@ -13,8 +13,8 @@ use everstep::machine::{
     encode_head,
 };
 use everstep::{
-    AttemptFailure, Builder, Codec, Concurrency, Cursor, Definition, DefinitionHash, FailureKind, InstanceId, Limits,
-    LoopLimit, LoopResult, Manifest, NodePath, SignalOutcome, Timestamp, Workflow, task,
+    AttemptFailure, Builder, Codec, Concurrency, Definition, DefinitionHash, FailureKind, InstanceId, Limits,
+    ListCursor, LoopLimit, LoopResult, Manifest, NodePath, SignalOutcome, Timestamp, Workflow, task,
 };
 use serde::Deserialize;
 
@@ -364,7 +364,7 @@ pub(crate) fn unsealed(bytes: &[u8]) -> bool {
     let manifest = Manifest::decode(bytes);
     let drawn = manifest.as_ref().map(|manifest| manifest.to_mermaid().len());
     let Ok(text) = std::str::from_utf8(bytes) else { return drawn.is_some() };
-    let cursor = text.parse::<Cursor>().is_ok_and(|cursor| cursor.to_string() == text);
+    let cursor = text.parse::<ListCursor>().is_ok_and(|cursor| cursor.to_string() == text);
     let hash = text.parse::<DefinitionHash>().is_ok();
     let failure = AttemptFailure::new(FailureKind::Error, text);
     drawn.is_some() || cursor || hash || failure.message.len() > text.len() || InstanceId::new(text).is_ok()
