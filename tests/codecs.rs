@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use common::{Gate, holding, reach_code, same, still_clock, when_clock_is_at, within};
 use everstep::{
-    Clock as _, Codec, CustomCodec, HandleError, MemoryStore, MessageError, ReadWith, ResultError, Runtime,
-    SignalOutcome, Status, StatusCode, Workflow,
+    Clock as _, Codec, ConflictPolicy, CustomCodec, HandleError, MemoryStore, MessageError, ReadWith, ResultError,
+    Runtime, SignalOutcome, StartError, StartOptions, Status, StatusCode, Workflow,
 };
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -115,6 +115,9 @@ async fn instance_with_missing_codec_waits_for_it() {
     assert_eq!(done.status().await.unwrap(), Status::Completed);
     assert_eq!(done.result().await, Err(ResultError::Handle(HandleError::UnknownCodec(130))));
     assert_eq!(done.task_result::<u32>("hold").await, Err(HandleError::UnknownCodec(130)));
+    let policy = StartOptions::new().policy(ConflictPolicy::UseExisting);
+    let refused = runtime.start_with(&workflow, "done", 5, policy).await.unwrap_err();
+    assert_eq!(refused, StartError::UnknownCodec(130));
     let running = runtime.handle(&workflow, "running").await.unwrap();
     assert_eq!(running.status().await.unwrap(), Status::InProgress);
     assert_eq!(running.cancel("x", "y").await, Err(MessageError::NotRegistered));

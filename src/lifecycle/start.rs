@@ -25,17 +25,19 @@ pub enum ConflictPolicy {
     TerminateExisting,
 }
 
-/// The reason why an instance was not started.
+/// The reason why an instance was not started. Nothing was written, except where a variant says
+/// that the outcome may be unknown.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum StartError {
-    /// The instance id is not valid.
+    /// The instance id or the traceparent is not valid: use another one.
     #[error(transparent)]
     Id(#[from] IdError),
-    /// The input cannot be encoded, or is too large.
+    /// The input does not encode or is too large, or the output of the existing instance does not
+    /// decode: see the error.
     #[error(transparent)]
     Input(#[from] crate::codec::CodecError),
-    /// The id is taken, and the policy is [`ConflictPolicy::Fail`].
+    /// The id is taken, and the policy is [`ConflictPolicy::Fail`]: use another id or policy.
     #[error("instance `{instance}` already exists ({status}): use another id or another conflict policy")]
     InstanceAlreadyExists {
         /// The id.
@@ -43,7 +45,8 @@ pub enum StartError {
         /// The status of the existing instance.
         status: Status,
     },
-    /// The id is taken by an instance of another definition.
+    /// The id is taken by an instance of another definition, which is not replaced under this
+    /// policy: use another id, or [`ConflictPolicy::TerminateExisting`].
     #[error(
         "instance `{instance}` runs on definition {found}, not {expected}: use another id, or ConflictPolicy::TerminateExisting"
     )]
@@ -60,13 +63,15 @@ pub enum StartError {
     /// ([`WhenBusy::Refuse`](crate::WhenBusy::Refuse)). Nothing was done: repeat the start.
     #[error("busy, nothing was started, try again later: {0}")]
     Busy(LimitReached),
-    /// The workflow was not given to [`RuntimeBuilder::register`](crate::RuntimeBuilder::register).
+    /// The workflow is not registered: pass it to
+    /// [`RuntimeBuilder::register`](crate::RuntimeBuilder::register).
     #[error("workflow `{workflow}` is not registered with this runtime: pass it to RuntimeBuilder::register")]
     NotRegistered {
         /// The workflow.
         workflow: String,
     },
-    /// The workflow has other stubs than the registered one, which is the one that would run.
+    /// The workflow has other stubs than the registered one, which is the one that would run:
+    /// register this one.
     #[cfg(feature = "testing")]
     #[error(
         "workflow `{workflow}` is registered with stubs for {registered:?}, but this one has stubs for {given:?}: register \
@@ -80,14 +85,20 @@ pub enum StartError {
         /// The tasks with stubs in this workflow.
         given: Vec<String>,
     },
-    /// The runtime is shutting down.
+    /// The existing instance has an output in a codec that is not registered: add it with
+    /// [`RuntimeBuilder::also_codec`](crate::RuntimeBuilder::also_codec).
+    #[error("the existing instance's codec {0} is not registered: add it with RuntimeBuilder::also_codec")]
+    UnknownCodec(u8),
+    /// The runtime is shutting down. An earlier try of the same call may have started the instance:
+    /// start it again after the restart, with [`ConflictPolicy::UseExisting`].
     #[error("the runtime is shutting down: start the instance again after the restart")]
     ShuttingDown,
-    /// The existing instance cannot be read. An instance written by a newer version of this crate
-    /// is never replaced.
+    /// The existing instance cannot be read, and stays unchanged. One that is damaged can be replaced
+    /// with [`ConflictPolicy::TerminateExisting`]; one written by a newer version of this crate
+    /// cannot.
     #[error(transparent)]
     Damaged(#[from] Damaged),
-    /// The store could not be read, so nothing was started.
+    /// The store could not be read, so nothing was started: repeat the start.
     #[error("nothing was started, the store could not be read: {0}")]
     Unreadable(StoreError),
     /// The store failed; the outcome is unknown. Start the instance again: with

@@ -10,7 +10,7 @@ use tokio::task::JoinError;
 use super::Runtime;
 use crate::actors::{Command, PayloadShare, Replacement, SendError, Shared, StartKind, StartPlace};
 use crate::cause::Cause;
-use crate::codec::{CodecError, Value};
+use crate::codec::Value;
 use crate::definition::{Definition, Workflow};
 use crate::handle::InstanceHandle;
 use crate::id::{InstanceId, check_traceparent};
@@ -164,7 +164,7 @@ impl Runtime {
         let shared = self.inner.actors.shared();
         let output = match (&found.output, shared.codecs.get(&found.codec)) {
             (Some(value), Some(codec)) => Some(workflow.decode_output(value, codec)?),
-            (Some(_), None) => return Err(unknown_codec::<O>()),
+            (Some(_), None) => return Err(StartError::UnknownCodec(found.codec)),
             (None, _) => None,
         };
         let handle = InstanceHandle::new(&self.inner.actors, workflow, instance, found.run, found.codec);
@@ -184,14 +184,6 @@ fn check_registered(shared: &Shared, given: &Definition) -> Result<(), StartErro
         }
         Some(_) => Ok(()),
     }
-}
-
-fn unknown_codec<O>() -> StartError {
-    StartError::Input(CodecError::Decode {
-        type_name: std::any::type_name::<O>(),
-        codec: "a codec that is not registered",
-        bytes: 0,
-    })
 }
 
 impl From<SendError> for StartError {
