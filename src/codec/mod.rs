@@ -98,7 +98,7 @@ pub enum CodecError {
         /// The codec's name.
         codec: &'static str,
     },
-    /// The bytes are not a value of the type.
+    /// The bytes are not a value of the type: give new fields a default, or keep the type.
     #[error("{bytes} bytes of {codec} do not decode as `{type_name}`: was the type changed without a default?")]
     Decode {
         /// The Rust type.
@@ -114,7 +114,8 @@ pub enum CodecError {
         /// The Rust type.
         type_name: &'static str,
     },
-    /// The encoded value is over the payload limit.
+    /// The encoded value is over the payload limit: raise the limit, or pass a reference to data stored
+    /// elsewhere.
     #[error(
         "a value of type `{type_name}` encodes to {bytes} bytes: the limit is {bytes_max} (Limits::payload_bytes_max); use `bytes::Bytes` for raw bytes"
     )]

@@ -49,10 +49,10 @@ pub struct Finalized {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum FinalizeError {
-    /// The ending is not valid now.
+    /// The ending is not valid now. Nothing was written.
     #[error(transparent)]
     Refused(#[from] Refusal),
-    /// The write was not committed.
+    /// The write was not committed: see [`CommitError`].
     #[error(transparent)]
     Commit(#[from] CommitError),
 }

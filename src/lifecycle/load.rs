@@ -11,14 +11,15 @@ use crate::machine::{Damaged, RowKey, Run, Snapshot, decode_head, decode_quarant
 use crate::status::Status;
 use crate::store::{Loaded, Store, StoreError, Version};
 
-/// The reason why an instance could not be read.
+/// The reason why an instance could not be read. Nothing was written.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum LoadError {
-    /// A record is damaged. The instance is quarantined; its bytes stay as they are.
+    /// A record cannot be read. The caller quarantines the instance, unless
+    /// [`Damaged::is_readable_elsewhere`] returns true.
     #[error(transparent)]
     Damaged(#[from] Damaged),
-    /// The store failed.
+    /// The store failed: read again.
     #[error(transparent)]
     Store(#[from] StoreError),
 }

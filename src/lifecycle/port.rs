@@ -20,10 +20,10 @@ pub trait Port: Send + Sync {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum CommitError {
-    /// The write's condition did not hold; nothing was written.
+    /// The write's condition did not hold; nothing was written. Load the instance again.
     #[error(transparent)]
     Conflict(#[from] Conflict),
-    /// The store failed; the outcome is unknown.
+    /// The store failed; the outcome is unknown. Load the instance again to see it.
     #[error(transparent)]
     Store(#[from] StoreError),
 }

@@ -6,17 +6,18 @@ use crate::machine::{Damaged, Effect, Event, Setting, Snapshot, apply};
 use crate::status::Status;
 use crate::store::StoreError;
 
-/// The reason why an instance was not released.
+/// The reason why an instance was not released. The instance stays unchanged, except after a failed
+/// commit, whose outcome is unknown.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ReleaseError {
-    /// The instance is not quarantined.
+    /// The instance is not quarantined: there is nothing to release.
     #[error("the instance is not quarantined ({0})")]
     NotQuarantined(Status),
     /// The instance cannot be read, so it cannot continue. Its bytes stay as they are.
     #[error(transparent)]
     Damaged(#[from] Damaged),
-    /// The write was not committed.
+    /// The write was not committed: see [`CommitError`].
     #[error(transparent)]
     Commit(#[from] CommitError),
 }

@@ -6,20 +6,23 @@ use crate::lifecycle::{CommitError, LoadError, Port, Step, read_branches, read_s
 use crate::machine::{Damaged, Setting, Snapshot, UpgradeConflict, upgrade as place};
 use crate::store::Version;
 
-/// The reason why an instance was not upgraded. It stays as it was.
+/// The reason why an instance was not upgraded. The instance stays unchanged, except after a failed
+/// commit, whose outcome is unknown.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum UpgradeError {
-    /// A part of it has no place in the newer definition.
+    /// A node of the instance has no place in the newer definition: rename it in the upgrade, or keep
+    /// the older definition registered until the instance has ended.
     #[error(transparent)]
     NoPlace(#[from] UpgradeConflict),
-    /// The manifest of the older definition is not in the store, or cannot be read.
+    /// The manifest of the older definition is not in the store, or cannot be read: register that
+    /// definition once, which writes it again.
     #[error("cannot upgrade: the manifest of its definition is not readable, register that definition once")]
     NoManifest,
-    /// A record is damaged.
+    /// A record of the instance cannot be read.
     #[error(transparent)]
     Damaged(#[from] Damaged),
-    /// The write was not committed.
+    /// The write was not committed: see [`CommitError`].
     #[error(transparent)]
     Commit(#[from] CommitError),
 }

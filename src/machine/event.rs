@@ -156,7 +156,7 @@ pub enum Refusal {
     /// [`lifecycle::read_signal_id`](crate::lifecycle::read_signal_id).
     #[error("the signal id was not looked up in the store: call lifecycle::read_signal_id first")]
     SignalIdNotRead,
-    /// The instance's signal buffer is full.
+    /// The instance's signal buffer has no room for the signal: send it again later.
     #[error(
         "the signal buffer has no room ({count} of {count_max} signals, {bytes} of {bytes_max} bytes): send it later"
     )]
@@ -170,7 +170,7 @@ pub enum Refusal {
         /// [`Limits::signal_buffer_bytes_max`](crate::Limits::signal_buffer_bytes_max).
         bytes_max: u64,
     },
-    /// A reason or a name is too long.
+    /// A reason or a name is too long: shorten it.
     #[error("the reason or name has {bytes} bytes: at most {REASON_BYTES_MAX} are allowed")]
     ReasonTooLong {
         /// Its size in bytes.

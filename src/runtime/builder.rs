@@ -38,7 +38,7 @@ pub enum RuntimeError {
         /// The older definition.
         older: DefinitionHash,
     },
-    /// The tokio runtime has no time driver: delays, timeouts and retries would never come.
+    /// The tokio runtime has no time driver, without which no delay, timeout or retry becomes due.
     #[error("the tokio runtime has no time driver: build it with enable_time() or enable_all()")]
     NoTimeDriver,
     /// The store failed.

@@ -79,10 +79,10 @@ pub struct InstanceSummary {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ListError {
-    /// The runtime has shut down.
+    /// The runtime has shut down: list again with a new one.
     #[error("the runtime has shut down: list again with a new one")]
     ShuttingDown,
-    /// The store failed.
+    /// The store failed: list again.
     #[error(transparent)]
     Store(#[from] StoreError),
 }

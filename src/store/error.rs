@@ -15,9 +15,10 @@ pub enum StoreError {
     Transient(Cause),
     /// A failure after which the store must be reopened before its next write.
     Fatal(Cause),
-    /// Another process, or another store in this process, has the directory open.
+    /// Another process, or another store in this process, has the directory open. Nothing was
+    /// changed: close that store first.
     Locked(String),
-    /// The directory or file is not a store of this crate, or is damaged.
+    /// The directory or file is not a store of this crate, or is damaged. `why` says what to do.
     Unreadable {
         /// The path.
         at: String,
