@@ -200,7 +200,7 @@ fn test_names_have_at_most_sixty_characters() {
     }
 }
 
-/// Words that no text for users says, and the word to say instead.
+/// Words that no text for users has, each with the word in its place.
 const OTHER_WORDS: [(&str, &str); 9] = [
     ("set aside", "quarantined"),
     ("take over", "upgrade"),
@@ -213,7 +213,8 @@ const OTHER_WORDS: [(&str, &str); 9] = [
     ("not ours", "of another program"),
 ];
 
-/// The string literals of all calls in `text` that begin with `opening`, up to their closing parenthesis.
+/// Returns the string literals of all calls in `text` that begin with `opening`, up to their
+/// closing parenthesis.
 fn literals(text: &str, opening: &str) -> Vec<String> {
     let mut all = Vec::new();
     for call in text.split(opening).skip(1) {
@@ -236,7 +237,8 @@ fn literals(text: &str, opening: &str) -> Vec<String> {
     all
 }
 
-/// Method: read the texts of all errors and log events under `src`, and look for words of which users know another.
+/// Method: read the texts of all errors and log events under `src`, and look for words that have a
+/// standard one.
 #[test]
 fn errors_and_logs_say_the_words_of_the_status() {
     let mut texts = 0;

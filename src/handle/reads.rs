@@ -164,7 +164,7 @@ impl<O: 'static> InstanceHandle<O> {
         if snapshot.definition() != definition.hash() {
             // The run is not upgraded yet, or never will be.
             let manifest = store.manifest(&snapshot.definition()).await?;
-            // Without names nobody could tell a missing result from one that is not there yet.
+            // Without names a missing result looks like one that is not there yet.
             let missing = || Damaged::no_manifest(snapshot.instance(), "head", snapshot.definition());
             let manifest = manifest.and_then(|bytes| Manifest::decode(&bytes)).ok_or_else(missing)?;
             return match definition.path_before(path, snapshot.definition(), &manifest) {

@@ -159,7 +159,7 @@ impl InstanceState {
         let checked = self.check(write, stored)?;
         match checked {
             Ok(()) => self.apply(write, ops),
-            // The same write twice in one batch.
+            // A repeated write in one batch.
             Err(_) if write.is_last_of(&self.current, stored)? => return Ok(Ok(())),
             Err(_) => {}
         }
