@@ -79,12 +79,14 @@ impl Attempts {
         }
     }
 
-    /// Adds an attempt. The place must be free.
+    /// Adds an attempt, or replaces the one at this place.
     fn insert(&mut self, place: Place, attempt: Attempt) {
-        if self.first.is_none() {
-            self.first = Some((place, attempt));
-        } else {
-            self.others.insert(place, attempt);
+        match &mut self.first {
+            Some((first, replaced)) if *first == place => *replaced = attempt,
+            None if self.others.is_empty() => self.first = Some((place, attempt)),
+            _ => {
+                self.others.insert(place, attempt);
+            }
         }
     }
 
@@ -141,7 +143,7 @@ impl Table {
         self.instances.get_mut(&key.instance)?.get_mut(key.place())
     }
 
-    /// Adds an attempt that the table does not have.
+    /// Adds an attempt, or replaces it: one that was queued is running now.
     pub(super) fn insert(&mut self, key: &AttemptKey, attempt: Attempt) {
         if let Some(attempts) = self.instances.get_mut(&key.instance) {
             attempts.insert(key.place(), attempt);
@@ -238,5 +240,44 @@ impl Table {
         let mut queued = self.queue.take_all();
         queued.extend(std::mem::take(&mut self.alone));
         queued
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Method: insert, replace and remove attempts at three places in every order of four steps, and
+    /// compare with a plain map after each step.
+    #[test]
+    fn attempts_of_one_instance_are_kept_as_in_a_map() {
+        let place = |issued| (RunId::from_bytes([1; 16]), Ticket { frame: 0, issued });
+        let (places, steps) = (3, 4);
+        for order in 0..(2 * places).pow(steps) {
+            let (mut attempts, mut expected) = (Attempts::default(), BTreeMap::new());
+            for step in 0..steps {
+                let choice = order / (2 * places).pow(step) % (2 * places);
+                let (at, serial) = (place(choice % places), Serial(u64::from(step)));
+                if choice < places {
+                    attempts.insert(at, Attempt { serial, phase: Phase::Finished(Err(failure())) });
+                    expected.insert(at, serial);
+                } else {
+                    assert_eq!(attempts.remove(at).map(|one| one.serial), expected.remove(&at));
+                }
+                let kept: BTreeMap<_, _> = attempts.iter().map(|(at, one)| (at, one.serial)).collect();
+                assert_eq!(kept, expected, "order {order}, step {step}");
+                assert_eq!(attempts.iter().count(), expected.len());
+                assert_eq!(attempts.is_empty(), expected.is_empty());
+                for at in (0..places).map(place) {
+                    let found = (attempts.get(at).map(|one| one.serial), expected.get(&at).copied());
+                    assert_eq!(found.0, found.1);
+                    assert_eq!(attempts.get_mut(at).map(|one| one.serial), found.1);
+                }
+            }
+        }
+    }
+
+    fn failure() -> crate::definition::AttemptFailure {
+        crate::definition::AttemptFailure::new(crate::definition::FailureKind::Error, "failed")
     }
 }
