@@ -20,14 +20,12 @@ use super::registry::Standing;
 use super::shared::Shared;
 use super::weight::Weight;
 use crate::codec::Codec;
-use crate::definition::{Definition, Op};
+use crate::definition::Definition;
 use crate::executor::Serial;
 use crate::id::RunId;
-use crate::lifecycle::{
-    CommitError, Ending, FinalizeError, Kept, LoadError, Port as _, Unwritten, finalize_execution, read_signal_id,
-};
+use crate::lifecycle::{CommitError, Kept, LoadError, Port as _, Unwritten, read_signal_id};
 use crate::limits::RESTING_ROWS_MIN;
-use crate::machine::{Damaged, Effect, Event, Refusal, Setting, Snapshot, Ticket};
+use crate::machine::{Damaged, Effect, Event, Setting, Snapshot, Ticket};
 use crate::status::Status;
 
 pub(super) struct ActiveInstance {
@@ -240,22 +238,12 @@ impl ActiveInstance {
         read.map_err(CommandError::from)
     }
 
-    /// Applies one event. An event that ends the run is committed at once, since no event can
-    /// follow it. Any other event's write joins the batch that is forming, and the next event is
-    /// applied meanwhile.
     async fn apply(&mut self, event: Event, reply: Option<Reply>) {
         let recorded = match &event {
             Event::AttemptFinished { ticket, .. } => Some(*ticket),
             _ => None,
         };
-        if !self.unwritten.is_empty() {
-            // Written together with the transitions that wait.
-            return self.step(event, reply, recorded).await;
-        }
-        match self.as_ending(event) {
-            Ok(ending) => Box::pin(self.finalize(ending, reply, recorded)).await,
-            Err(event) => self.step(event, reply, recorded).await,
-        }
+        self.step(event, reply, recorded).await;
     }
 
     /// Arms the timer again after a wake-up: a timer fires once, even if it fired early and nothing
@@ -266,56 +254,6 @@ impl ActiveInstance {
         match self.pending.back_mut() {
             Some(pending) => pending.effects.push(Effect::WakeAt(wake)),
             None => self.shared.arm(self.snapshot.instance(), wake),
-        }
-    }
-
-    /// Returns the ending that an event leads to, if the event is known to end the run.
-    fn as_ending(&self, event: Event) -> Result<Ending, Event> {
-        match event {
-            Event::Cancel { reason, by } => Ok(Ending::Cancelled { reason, by }),
-            Event::AttemptFinished { ticket, outcome } if self.is_last(ticket) => Ok(Ending::Task { ticket, outcome }),
-            event => Err(event),
-        }
-    }
-
-    fn is_last(&self, ticket: Ticket) -> bool {
-        if !self.snapshot.runs(ticket) {
-            return false;
-        }
-        let position = self.snapshot.frames.get(ticket.frame).map(|frame| frame.position + 1);
-        let next = position.and_then(|next| self.definition.program().op(next));
-        matches!(next, Some(Op::End))
-    }
-
-    async fn finalize(&mut self, ending: Ending, reply: Option<Reply>, recorded: Option<Ticket>) {
-        if self.snapshot.end().is_some() {
-            // Only a caller's request reaches a run that has ended.
-            return self.answer(reply, Some(Refusal::Ended));
-        }
-        let setting = setting(&self.shared, &self.definition);
-        match finalize_execution(self.shared.persistence(), &setting, &mut self.snapshot, ending).await {
-            Ok(finalized) => {
-                // The ending of an open run is always a write, and writes are committed in order:
-                // everything before this one is durable as well.
-                self.committed(self.snapshot.run(), self.snapshot.seq()).await;
-                self.durable = self.snapshot.seq();
-                self.tell(finalized.status);
-                self.perform(finalized.effects).await;
-                if let Some(ticket) = recorded {
-                    self.forget(self.run(), ticket);
-                }
-                self.answer(reply, None);
-            }
-            Err(FinalizeError::Refused(refusal)) => {
-                self.forget_with_pending(recorded);
-                self.answer(reply, Some(refusal));
-            }
-            Err(FinalizeError::Commit(error)) => {
-                if let Some(reply) = reply {
-                    reply.send(Err(CommandError::from(&error)));
-                }
-                self.broken = Some(error);
-            }
         }
     }
 }

@@ -115,12 +115,12 @@ pub async fn prepare_resume(
 /// # Errors
 /// [`ResumeInputError`].
 pub fn get_resume_input(snapshot: &Snapshot) -> Result<Value, ResumeInputError> {
-    if snapshot.end.is_some() || snapshot.pause.is_some() {
+    if snapshot.end().is_some() || snapshot.is_paused() {
         return Err(ResumeInputError::NotInProgress);
     }
     let frame = snapshot.deciding_frame().ok_or(ResumeInputError::NotInProgress)?;
-    if frame.value.tokens().is_empty() || !frame.value.unread().is_empty() {
+    if frame.value().tokens().is_empty() || !frame.value().unread().is_empty() {
         return Err(ResumeInputError::Missing);
     }
-    Ok(frame.value.clone())
+    Ok(frame.value().clone())
 }

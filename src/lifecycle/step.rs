@@ -47,7 +47,7 @@ pub(super) fn write(
     condition: Condition,
     stamp: Stamp,
 ) -> Write {
-    snapshot.stamp = stamp;
+    snapshot.set_stamp(stamp);
     Write {
         instance: snapshot.instance().clone(),
         stamp,

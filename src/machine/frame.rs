@@ -30,11 +30,11 @@ pub struct Ticket {
 #[derive(Clone, Debug)]
 pub struct Frame {
     /// The index of its op.
-    pub(crate) position: u32,
+    pub(super) position: u32,
     /// The index of its op's node.
-    pub(crate) node: u32,
-    pub(crate) value: Value,
-    pub(crate) phase: Phase,
+    pub(super) node: u32,
+    pub(super) value: Value,
+    pub(super) phase: Phase,
     pub(super) lineage: Lineage,
     /// Bytes of the parts of the value that were not read with the frame.
     pub(super) unread_bytes: u64,
@@ -160,6 +160,11 @@ impl Frame {
     pub(super) fn value_bytes(&self) -> u64 {
         let unread = if self.value.unread().is_empty() { 0 } else { self.unread_bytes };
         self.value.bytes() as u64 + unread
+    }
+
+    /// Returns the value that the frame carries.
+    pub(crate) fn value(&self) -> &Value {
+        &self.value
     }
 
     /// Returns approximately how many bytes of memory the frame takes, index entries included.

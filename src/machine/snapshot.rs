@@ -20,49 +20,49 @@ const SIGNAL_BYTES: usize = 256;
 /// The whole durable state of an instance after transition number [`seq`](Snapshot::seq).
 #[derive(Clone, Debug)]
 pub struct Snapshot {
-    pub(crate) instance: InstanceId,
-    pub(crate) run: RunId,
-    pub(crate) seq: u64,
+    pub(super) instance: InstanceId,
+    pub(super) run: RunId,
+    pub(super) seq: u64,
     /// The stamp of the write that holds this state, or of the previous one; set by the code that
     /// writes the head.
-    pub(crate) stamp: Stamp,
-    pub(crate) definition: DefinitionHash,
+    pub(super) stamp: Stamp,
+    pub(super) definition: DefinitionHash,
     /// How many times the run was upgraded. The definitions it had before stand in rows,
     /// [`RowKey::Era`](super::RowKey::Era).
-    pub(crate) era: u32,
-    pub(crate) codec: u8,
-    pub(crate) started_at: Timestamp,
-    pub(crate) deadline: Option<Timestamp>,
-    pub(crate) traceparent: Option<Arc<str>>,
-    pub(crate) frames: Frames,
+    pub(super) era: u32,
+    pub(super) codec: u8,
+    pub(super) started_at: Timestamp,
+    pub(super) deadline: Option<Timestamp>,
+    pub(super) traceparent: Option<Arc<str>>,
+    pub(super) frames: Frames,
     /// The number of the next branch.
-    pub(crate) next_frame: FrameId,
+    pub(super) next_frame: FrameId,
     /// How many branches the run waits for whose records are not read yet.
-    pub(crate) unread_frames: u32,
+    pub(super) unread_frames: u32,
     /// A lower bound on the numbers of unread branches.
-    pub(crate) unread_from: FrameId,
-    pub(crate) shown: Option<Shown>,
-    pub(crate) results: KeptResults,
-    pub(crate) signals: Signals,
-    pub(crate) pause: Option<Request>,
-    pub(crate) end: Option<End>,
+    pub(super) unread_from: FrameId,
+    pub(super) shown: Option<Shown>,
+    pub(super) results: KeptResults,
+    pub(super) signals: Signals,
+    pub(super) pause: Option<Request>,
+    pub(super) end: Option<End>,
     /// Stored in the index part of the head, not in its record.
-    pub(crate) ended_at: Option<Timestamp>,
+    pub(super) ended_at: Option<Timestamp>,
 }
 
 /// The node and phase that an instance waits at according to its head, while the frames that wait
 /// are not read.
 #[derive(Clone, Debug)]
 pub(crate) struct Shown {
-    pub(crate) node: u32,
-    pub(crate) phase: Phase,
+    pub(super) node: u32,
+    pub(super) phase: Phase,
 }
 
 /// A request's reason and requester.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Request {
-    pub(crate) reason: Arc<str>,
-    pub(crate) by: Arc<str>,
+    pub(super) reason: Arc<str>,
+    pub(super) by: Arc<str>,
 }
 
 /// The end of a run.
@@ -98,11 +98,11 @@ pub enum End {
 /// A signal that came before any frame waited for it.
 #[derive(Clone)]
 pub(crate) struct Buffered {
-    pub(crate) number: u64,
-    pub(crate) id: Arc<str>,
-    pub(crate) payload: Bytes,
+    pub(super) number: u64,
+    pub(super) id: Arc<str>,
+    pub(super) payload: Bytes,
     /// The transition that accepted it; 0 if it was read from the store.
-    pub(crate) accepted_in: u64,
+    pub(super) accepted_in: u64,
 }
 
 impl std::fmt::Debug for Buffered {
@@ -119,25 +119,25 @@ impl std::fmt::Debug for Buffered {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Signals {
     /// How many signals were accepted so far. A signal's number is this count before the signal.
-    pub(crate) accepted: u64,
+    pub(super) accepted: u64,
     /// A lower bound on the numbers of signals that have a row of the buffered kind. Advanced now
     /// and then.
-    pub(crate) from: u64,
+    pub(super) from: u64,
     /// Numbers of the signals that have such a row: the buffered ones, and `bare`.
-    pub(crate) rows: BTreeSet<u64>,
-    pub(crate) buffered: HashMap<Arc<str>, VecDeque<Buffered>>,
-    pub(crate) buffered_count: u32,
-    pub(crate) buffered_bytes: u64,
+    pub(super) rows: BTreeSet<u64>,
+    pub(super) buffered: HashMap<Arc<str>, VecDeque<Buffered>>,
+    pub(super) buffered_count: u32,
+    pub(super) buffered_bytes: u64,
     /// Ids by number, of the last accepted signals: those accepted since activation, those
     /// buffered, and those looked up in the store.
-    pub(crate) remembered: BTreeMap<u64, Arc<str>>,
+    pub(super) remembered: BTreeMap<u64, Arc<str>>,
     /// `remembered` the other way round: numbers by id.
-    pub(crate) numbers: HashMap<Arc<str>, u64>,
+    pub(super) numbers: HashMap<Arc<str>, u64>,
     /// Numbers of consumed signals that are remembered and have only a row of the buffered kind, as
     /// earlier versions wrote them.
-    pub(crate) bare: BTreeSet<u64>,
+    pub(super) bare: BTreeSet<u64>,
     /// An id that was looked up in the store and not found.
-    pub(crate) absent: Option<Arc<str>>,
+    pub(super) absent: Option<Arc<str>>,
 }
 
 impl Snapshot {
@@ -159,6 +159,11 @@ impl Snapshot {
     /// Returns the stamp of the write that holds this state, or of the previous one.
     pub fn stamp(&self) -> Stamp {
         self.stamp
+    }
+
+    /// Sets the stamp of the write that will hold this state.
+    pub(crate) fn set_stamp(&mut self, stamp: Stamp) {
+        self.stamp = stamp;
     }
 
     /// Returns the definition that the run has now.

@@ -153,8 +153,9 @@ impl Life {
 
     /// Returns the write that puts this run's head in the place of version `seen`.
     pub(super) fn put(&mut self, seen: Version) -> Write {
-        self.snapshot.stamp = Stamp::generate();
-        self.bare(Condition::Seen(seen), Change::Head(self.head()), self.snapshot.stamp)
+        let stamp = Stamp::generate();
+        self.snapshot.set_stamp(stamp);
+        self.bare(Condition::Seen(seen), Change::Head(self.head()), stamp)
     }
 
     fn apply(&mut self, event: Event) -> Write {
@@ -168,7 +169,7 @@ impl Life {
     }
 
     fn write(&mut self, condition: Condition, transition: Transition, stamp: Stamp) -> Write {
-        self.snapshot.stamp = stamp;
+        self.snapshot.set_stamp(stamp);
         Write { rows: transition.rows, ..self.bare(condition, Change::Head(self.head()), stamp) }
     }
 

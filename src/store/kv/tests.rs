@@ -178,7 +178,7 @@ impl Writes {
 
     fn write(&mut self, condition: Condition) -> Write {
         let stamp = Stamp::generate();
-        self.snapshot.stamp = stamp;
+        self.snapshot.set_stamp(stamp);
         let head = machine::encode_head(self.workflow.definition().program(), &self.snapshot);
         let (instance, run) = (self.snapshot.instance().clone(), self.snapshot.run());
         Write { instance, stamp, condition, change: Change::Head(head), rows: Vec::new(), run, superseded: None }

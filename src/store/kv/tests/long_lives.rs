@@ -43,7 +43,7 @@ impl Rounds {
 
     fn write(&mut self, condition: Condition, rows: Vec<RowChange>) {
         let stamp = Stamp::generate();
-        self.snapshot.stamp = stamp;
+        self.snapshot.set_stamp(stamp);
         let head = machine::encode_head(self.workflow.definition().program(), &self.snapshot);
         let (instance, run) = (self.snapshot.instance().clone(), self.snapshot.run());
         let write = Write { instance, stamp, condition, change: Change::Head(head), rows, run, superseded: None };
