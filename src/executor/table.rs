@@ -252,7 +252,7 @@ mod tests {
     #[test]
     fn attempts_of_one_instance_are_kept_as_in_a_map() {
         let place = |issued| (RunId::from_bytes([1; 16]), Ticket { frame: 0, issued });
-        let (places, steps) = (3, 4);
+        let (places, steps) = (3_u64, 4);
         for order in 0..(2 * places).pow(steps) {
             let (mut attempts, mut expected) = (Attempts::default(), BTreeMap::new());
             for step in 0..steps {
