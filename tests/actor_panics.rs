@@ -38,7 +38,7 @@ impl Treacherous {
 impl Clock for Treacherous {
     fn now(&self) -> Timestamp {
         let armed = self.panics.load(Ordering::SeqCst) > 0;
-        if armed && std::backtrace::Backtrace::force_capture().to_string().contains("everstep::actors::live") {
+        if armed && std::backtrace::Backtrace::force_capture().to_string().contains("everstep::actors::active") {
             let one_less = |left: u32| left.checked_sub(1);
             assert!(self.panics.fetch_update(Ordering::SeqCst, Ordering::SeqCst, one_less).is_err(), "no time");
         }
