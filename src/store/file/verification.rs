@@ -106,10 +106,10 @@ impl fmt::Display for Finding {
             Self::Record { why, .. } => write!(f, "{why}"),
             Self::Rows { instance } => write!(f, "rows of instance `{instance}` may be in a damaged part of a table"),
             Self::EntryWithoutHead { instance, index } => {
-                write!(f, "the {index} index lists instance `{instance}`, which its head does not say")
+                write!(f, "the {index} index lists instance `{instance}`, but its head has no such entry")
             }
             Self::HeadWithoutEntry { instance, index } => {
-                write!(f, "the {index} index does not list instance `{instance}`, as its head says")
+                write!(f, "the {index} index lacks an entry for instance `{instance}`, which its head has")
             }
             Self::NoManifest { definition } => {
                 write!(f, "the manifest of definition {definition} is missing: register that definition once")
