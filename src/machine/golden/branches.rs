@@ -199,7 +199,7 @@ fn files(point: &Point) -> BTreeMap<String, Bytes> {
 }
 
 #[test]
-fn branches_and_lists_are_written_as_they_always_were() {
+fn branches_and_lists_are_written_as_before() {
     compare(WRITTEN, &points());
 }
 
@@ -235,7 +235,7 @@ pub(super) fn number_in(key: &[u8]) -> u64 {
 }
 
 #[test]
-fn branches_read_back_and_are_written_the_same_again() {
+fn branches_read_and_write_unchanged() {
     // Each point is read from its files as the runtime does: the head, then the records of its
     // branches, then the signals. A consumed signal is recognized, whichever version wrote its
     // rows.
@@ -270,7 +270,7 @@ fn branches_read_back_and_are_written_the_same_again() {
 }
 
 #[test]
-fn a_collected_failure_reads_back() {
+fn collected_failure_reads_back() {
     // The failure of an item, as its row has had it since the first version.
     let points = points();
     let last = points.last().unwrap();
@@ -285,7 +285,7 @@ fn a_collected_failure_reads_back() {
 /// Method: replace every byte of every row in turn, with a correct checksum: an error, or a record
 /// that can be inspected and can take events. Never a panic.
 #[test]
-fn a_row_with_any_byte_changed_does_no_harm() {
+fn row_with_any_byte_changed_does_no_harm() {
     let (definition, limits) = (definition(), Limits::default());
     let markers = [0x00, 0x7f, 0x81, 0x90, 0x9f, 0xa1, 0xc0, 0xc4, 0xcc, 0xcf, 0xdb, 0xdd, 0xdf, 0xff];
     let mut read = 0;

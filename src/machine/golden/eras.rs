@@ -103,13 +103,13 @@ fn points() -> Vec<Point> {
 }
 
 #[test]
-fn records_of_eras_are_written_as_they_always_were() {
+fn records_of_eras_are_written_as_before() {
     compare(WRITTEN, &points());
 }
 
 /// Method: each point is read from its files: the head, the branches, and the records of each era.
 #[test]
-fn records_of_eras_read_back_and_are_written_the_same_again() {
+fn records_of_eras_read_and_write_unchanged() {
     let (versions, files) = (versions(), stored(WRITTEN));
     for point in points() {
         let (head, rows) = (&files[&format!("{}.bin", point.name)], rows_of(point.name, &files));

@@ -167,7 +167,7 @@ fn load(format: u8, fixture: &Fixture) -> Result<Snapshot, Damaged> {
 }
 
 #[test]
-fn what_is_written_today_is_what_was_always_written() {
+fn todays_records_equal_the_golden_files() {
     for Record { name, bytes, .. } in records(WRITTEN) {
         let file = file(WRITTEN, &name);
         if !file.exists() && std::env::var_os("EVERSTEP_WRITE_GOLDEN").is_some() {
@@ -210,7 +210,7 @@ fn golden_snapshots_read_and_write_unchanged() {
 /// Method: read the bytes at the offsets of the drawings in `envelope`, as a reader without this
 /// crate does.
 #[test]
-fn every_head_is_as_it_is_drawn() {
+fn every_head_has_the_drawn_layout() {
     for Fixture { name, snapshot, .. } in fixtures() {
         let bytes = stored(name);
         let id = instance();
@@ -254,7 +254,7 @@ fn resealed(name: &str, change: impl FnOnce(&mut Vec<u8>)) -> Bytes {
 /// Method: add a field to a head, as a later version may. A reader must not skip it: the next write
 /// would lose it. The error differs from that of a damaged record.
 #[test]
-fn a_head_with_an_unknown_field_is_of_a_newer_version() {
+fn head_with_unknown_field_is_of_a_newer_version() {
     for fixture in fixtures() {
         let newer = resealed(fixture.name, |record| {
             assert_eq!(record[0] & 0xf0, 0x80, "a map of at most 15 fields");
