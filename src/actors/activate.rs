@@ -171,8 +171,8 @@ impl State {
             Err(error) => {
                 let error = CommandError::from(error);
                 if let CommandError::Store(_) = error {
-                    // The instance may be released all the same: recovery checks after this actor has
-                    // left.
+                    // The instance may be released all the same: recovery checks after this actor
+                    // has left.
                     self.phase = ActorState::Gone(error.clone());
                 }
                 return Err(error);

@@ -114,8 +114,8 @@ pub enum CodecError {
         /// The Rust type.
         type_name: &'static str,
     },
-    /// The encoded value is over the payload limit: raise the limit, or pass a reference to data stored
-    /// elsewhere.
+    /// The encoded value is over the payload limit: raise the limit, or pass a reference to data
+    /// stored elsewhere.
     #[error(
         "a value of type `{type_name}` encodes to {bytes} bytes: the limit is {bytes_max} (Limits::payload_bytes_max); use `bytes::Bytes` for raw bytes"
     )]

@@ -77,8 +77,8 @@ impl From<LoadError> for HandleError {
     }
 }
 
-/// Error of a message to an instance. The message had no effect, except where a variant says that it
-/// may have had one.
+/// Error of a message to an instance. The message had no effect, except where a variant says that
+/// it may have had one.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum MessageError {
@@ -123,7 +123,8 @@ pub enum MessageError {
     /// The payload does not encode, or is too large.
     #[error(transparent)]
     Payload(#[from] CodecError),
-    /// The instance's signal buffer is full, no node waits for the signal now, or a text is too long.
+    /// The instance's signal buffer is full, no node waits for the signal now, or a text is too
+    /// long.
     #[error(transparent)]
     Refused(Refusal),
     /// The instance's definition or codec is not registered with this runtime: register it.

@@ -5,16 +5,16 @@ use crate::id::{InstanceId, RunId, Stamp};
 use crate::machine::Damaged;
 use crate::store::{Change, Condition, StoreError, Version, Write};
 
-/// The reason why an instance was not deleted. Nothing was written, except by a failed commit, whose
-/// outcome is unknown.
+/// The reason why an instance was not deleted. Nothing was written, except by a failed commit,
+/// whose outcome is unknown.
 #[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum DeleteError {
     /// The instance does not exist.
     #[error("the instance does not exist")]
     NotFound,
-    /// The instance has not ended and is not quarantined: cancel it first. [`Stored::status`] returns
-    /// its status.
+    /// The instance has not ended and is not quarantined: cancel it first. [`Stored::status`]
+    /// returns its status.
     #[error("the instance has not ended: cancel it first")]
     NotTerminal(Box<Stored>),
     /// A newer version of this crate wrote the instance: only that version may delete it.

@@ -93,9 +93,9 @@ pub enum StartError {
     /// start it again after the restart, with [`ConflictPolicy::UseExisting`].
     #[error("the runtime is shutting down: start the instance again after the restart")]
     ShuttingDown,
-    /// The existing instance cannot be read, and stays unchanged. One that is damaged can be replaced
-    /// with [`ConflictPolicy::TerminateExisting`]; one written by a newer version of this crate
-    /// cannot.
+    /// The existing instance cannot be read, and stays unchanged. One that is damaged can be
+    /// replaced with [`ConflictPolicy::TerminateExisting`]; one written by a newer version of this
+    /// crate cannot.
     #[error(transparent)]
     Damaged(#[from] Damaged),
     /// The store could not be read, so nothing was started: repeat the start.

@@ -11,8 +11,8 @@ use crate::store::Version;
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum UpgradeError {
-    /// A node of the instance has no place in the newer definition: rename it in the upgrade, or keep
-    /// the older definition registered until the instance has ended.
+    /// A node of the instance has no place in the newer definition: rename it in the upgrade, or
+    /// keep the older definition registered until the instance has ended.
     #[error(transparent)]
     NoPlace(#[from] UpgradeConflict),
     /// The manifest of the older definition is not in the store, or cannot be read: register that
