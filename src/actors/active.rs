@@ -23,7 +23,7 @@ use crate::codec::Codec;
 use crate::definition::Definition;
 use crate::executor::Serial;
 use crate::id::RunId;
-use crate::lifecycle::{CommitError, Kept, LoadError, Port as _, Unwritten, read_signal_id};
+use crate::lifecycle::{CommitError, Kept, LoadError, Port as _, UncommittedBatch, read_signal_id};
 use crate::limits::RESTING_ROWS_MIN;
 use crate::machine::{Damaged, Effect, Event, Setting, Snapshot, Ticket};
 use crate::status::Status;
@@ -40,7 +40,7 @@ pub(super) struct ActiveInstance {
     /// An estimate of the memory that the snapshot takes.
     pub(super) weight: Weight,
     /// Transitions that wait for a later write.
-    pub(super) unwritten: Unwritten,
+    pub(super) uncommitted: UncommittedBatch,
     /// The attempts whose results these transitions record.
     pub(super) deferred: Vec<Ticket>,
     /// The last transition known to be durable.
@@ -86,7 +86,7 @@ impl ActiveInstance {
             snapshot,
             kept: Kept::default(),
             weight: Weight::default(),
-            unwritten: Unwritten::default(),
+            uncommitted: UncommittedBatch::default(),
             deferred: Vec::new(),
             durable,
             is_reminded: false,
@@ -131,7 +131,7 @@ impl ActiveInstance {
 
     /// Returns true if everything is written and answered.
     pub(super) fn is_settled(&self) -> bool {
-        self.pending.is_empty() && self.unwritten.is_empty()
+        self.pending.is_empty() && self.uncommitted.is_empty()
     }
 
     /// Returns the bytes of memory that the instance takes at rest, if reading it again would cost

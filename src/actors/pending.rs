@@ -2,14 +2,14 @@
 //! wait for them.
 //!
 //! ```text
-//! transition ──may be deferred──> unwritten ──the next one that may not, or some time──┐
+//! transition ──may be deferred──> uncommitted ──the next one that may not, or some time──┐
 //!     └──else──────────────────────────────────────────────────────> persistence ──> Committed ──> effects, answers
 //! ```
 
 use super::active::{ActiveInstance, setting};
 use super::command::{CommandError, InstanceMessage, Reply};
 use crate::id::RunId;
-use crate::lifecycle::Moved;
+use crate::lifecycle::Applied;
 use crate::limits::{DEFERRED_FOR, DEFERRED_RESULTS_MAX};
 use crate::machine::{Effect, Event, Refusal, Ticket};
 use crate::status::Status;
@@ -31,8 +31,9 @@ impl ActiveInstance {
     /// deferred.
     pub(super) async fn step(&mut self, event: Event, reply: Option<Reply>, recorded: Option<Ticket>) {
         let setting = setting(&self.shared, &self.definition);
-        let Moved { deferrable, refused, effects } = match self.unwritten.apply(&setting, &mut self.snapshot, event) {
-            Ok(moved) => moved,
+        let Applied { deferrable, refused, effects } = match self.uncommitted.apply(&setting, &mut self.snapshot, event)
+        {
+            Ok(applied) => applied,
             Err(refusal) => {
                 self.forget_with_pending(recorded);
                 return self.answer(reply, Some(refusal));
@@ -43,7 +44,7 @@ impl ActiveInstance {
             self.ask_to_write_in_time();
             return self.perform(effects).await;
         }
-        if self.unwritten.is_empty() {
+        if self.uncommitted.is_empty() {
             self.forget_with_pending(recorded);
             // Nothing to write; the effects still wait for the transitions they were computed from.
             match self.pending.back_mut() {
@@ -61,7 +62,7 @@ impl ActiveInstance {
     pub(super) fn forget_with_pending(&mut self, recorded: Option<Ticket>) {
         let Some(ticket) = recorded else { return };
         match self.pending.back_mut() {
-            _ if !self.unwritten.is_empty() => self.deferred.push(ticket),
+            _ if !self.uncommitted.is_empty() => self.deferred.push(ticket),
             Some(pending) => pending.deferred.push(ticket),
             None => self.forget(self.run(), ticket),
         }
@@ -71,7 +72,7 @@ impl ActiveInstance {
     /// transition that it builds on is durable.
     fn may_defer(&self, builds_on: u64) -> bool {
         let being_written: usize = self.pending.iter().map(|pending| pending.deferred.len()).sum();
-        let has_room = self.deferred.len() + being_written < DEFERRED_RESULTS_MAX && !self.unwritten.is_large();
+        let has_room = self.deferred.len() + being_written < DEFERRED_RESULTS_MAX && !self.uncommitted.is_large();
         has_room && builds_on <= self.durable
     }
 
@@ -97,7 +98,7 @@ impl ActiveInstance {
 
     /// Submits the deferred transitions.
     pub(super) fn write_deferred(&mut self) {
-        if !self.unwritten.is_empty() {
+        if !self.uncommitted.is_empty() {
             self.write(Vec::new(), None);
         }
     }
@@ -105,7 +106,7 @@ impl ActiveInstance {
     fn write(&mut self, effects: Vec<Effect>, recorded: Option<Ticket>) {
         let program = self.definition.program();
         let (run, seq, status) = (self.snapshot.run(), self.snapshot.seq(), self.snapshot.status(program));
-        if let Some(write) = self.unwritten.write(program, &mut self.snapshot) {
+        if let Some(write) = self.uncommitted.write(program, &mut self.snapshot) {
             self.weight.wrote(write.bytes());
             self.shared.persistence().submit(write, run, seq, self.actor.clone());
         }

@@ -47,5 +47,5 @@ pub(crate) use rows::Kept;
 pub use start::{
     ConflictPolicy, Existing, ExistingInstance, PrepareRunOutcome, StartError, check_existing_instance, prepare_run,
 };
-pub use step::{Moved, Step, Unwritten, step};
+pub use step::{Applied, Step, UncommittedBatch, step};
 pub use upgrade::{UpgradeError, upgrade};

@@ -26,9 +26,9 @@ pub struct Step {
 /// [`Refusal`]: the event is not valid now, and nothing changed. The refusal is computed from the
 /// snapshot: answer with it only once the snapshot is durable.
 pub fn step(setting: &Setting<'_>, snapshot: &mut Snapshot, event: Event) -> Result<Step, Refusal> {
-    let mut unwritten = Unwritten::default();
-    let Moved { refused, effects, .. } = unwritten.apply(setting, snapshot, event)?;
-    Ok(Step { write: unwritten.write(setting.program, snapshot), refused, effects })
+    let mut uncommitted = UncommittedBatch::default();
+    let Applied { refused, effects, .. } = uncommitted.apply(setting, snapshot, event)?;
+    Ok(Step { write: uncommitted.write(setting.program, snapshot), refused, effects })
 }
 
 impl Step {
@@ -61,7 +61,7 @@ pub(super) fn write(
 
 /// Successive transitions of one instance that share a write.
 #[derive(Clone, Debug, Default)]
-pub struct Unwritten {
+pub struct UncommittedBatch {
     /// The stored version before the first transition; `None` if there is nothing to write.
     seen: Option<Version>,
     rows: Vec<RowChange>,
@@ -70,7 +70,7 @@ pub struct Unwritten {
 
 /// The result of one event, besides what is to be written.
 #[derive(Clone, Debug)]
-pub struct Moved {
+pub struct Applied {
     /// The transition that must be durable before the effects may be performed ahead of their own
     /// write: [`Transition::deferrable`].
     pub deferrable: Option<u64>,
@@ -81,12 +81,12 @@ pub struct Moved {
     pub effects: Vec<Effect>,
 }
 
-impl Unwritten {
+impl UncommittedBatch {
     /// Applies one more event to the snapshot.
     ///
     /// # Errors
     /// [`Refusal`], as [`step`].
-    pub fn apply(&mut self, setting: &Setting<'_>, snapshot: &mut Snapshot, event: Event) -> Result<Moved, Refusal> {
+    pub fn apply(&mut self, setting: &Setting<'_>, snapshot: &mut Snapshot, event: Event) -> Result<Applied, Refusal> {
         let seen = Version::from(&*snapshot);
         let Transition { changed, rows, deferrable, refused, effects } = apply(setting, snapshot, event)?;
         if changed {
@@ -94,7 +94,7 @@ impl Unwritten {
             self.bytes += rows.iter().filter_map(|row| row.value.as_ref()).map(Bytes::len).sum::<usize>();
             self.rows.extend(rows);
         }
-        Ok(Moved { deferrable, refused, effects })
+        Ok(Applied { deferrable, refused, effects })
     }
 
     /// Returns true if there is nothing to write.
