@@ -23,7 +23,7 @@ use crate::codec::Codec;
 use crate::definition::Definition;
 use crate::executor::Serial;
 use crate::id::RunId;
-use crate::lifecycle::{CommitError, Kept, LoadError, Port as _, UncommittedBatch, read_signal_id};
+use crate::lifecycle::{CommitError, Committer as _, Kept, LoadError, UncommittedBatch, read_signal_id};
 use crate::limits::RESTING_ROWS_MIN;
 use crate::machine::{Damaged, Effect, Event, Setting, Snapshot, Ticket};
 use crate::status::Status;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::active::ActiveInstance;
 use crate::executor::{AttemptKey, Job};
 use crate::id::RunId;
-use crate::lifecycle::{Caller, LoadError, Port as _, fill_next_run};
+use crate::lifecycle::{Caller, Committer as _, LoadError, fill_next_run};
 use crate::limits::PayloadLimits;
 use crate::machine::{Effect, Run, Ticket};
 

@@ -23,7 +23,7 @@ use super::submissions::{CommitNotifier, Queue, ReplyTo, Submission, gone};
 use super::unsure::UnsureStarts;
 use crate::clock::BoxFuture;
 use crate::id::RunId;
-use crate::lifecycle::{CommitError, Port};
+use crate::lifecycle::{CommitError, Committer};
 use crate::limits::{LimitReached, WhenBusy};
 use crate::store::{Answers, Store, StoreError, Write};
 
@@ -109,7 +109,7 @@ impl PersistenceHandle {
     }
 }
 
-impl Port for PersistenceHandle {
+impl Committer for PersistenceHandle {
     fn commit(&self, write: Write) -> BoxFuture<'_, Result<(), CommitError>> {
         Box::pin(async move {
             let (sender, answer) = oneshot::channel();

@@ -14,7 +14,7 @@ use super::shared::Shared;
 use crate::cause::Cause;
 use crate::clock::sleep_until;
 use crate::id::InstanceId;
-use crate::lifecycle::{CommitError, Port as _, deletion};
+use crate::lifecycle::{CommitError, Committer as _, deletion};
 use crate::machine::HeadIndex;
 use crate::status::StatusCode;
 use crate::store::{StoreError, Write};

@@ -10,7 +10,7 @@ use super::shared::Shared;
 use crate::definition::Definition;
 use crate::id::{InstanceId, RunId, Stamp};
 use crate::lifecycle::{
-    CommitError, ConflictPolicy, DeleteError, Port as _, PrepareRunOutcome, StartError, check_existing_instance,
+    CommitError, Committer as _, ConflictPolicy, DeleteError, PrepareRunOutcome, StartError, check_existing_instance,
     delete_instance, prepare_run,
 };
 use crate::machine::{Effect, NewRun, Setting, Snapshot, Wake, encode_quarantine};
@@ -117,10 +117,10 @@ async fn start_in_place(
     definition: &Definition,
     new: NewRun,
 ) -> Result<(Box<Snapshot>, Vec<Effect>), StartError> {
-    let (port, policy) = (shared.persistence(), ConflictPolicy::TerminateExisting);
+    let (committer, policy) = (shared.persistence(), ConflictPolicy::TerminateExisting);
     let setting = Setting { program: definition.program(), limits: &shared.limits, now: shared.clock.now() };
-    let existing = check_existing_instance(port, definition, &new.instance, policy).await?;
-    match prepare_run(port, &setting, definition, new, policy, existing).await? {
+    let existing = check_existing_instance(committer, definition, &new.instance, policy).await?;
+    match prepare_run(committer, &setting, definition, new, policy, existing).await? {
         PrepareRunOutcome::Fresh { snapshot, effects } => Ok((snapshot, effects)),
         PrepareRunOutcome::ExistingStatus(_) => unreachable!("this conflict policy never returns an existing instance"),
     }

@@ -12,7 +12,7 @@ use super::timers::TimerMessage;
 use super::{persistence, pruner, recovery, resting, shard, timers};
 use crate::cause::Cause;
 use crate::executor::{Executor, Watchdog};
-use crate::lifecycle::Port as _;
+use crate::lifecycle::Committer as _;
 
 /// The number of shards, the parents of instances. Linking a child locks its parent, so there are
 /// several.

@@ -1,6 +1,6 @@
 //! Deletes an instance, in one conditional write.
 
-use super::{CommitError, Found, Port, Stored, find};
+use super::{CommitError, Committer, Found, Stored, find};
 use crate::id::{InstanceId, RunId, Stamp};
 use crate::machine::Damaged;
 use crate::store::{Change, Condition, StoreError, Version, Write};
@@ -33,9 +33,9 @@ pub enum DeleteError {
 ///
 /// # Errors
 /// [`DeleteError`].
-pub async fn delete_instance(port: &dyn Port, instance: &InstanceId) -> Result<Option<Stored>, DeleteError> {
+pub async fn delete_instance(committer: &dyn Committer, instance: &InstanceId) -> Result<Option<Stored>, DeleteError> {
     loop {
-        let found = find(port.store(), instance).await?.ok_or(DeleteError::NotFound)?;
+        let found = find(committer.store(), instance).await?.ok_or(DeleteError::NotFound)?;
         let Found { version, quarantine, snapshot } = found;
         let stored = match snapshot {
             Ok(snapshot) => Some(Stored { snapshot, quarantine, version }),
@@ -48,7 +48,7 @@ pub async fn delete_instance(port: &dyn Port, instance: &InstanceId) -> Result<O
         {
             return Err(DeleteError::NotTerminal(Box::new(stored.clone())));
         }
-        match port.commit(deletion(instance.clone(), version)).await {
+        match committer.commit(deletion(instance.clone(), version)).await {
             Ok(()) => return Ok(stored),
             // The instance has changed since it was read.
             Err(CommitError::Conflict(_)) => {}

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::definition::{Names, Program};
-use crate::lifecycle::{CommitError, Port, step};
+use crate::lifecycle::{CommitError, Committer, step};
 use crate::machine::{Effect, Event, Outcome, Refusal, Setting, Snapshot, Ticket};
 use crate::status::Status;
 
@@ -64,7 +64,7 @@ pub enum FinalizeError {
 /// [`FinalizeError`]. After a store error the outcome is unknown, and the snapshot may be ahead of
 /// the store: load it again.
 pub async fn finalize_execution(
-    port: &dyn Port,
+    committer: &dyn Committer,
     setting: &Setting<'_>,
     snapshot: &mut Snapshot,
     ending: Ending,
@@ -78,7 +78,7 @@ pub async fn finalize_execution(
     };
     let done = step(setting, snapshot, event)?;
     if let Some(write) = done.write {
-        port.commit(write).await?;
+        committer.commit(write).await?;
     }
     match done.refused {
         Some(refusal) => Err(refusal.into()),

@@ -10,19 +10,19 @@
 //! 5. [`release`]: a quarantined instance continues. [`upgrade`]: an instance of an older
 //!    definition is upgraded to a newer one. [`delete_instance`]: an ended instance is removed.
 //!
-//! Each of them loads, applies the machine and commits through a [`Port`]; none makes decisions
-//! itself.
+//! Each of them loads, applies the machine and commits through a [`Committer`]; none makes
+//! decisions itself.
 //!
 //! A scheduler must be the only one that drives an instance at a time: the store refuses the writes
 //! of a second one ([`Conflict`](crate::store::Conflict)). A commit that failed with a store error
 //! has an unknown outcome: load the instance again before its next event.
 
 mod call;
+mod committer;
 mod delete;
 mod era;
 mod finalize;
 mod load;
-mod port;
 mod release;
 mod result;
 mod resume;
@@ -32,6 +32,7 @@ mod step;
 mod upgrade;
 
 pub use call::Caller;
+pub use committer::{CommitError, Committer};
 pub(crate) use delete::deletion;
 pub use delete::{DeleteError, delete_instance};
 pub use finalize::{Ending, FinalizeError, Finalized, finalize_execution};
@@ -39,7 +40,6 @@ pub(crate) use load::{Found, fill_next_run, find, has_moved};
 pub use load::{
     LoadError, Stored, fill, fill_frames, fill_run, fill_values, load, read_branches, read_signal_id, read_signals,
 };
-pub use port::{CommitError, Port};
 pub use release::{ReleaseError, release};
 pub use result::task_result;
 pub use resume::{ResumeError, ResumeInputError, ResumeOutcome, get_resume_input, prepare_resume};

@@ -1,7 +1,7 @@
 //! Ends the quarantine of an instance.
 
 use crate::definition::Program;
-use crate::lifecycle::{CommitError, LoadError, Port, Step, Stored, fill_frames};
+use crate::lifecycle::{CommitError, Committer, LoadError, Step, Stored, fill_frames};
 use crate::machine::{Damaged, Effect, Event, Setting, Snapshot, apply};
 use crate::status::Status;
 use crate::store::StoreError;
@@ -38,7 +38,7 @@ impl From<LoadError> for ReleaseError {
 /// [`ReleaseError`]; a conflict if the instance has changed since it was loaded. After a store
 /// error the outcome is unknown.
 pub async fn release(
-    port: &dyn Port,
+    committer: &dyn Committer,
     setting: &Setting<'_>,
     stored: Stored,
 ) -> Result<(Box<Snapshot>, Vec<Effect>), ReleaseError> {
@@ -47,13 +47,13 @@ pub async fn release(
         return Err(ReleaseError::NotQuarantined(stored.status(program)));
     }
     let Stored { mut snapshot, version, .. } = stored;
-    fill_frames(port.store(), program, &mut snapshot).await?;
+    fill_frames(committer.store(), program, &mut snapshot).await?;
     let Ok(transition) = apply(setting, &mut snapshot, Event::Released) else {
         unreachable!("a release is never refused")
     };
     let Step { write, effects, .. } = Step::new(program, &mut snapshot, transition, version);
     match write {
-        Some(write) => port.commit(write).await?,
+        Some(write) => committer.commit(write).await?,
         None => return Err(CommitError::Store(StoreError::Fatal("a release wrote nothing".into())).into()),
     }
     Ok((Box::new(snapshot), effects))

@@ -3,7 +3,7 @@
 use crate::codec::Value;
 use crate::definition::Definition;
 use crate::id::{DefinitionHash, InstanceId};
-use crate::lifecycle::{LoadError, Port, fill_frames, fill_values, load};
+use crate::lifecycle::{Committer, LoadError, fill_frames, fill_values, load};
 use crate::machine::{Damaged, Snapshot};
 use crate::status::{Status, StatusCode};
 use crate::store::StoreError;
@@ -81,12 +81,12 @@ pub enum ResumeInputError {
 /// # Errors
 /// [`ResumeError`].
 pub async fn prepare_resume(
-    port: &dyn Port,
+    committer: &dyn Committer,
     definition: &Definition,
     instance: &InstanceId,
     now: Timestamp,
 ) -> Result<ResumeOutcome, ResumeError> {
-    let Some(mut stored) = load(port.store(), instance).await? else { return Ok(ResumeOutcome::NotFound) };
+    let Some(mut stored) = load(committer.store(), instance).await? else { return Ok(ResumeOutcome::NotFound) };
     let (expected, found) = (definition.hash(), stored.snapshot.definition());
     if expected != found {
         return Err(ResumeError::DefinitionMismatch { expected, found });
@@ -100,11 +100,11 @@ pub async fn prepare_resume(
         StatusCode::Quarantined => return Ok(ResumeOutcome::Quarantined(status)),
         _ => {}
     }
-    fill_frames(port.store(), definition.program(), &mut stored.snapshot).await?;
+    fill_frames(committer.store(), definition.program(), &mut stored.snapshot).await?;
     if !stored.snapshot.is_running() && stored.snapshot.next_wake().is_none_or(|at| at > now) {
         return Ok(ResumeOutcome::NotReady(status));
     }
-    fill_values(port.store(), definition.program(), &mut stored.snapshot).await?;
+    fill_values(committer.store(), definition.program(), &mut stored.snapshot).await?;
     let input = get_resume_input(&stored.snapshot)?;
     Ok(ResumeOutcome::Ready { snapshot: Box::new(stored.snapshot), input })
 }

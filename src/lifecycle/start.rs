@@ -4,7 +4,7 @@ use crate::codec::Value;
 use crate::definition::{Definition, Manifest, Names};
 use crate::id::{DefinitionHash, IdError, InstanceId, RunId, Stamp};
 use crate::lifecycle::step::write;
-use crate::lifecycle::{CommitError, Found, LoadError, Port, Stored, fill_values, has_moved};
+use crate::lifecycle::{CommitError, Committer, Found, LoadError, Stored, fill_values, has_moved};
 use crate::limits::LimitReached;
 use crate::machine::{Damaged, Effect, NewRun, Setting, Snapshot, Transition, start};
 use crate::status::Status;
@@ -161,17 +161,17 @@ pub enum PrepareRunOutcome {
 /// # Errors
 /// [`StartError`].
 pub async fn check_existing_instance(
-    port: &dyn Port,
+    committer: &dyn Committer,
     definition: &Definition,
     instance: &InstanceId,
     policy: ConflictPolicy,
 ) -> Result<Existing, StartError> {
     loop {
-        let Some(loaded) = port.store().load(instance).await.map_err(LoadError::from)? else {
+        let Some(loaded) = committer.store().load(instance).await.map_err(LoadError::from)? else {
             return Ok(Existing::Free);
         };
         // Boxed: the future is large, and most ids are free.
-        if let Some(existing) = Box::pin(apply_policy(port, definition, instance, policy, loaded)).await? {
+        if let Some(existing) = Box::pin(apply_policy(committer, definition, instance, policy, loaded)).await? {
             return Ok(existing);
         }
     }
@@ -180,7 +180,7 @@ pub async fn check_existing_instance(
 /// Applies the policy to a stored instance. Returns `None` if it was deleted or replaced during the
 /// read.
 async fn apply_policy(
-    port: &dyn Port,
+    committer: &dyn Committer,
     definition: &Definition,
     instance: &InstanceId,
     policy: ConflictPolicy,
@@ -197,28 +197,28 @@ async fn apply_policy(
         return Err(StartError::DefinitionMismatch { instance: instance.clone(), expected, found });
     }
     if policy == ConflictPolicy::Fail {
-        let older = older_manifest(port.store(), definition, found).await?;
+        let older = older_manifest(committer.store(), definition, found).await?;
         let status = stored.status(names(definition, older.as_ref()));
         return Err(StartError::InstanceAlreadyExists { instance: instance.clone(), status });
     }
     let read = stored.snapshot.clone();
-    match existing_instance(port, definition, stored).await {
+    match existing_instance(committer, definition, stored).await {
         // Head and rows are read one after the other, so the instance may have changed between.
-        Err(StartError::Damaged(_)) if matches!(has_moved(port.store(), &read).await, Ok(true)) => Ok(None),
+        Err(StartError::Damaged(_)) if matches!(has_moved(committer.store(), &read).await, Ok(true)) => Ok(None),
         existing => Ok(Some(Existing::Use(existing?))),
     }
 }
 
 async fn existing_instance(
-    port: &dyn Port,
+    committer: &dyn Committer,
     definition: &Definition,
     mut stored: Stored,
 ) -> Result<ExistingInstance<Value>, StartError> {
-    let older = older_manifest(port.store(), definition, stored.snapshot.definition()).await?;
+    let older = older_manifest(committer.store(), definition, stored.snapshot.definition()).await?;
     let names = names(definition, older.as_ref());
     let status = stored.status(names);
     if status == Status::Completed {
-        fill_values(port.store(), names, &mut stored.snapshot).await?;
+        fill_values(committer.store(), names, &mut stored.snapshot).await?;
     }
     let snapshot = stored.snapshot;
     let output = if status == Status::Completed { snapshot.output().cloned() } else { None };
@@ -250,7 +250,7 @@ fn names<'a>(definition: &'a Definition, older: Option<&'a Manifest>) -> &'a dyn
 /// # Errors
 /// [`StartError`].
 pub async fn prepare_run(
-    port: &dyn Port,
+    committer: &dyn Committer,
     setting: &Setting<'_>,
     definition: &Definition,
     new: NewRun,
@@ -269,7 +269,7 @@ pub async fn prepare_run(
             // replace itself.
             return Ok(PrepareRunOutcome::Fresh { snapshot, effects: Vec::new() });
         }
-        match port.commit(write).await {
+        match committer.commit(write).await {
             Ok(()) => return Ok(PrepareRunOutcome::Fresh { snapshot, effects }),
             Err(CommitError::Store(error)) => return Err(StartError::OutcomeUnknown(error)),
             // An earlier try was committed: its run is there, or was replaced or deleted since.
@@ -279,7 +279,7 @@ pub async fn prepare_run(
                 return Ok(PrepareRunOutcome::Fresh { snapshot, effects: Vec::new() });
             }
             Err(CommitError::Conflict(_)) => {
-                existing = check_existing_instance(port, definition, &new.instance, policy).await?;
+                existing = check_existing_instance(committer, definition, &new.instance, policy).await?;
             }
         }
     }

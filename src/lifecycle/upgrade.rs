@@ -2,7 +2,7 @@
 
 use crate::definition::{Definition, Manifest, UpgradeFrom};
 use crate::lifecycle::load::read_items;
-use crate::lifecycle::{CommitError, LoadError, Port, Step, read_branches, read_signals};
+use crate::lifecycle::{CommitError, Committer, LoadError, Step, read_branches, read_signals};
 use crate::machine::{Damaged, Setting, Snapshot, UpgradeConflict, upgrade as place};
 use crate::store::Version;
 
@@ -46,13 +46,13 @@ impl From<LoadError> for UpgradeError {
 /// [`UpgradeError`]; the instance stays as it was, except that after a store error the outcome is
 /// unknown.
 pub async fn upgrade(
-    port: &dyn Port,
+    committer: &dyn Committer,
     setting: &Setting<'_>,
     newer: &Definition,
     upgrade_from: &UpgradeFrom,
     mut snapshot: Snapshot,
 ) -> Result<Snapshot, UpgradeError> {
-    let store = port.store();
+    let store = committer.store();
     let manifest = store.manifest(&snapshot.definition()).await.map_err(CommitError::from)?;
     let old = manifest.and_then(|bytes| Manifest::decode(&bytes)).ok_or(UpgradeError::NoManifest)?;
     read_branches(store, &mut snapshot).await?;
@@ -64,7 +64,7 @@ pub async fn upgrade(
     snapshot.check(newer.program())?;
     let Step { write, .. } = Step::new(newer.program(), &mut snapshot, transition, seen);
     if let Some(write) = write {
-        port.commit(write).await?;
+        committer.commit(write).await?;
     }
     read_items(store, newer.program(), &mut snapshot).await?;
     Ok(snapshot)

@@ -3,8 +3,8 @@
 
 use bytes::Bytes;
 use everstep::lifecycle::{
-    Existing, Port, PrepareRunOutcome, ResumeError, ResumeOutcome, Stored, fill, load, prepare_resume, prepare_run,
-    read_signal_id, step, task_result,
+    Committer, Existing, PrepareRunOutcome, ResumeError, ResumeOutcome, Stored, fill, load, prepare_resume,
+    prepare_run, read_signal_id, step, task_result,
 };
 use everstep::machine::{Effect, Event, NewRun, Outcome, Refusal, Setting, Snapshot};
 use everstep::{
@@ -73,7 +73,7 @@ impl<I: Serialize, O: 'static> Bench<I, O> {
         }
         let done = step(&self.setting(), &mut snapshot, event)?;
         if let Some(write) = done.write {
-            Port::commit(&self.store, write).await.unwrap();
+            Committer::commit(&self.store, write).await.unwrap();
         }
         Ok(done.effects)
     }

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 
 use everstep::lifecycle::{
-    Caller, Ending, Port, PrepareRunOutcome, ResumeOutcome, check_existing_instance, fill, finalize_execution,
+    Caller, Committer, Ending, PrepareRunOutcome, ResumeOutcome, check_existing_instance, fill, finalize_execution,
     get_resume_input, load, prepare_resume, prepare_run, read_signal_id, step,
 };
 use everstep::machine::{Effect, Event, NewRun, Outcome, Run, Setting, Snapshot};
@@ -21,7 +21,7 @@ pub(crate) struct Scheduler<'a> {
     pub(crate) instance: InstanceId,
     pub(crate) limits: Limits,
     pub(crate) clock: ManualClock,
-    pub(crate) port: &'a dyn Port,
+    pub(crate) committer: &'a dyn Committer,
     pub(crate) inbox: &'a Inbox,
     pub(crate) power: &'a Power,
 }
@@ -31,9 +31,9 @@ impl Scheduler<'_> {
     /// person can move it.
     pub(crate) async fn run(&self, new: NewRun) -> Result<Status, BoxError> {
         let (definition, policy) = (&*self.caller.definition, ConflictPolicy::UseExisting);
-        let existing = check_existing_instance(self.port, definition, &self.instance, policy).await?;
+        let existing = check_existing_instance(self.committer, definition, &self.instance, policy).await?;
         self.power.spend()?;
-        let prepared = prepare_run(self.port, &self.setting(), definition, new, policy, existing).await?;
+        let prepared = prepare_run(self.committer, &self.setting(), definition, new, policy, existing).await?;
         self.power.spend()?;
         if let PrepareRunOutcome::Fresh { snapshot, effects } = prepared {
             self.drive(*snapshot, effects).await?;
@@ -44,7 +44,7 @@ impl Scheduler<'_> {
         // Only the first look can find an attempt that a crashed process left running.
         let mut process_crashed = true;
         loop {
-            let outcome = prepare_resume(self.port, definition, &self.instance, self.clock.now()).await?;
+            let outcome = prepare_resume(self.committer, definition, &self.instance, self.clock.now()).await?;
             self.power.spend()?;
             match outcome {
                 ResumeOutcome::Ready { snapshot, input } => self.resume(*snapshot, &input, process_crashed).await?,
@@ -73,7 +73,7 @@ impl Scheduler<'_> {
         {
             return self.send(message).await;
         }
-        let stored = load(self.port.store(), &self.instance).await?;
+        let stored = load(self.committer.store(), &self.instance).await?;
         let wake = stored.and_then(|stored| stored.snapshot.next_wake());
         let Some(at) = wake else { panic!("{status}, and no message is left") };
         self.clock.advance(at.since(self.clock.now()));
@@ -81,11 +81,11 @@ impl Scheduler<'_> {
     }
 
     async fn send(&self, message: Message) -> Result<(), BoxError> {
-        let Some(stored) = load(self.port.store(), &self.instance).await? else { return Ok(()) };
+        let Some(stored) = load(self.committer.store(), &self.instance).await? else { return Ok(()) };
         let mut snapshot = stored.snapshot;
-        fill(self.port.store(), self.caller.definition.program(), &mut snapshot).await?;
+        fill(self.committer.store(), self.caller.definition.program(), &mut snapshot).await?;
         let id = message.id.into();
-        read_signal_id(self.port.store(), &mut snapshot, &id).await?;
+        read_signal_id(self.committer.store(), &mut snapshot, &id).await?;
         let event = Event::Signal { name: message.name.into(), id, payload: message.payload };
         let effects = self.step(&mut snapshot, event).await?;
         self.inbox.acknowledge(message.id);
@@ -130,13 +130,13 @@ impl Scheduler<'_> {
         let done = step(&self.setting(), snapshot, event).expect("no event of this scheduler is out of place");
         self.power.spend()?;
         if let Some(write) = done.write {
-            self.port.commit(write).await?;
+            self.committer.commit(write).await?;
         }
         Ok(done.effects)
     }
 
     async fn finalize(&self, snapshot: &mut Snapshot, ending: Ending) -> Result<Vec<Effect>, BoxError> {
-        let finalized = finalize_execution(self.port, &self.setting(), snapshot, ending).await?;
+        let finalized = finalize_execution(self.committer, &self.setting(), snapshot, ending).await?;
         self.power.spend()?;
         Ok(finalized.effects)
     }

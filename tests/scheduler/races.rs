@@ -5,9 +5,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use everstep::lifecycle::{
-    CommitError, DeleteError, Ending, Existing, FinalizeError, Port, PrepareRunOutcome, ReleaseError, ResumeOutcome,
-    StartError, check_existing_instance, delete_instance, finalize_execution, prepare_run, read_signal_id, release,
-    step,
+    CommitError, Committer, DeleteError, Ending, Existing, FinalizeError, PrepareRunOutcome, ReleaseError,
+    ResumeOutcome, StartError, check_existing_instance, delete_instance, finalize_execution, prepare_run,
+    read_signal_id, release, step,
 };
 use everstep::machine::{Effect, Event, NewRun, RowKey, Setting};
 use everstep::store::{Conflict, Write};
@@ -28,20 +28,20 @@ fn workflow() -> Workflow<u64, u64> {
 const MINE: u8 = 2;
 const THEIRS: u8 = 3;
 
-/// A port that loses a race: before its first commit it commits `rival`.
+/// A committer that loses a race: before its first commit it commits `rival`.
 struct Slower {
     store: MemoryStore,
     rival: std::sync::Mutex<Option<Write>>,
 }
 
-impl Port for Slower {
+impl Committer for Slower {
     fn commit(&self, write: Write) -> BoxFuture<'_, Result<(), CommitError>> {
         Box::pin(async move {
             let rival = self.rival.lock().unwrap().take();
             if let Some(rival) = rival {
-                Port::commit(&self.store, rival).await.unwrap();
+                Committer::commit(&self.store, rival).await.unwrap();
             }
-            Port::commit(&self.store, write).await
+            Committer::commit(&self.store, write).await
         })
     }
 
@@ -50,7 +50,7 @@ impl Port for Slower {
     }
 }
 
-/// A port that carries out the first commit, and then returns an unknown outcome.
+/// A committer that carries out the first commit, and then returns an unknown outcome.
 struct Unsure {
     store: MemoryStore,
     told: AtomicBool,
@@ -62,10 +62,10 @@ impl Unsure {
     }
 }
 
-impl Port for Unsure {
+impl Committer for Unsure {
     fn commit(&self, write: Write) -> BoxFuture<'_, Result<(), CommitError>> {
         Box::pin(async move {
-            let answer = Port::commit(&self.store, write).await;
+            let answer = Committer::commit(&self.store, write).await;
             if self.told.swap(true, Ordering::Relaxed) {
                 return answer;
             }
@@ -80,16 +80,16 @@ impl Port for Unsure {
 
 type Prepared = Result<PrepareRunOutcome, StartError>;
 
-async fn prepare(bench: &Bench<u64, u64>, port: &dyn Port, new: NewRun, policy: ConflictPolicy) -> Prepared {
+async fn prepare(bench: &Bench<u64, u64>, committer: &dyn Committer, new: NewRun, policy: ConflictPolicy) -> Prepared {
     let definition = bench.workflow.definition();
-    let existing = check_existing_instance(port, definition, &instance(), policy).await?;
-    prepare_run(port, &bench.setting(), definition, new, policy, existing).await
+    let existing = check_existing_instance(committer, definition, &instance(), policy).await?;
+    prepare_run(committer, &bench.setting(), definition, new, policy, existing).await
 }
 
-/// A port that stores the write to be committed.
+/// A committer that stores the write to be committed.
 struct Copying(MemoryStore, std::sync::Mutex<Option<Write>>);
 
-impl Port for Copying {
+impl Committer for Copying {
     fn commit(&self, write: Write) -> BoxFuture<'_, Result<(), CommitError>> {
         *self.1.lock().unwrap() = Some(write);
         Box::pin(async { Ok(()) })
@@ -111,8 +111,8 @@ async fn rival_start(bench: &Bench<u64, u64>) -> Write {
 async fn lose_a_race(policy: ConflictPolicy) -> (Bench<u64, u64>, Prepared) {
     let bench = Bench::new(workflow());
     let rival = std::sync::Mutex::new(Some(rival_start(&bench).await));
-    let port = Slower { store: bench.store.clone(), rival };
-    let prepared = prepare(&bench, &port, new_run(MINE, &2_u64), policy).await;
+    let committer = Slower { store: bench.store.clone(), rival };
+    let prepared = prepare(&bench, &committer, new_run(MINE, &2_u64), policy).await;
     (bench, prepared)
 }
 
@@ -162,12 +162,12 @@ async fn second_of_two_schedulers_is_fenced() {
     }
     let (second_write, first_write) = (effects.pop().unwrap().write.unwrap(), effects.pop().unwrap().write.unwrap());
     let ticket = first.running().next().unwrap();
-    Port::commit(&bench.store, first_write).await.unwrap();
+    Committer::commit(&bench.store, first_write).await.unwrap();
     let done = Ending::Task { ticket, outcome: Ok(encoded(&6_u64).into()) };
     finalize_execution(&bench.store, &bench.setting(), &mut first, done).await.unwrap();
     let before = bench.store.load(&instance()).await.unwrap();
     let conflict = Conflict { found: Some((first.run(), first.seq())), is_over: false };
-    assert_eq!(Port::commit(&bench.store, second_write).await, Err(conflict.clone().into()));
+    assert_eq!(Committer::commit(&bench.store, second_write).await, Err(conflict.clone().into()));
     let late = Ending::Cancelled { reason: "late".into(), by: "the second".into() };
     let refused = finalize_execution(&bench.store, &bench.setting(), &mut second, late).await.unwrap_err();
     assert_eq!(refused, FinalizeError::Commit(conflict.into()));
@@ -194,13 +194,13 @@ async fn repeated_start_of_unknown_outcome_is_fresh() {
     // same bytes.
     for later in [Duration::ZERO, Duration::from_secs(1)] {
         let mut bench = Bench::new(workflow());
-        let port = Unsure::new(&bench.store);
+        let committer = Unsure::new(&bench.store);
         let new = new_run(MINE, &3_u64);
-        let first = prepare(&bench, &port, new.clone(), ConflictPolicy::Fail).await;
+        let first = prepare(&bench, &committer, new.clone(), ConflictPolicy::Fail).await;
         assert!(matches!(first, Err(StartError::OutcomeUnknown(StoreError::Transient(_)))), "{first:?}");
         bench.now = NOW.after(later);
         let (setting, definition) = (bench.setting(), bench.workflow.definition());
-        let again = prepare_run(&port, &setting, definition, new, ConflictPolicy::Fail, Existing::Free).await;
+        let again = prepare_run(&committer, &setting, definition, new, ConflictPolicy::Fail, Existing::Free).await;
         let PrepareRunOutcome::Fresh { snapshot, .. } = again.unwrap() else { panic!("it is this very start") };
         assert_eq!((snapshot.run(), snapshot.seq()), (RunId::from_bytes([MINE; 16]), 1));
         assert!(matches!(bench.resume().await, Ok(ResumeOutcome::Ready { .. })), "after {later:?}");
@@ -212,12 +212,12 @@ async fn repeated_start_has_no_effects_and_asks_to_load() {
     // As above, a second later: the instance may have moved on, so the only way is to resume it as
     // after a crash, which runs its first task, of which no executor has heard yet.
     let mut bench = Bench::new(workflow());
-    let port = Unsure::new(&bench.store);
+    let committer = Unsure::new(&bench.store);
     let new = new_run(MINE, &3_u64);
-    prepare(&bench, &port, new.clone(), ConflictPolicy::Fail).await.unwrap_err();
+    prepare(&bench, &committer, new.clone(), ConflictPolicy::Fail).await.unwrap_err();
     bench.now = NOW.after(Duration::from_secs(1));
     let (setting, definition) = (bench.setting(), bench.workflow.definition());
-    let again = prepare_run(&port, &setting, definition, new, ConflictPolicy::Fail, Existing::Free).await;
+    let again = prepare_run(&committer, &setting, definition, new, ConflictPolicy::Fail, Existing::Free).await;
     let PrepareRunOutcome::Fresh { effects, .. } = again.unwrap() else { panic!("it is this very start") };
     assert!(effects.is_empty(), "{effects:?}");
     let effects = bench.apply(Event::Resumed { alive: Vec::new(), process_crashed: true }).await.unwrap();
@@ -233,13 +233,13 @@ async fn repeated_replacement_keeps_its_own_rows() {
         Workflow::builder("long").then("task", async |s: String| Ok::<_, Infallible>(s.len())).build().unwrap();
     let bench = Bench::new(workflow);
     bench.start("x".repeat(500)).await;
-    let port = Unsure::new(&bench.store);
+    let committer = Unsure::new(&bench.store);
     let (definition, policy) = (bench.workflow.definition(), ConflictPolicy::TerminateExisting);
     for attempt in 1..=2 {
         let setting = Setting { now: NOW.after(Duration::from_secs(attempt)), ..bench.setting() };
-        let existing = check_existing_instance(&port, definition, &instance(), policy).await.unwrap();
+        let existing = check_existing_instance(&committer, definition, &instance(), policy).await.unwrap();
         let new = new_run(MINE, &"y".repeat(500));
-        let prepared = prepare_run(&port, &setting, definition, new, policy, existing).await;
+        let prepared = prepare_run(&committer, &setting, definition, new, policy, existing).await;
         assert_eq!(prepared.is_ok(), attempt == 2, "{prepared:?}");
     }
     while bench.store.sweep(100).await.unwrap() > 0 {}
@@ -267,12 +267,12 @@ async fn driver_with_an_equal_head_is_refused() {
     }
     let (mut snapshot, second) = drivers.pop().unwrap();
     let (_, first) = drivers.pop().unwrap();
-    Port::commit(&bench.store, first).await.unwrap();
+    Committer::commit(&bench.store, first).await.unwrap();
     let conflict = Conflict { found: Some((snapshot.run(), snapshot.seq())), is_over: false };
-    assert_eq!(Port::commit(&bench.store, second).await, Err(conflict.clone().into()));
+    assert_eq!(Committer::commit(&bench.store, second).await, Err(conflict.clone().into()));
     let pause = Event::Pause { reason: "lunch".into(), by: "ana".into() };
     let on_top = step(&bench.setting(), &mut snapshot, pause).unwrap().write.unwrap();
-    assert_eq!(Port::commit(&bench.store, on_top).await, Err(conflict.into()));
+    assert_eq!(Committer::commit(&bench.store, on_top).await, Err(conflict.into()));
     let stored = bench.stored().await.snapshot;
     assert_eq!(bench.store.rows(stored.run(), RowKey::SIGNALS, None).await.unwrap().len(), 1);
 }
@@ -289,20 +289,20 @@ async fn new_run_survives_writes_to_the_run_it_replaced() {
         let copying = Copying(bench.store.clone(), std::sync::Mutex::default());
         prepare(&bench, &copying, new_run(THEIRS, &2_u64), terminate).await.unwrap();
         let rival = copying.1;
-        let port = Slower { store: bench.store.clone(), rival };
+        let committer = Slower { store: bench.store.clone(), rival };
         let mut owner = THEIRS;
         match what {
             "release" => {
-                let released = release(&port, &bench.setting(), bench.stored().await).await.unwrap_err();
+                let released = release(&committer, &bench.setting(), bench.stored().await).await.unwrap_err();
                 assert!(matches!(released, ReleaseError::Commit(CommitError::Conflict(_))), "{released:?}");
             }
             "delete" => {
-                let deleted = delete_instance(&port, &instance()).await.unwrap_err();
+                let deleted = delete_instance(&committer, &instance()).await.unwrap_err();
                 assert!(matches!(deleted, DeleteError::NotTerminal(_)), "{deleted:?}");
             }
             _ => {
                 // By its policy it ends their run in turn.
-                prepare(&bench, &port, new_run(MINE, &3_u64), terminate).await.unwrap();
+                prepare(&bench, &committer, new_run(MINE, &3_u64), terminate).await.unwrap();
                 owner = MINE;
             }
         }

@@ -3,7 +3,7 @@
 use std::convert::Infallible;
 use std::time::Duration;
 
-use everstep::lifecycle::{Port, get_resume_input, read_signal_id, step};
+use everstep::lifecycle::{Committer, get_resume_input, read_signal_id, step};
 use everstep::machine::{Event, Refusal};
 use everstep::{Codec, SignalOutcome, Status, StatusCode, Store as _, Workflow};
 
@@ -36,7 +36,7 @@ async fn last_10_000_signal_ids_survive_a_restart() {
     let mut snapshot = bench.snapshot().await;
     for n in 0..10_000 {
         let write = step(&bench.setting(), &mut snapshot, signal(n)).unwrap().write.unwrap();
-        Port::commit(&bench.store, write).await.unwrap();
+        Committer::commit(&bench.store, write).await.unwrap();
     }
     let read_back = bench.snapshot().await;
     for mut snapshot in [snapshot, read_back] {

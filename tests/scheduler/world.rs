@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
-use everstep::lifecycle::{Caller, CommitError, Port, fill, load, task_result};
+use everstep::lifecycle::{Caller, CommitError, Committer, fill, load, task_result};
 use everstep::limits::PayloadLimits;
 use everstep::machine::{NewRun, Snapshot};
 use everstep::store::Write;
@@ -154,7 +154,7 @@ pub(crate) enum CrashesAt {
     After(u64),
 }
 
-/// A port that counts commits, and fails every one after the process has crashed.
+/// A committer that counts commits, and fails every one after the process has crashed.
 pub(crate) struct Cable {
     store: MemoryStore,
     crashes_at: CrashesAt,
@@ -167,7 +167,7 @@ impl Cable {
     }
 }
 
-impl Port for Cable {
+impl Committer for Cable {
     fn commit(&self, write: Write) -> BoxFuture<'_, Result<(), CommitError>> {
         let nth = self.commits.fetch_add(1, Ordering::Relaxed) + 1;
         let dead = || StoreError::Transient("the process crashed".into()).into();
@@ -176,7 +176,7 @@ impl Port for Cable {
                 CrashesAt::Before(n) if nth >= n => Err(dead()),
                 CrashesAt::After(n) if nth > n => Err(dead()),
                 crashes_at => {
-                    Port::commit(&self.store, write).await?;
+                    Committer::commit(&self.store, write).await?;
                     if crashes_at == CrashesAt::After(nth) { Err(dead()) } else { Ok(()) }
                 }
             }
@@ -208,7 +208,7 @@ impl World {
     }
 
     /// Runs one process, from its start to its end or its crash.
-    pub(crate) async fn process(&self, power: &Power, port: &dyn Port) -> Result<Status, BoxError> {
+    pub(crate) async fn process(&self, power: &Power, committer: &dyn Committer) -> Result<Status, BoxError> {
         let mut deps = Deps::new();
         deps.provide(Arc::clone(&self.ledger));
         let scheduler = Scheduler {
@@ -221,7 +221,7 @@ impl World {
             instance: instance(),
             limits: Limits::default(),
             clock: self.clock.clone(),
-            port,
+            committer,
             inbox: &self.inbox,
             power,
         };

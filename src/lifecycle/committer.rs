@@ -5,7 +5,7 @@ use crate::store::{Conflict, Store, StoreError, Write};
 
 /// Makes transitions durable: any store, or the runtime's persistence actor, which commits many at
 /// once.
-pub trait Port: Send + Sync {
+pub trait Committer: Send + Sync {
     /// Commits one write.
     ///
     /// # Errors
@@ -28,7 +28,7 @@ pub enum CommitError {
     Store(#[from] StoreError),
 }
 
-impl<S: Store> Port for S {
+impl<S: Store> Committer for S {
     fn commit(&self, write: Write) -> BoxFuture<'_, Result<(), CommitError>> {
         Box::pin(async move {
             let answers = Store::commit(self, &[write]).await?;
