@@ -1,13 +1,13 @@
 //! A frame enters an op, and goes on until something holds it.
 
 use super::frame::{Frame, FrameId, Phase, Stage, Ticket};
-use super::mover::Mover;
+use super::interpreter::Interpreter;
 use super::{Effect, End, Run};
 use crate::codec::{Token, Value};
 use crate::definition::{FailureKind, LoopOp, Op, Program, TaskOp, WaitOp};
 use crate::limits::CRASHES_ALONE;
 
-impl Mover<'_> {
+impl Interpreter<'_> {
     /// Moves a frame on from the op it is put at, until something holds it: user code, an
     /// unfinished wait, branches, the end.
     pub(super) fn enter(&mut self, id: FrameId, mut frame: Box<Frame>) {

@@ -4,14 +4,14 @@ use bytes::Bytes;
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::frame::{FrameId, Phase, Stage, Ticket};
-use super::mover::Mover;
+use super::interpreter::Interpreter;
 use super::{Effect, End, Outcome};
 use crate::codec::{Place, Value};
 use crate::definition::{AttemptFailure, FailureKind, Names as _, Op, Program, RouteOp};
 use crate::limits::INLINE_BYTES_MAX;
 use crate::time::Timestamp;
 
-impl Mover<'_> {
+impl Interpreter<'_> {
     /// Returns the stage and crash count of exactly this attempt, if it is handed out. A report of
     /// any other attempt is stale.
     fn running_stage(&self, ticket: Ticket) -> Option<(&Stage, u32)> {

@@ -8,7 +8,7 @@
 //! ```
 
 use super::frame::{Frame, FrameId, Lineage, Phase};
-use super::mover::Mover;
+use super::interpreter::Interpreter;
 use super::value_record::{encode_items, encode_value};
 use super::{Effect, End, RowKey};
 use crate::codec::{Block, Home, Place, Token, Value};
@@ -16,7 +16,7 @@ use crate::definition::{FailureKind, ForkOp, MapOp, Names as _, Op, Program, Tas
 use crate::id::NodePath;
 use crate::limits::{LIST_ROW_BYTES, LIST_ROW_ITEMS_MAX};
 
-impl Mover<'_> {
+impl Interpreter<'_> {
     pub(super) fn fork(&mut self, id: FrameId, mut frame: Box<Frame>, op: &ForkOp) {
         let input = std::mem::take(&mut frame.value);
         let live = u32::try_from(op.branches.len()).unwrap_or(u32::MAX);

@@ -3,12 +3,12 @@
 use std::sync::Arc;
 
 use super::frame::{Phase, Stage};
-use super::mover::Mover;
+use super::interpreter::Interpreter;
 use super::snapshot::Request;
 use super::{Effect, End, Refusal};
 use crate::limits::REASON_BYTES_MAX;
 
-impl Mover<'_> {
+impl Interpreter<'_> {
     pub(super) fn cancel(&mut self, reason: Arc<str>, by: Arc<str>) -> Result<(), Refusal> {
         self.refuse_if_ended()?;
         check_length(&reason, &by)?;
@@ -44,10 +44,10 @@ impl Mover<'_> {
             return Ok(());
         }
         self.consume_buffered();
-        self.each(self.snapshot.frames.ids(), |mover, id| {
-            let phase = mover.snapshot.frames.get(id).map(|frame| &frame.phase);
+        self.each(self.snapshot.frames.ids(), |interpreter, id| {
+            let phase = interpreter.snapshot.frames.get(id).map(|frame| &frame.phase);
             if matches!(phase, Some(Phase::Task { stage: Stage::Ready, .. })) {
-                mover.start_attempt(id);
+                interpreter.start_attempt(id);
             }
         });
         self.wake();

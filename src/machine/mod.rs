@@ -6,8 +6,8 @@
 //!   stand in the head.
 //! * `era`: the definitions that a run had before it was upgraded.
 //! * `event`: inputs of the machine; `effect`: what a transition writes and asks for.
-//! * `mover` dispatches; `attempt`, `signal`, `wake`, `control`, `resume` and `retry` each handle a
-//!   kind of event; `advance` moves a frame through ops, `branches` forks and joins.
+//! * `interpreter` dispatches; `attempt`, `signal`, `wake`, `control`, `resume` and `retry` each
+//!   handle a kind of event; `advance` moves a frame through ops, `branches` forks and joins.
 //!
 //! Names neither tokio, the clock, randomness nor a store: the same input gives the same output.
 
@@ -25,7 +25,7 @@ mod frame_record;
 mod frames;
 #[cfg(test)]
 mod golden;
-mod mover;
+mod interpreter;
 mod record;
 mod results;
 mod resume;
@@ -47,7 +47,7 @@ pub(crate) use era::Era;
 pub(crate) use era::definition_of_era;
 pub use event::{Event, Outcome, Refusal};
 pub use frame::{Frame, FrameId, Phase, Stage, Ticket};
-pub use mover::{NewRun, Setting, apply, start};
+pub use interpreter::{NewRun, Setting, apply, start};
 pub use record::{decode_head, encode_head};
 pub use row::{RowKey, RowPlace};
 pub use rows::{decode_quarantine, encode_quarantine, quarantine_stamp};

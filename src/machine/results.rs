@@ -6,7 +6,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use super::envelope::Shape;
-use super::mover::Mover;
+use super::interpreter::Interpreter;
 use super::{RowKey, RowPlace, Snapshot};
 use crate::codec::{Hidden, Home, Place, Value};
 use crate::definition::Names;
@@ -90,7 +90,7 @@ impl Snapshot {
     }
 }
 
-impl Mover<'_> {
+impl Interpreter<'_> {
     /// Records the result at a place: one payload, and the loop token before it, if any. Returns
     /// the value with its home.
     pub(super) fn put_result(&mut self, place: Place, result: Value) -> Value {

@@ -2,13 +2,13 @@
 
 use super::advance::run;
 use super::frame::{FrameId, Phase, Stage, Ticket};
-use super::mover::Mover;
+use super::interpreter::Interpreter;
 use super::{Effect, End};
 use crate::definition::{AttemptFailure, FailureKind, Names as _, Program};
 use crate::limits::CRASHES_MAX;
 use crate::time::Timestamp;
 
-impl Mover<'_> {
+impl Interpreter<'_> {
     pub(super) fn resume(&mut self, mut alive: Vec<Ticket>, process_crashed: bool) {
         if self.snapshot.end.is_some() {
             return;
@@ -25,7 +25,7 @@ impl Mover<'_> {
             self.effects.push(Effect::Quarantine { reason: reason.into() });
             return;
         }
-        self.each(self.snapshot.frames.ids(), |mover, id| mover.resume_frame(id, alive, process_crashed));
+        self.each(self.snapshot.frames.ids(), |interpreter, id| interpreter.resume_frame(id, alive, process_crashed));
         self.wake();
     }
 

@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use super::frame::{Frame, FrameId, Phase, Stage};
-use super::mover::Mover;
+use super::interpreter::Interpreter;
 use super::{End, Refusal};
 
-impl Mover<'_> {
+impl Interpreter<'_> {
     /// Lets a failed instance go on from where it stood, in every frame, with fresh attempts. Task
     /// results, delays and timeouts are kept; delays and timeouts that have passed meanwhile end at
     /// once.

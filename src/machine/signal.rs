@@ -7,7 +7,7 @@ use bytes::Bytes;
 
 use super::advance::received;
 use super::frame::FrameId;
-use super::mover::Mover;
+use super::interpreter::Interpreter;
 use super::rows::{encode_signal, encode_signal_number};
 use super::snapshot::Buffered;
 use super::{Refusal, RowKey, Snapshot};
@@ -22,7 +22,7 @@ pub(super) enum Unawaited {
     Refuse,
 }
 
-impl<'a> Mover<'a> {
+impl<'a> Interpreter<'a> {
     pub(super) fn signal(
         &mut self,
         name: &str,

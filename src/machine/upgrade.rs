@@ -6,7 +6,7 @@ use std::collections::{HashMap, HashSet};
 
 use super::era::{Era, encode_era};
 use super::frame::{Began, Frame, FrameId, Phase};
-use super::mover::{Mover, Setting};
+use super::interpreter::{Interpreter, Setting};
 use super::snapshot::Snapshot;
 use super::{End, RowKey, Transition};
 use crate::definition::{Definition, Manifest, ManifestNode, NodeKind, Op, Renames, UpgradeFrom};
@@ -43,22 +43,22 @@ pub fn upgrade(
         }
         other => other.clone(),
     };
-    let mut mover = Mover::new(setting, snapshot);
-    mover.changed = true;
-    mover.spill_results(old);
-    let era = mover.snapshot.era;
+    let mut interpreter = Interpreter::new(setting, snapshot);
+    interpreter.changed = true;
+    interpreter.spill_results(old);
+    let era = interpreter.snapshot.era;
     let renames = Renames::new(upgrade_from, old, newer.manifest());
-    mover.put(RowKey::Era(era), &encode_era(&Era { definition: mover.snapshot.definition, renames }));
-    mover.snapshot.era = era.saturating_add(1);
-    mover.snapshot.definition = newer.hash();
-    mover.snapshot.end = end;
+    interpreter.put(RowKey::Era(era), &encode_era(&Era { definition: interpreter.snapshot.definition, renames }));
+    interpreter.snapshot.era = era.saturating_add(1);
+    interpreter.snapshot.definition = newer.hash();
+    interpreter.snapshot.end = end;
     for (id, (position, node)) in placed {
-        mover.put_in_place(id, position, node, era);
+        interpreter.put_in_place(id, position, node, era);
     }
-    Ok(mover.finish_unasked())
+    Ok(interpreter.finish_unasked())
 }
 
-impl Mover<'_> {
+impl Interpreter<'_> {
     /// Places a frame. Moves no value: each value's home has the era in which it was stored.
     fn put_in_place(&mut self, id: FrameId, position: u32, node: u32, era: u32) {
         self.snapshot.frames.update(id, |frame| {

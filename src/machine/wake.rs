@@ -2,13 +2,13 @@
 
 use super::advance::timed_out;
 use super::frame::{FrameId, Phase};
-use super::mover::Mover;
+use super::interpreter::Interpreter;
 use super::snapshot::Snapshot;
 use super::{End, Wake};
 use crate::definition::{Op, Program};
 use crate::time::Timestamp;
 
-impl Mover<'_> {
+impl Interpreter<'_> {
     /// Ends everything that is due.
     pub(super) fn wake(&mut self) {
         if self.snapshot.end.is_some() {

@@ -77,14 +77,14 @@ pub fn start(setting: &Setting<'_>, new: NewRun) -> (Snapshot, Transition) {
         end: None,
         ended_at: None,
     };
-    let mut mover = Mover::new(setting, &mut snapshot);
+    let mut interpreter = Interpreter::new(setting, &mut snapshot);
     if new.input.len() > INLINE_BYTES_MAX {
-        mover.put(RowKey::Input, &new.input);
+        interpreter.put(RowKey::Input, &new.input);
     }
-    mover.changed = true;
+    interpreter.changed = true;
     let input = Value::leaf(new.input, Some(Home::Input));
-    mover.go(ROOT, Box::new(Frame::new(Lineage::default(), 0, input)));
-    let transition = mover.finish(&Asked::Unknown);
+    interpreter.go(ROOT, Box::new(Frame::new(Lineage::default(), 0, input)));
+    let transition = interpreter.finish(&Asked::Unknown);
     (snapshot, transition)
 }
 
@@ -99,22 +99,22 @@ pub fn apply(setting: &Setting<'_>, snapshot: &mut Snapshot, event: Event) -> Re
     } else {
         Asked::For(snapshot.wake())
     };
-    let mut mover = Mover::new(setting, snapshot);
+    let mut interpreter = Interpreter::new(setting, snapshot);
     match event {
-        Event::Resumed { alive, process_crashed } => mover.resume(alive, process_crashed),
-        Event::AttemptStarted { ticket, at } => mover.attempt_started(ticket, at),
-        Event::AttemptWithdrawn { ticket } => mover.attempt_withdrawn(ticket),
-        Event::AttemptFinished { ticket, outcome } => mover.attempt_finished(ticket, outcome),
-        Event::Signal { name, id, payload } => mover.signal(&name, id, payload, Unawaited::Buffer)?,
-        Event::SignalIfAwaited { name, id, payload } => mover.signal(&name, id, payload, Unawaited::Refuse)?,
-        Event::Wake => mover.wake(),
-        Event::Cancel { reason, by } => mover.cancel(reason, by)?,
-        Event::Pause { reason, by } => mover.pause(reason, by)?,
-        Event::Unpause => mover.unpause()?,
-        Event::Retry { deadline } => mover.retry(deadline)?,
-        Event::Released => mover.released(),
+        Event::Resumed { alive, process_crashed } => interpreter.resume(alive, process_crashed),
+        Event::AttemptStarted { ticket, at } => interpreter.attempt_started(ticket, at),
+        Event::AttemptWithdrawn { ticket } => interpreter.attempt_withdrawn(ticket),
+        Event::AttemptFinished { ticket, outcome } => interpreter.attempt_finished(ticket, outcome),
+        Event::Signal { name, id, payload } => interpreter.signal(&name, id, payload, Unawaited::Buffer)?,
+        Event::SignalIfAwaited { name, id, payload } => interpreter.signal(&name, id, payload, Unawaited::Refuse)?,
+        Event::Wake => interpreter.wake(),
+        Event::Cancel { reason, by } => interpreter.cancel(reason, by)?,
+        Event::Pause { reason, by } => interpreter.pause(reason, by)?,
+        Event::Unpause => interpreter.unpause()?,
+        Event::Retry { deadline } => interpreter.retry(deadline)?,
+        Event::Released => interpreter.released(),
     }
-    Ok(mover.finish(&asked))
+    Ok(interpreter.finish(&asked))
 }
 
 /// The wake-up that was asked for before a transition.
@@ -125,7 +125,7 @@ enum Asked {
 }
 
 /// A transition in the making.
-pub(super) struct Mover<'a> {
+pub(super) struct Interpreter<'a> {
     pub(super) program: &'a Program,
     pub(super) limits: &'a Limits,
     pub(super) now: Timestamp,
@@ -147,7 +147,7 @@ pub(super) struct Mover<'a> {
     first_new: FrameId,
 }
 
-impl<'a> Mover<'a> {
+impl<'a> Interpreter<'a> {
     pub(super) fn new(setting: &Setting<'a>, snapshot: &'a mut Snapshot) -> Self {
         let first_new = snapshot.next_frame;
         Self {
