@@ -17,7 +17,7 @@ use crate::executor::{attempt, on_thread};
 use crate::id::{InstanceId, NodePath, RunId};
 use crate::lifecycle::Caller;
 use crate::limits::{Limits, PayloadLimits};
-use crate::machine::{Effect, End, Event, NewRun, Outcome, Run, Setting, Snapshot, apply, start};
+use crate::machine::{Context, Effect, End, Event, NewRun, Outcome, Run, Snapshot, apply, start};
 use crate::status::{Failure, Status};
 use crate::time::Timestamp;
 
@@ -165,20 +165,20 @@ struct Driver {
 }
 
 impl Driver {
-    fn setting(&self) -> Setting<'_> {
-        Setting { program: self.caller.definition.program(), limits: &self.limits, now: self.clock.now() }
+    fn context(&self) -> Context<'_> {
+        Context { program: self.caller.definition.program(), limits: &self.limits, now: self.clock.now() }
     }
 
     /// Runs to the end, or until only a signal could make the run go on.
     async fn drive(&self, new: NewRun) -> Result<Snapshot, RunOnceError> {
-        let mut setting = self.setting();
-        let (mut snapshot, transition) = start(&setting, new);
+        let mut context = self.context();
+        let (mut snapshot, transition) = start(&context, new);
         let mut attempts = Attempts::default();
         let mut effects = transition.effects;
         loop {
             for effect in effects.drain(..) {
                 match effect {
-                    Effect::Run(run) => self.begin(&snapshot, run, setting.now, &mut attempts),
+                    Effect::Run(run) => self.begin(&snapshot, run, context.now, &mut attempts),
                     Effect::Stop { ticket } => attempts.stop(ticket),
                     // Wake-ups are read from the snapshot below; the other effects do not occur, or
                     // need nothing here.
@@ -189,8 +189,8 @@ impl Driver {
                 return Ok(snapshot);
             }
             let Some(event) = self.next(snapshot.next_wake(), &mut attempts).await else { return Ok(snapshot) };
-            setting = self.setting();
-            let applied = apply(&setting, &mut snapshot, event);
+            context = self.context();
+            let applied = apply(&context, &mut snapshot, event);
             let transition =
                 applied.unwrap_or_else(|refusal| unreachable!("a run in memory is not refused: {refusal}"));
             effects = transition.effects;

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use common::{inc, reach_code, still_clock, within};
 use everstep::lifecycle::{fill_frames, load, step};
 use everstep::limits::PAYLOAD_DEPTH_MAX;
-use everstep::machine::{Event, Setting};
+use everstep::machine::{Context, Event};
 use everstep::store::Store as _;
 use everstep::{
     Clock as _, Codec, CodecError, Failure, FailureKind, Health, InstanceId, Limits, MemoryStore, MessageError,
@@ -181,9 +181,9 @@ async fn bomb_in_a_signal_costs_only_its_instance() {
         let program = workflow.definition().program();
         let mut snapshot = load(&store, &id).await.unwrap().unwrap().snapshot;
         fill_frames(&store, program, &mut snapshot).await.unwrap();
-        let setting = Setting { program, limits: &Limits::default(), now: clock.now() };
+        let context = Context { program, limits: &Limits::default(), now: clock.now() };
         let event = Event::Signal { name: "go".into(), id: "one".into(), payload: Bytes::from(bomb) };
-        let write = step(&setting, &mut snapshot, event).unwrap().write.unwrap();
+        let write = step(&context, &mut snapshot, event).unwrap().write.unwrap();
         assert_eq!(store.commit(&[write]).await.unwrap(), [Ok(())]);
 
         let runtime = within(builder().start()).await.unwrap();

@@ -15,7 +15,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use common::{Gate, forced, holding, moving, open, reach_code, same, still_clock, within};
 use everstep::lifecycle::{fill, load, step};
-use everstep::machine::{Event, RowKey, Setting, apply};
+use everstep::machine::{Context, Event, RowKey, apply};
 use everstep::store::{Change, Write as StoreWrite};
 use everstep::{
     Clock as _, Codec, Concurrency, ConflictPolicy, Dep, HandleError, InstanceId, Limits, LoopLimit, LoopResult,
@@ -263,14 +263,14 @@ async fn what_the_machine_handles(seen: &Seen) {
     let payload = Codec::MessagePack.encode(&secret(), 10_000).unwrap();
     seen.show(&Value::from(payload.clone()));
     let limits = limits();
-    let setting = Setting { program, limits: &limits, now: clock.now() };
+    let context = Context { program, limits: &limits, now: clock.now() };
     let signal = |name: &str| Event::Signal { name: "go".into(), id: name.into(), payload: payload.clone() };
     seen.show(&signal("one"));
     let mut again = snapshot.clone();
-    seen.show(&step(&setting, &mut again, signal("one")).unwrap());
-    let transition = apply(&setting, &mut again, signal("two")).unwrap();
+    seen.show(&step(&context, &mut again, signal("one")).unwrap());
+    let transition = apply(&context, &mut again, signal("two")).unwrap();
     seen.show(&(&again, &transition));
-    let later = Setting { now: Timestamp::from_micros(u64::MAX / 2), ..setting };
+    let later = Context { now: Timestamp::from_micros(u64::MAX / 2), ..context };
     seen.show(&(apply(&later, &mut again, Event::Wake).unwrap(), &again));
     let given = |event: Event| seen.show(&event);
     for ticket in again.running() {

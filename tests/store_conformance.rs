@@ -23,7 +23,7 @@ mod file {
     use std::sync::atomic::{AtomicU32, Ordering};
 
     use bytes::Bytes;
-    use everstep::machine::{self, NewRun, RowChange, RowKey, Setting};
+    use everstep::machine::{self, Context, NewRun, RowChange, RowKey};
     use everstep::store::{Change, Condition, Durability, FileStore, Loaded, Store, StoreError, Write, conformance};
     use everstep::{InstanceId, Limits, RunId, Stamp, StatusCode, Timestamp, Workflow};
     use fjall::{Database, KeyspaceCreateOptions};
@@ -56,7 +56,7 @@ mod file {
         let (instance, run) = (InstanceId::new(name).unwrap(), RunId::from_bytes([7; 16]));
         let new =
             NewRun { instance: instance.clone(), run, codec: 1, input: Bytes::from_static(&[1]), traceparent: None };
-        let (snapshot, _) = machine::start(&Setting { program, limits: &limits, now }, new);
+        let (snapshot, _) = machine::start(&Context { program, limits: &limits, now }, new);
         let change = Change::Head(machine::encode_head(program, &snapshot));
         let rows = vec![RowChange { key: RowKey::Signal(3), value: Some(Bytes::from_static(b"signal")) }];
         let stamp = Stamp::generate();

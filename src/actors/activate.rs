@@ -14,7 +14,7 @@ use crate::codec::Codec;
 use crate::lifecycle::{
     CommitError, Found, LoadError, UpgradeError, fill_frames, find, has_moved, load, release, upgrade,
 };
-use crate::machine::{DamageCause, Damaged, End, Refusal, Setting, Snapshot};
+use crate::machine::{Context, DamageCause, Damaged, End, Refusal, Snapshot};
 use crate::status::Status;
 use crate::store::Version;
 
@@ -75,9 +75,9 @@ impl State {
             let status = snapshot.status(&*shared.names(&hash).await.map_err(CommandError::Store)?);
             return Err(CommandError::Refused { refusal: Refusal::Ended, status });
         }
-        let setting = Setting { program: newer.program(), limits: &shared.limits, now: shared.clock.now() };
+        let context = Context { program: newer.program(), limits: &shared.limits, now: shared.clock.now() };
         let seen = Version::from(&snapshot);
-        match upgrade(shared.persistence(), &setting, newer, upgrade_from, snapshot).await {
+        match upgrade(shared.persistence(), &context, newer, upgrade_from, snapshot).await {
             Ok(snapshot) => {
                 shared.upgrades.forget(&self.id);
                 tracing::info!(instance = %self.id, from = %hash, to = %newer.hash(), "an instance was upgraded");
@@ -165,8 +165,8 @@ impl State {
         if !shared.codecs.contains_key(&codec) {
             return Err(CommandError::UnknownCodec(codec));
         }
-        let setting = Setting { program: definition.program(), limits: &shared.limits, now: shared.clock.now() };
-        let (snapshot, effects) = match release(shared.persistence(), &setting, stored).await {
+        let context = Context { program: definition.program(), limits: &shared.limits, now: shared.clock.now() };
+        let (snapshot, effects) = match release(shared.persistence(), &context, stored).await {
             Ok(released) => released,
             Err(error) => {
                 let error = CommandError::from(error);

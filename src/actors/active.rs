@@ -25,7 +25,7 @@ use crate::executor::Serial;
 use crate::id::RunId;
 use crate::lifecycle::{CommitError, Committer as _, Kept, LoadError, UncommittedBatch, read_signal_id};
 use crate::limits::RESTING_ROWS_MIN;
-use crate::machine::{Damaged, Effect, Event, Setting, Snapshot, Ticket};
+use crate::machine::{Context, Damaged, Effect, Event, Snapshot, Ticket};
 use crate::status::Status;
 
 pub(super) struct ActiveInstance {
@@ -258,6 +258,6 @@ impl ActiveInstance {
     }
 }
 
-pub(super) fn setting<'a>(shared: &'a Shared, definition: &'a Definition) -> Setting<'a> {
-    Setting { program: definition.program(), limits: &shared.limits, now: shared.clock.now() }
+pub(super) fn context<'a>(shared: &'a Shared, definition: &'a Definition) -> Context<'a> {
+    Context { program: definition.program(), limits: &shared.limits, now: shared.clock.now() }
 }

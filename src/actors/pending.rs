@@ -6,7 +6,7 @@
 //!     └──else──────────────────────────────────────────────────────> persistence ──> Committed ──> effects, answers
 //! ```
 
-use super::active::{ActiveInstance, setting};
+use super::active::{ActiveInstance, context};
 use super::command::{CommandError, InstanceMessage, Reply};
 use crate::id::RunId;
 use crate::lifecycle::Applied;
@@ -30,8 +30,8 @@ impl ActiveInstance {
     /// Applies one event. Effects and answers wait for its commit, unless the transition may be
     /// deferred.
     pub(super) async fn step(&mut self, event: Event, reply: Option<Reply>, recorded: Option<Ticket>) {
-        let setting = setting(&self.shared, &self.definition);
-        let Applied { deferrable, refused, effects } = match self.uncommitted.apply(&setting, &mut self.snapshot, event)
+        let context = context(&self.shared, &self.definition);
+        let Applied { deferrable, refused, effects } = match self.uncommitted.apply(&context, &mut self.snapshot, event)
         {
             Ok(applied) => applied,
             Err(refusal) => {

@@ -13,7 +13,7 @@ use crate::lifecycle::{
     CommitError, Committer as _, ConflictPolicy, DeleteError, PrepareRunOutcome, StartError, check_existing_instance,
     delete_instance, prepare_run,
 };
-use crate::machine::{Effect, NewRun, Setting, Snapshot, Wake, encode_quarantine};
+use crate::machine::{Context, Effect, NewRun, Snapshot, Wake, encode_quarantine};
 use crate::status::Status;
 use crate::store::{Change, Condition, Version, Write};
 
@@ -118,9 +118,9 @@ async fn start_in_place(
     new: NewRun,
 ) -> Result<(Box<Snapshot>, Vec<Effect>), StartError> {
     let (committer, policy) = (shared.persistence(), ConflictPolicy::TerminateExisting);
-    let setting = Setting { program: definition.program(), limits: &shared.limits, now: shared.clock.now() };
+    let context = Context { program: definition.program(), limits: &shared.limits, now: shared.clock.now() };
     let existing = check_existing_instance(committer, definition, &new.instance, policy).await?;
-    match prepare_run(committer, &setting, definition, new, policy, existing).await? {
+    match prepare_run(committer, &context, definition, new, policy, existing).await? {
         PrepareRunOutcome::Fresh { snapshot, effects } => Ok((snapshot, effects)),
         PrepareRunOutcome::ExistingStatus(_) => unreachable!("this conflict policy never returns an existing instance"),
     }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::definition::{Names, Program};
 use crate::lifecycle::{CommitError, Committer, step};
-use crate::machine::{Effect, Event, Outcome, Refusal, Setting, Snapshot, Ticket};
+use crate::machine::{Context, Effect, Event, Outcome, Refusal, Snapshot, Ticket};
 use crate::status::Status;
 
 /// The last event before a run ends, pauses or parks.
@@ -65,24 +65,24 @@ pub enum FinalizeError {
 /// the store: load it again.
 pub async fn finalize_execution(
     committer: &dyn Committer,
-    setting: &Setting<'_>,
+    context: &Context<'_>,
     snapshot: &mut Snapshot,
     ending: Ending,
 ) -> Result<Finalized, FinalizeError> {
     let event = match ending {
-        _ if snapshot.end().is_some() => return Ok(finalized(setting.program, snapshot, Vec::new())),
-        Ending::Parked => return Ok(finalized(setting.program, snapshot, Vec::new())),
+        _ if snapshot.end().is_some() => return Ok(finalized(context.program, snapshot, Vec::new())),
+        Ending::Parked => return Ok(finalized(context.program, snapshot, Vec::new())),
         Ending::Task { ticket, outcome } => Event::AttemptFinished { ticket, outcome },
         Ending::Cancelled { reason, by } => Event::Cancel { reason, by },
         Ending::Paused { reason, by } => Event::Pause { reason, by },
     };
-    let done = step(setting, snapshot, event)?;
+    let done = step(context, snapshot, event)?;
     if let Some(write) = done.write {
         committer.commit(write).await?;
     }
     match done.refused {
         Some(refusal) => Err(refusal.into()),
-        None => Ok(finalized(setting.program, snapshot, done.effects)),
+        None => Ok(finalized(context.program, snapshot, done.effects)),
     }
 }
 

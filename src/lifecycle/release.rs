@@ -2,7 +2,7 @@
 
 use crate::definition::Program;
 use crate::lifecycle::{CommitError, Committer, LoadError, Step, Stored, fill_frames};
-use crate::machine::{Damaged, Effect, Event, Setting, Snapshot, apply};
+use crate::machine::{Context, Damaged, Effect, Event, Snapshot, apply};
 use crate::status::Status;
 use crate::store::StoreError;
 
@@ -39,16 +39,16 @@ impl From<LoadError> for ReleaseError {
 /// error the outcome is unknown.
 pub async fn release(
     committer: &dyn Committer,
-    setting: &Setting<'_>,
+    context: &Context<'_>,
     stored: Stored,
 ) -> Result<(Box<Snapshot>, Vec<Effect>), ReleaseError> {
-    let program: &Program = setting.program;
+    let program: &Program = context.program;
     if stored.quarantine.is_none() {
         return Err(ReleaseError::NotQuarantined(stored.status(program)));
     }
     let Stored { mut snapshot, version, .. } = stored;
     fill_frames(committer.store(), program, &mut snapshot).await?;
-    let Ok(transition) = apply(setting, &mut snapshot, Event::Released) else {
+    let Ok(transition) = apply(context, &mut snapshot, Event::Released) else {
         unreachable!("a release is never refused")
     };
     let Step { write, effects, .. } = Step::new(program, &mut snapshot, transition, version);

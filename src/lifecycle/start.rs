@@ -6,7 +6,7 @@ use crate::id::{DefinitionHash, IdError, InstanceId, RunId, Stamp};
 use crate::lifecycle::step::write;
 use crate::lifecycle::{CommitError, Committer, Found, LoadError, Stored, fill_values, has_moved};
 use crate::limits::LimitReached;
-use crate::machine::{Damaged, Effect, NewRun, Setting, Snapshot, Transition, start};
+use crate::machine::{Context, Damaged, Effect, NewRun, Snapshot, Transition, start};
 use crate::status::Status;
 use crate::store::{Condition, Conflict, Loaded, Store, StoreError, Version, Write};
 
@@ -251,7 +251,7 @@ fn names<'a>(definition: &'a Definition, older: Option<&'a Manifest>) -> &'a dyn
 /// [`StartError`].
 pub async fn prepare_run(
     committer: &dyn Committer,
-    setting: &Setting<'_>,
+    context: &Context<'_>,
     definition: &Definition,
     new: NewRun,
     policy: ConflictPolicy,
@@ -263,7 +263,7 @@ pub async fn prepare_run(
             Existing::Use(found) => return Ok(PrepareRunOutcome::ExistingStatus(found)),
             Existing::Terminate(version) => Some(version),
         };
-        let (write, snapshot, effects) = first_write(setting, new.clone(), old);
+        let (write, snapshot, effects) = first_write(context, new.clone(), old);
         if old.and_then(|old| old.run()) == Some(new.run) {
             // The existing run is this one: an earlier commit had lost its answer. It must not
             // replace itself.
@@ -286,12 +286,12 @@ pub async fn prepare_run(
 }
 
 /// Returns the one write that starts a run, and replaces the existing one, if any.
-fn first_write(setting: &Setting<'_>, new: NewRun, old: Option<Version>) -> (Write, Box<Snapshot>, Vec<Effect>) {
+fn first_write(context: &Context<'_>, new: NewRun, old: Option<Version>) -> (Write, Box<Snapshot>, Vec<Effect>) {
     // A repeated start is recognized by its run id, not its stamp: its head differs, since time has
     // passed.
     let (condition, stamp) = (old.map_or(Condition::Absent, Condition::Seen), Stamp::generate());
-    let (mut snapshot, Transition { rows, effects, .. }) = start(setting, new);
-    let write = write(setting.program, &mut snapshot, rows, condition, stamp);
+    let (mut snapshot, Transition { rows, effects, .. }) = start(context, new);
+    let write = write(context.program, &mut snapshot, rows, condition, stamp);
     let superseded = old.and_then(|old| old.run());
     (Write { superseded, ..write }, Box::new(snapshot), effects)
 }

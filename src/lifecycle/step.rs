@@ -5,7 +5,7 @@ use bytes::Bytes;
 use crate::definition::Program;
 use crate::id::Stamp;
 use crate::limits::DEFERRED_BYTES_MAX;
-use crate::machine::{Effect, Event, Refusal, RowChange, Setting, Snapshot, Transition, apply, encode_head};
+use crate::machine::{Context, Effect, Event, Refusal, RowChange, Snapshot, Transition, apply, encode_head};
 use crate::store::{Change, Condition, Version, Write};
 
 /// The result of one event.
@@ -25,10 +25,10 @@ pub struct Step {
 /// # Errors
 /// [`Refusal`]: the event is not valid now, and nothing changed. The refusal is computed from the
 /// snapshot: answer with it only once the snapshot is durable.
-pub fn step(setting: &Setting<'_>, snapshot: &mut Snapshot, event: Event) -> Result<Step, Refusal> {
+pub fn step(context: &Context<'_>, snapshot: &mut Snapshot, event: Event) -> Result<Step, Refusal> {
     let mut uncommitted = UncommittedBatch::default();
-    let Applied { refused, effects, .. } = uncommitted.apply(setting, snapshot, event)?;
-    Ok(Step { write: uncommitted.write(setting.program, snapshot), refused, effects })
+    let Applied { refused, effects, .. } = uncommitted.apply(context, snapshot, event)?;
+    Ok(Step { write: uncommitted.write(context.program, snapshot), refused, effects })
 }
 
 impl Step {
@@ -86,9 +86,9 @@ impl UncommittedBatch {
     ///
     /// # Errors
     /// [`Refusal`], as [`step`].
-    pub fn apply(&mut self, setting: &Setting<'_>, snapshot: &mut Snapshot, event: Event) -> Result<Applied, Refusal> {
+    pub fn apply(&mut self, context: &Context<'_>, snapshot: &mut Snapshot, event: Event) -> Result<Applied, Refusal> {
         let seen = Version::from(&*snapshot);
-        let Transition { changed, rows, deferrable, refused, effects } = apply(setting, snapshot, event)?;
+        let Transition { changed, rows, deferrable, refused, effects } = apply(context, snapshot, event)?;
         if changed {
             self.seen.get_or_insert(seen);
             self.bytes += rows.iter().filter_map(|row| row.value.as_ref()).map(Bytes::len).sum::<usize>();

@@ -3,7 +3,7 @@
 use crate::definition::{Definition, Manifest, UpgradeFrom};
 use crate::lifecycle::load::read_items;
 use crate::lifecycle::{CommitError, Committer, LoadError, Step, read_branches, read_signals};
-use crate::machine::{Damaged, Setting, Snapshot, UpgradeConflict, upgrade as place};
+use crate::machine::{Context, Damaged, Snapshot, UpgradeConflict, upgrade as place};
 use crate::store::Version;
 
 /// The reason why an instance was not upgraded. The instance stays unchanged, except after a failed
@@ -47,7 +47,7 @@ impl From<LoadError> for UpgradeError {
 /// unknown.
 pub async fn upgrade(
     committer: &dyn Committer,
-    setting: &Setting<'_>,
+    context: &Context<'_>,
     newer: &Definition,
     upgrade_from: &UpgradeFrom,
     mut snapshot: Snapshot,
@@ -60,7 +60,7 @@ pub async fn upgrade(
     // time.
     read_signals(store, &mut snapshot).await?;
     let seen = Version::from(&snapshot);
-    let transition = place(setting, newer, &old, upgrade_from, &mut snapshot)?;
+    let transition = place(context, newer, &old, upgrade_from, &mut snapshot)?;
     snapshot.check(newer.program())?;
     let Step { write, .. } = Step::new(newer.program(), &mut snapshot, transition, seen);
     if let Some(write) = write {

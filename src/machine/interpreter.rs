@@ -20,7 +20,7 @@ use crate::time::Timestamp;
 
 /// The inputs of a transition besides the snapshot and the event.
 #[derive(Clone, Copy, Debug)]
-pub struct Setting<'a> {
+pub struct Context<'a> {
     /// The program of the instance's definition.
     pub program: &'a Program,
     /// The limits in force.
@@ -54,17 +54,17 @@ impl std::fmt::Debug for NewRun {
 }
 
 /// Starts a run: returns its first snapshot, already at its first node.
-pub fn start(setting: &Setting<'_>, new: NewRun) -> (Snapshot, Transition) {
+pub fn start(context: &Context<'_>, new: NewRun) -> (Snapshot, Transition) {
     let mut snapshot = Snapshot {
         instance: new.instance,
         run: new.run,
         seq: 0,
         stamp: Stamp::NONE,
-        definition: setting.program.hash(),
+        definition: context.program.hash(),
         era: 0,
         codec: new.codec,
-        started_at: setting.now,
-        deadline: setting.program.deadline.map(|deadline| setting.now.after(deadline)),
+        started_at: context.now,
+        deadline: context.program.deadline.map(|deadline| context.now.after(deadline)),
         traceparent: new.traceparent,
         frames: Frames::default(),
         next_frame: ROOT + 1,
@@ -77,7 +77,7 @@ pub fn start(setting: &Setting<'_>, new: NewRun) -> (Snapshot, Transition) {
         end: None,
         ended_at: None,
     };
-    let mut interpreter = Interpreter::new(setting, &mut snapshot);
+    let mut interpreter = Interpreter::new(context, &mut snapshot);
     if new.input.len() > INLINE_BYTES_MAX {
         interpreter.put(RowKey::Input, &new.input);
     }
@@ -92,14 +92,14 @@ pub fn start(setting: &Setting<'_>, new: NewRun) -> (Snapshot, Transition) {
 ///
 /// # Errors
 /// [`Refusal`]: the event is not valid now; the snapshot is unchanged.
-pub fn apply(setting: &Setting<'_>, snapshot: &mut Snapshot, event: Event) -> Result<Transition, Refusal> {
+pub fn apply(context: &Context<'_>, snapshot: &mut Snapshot, event: Event) -> Result<Transition, Refusal> {
     // After an activation the previous wake-up is unknown, and a quarantined instance had none.
     let asked = if matches!(event, Event::Resumed { .. } | Event::Retry { .. } | Event::Released) {
         Asked::Unknown
     } else {
         Asked::For(snapshot.wake())
     };
-    let mut interpreter = Interpreter::new(setting, snapshot);
+    let mut interpreter = Interpreter::new(context, snapshot);
     match event {
         Event::Resumed { alive, process_crashed } => interpreter.resume(alive, process_crashed),
         Event::AttemptStarted { ticket, at } => interpreter.attempt_started(ticket, at),
@@ -148,12 +148,12 @@ pub(super) struct Interpreter<'a> {
 }
 
 impl<'a> Interpreter<'a> {
-    pub(super) fn new(setting: &Setting<'a>, snapshot: &'a mut Snapshot) -> Self {
+    pub(super) fn new(context: &Context<'a>, snapshot: &'a mut Snapshot) -> Self {
         let first_new = snapshot.next_frame;
         Self {
-            program: setting.program,
-            limits: setting.limits,
-            now: setting.now,
+            program: context.program,
+            limits: context.limits,
+            now: context.now,
             snapshot,
             changed: false,
             refused: None,

@@ -47,7 +47,7 @@ pub(crate) use era::Era;
 pub(crate) use era::definition_of_era;
 pub use event::{Event, Outcome, Refusal};
 pub use frame::{Frame, FrameId, Phase, Stage, Ticket};
-pub use interpreter::{NewRun, Setting, apply, start};
+pub use interpreter::{Context, NewRun, apply, start};
 pub use record::{decode_head, encode_head};
 pub use row::{RowKey, RowPlace};
 pub use rows::{decode_quarantine, encode_quarantine, quarantine_stamp};

@@ -6,7 +6,7 @@ use std::collections::{HashMap, HashSet};
 
 use super::era::{Era, encode_era};
 use super::frame::{Began, Frame, FrameId, Phase};
-use super::interpreter::{Interpreter, Setting};
+use super::interpreter::{Context, Interpreter};
 use super::snapshot::Snapshot;
 use super::{End, RowKey, Transition};
 use crate::definition::{Definition, Manifest, ManifestNode, NodeKind, Op, Renames, UpgradeFrom};
@@ -22,12 +22,12 @@ pub struct UpgradeConflict {
 }
 
 /// Places an instance of an older definition, whose manifest is `old`, in the definition of the
-/// setting's program. The instance's branches must have been read.
+/// context's program. The instance's branches must have been read.
 ///
 /// # Errors
 /// [`UpgradeConflict`]; the snapshot is unchanged.
 pub fn upgrade(
-    setting: &Setting<'_>,
+    context: &Context<'_>,
     newer: &Definition,
     old: &Manifest,
     upgrade_from: &UpgradeFrom,
@@ -43,7 +43,7 @@ pub fn upgrade(
         }
         other => other.clone(),
     };
-    let mut interpreter = Interpreter::new(setting, snapshot);
+    let mut interpreter = Interpreter::new(context, snapshot);
     interpreter.changed = true;
     interpreter.spill_results(old);
     let era = interpreter.snapshot.era;

@@ -18,7 +18,7 @@ use crate::lifecycle::{
     ConflictPolicy, Existing, ExistingInstance, PrepareRunOutcome, StartError, check_existing_instance, prepare_run,
 };
 use crate::limits::WhenBusy;
-use crate::machine::{NewRun, Setting};
+use crate::machine::{Context, NewRun};
 use crate::store::StoreError;
 
 /// Times that a start with an unknown outcome is repeated. Repeating the same run id is harmless.
@@ -296,11 +296,11 @@ impl Starting {
             None => share_of(&self.shared, &self.new, self.when_busy).await?,
         };
         let Self { shared, definition, new, policy, .. } = self;
-        let setting = Setting { program: definition.program(), limits: &shared.limits, now: shared.clock.now() };
+        let context = Context { program: definition.program(), limits: &shared.limits, now: shared.clock.now() };
         // An existing instance is never overwritten from here: only its actor does that.
         let policy = if *policy == ConflictPolicy::TerminateExisting { ConflictPolicy::Fail } else { *policy };
         let read_epoch = shared.read_epoch(&new.instance);
-        match prepare_run(shared.persistence(), &setting, definition, new.clone(), policy, existing).await? {
+        match prepare_run(shared.persistence(), &context, definition, new.clone(), policy, existing).await? {
             PrepareRunOutcome::ExistingStatus(found) => Ok(Some(found)),
             PrepareRunOutcome::Fresh { snapshot, effects } => {
                 shared.begin(snapshot, effects, read_epoch);

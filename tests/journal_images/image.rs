@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
-use everstep::machine::{self, NewRun, RowChange, RowKey, Setting};
+use everstep::machine::{self, Context, NewRun, RowChange, RowKey};
 use everstep::store::{Change, Condition, FileStore, Loaded, Store, StoreError, Write};
 use everstep::{InstanceId, Limits, RunId, Stamp, Timestamp, Workflow};
 use tempfile::TempDir;
@@ -27,7 +27,7 @@ pub(crate) fn insert_row(number: u8, row: Bytes) -> Write {
     let (limits, now) = (Limits::default(), Timestamp::from_micros(1_000));
     let (instance, run) = (InstanceId::new(&format!("i{number}")).unwrap(), RunId::from_bytes([number; 16]));
     let new = NewRun { instance: instance.clone(), run, codec: 1, input: Bytes::from_static(&[1]), traceparent: None };
-    let (snapshot, _) = machine::start(&Setting { program, limits: &limits, now }, new);
+    let (snapshot, _) = machine::start(&Context { program, limits: &limits, now }, new);
     let change = Change::Head(machine::encode_head(program, &snapshot));
     let rows = vec![RowChange { key: RowKey::Signal(3), value: Some(row) }];
     let stamp = Stamp::generate();

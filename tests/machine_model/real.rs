@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use everstep::machine::{
-    Effect, Event, HeadIndex, NewRun, Outcome, RowKey, Setting, Snapshot, Ticket, Transition, Wake, apply, decode_head,
+    Context, Effect, Event, HeadIndex, NewRun, Outcome, RowKey, Snapshot, Ticket, Transition, Wake, apply, decode_head,
     encode_head, start,
 };
 use everstep::{
@@ -174,8 +174,8 @@ impl Real {
             }
         }
         let program = self.definition.program();
-        let setting = Setting { program, limits: &self.limits, now: at(now) };
-        match apply(&setting, &mut self.snapshot, event) {
+        let context = Context { program, limits: &self.limits, now: at(now) };
+        match apply(&context, &mut self.snapshot, event) {
             Ok(transition) => {
                 let changed = transition.changed;
                 assert_eq!(self.snapshot.seq(), seq + u64::from(changed), "one number per change");
@@ -254,8 +254,8 @@ pub(crate) fn begin(mut nodes: Vec<Node>, deadline: Option<u64>, input: &[u8]) -
     let instance = InstanceId::new("random-1").unwrap();
     let run = RunId::from_bytes([7; 16]);
     let new = NewRun { instance, run, codec: 1, input: input.to_vec().into(), traceparent: None };
-    let setting = Setting { program: definition.program(), limits: &limits, now: at(now) };
-    let (snapshot, transition) = start(&setting, new);
+    let context = Context { program: definition.program(), limits: &limits, now: at(now) };
+    let (snapshot, transition) = start(&context, new);
     let (rows, tickets) = (HashMap::new(), HashMap::new());
     let mut real = Real { definition, limits, snapshot, rows, tickets, asked: None };
     assert!(transition.changed && real.snapshot.seq() == 1);

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use everstep::machine::{
-    Envelope, Event, HeadIndex, Kind, RowKey, RowPlace, Setting, Snapshot, apply, decode_head, decode_quarantine,
+    Context, Envelope, Event, HeadIndex, Kind, RowKey, RowPlace, Snapshot, apply, decode_head, decode_quarantine,
     encode_head,
 };
 use everstep::{
@@ -289,9 +289,9 @@ impl Golden {
         }
         snapshot.take_remembered(&RowKey::SignalNumber("another".into()), None).unwrap();
         for event in events() {
-            let setting = Setting { program, limits: &self.limits, now: Timestamp::from_micros(1_900_000_000_000_000) };
+            let context = Context { program, limits: &self.limits, now: Timestamp::from_micros(1_900_000_000_000_000) };
             // A refusal is fine.
-            let _ = apply(&setting, &mut snapshot, event);
+            let _ = apply(&context, &mut snapshot, event);
         }
         !encode_head(program, &snapshot).is_empty()
     }

@@ -10,7 +10,7 @@ use everstep::lifecycle::{
     task_result, upgrade,
 };
 use everstep::limits::Limits;
-use everstep::machine::{Effect, Event, NewRun, RowKey, Run, Setting, Snapshot, Ticket, Wake, encode_head, start};
+use everstep::machine::{Context, Effect, Event, NewRun, RowKey, Run, Snapshot, Ticket, Wake, encode_head, start};
 use everstep::store::{Change, Condition, Write};
 use everstep::{
     CancellationToken, Codec, Definition, Deps, Failure, InstanceId, MemoryStore, Names as _, Output as _, RunId,
@@ -52,8 +52,8 @@ impl Real {
         let (instance, run) = (InstanceId::new("random-1").unwrap(), RunId::from_bytes([7; 16]));
         let input = Codec::MessagePack.encode(&input, usize::MAX).unwrap();
         let new = NewRun { instance, run, codec: 1, input, traceparent: None };
-        let setting = Setting { program: definition.program(), limits: &limits, now: at(model.world.now) };
-        let (snapshot, transition) = start(&setting, new);
+        let context = Context { program: definition.program(), limits: &limits, now: at(model.world.now) };
+        let (snapshot, transition) = start(&context, new);
         let write = Write {
             instance: snapshot.instance().clone(),
             stamp: Stamp::generate(),
@@ -94,8 +94,8 @@ impl Real {
         now(self.store.save_manifest(&self.definition.hash(), self.definition.manifest().encode())).unwrap();
         let before = now(self.store.load(&id)).unwrap().unwrap();
         let snapshot = now(load(&self.store, &id)).unwrap().unwrap().snapshot;
-        let setting = Setting { program: newer.program(), limits: &self.limits, now: time };
-        let upgraded = now(upgrade(&self.store, &setting, &newer, &newer.upgrades_from()[0], snapshot));
+        let context = Context { program: newer.program(), limits: &self.limits, now: time };
+        let upgraded = now(upgrade(&self.store, &context, &newer, &newer.upgrades_from()[0], snapshot));
         let after = now(self.store.load(&id)).unwrap().unwrap();
         match upgraded {
             Ok(snapshot) => {
@@ -120,8 +120,8 @@ impl Real {
         if let Event::Signal { id, .. } = &event {
             now(read_signal_id(&self.store, &mut self.snapshot, id)).unwrap();
         }
-        let setting = Setting { program: definition.program(), limits: &self.limits, now: at(model.world.now) };
-        match step(&setting, &mut self.snapshot, event) {
+        let context = Context { program: definition.program(), limits: &self.limits, now: at(model.world.now) };
+        match step(&context, &mut self.snapshot, event) {
             Ok(done) => {
                 assert_eq!(self.snapshot.seq(), seq + u64::from(done.write.is_some()), "one number per change");
                 let same = encode_head(definition.program(), &self.snapshot) == head;

@@ -6,7 +6,7 @@ use everstep::lifecycle::{
     Committer, Existing, PrepareRunOutcome, ResumeError, ResumeOutcome, Stored, fill, load, prepare_resume,
     prepare_run, read_signal_id, step, task_result,
 };
-use everstep::machine::{Effect, Event, NewRun, Outcome, Refusal, Setting, Snapshot};
+use everstep::machine::{Context, Effect, Event, NewRun, Outcome, Refusal, Snapshot};
 use everstep::{
     AttemptFailure, Codec, ConflictPolicy, FailureKind, Limits, MemoryStore, RunId, StatusCode, Timestamp, Value,
     Workflow,
@@ -39,14 +39,14 @@ impl<I: Serialize, O: 'static> Bench<I, O> {
         Self { workflow, store: MemoryStore::new(), limits: Limits::default(), now: NOW }
     }
 
-    pub(crate) fn setting(&self) -> Setting<'_> {
-        Setting { program: self.workflow.definition().program(), limits: &self.limits, now: self.now }
+    pub(crate) fn context(&self) -> Context<'_> {
+        Context { program: self.workflow.definition().program(), limits: &self.limits, now: self.now }
     }
 
     pub(crate) async fn start(&self, input: I) -> Vec<Effect> {
         let (new, policy) = (new_run(1, &input), ConflictPolicy::Fail);
         let definition = self.workflow.definition();
-        let started = prepare_run(&self.store, &self.setting(), definition, new, policy, Existing::Free).await;
+        let started = prepare_run(&self.store, &self.context(), definition, new, policy, Existing::Free).await;
         let PrepareRunOutcome::Fresh { effects, .. } = started.unwrap() else { panic!("the store is empty") };
         effects
     }
@@ -71,7 +71,7 @@ impl<I: Serialize, O: 'static> Bench<I, O> {
         if let Event::Signal { id, .. } = &event {
             read_signal_id(&self.store, &mut snapshot, id).await.unwrap();
         }
-        let done = step(&self.setting(), &mut snapshot, event)?;
+        let done = step(&self.context(), &mut snapshot, event)?;
         if let Some(write) = done.write {
             Committer::commit(&self.store, write).await.unwrap();
         }

@@ -6,7 +6,7 @@ use everstep::lifecycle::{
     Caller, Committer, Ending, PrepareRunOutcome, ResumeOutcome, check_existing_instance, fill, finalize_execution,
     get_resume_input, load, prepare_resume, prepare_run, read_signal_id, step,
 };
-use everstep::machine::{Effect, Event, NewRun, Outcome, Run, Setting, Snapshot};
+use everstep::machine::{Context, Effect, Event, NewRun, Outcome, Run, Snapshot};
 use everstep::{
     AttemptFailure, BoxError, Clock as _, ConflictPolicy, FailureKind, InstanceId, Limits, ManualClock, Status, Value,
 };
@@ -33,7 +33,7 @@ impl Scheduler<'_> {
         let (definition, policy) = (&*self.caller.definition, ConflictPolicy::UseExisting);
         let existing = check_existing_instance(self.committer, definition, &self.instance, policy).await?;
         self.power.spend()?;
-        let prepared = prepare_run(self.committer, &self.setting(), definition, new, policy, existing).await?;
+        let prepared = prepare_run(self.committer, &self.context(), definition, new, policy, existing).await?;
         self.power.spend()?;
         if let PrepareRunOutcome::Fresh { snapshot, effects } = prepared {
             self.drive(*snapshot, effects).await?;
@@ -127,7 +127,7 @@ impl Scheduler<'_> {
     }
 
     async fn step(&self, snapshot: &mut Snapshot, event: Event) -> Result<Vec<Effect>, BoxError> {
-        let done = step(&self.setting(), snapshot, event).expect("no event of this scheduler is out of place");
+        let done = step(&self.context(), snapshot, event).expect("no event of this scheduler is out of place");
         self.power.spend()?;
         if let Some(write) = done.write {
             self.committer.commit(write).await?;
@@ -136,12 +136,12 @@ impl Scheduler<'_> {
     }
 
     async fn finalize(&self, snapshot: &mut Snapshot, ending: Ending) -> Result<Vec<Effect>, BoxError> {
-        let finalized = finalize_execution(self.committer, &self.setting(), snapshot, ending).await?;
+        let finalized = finalize_execution(self.committer, &self.context(), snapshot, ending).await?;
         self.power.spend()?;
         Ok(finalized.effects)
     }
 
-    fn setting(&self) -> Setting<'_> {
-        Setting { program: self.caller.definition.program(), limits: &self.limits, now: self.clock.now() }
+    fn context(&self) -> Context<'_> {
+        Context { program: self.caller.definition.program(), limits: &self.limits, now: self.clock.now() }
     }
 }

@@ -9,7 +9,7 @@ use everstep::lifecycle::{
     ResumeOutcome, StartError, check_existing_instance, delete_instance, finalize_execution, prepare_run,
     read_signal_id, release, step,
 };
-use everstep::machine::{Effect, Event, NewRun, RowKey, Setting};
+use everstep::machine::{Context, Effect, Event, NewRun, RowKey};
 use everstep::store::{Conflict, Write};
 use everstep::{BoxFuture, Codec, ConflictPolicy, MemoryStore, RunId, Status, Store, StoreError, Workflow};
 
@@ -83,7 +83,7 @@ type Prepared = Result<PrepareRunOutcome, StartError>;
 async fn prepare(bench: &Bench<u64, u64>, committer: &dyn Committer, new: NewRun, policy: ConflictPolicy) -> Prepared {
     let definition = bench.workflow.definition();
     let existing = check_existing_instance(committer, definition, &instance(), policy).await?;
-    prepare_run(committer, &bench.setting(), definition, new, policy, existing).await
+    prepare_run(committer, &bench.context(), definition, new, policy, existing).await
 }
 
 /// A committer that stores the write to be committed.
@@ -158,18 +158,18 @@ async fn second_of_two_schedulers_is_fenced() {
     let mut effects = Vec::new();
     for snapshot in [&mut first, &mut second] {
         let event = Event::Resumed { alive: Vec::new(), process_crashed: true };
-        effects.push(step(&bench.setting(), snapshot, event).unwrap());
+        effects.push(step(&bench.context(), snapshot, event).unwrap());
     }
     let (second_write, first_write) = (effects.pop().unwrap().write.unwrap(), effects.pop().unwrap().write.unwrap());
     let ticket = first.running().next().unwrap();
     Committer::commit(&bench.store, first_write).await.unwrap();
     let done = Ending::Task { ticket, outcome: Ok(encoded(&6_u64).into()) };
-    finalize_execution(&bench.store, &bench.setting(), &mut first, done).await.unwrap();
+    finalize_execution(&bench.store, &bench.context(), &mut first, done).await.unwrap();
     let before = bench.store.load(&instance()).await.unwrap();
     let conflict = Conflict { found: Some((first.run(), first.seq())), is_over: false };
     assert_eq!(Committer::commit(&bench.store, second_write).await, Err(conflict.clone().into()));
     let late = Ending::Cancelled { reason: "late".into(), by: "the second".into() };
-    let refused = finalize_execution(&bench.store, &bench.setting(), &mut second, late).await.unwrap_err();
+    let refused = finalize_execution(&bench.store, &bench.context(), &mut second, late).await.unwrap_err();
     assert_eq!(refused, FinalizeError::Commit(conflict.into()));
     assert_eq!(bench.store.load(&instance()).await.unwrap(), before);
 }
@@ -182,7 +182,7 @@ async fn replaced_run_cannot_write() {
     let mut old = bench.snapshot().await;
     prepare(&bench, &bench.store, new_run(MINE, &5_u64), ConflictPolicy::TerminateExisting).await.unwrap();
     let late = Ending::Cancelled { reason: "late".into(), by: "the old run".into() };
-    let refused = finalize_execution(&bench.store, &bench.setting(), &mut old, late).await.unwrap_err();
+    let refused = finalize_execution(&bench.store, &bench.context(), &mut old, late).await.unwrap_err();
     assert!(matches!(refused, FinalizeError::Commit(CommitError::Conflict(_))), "{refused:?}");
     assert_eq!(bench.stored().await.snapshot.run(), RunId::from_bytes([MINE; 16]));
 }
@@ -199,8 +199,8 @@ async fn repeated_start_of_unknown_outcome_is_fresh() {
         let first = prepare(&bench, &committer, new.clone(), ConflictPolicy::Fail).await;
         assert!(matches!(first, Err(StartError::OutcomeUnknown(StoreError::Transient(_)))), "{first:?}");
         bench.now = NOW.after(later);
-        let (setting, definition) = (bench.setting(), bench.workflow.definition());
-        let again = prepare_run(&committer, &setting, definition, new, ConflictPolicy::Fail, Existing::Free).await;
+        let (context, definition) = (bench.context(), bench.workflow.definition());
+        let again = prepare_run(&committer, &context, definition, new, ConflictPolicy::Fail, Existing::Free).await;
         let PrepareRunOutcome::Fresh { snapshot, .. } = again.unwrap() else { panic!("it is this very start") };
         assert_eq!((snapshot.run(), snapshot.seq()), (RunId::from_bytes([MINE; 16]), 1));
         assert!(matches!(bench.resume().await, Ok(ResumeOutcome::Ready { .. })), "after {later:?}");
@@ -216,8 +216,8 @@ async fn repeated_start_has_no_effects_and_asks_to_load() {
     let new = new_run(MINE, &3_u64);
     prepare(&bench, &committer, new.clone(), ConflictPolicy::Fail).await.unwrap_err();
     bench.now = NOW.after(Duration::from_secs(1));
-    let (setting, definition) = (bench.setting(), bench.workflow.definition());
-    let again = prepare_run(&committer, &setting, definition, new, ConflictPolicy::Fail, Existing::Free).await;
+    let (context, definition) = (bench.context(), bench.workflow.definition());
+    let again = prepare_run(&committer, &context, definition, new, ConflictPolicy::Fail, Existing::Free).await;
     let PrepareRunOutcome::Fresh { effects, .. } = again.unwrap() else { panic!("it is this very start") };
     assert!(effects.is_empty(), "{effects:?}");
     let effects = bench.apply(Event::Resumed { alive: Vec::new(), process_crashed: true }).await.unwrap();
@@ -236,10 +236,10 @@ async fn repeated_replacement_keeps_its_own_rows() {
     let committer = Unsure::new(&bench.store);
     let (definition, policy) = (bench.workflow.definition(), ConflictPolicy::TerminateExisting);
     for attempt in 1..=2 {
-        let setting = Setting { now: NOW.after(Duration::from_secs(attempt)), ..bench.setting() };
+        let context = Context { now: NOW.after(Duration::from_secs(attempt)), ..bench.context() };
         let existing = check_existing_instance(&committer, definition, &instance(), policy).await.unwrap();
         let new = new_run(MINE, &"y".repeat(500));
-        let prepared = prepare_run(&committer, &setting, definition, new, policy, existing).await;
+        let prepared = prepare_run(&committer, &context, definition, new, policy, existing).await;
         assert_eq!(prepared.is_ok(), attempt == 2, "{prepared:?}");
     }
     while bench.store.sweep(100).await.unwrap() > 0 {}
@@ -262,7 +262,7 @@ async fn driver_with_an_equal_head_is_refused() {
         let mut snapshot = bench.stored().await.snapshot;
         read_signal_id(&bench.store, &mut snapshot, &id.into()).await.unwrap();
         let event = Event::Signal { name: "go".into(), id: id.into(), payload: encoded(&id) };
-        let write = step(&bench.setting(), &mut snapshot, event).unwrap().write.unwrap();
+        let write = step(&bench.context(), &mut snapshot, event).unwrap().write.unwrap();
         drivers.push((snapshot, write));
     }
     let (mut snapshot, second) = drivers.pop().unwrap();
@@ -271,7 +271,7 @@ async fn driver_with_an_equal_head_is_refused() {
     let conflict = Conflict { found: Some((snapshot.run(), snapshot.seq())), is_over: false };
     assert_eq!(Committer::commit(&bench.store, second).await, Err(conflict.clone().into()));
     let pause = Event::Pause { reason: "lunch".into(), by: "ana".into() };
-    let on_top = step(&bench.setting(), &mut snapshot, pause).unwrap().write.unwrap();
+    let on_top = step(&bench.context(), &mut snapshot, pause).unwrap().write.unwrap();
     assert_eq!(Committer::commit(&bench.store, on_top).await, Err(conflict.into()));
     let stored = bench.stored().await.snapshot;
     assert_eq!(bench.store.rows(stored.run(), RowKey::SIGNALS, None).await.unwrap().len(), 1);
@@ -293,7 +293,7 @@ async fn new_run_survives_writes_to_the_run_it_replaced() {
         let mut owner = THEIRS;
         match what {
             "release" => {
-                let released = release(&committer, &bench.setting(), bench.stored().await).await.unwrap_err();
+                let released = release(&committer, &bench.context(), bench.stored().await).await.unwrap_err();
                 assert!(matches!(released, ReleaseError::Commit(CommitError::Conflict(_))), "{released:?}");
             }
             "delete" => {

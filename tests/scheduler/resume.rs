@@ -160,7 +160,7 @@ fn endings(snapshot: &Snapshot) -> Vec<Ending> {
 }
 
 async fn finalize(bench: &Bench<u64, u64>, snapshot: &mut Snapshot, ending: Ending) -> Result<Status, FinalizeError> {
-    Ok(finalize_execution(&bench.store, &bench.setting(), snapshot, ending).await?.status)
+    Ok(finalize_execution(&bench.store, &bench.context(), snapshot, ending).await?.status)
 }
 
 #[tokio::test]
@@ -173,7 +173,7 @@ async fn finalizing_an_ended_run_does_nothing() {
     let before = bench.store.load(&instance()).await.unwrap();
     for ending in endings {
         let mut snapshot = bench.snapshot().await;
-        let finalized = finalize_execution(&bench.store, &bench.setting(), &mut snapshot, ending).await.unwrap();
+        let finalized = finalize_execution(&bench.store, &bench.context(), &mut snapshot, ending).await.unwrap();
         assert_eq!(finalized.status, Status::Cancelled { reason: "first".into(), by: "who".into() });
         assert!(finalized.effects.is_empty(), "{:?}", finalized.effects);
     }

@@ -35,19 +35,19 @@ async fn last_10_000_signal_ids_survive_a_restart() {
     let signal = |n: u64| Event::Signal { name: "go".into(), id: format!("s{n}").into(), payload: encoded(&n) };
     let mut snapshot = bench.snapshot().await;
     for n in 0..10_000 {
-        let write = step(&bench.setting(), &mut snapshot, signal(n)).unwrap().write.unwrap();
+        let write = step(&bench.context(), &mut snapshot, signal(n)).unwrap().write.unwrap();
         Committer::commit(&bench.store, write).await.unwrap();
     }
     let read_back = bench.snapshot().await;
     for mut snapshot in [snapshot, read_back] {
         for repeated in [0, 9_999] {
-            assert!(step(&bench.setting(), &mut snapshot, signal(repeated)).unwrap().write.is_none(), "s{repeated}");
+            assert!(step(&bench.context(), &mut snapshot, signal(repeated)).unwrap().write.is_none(), "s{repeated}");
         }
     }
     bench.apply(signal(10_000)).await.unwrap();
     let mut snapshot = bench.snapshot().await;
-    assert!(step(&bench.setting(), &mut snapshot, signal(1)).unwrap().write.is_none(), "s1 is the oldest remembered");
-    assert!(step(&bench.setting(), &mut snapshot, signal(0)).unwrap().write.is_some(), "s0 is forgotten");
+    assert!(step(&bench.context(), &mut snapshot, signal(1)).unwrap().write.is_none(), "s1 is the oldest remembered");
+    assert!(step(&bench.context(), &mut snapshot, signal(0)).unwrap().write.is_some(), "s0 is forgotten");
     // Forgotten or not, the signal sent first is the first one taken.
     bench.apply(Event::Signal { name: "first".into(), id: "f".into(), payload: encoded(&0_u64) }).await.unwrap();
     let output = bench.snapshot().await.output().cloned().unwrap();
@@ -74,14 +74,14 @@ async fn consumed_signal_ids_are_looked_up_singly() {
     for (id, is_remembered) in [("s10001", true), ("s2", true), ("s1", false), ("s0", false), ("new", false)] {
         let signal = || Event::Signal { name: "go".into(), id: id.into(), payload: encoded(&0_u64) };
         let mut snapshot = bench.snapshot().await;
-        let unread = step(&bench.setting(), &mut snapshot, signal()).unwrap_err();
+        let unread = step(&bench.context(), &mut snapshot, signal()).unwrap_err();
         assert_eq!(unread, Refusal::SignalIdNotRead, "{id}: without the look-up the signal would count twice");
         read_signal_id(&bench.store, &mut snapshot, &id.into()).await.unwrap();
-        let write = step(&bench.setting(), &mut snapshot, signal()).unwrap().write;
+        let write = step(&bench.context(), &mut snapshot, signal()).unwrap().write;
         assert_eq!(write.is_none(), is_remembered, "{id}");
         // Once more on top, before anything is committed.
         read_signal_id(&bench.store, &mut snapshot, &id.into()).await.unwrap();
-        assert!(step(&bench.setting(), &mut snapshot, signal()).unwrap().write.is_none(), "{id}, repeated at once");
+        assert!(step(&bench.context(), &mut snapshot, signal()).unwrap().write.is_none(), "{id}, repeated at once");
     }
 }
 

@@ -9,7 +9,7 @@ use crate::codec::{Codec, SignalOutcome, Token, Value};
 use crate::definition::{Concurrency, Workflow};
 use crate::id::{InstanceId, RunId};
 use crate::limits::Limits;
-use crate::machine::{Event, NewRun, Setting, Snapshot, apply, start};
+use crate::machine::{Context, Event, NewRun, Snapshot, apply, start};
 use crate::time::Timestamp;
 
 thread_local! {
@@ -40,8 +40,8 @@ impl Items {
         let payload = Codec::MessagePack.encode(&vec![1_u32], 100).unwrap();
         let (instance, run) = (InstanceId::new("one").unwrap(), RunId::generate(now));
         let new = NewRun { instance, run, codec: 1, input: payload, traceparent: None };
-        let setting = Setting { program: workflow.definition().program(), limits: &limits, now };
-        let (snapshot, _) = start(&setting, new);
+        let context = Context { program: workflow.definition().program(), limits: &limits, now };
+        let (snapshot, _) = start(&context, new);
         let ticket = snapshot.running().next().unwrap();
         let leaf = Value::leaf(Bytes::from_static(&[1]), None).into_tokens();
         let list = std::iter::once(Token::List(items)).chain((0..items).flat_map(|_| leaf.clone())).collect();
@@ -52,9 +52,9 @@ impl Items {
 
     /// Applies an event and returns how many frames it looks at.
     fn happen(&mut self, event: Event) -> u32 {
-        let setting = Setting { program: self.workflow.definition().program(), limits: &self.limits, now: self.now };
+        let context = Context { program: self.workflow.definition().program(), limits: &self.limits, now: self.now };
         let before = LOOKS.get();
-        apply(&setting, &mut self.snapshot, event).unwrap();
+        apply(&context, &mut self.snapshot, event).unwrap();
         LOOKS.get() - before
     }
 }

@@ -16,7 +16,7 @@ use crate::definition::{
 use crate::id::{NodePath, RunId};
 use crate::limits::Limits;
 use crate::machine::{
-    Effect, Envelope, Event, Kind, NewRun, Outcome, RowKey, RowPlace, Run, Setting, Snapshot, Transition, apply,
+    Context, Effect, Envelope, Event, Kind, NewRun, Outcome, RowKey, RowPlace, Run, Snapshot, Transition, apply,
     decode_head, encode_head, start,
 };
 use crate::status::StatusCode;
@@ -78,8 +78,8 @@ pub(super) fn large() -> Bytes {
     (0..=255).collect()
 }
 
-fn setting(definition: &Definition, limits: &Limits, happen: impl FnOnce(&Setting<'_>)) {
-    happen(&Setting { program: definition.program(), limits, now: NOW });
+fn context(definition: &Definition, limits: &Limits, happen: impl FnOnce(&Context<'_>)) {
+    happen(&Context { program: definition.program(), limits, now: NOW });
 }
 
 impl Told {
@@ -88,7 +88,7 @@ impl Told {
         let run = RunId::from_bytes([2; 16]);
         let new = NewRun { instance: instance(), run, codec: 1, input, traceparent: None };
         let mut told = None;
-        setting(&definition, &Limits::default(), |setting| told = Some(start(setting, new)));
+        context(&definition, &Limits::default(), |context| told = Some(start(context, new)));
         let (snapshot, transition) = told.unwrap();
         let mut told = Self { definition, snapshot, rows: BTreeMap::new(), asked: Vec::new() };
         told.take(transition);
@@ -112,7 +112,7 @@ impl Told {
     pub(super) fn happen(&mut self, event: Event) {
         let (definition, limits) = (Arc::clone(&self.definition), Limits::default());
         let mut told = None;
-        setting(&definition, &limits, |setting| told = Some(apply(setting, &mut self.snapshot, event).unwrap()));
+        context(&definition, &limits, |context| told = Some(apply(context, &mut self.snapshot, event).unwrap()));
         self.take(told.unwrap());
     }
 
@@ -164,8 +164,8 @@ fn points() -> Vec<Point> {
     points.push(told.record("list_in_a_delay"));
     let until = told.snapshot.next_wake().unwrap();
     let (definition, limits) = (Arc::clone(&told.definition), Limits::default());
-    let setting = Setting { program: definition.program(), limits: &limits, now: until };
-    let woken = apply(&setting, &mut told.snapshot, Event::Wake).unwrap();
+    let context = Context { program: definition.program(), limits: &limits, now: until };
+    let woken = apply(&context, &mut told.snapshot, Event::Wake).unwrap();
     told.take(woken);
     told.end("try", Ok(list(&[Bytes::from_static(b"\xa1g"), large()])));
     told.end("try/same", Err(AttemptFailure::new(FailureKind::Error, "no")));
@@ -261,8 +261,8 @@ fn branches_read_and_write_unchanged() {
                 read.take_remembered(&key, rows.get(&key.to_bytes())).unwrap();
             }
             let repeated = Event::Signal { name: "answer".into(), id: (*id).into(), payload: Bytes::new() };
-            setting(&definition, &limits, |setting| {
-                let ignored = apply(setting, &mut read, repeated).unwrap();
+            context(&definition, &limits, |context| {
+                let ignored = apply(context, &mut read, repeated).unwrap();
                 assert!(!ignored.changed, "{version}, {}: {id} is taken again", point.name);
             });
         }
@@ -326,7 +326,7 @@ fn reads_and_moves(
         return false;
     }
     let later = NOW.after(Duration::from_hours(9));
-    let setting = Setting { program: definition.program(), limits, now: later };
+    let context = Context { program: definition.program(), limits, now: later };
     let events = [
         Event::Resumed { alive: Vec::new(), process_crashed: true },
         Event::Signal { name: "answer".into(), id: "four".into(), payload: Bytes::new() },
@@ -335,7 +335,7 @@ fn reads_and_moves(
     snapshot.take_remembered(&RowKey::SignalNumber("four".into()), None).unwrap();
     for event in events {
         // A refusal is fine.
-        let _ = apply(&setting, &mut snapshot, event);
+        let _ = apply(&context, &mut snapshot, event);
     }
     !encode_head(definition.program(), &snapshot).is_empty()
 }

@@ -12,7 +12,7 @@ use crate::codec::{LoopResult, Token, Value};
 use crate::definition::{Builder, Concurrency, Definition, LoopLimit, UpgradeFrom, Workflow};
 use crate::limits::Limits;
 use crate::machine::value_record::decode_items;
-use crate::machine::{Envelope, Era, Event, Kind, RowKey, Setting, decode_head, encode_head, upgrade};
+use crate::machine::{Context, Envelope, Era, Event, Kind, RowKey, decode_head, encode_head, upgrade};
 
 const WRITTEN: &str = "format-2/eras";
 
@@ -66,9 +66,9 @@ fn versions() -> [Arc<Definition>; 3] {
 
 fn take_over_by(told: &mut Told, newer: &Arc<Definition>) {
     let limits = Limits::default();
-    let setting = Setting { program: newer.program(), limits: &limits, now: NOW };
+    let context = Context { program: newer.program(), limits: &limits, now: NOW };
     let old = told.definition.manifest().clone();
-    let upgraded = upgrade(&setting, newer, &old, &newer.upgrades_from()[0], &mut told.snapshot).unwrap();
+    let upgraded = upgrade(&context, newer, &old, &newer.upgrades_from()[0], &mut told.snapshot).unwrap();
     told.take(upgraded);
     told.definition = Arc::clone(newer);
     told.asked.clear();

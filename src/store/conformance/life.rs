@@ -9,7 +9,7 @@ use bytes::Bytes;
 use crate::definition::{Definition, Names as _, Workflow};
 use crate::id::{DefinitionHash, InstanceId, RunId, Stamp};
 use crate::limits::Limits;
-use crate::machine::{self, Event, NewRun, RowChange, RowKey, Setting, Snapshot, Transition};
+use crate::machine::{self, Context, Event, NewRun, RowChange, RowKey, Snapshot, Transition};
 use crate::status::StatusCode;
 use crate::store::{Answers, Change, Condition, Conflict, HeadVersion, Loaded, Store, StoreError, Version, Write};
 use crate::time::Timestamp;
@@ -58,10 +58,10 @@ impl Plan {
     /// Starts an instance at time `now`: it is due an hour later.
     pub(super) fn start_at(&self, instance: &str, run_number: u8, now: Timestamp) -> (Life, Write) {
         let limits = Limits::default();
-        let setting = Setting { program: self.0.program(), limits: &limits, now };
+        let context = Context { program: self.0.program(), limits: &limits, now };
         let (instance, run, input) = (id(instance), run(run_number), Bytes::from_static(b"input"));
         let new = NewRun { instance, run, codec: 1, input, traceparent: None };
-        let (snapshot, transition) = machine::start(&setting, new);
+        let (snapshot, transition) = machine::start(&context, new);
         let mut life = Life { plan: self.clone(), snapshot, now };
         let insert = life.write(Condition::Absent, transition, Stamp::generate());
         (life, insert)
@@ -161,8 +161,8 @@ impl Life {
     fn apply(&mut self, event: Event) -> Write {
         let seen = self.version();
         let limits = Limits::default();
-        let setting = Setting { program: self.plan.0.program(), limits: &limits, now: self.now };
-        match machine::apply(&setting, &mut self.snapshot, event) {
+        let context = Context { program: self.plan.0.program(), limits: &limits, now: self.now };
+        match machine::apply(&context, &mut self.snapshot, event) {
             Ok(transition) => self.write(Condition::Seen(seen), transition, Stamp::generate()),
             Err(refusal) => panic!("the suite's instance refused an event: {refusal}"),
         }

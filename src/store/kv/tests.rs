@@ -8,7 +8,7 @@ use super::*;
 use crate::definition::Workflow;
 use crate::id::RunId;
 use crate::limits::Limits;
-use crate::machine::{self, Event, NewRun, RowChange, RowKey, Setting};
+use crate::machine::{self, Context, Event, NewRun, RowChange, RowKey};
 use crate::store::memory::Memory;
 use crate::store::{Change, Condition, Conflict, Version};
 
@@ -147,8 +147,8 @@ impl Writes {
         let (limits, now) = (Limits::default(), Timestamp::from_micros(1_000_000));
         let (instance, run) = (InstanceId::new(name).unwrap(), RunId::generate(now));
         let new = NewRun { instance, run, codec: 1, input: Bytes::from_static(&[1]), traceparent: None };
-        let setting = Setting { program: workflow.definition().program(), limits: &limits, now };
-        let (snapshot, _) = machine::start(&setting, new);
+        let context = Context { program: workflow.definition().program(), limits: &limits, now };
+        let (snapshot, _) = machine::start(&context, new);
         let mut writes = Self { workflow, limits, snapshot };
         let write = writes.write(Condition::Absent);
         (writes, write)
@@ -162,17 +162,17 @@ impl Writes {
     fn happen(&mut self, event: Event) -> Write {
         let condition = Condition::Seen(Version::from(&self.snapshot));
         let now = Timestamp::from_micros(1_000_000);
-        let setting = Setting { program: self.workflow.definition().program(), limits: &self.limits, now };
-        machine::apply(&setting, &mut self.snapshot, event).unwrap();
+        let context = Context { program: self.workflow.definition().program(), limits: &self.limits, now };
+        machine::apply(&context, &mut self.snapshot, event).unwrap();
         self.write(condition)
     }
 
     fn end(&mut self) -> Write {
         let condition = Condition::Seen(Version::from(&self.snapshot));
         let now = Timestamp::from_micros(1_000_000 + self.snapshot.seq());
-        let setting = Setting { program: self.workflow.definition().program(), limits: &self.limits, now };
+        let context = Context { program: self.workflow.definition().program(), limits: &self.limits, now };
         let event = Event::Cancel { reason: "".into(), by: "".into() };
-        machine::apply(&setting, &mut self.snapshot, event).unwrap();
+        machine::apply(&context, &mut self.snapshot, event).unwrap();
         self.write(condition)
     }
 
@@ -496,12 +496,12 @@ async fn a_hole_holds_up_no_commit_and_hides_no_entry() {
     let workflow = Workflow::builder_for::<u32>("w").delay("d", std::time::Duration::from_hours(1)).build().unwrap();
     let program = workflow.definition().program();
     let (limits, now) = (Limits::default(), Timestamp::from_micros(1_000_000));
-    let setting = Setting { program, limits: &limits, now };
+    let context = Context { program, limits: &limits, now };
     for name in ["one", "two"] {
         let (instance, run) = (InstanceId::new(name).unwrap(), RunId::generate(now));
         let input = Bytes::from_static(&[1]);
         let new = NewRun { instance: instance.clone(), run, codec: 1, input, traceparent: None };
-        let (snapshot, _) = machine::start(&setting, new);
+        let (snapshot, _) = machine::start(&context, new);
         let (change, stamp) = (Change::Head(machine::encode_head(program, &snapshot)), Stamp::generate());
         let (condition, rows, superseded) = (Condition::Absent, Vec::new(), None);
         let insert = Write { instance, stamp, condition, change, rows, run, superseded };

@@ -33,8 +33,8 @@ impl Rounds {
         let instance = InstanceId::new("one").unwrap();
         let (run, input) = (RunId::generate(NOW), Bytes::from_static(&[1]));
         let new = NewRun { instance, run, codec: 1, input, traceparent: None };
-        let setting = Setting { program: workflow.definition().program(), limits: &limits, now: NOW };
-        let (snapshot, transition) = machine::start(&setting, new);
+        let context = Context { program: workflow.definition().program(), limits: &limits, now: NOW };
+        let (snapshot, transition) = machine::start(&context, new);
         let store = KvStore::over(Tombs::default());
         let mut started = Self { workflow, limits, store, snapshot, signals: 0 };
         started.write(Condition::Absent, transition.rows);
@@ -52,8 +52,8 @@ impl Rounds {
 
     fn happen(&mut self, event: Event) {
         let seen = Condition::Seen(Version::from(&self.snapshot));
-        let setting = Setting { program: self.workflow.definition().program(), limits: &self.limits, now: NOW };
-        let transition = machine::apply(&setting, &mut self.snapshot, event).unwrap();
+        let context = Context { program: self.workflow.definition().program(), limits: &self.limits, now: NOW };
+        let transition = machine::apply(&context, &mut self.snapshot, event).unwrap();
         self.write(seen, transition.rows);
     }
 
