@@ -179,7 +179,7 @@ impl Driver {
             for effect in effects.drain(..) {
                 match effect {
                     Effect::Run(run) => self.begin(&snapshot, run, context.now, &mut attempts),
-                    Effect::Stop { ticket } => attempts.stop(ticket),
+                    Effect::Stop { attempt_id } => attempts.stop(attempt_id),
                     // Wake-ups are read from the snapshot below; the other effects do not occur, or
                     // need nothing here.
                     _ => {}
@@ -198,7 +198,7 @@ impl Driver {
     }
 
     fn begin<'a>(&'a self, snapshot: &Snapshot, run: Run, now: Timestamp, attempts: &mut Attempts<'a>) {
-        let (ticket, timeout, token) = (run.ticket, run.timeout, CancellationToken::new());
+        let (attempt_id, timeout, token) = (run.attempt_id, run.timeout, CancellationToken::new());
         let blocking = self.caller.options(&run).is_some_and(|options| options.is_blocking());
         let (caller, instance, run_id) = (&self.caller, snapshot.instance(), snapshot.run());
         let call: BoxFuture<'a, Option<Outcome>> = if blocking {
@@ -221,12 +221,12 @@ impl Driver {
                 Box::pin(async move { attempt(&*self.clock, Box::pin(call), timeout, &token).await })
             }
         };
-        attempts.begin(Attempt { ticket, token, call });
+        attempts.begin(Attempt { id: attempt_id, token, call });
     }
 
     /// Waits for the next event. Returns `None` if only a signal could cause one.
     async fn next(&self, wake: Option<Timestamp>, attempts: &mut Attempts<'_>) -> Option<Event> {
-        let finished = |(ticket, outcome)| Event::AttemptFinished { ticket, outcome };
+        let finished = |(attempt_id, outcome)| Event::AttemptFinished { attempt_id, outcome };
         let Some(at) = wake else { return attempts.next().await.map(finished) };
         tokio::select! {
             biased;

@@ -273,8 +273,8 @@ async fn what_the_machine_handles(seen: &Seen) {
     let later = Context { now: Timestamp::from_micros(u64::MAX / 2), ..context };
     seen.show(&(apply(&later, &mut again, Event::Wake).unwrap(), &again));
     let given = |event: Event| seen.show(&event);
-    for ticket in again.running() {
-        given(Event::AttemptFinished { ticket, outcome: Ok(payload.clone().into()) });
+    for attempt_id in again.running() {
+        given(Event::AttemptFinished { attempt_id, outcome: Ok(payload.clone().into()) });
     }
 }
 

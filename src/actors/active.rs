@@ -25,7 +25,7 @@ use crate::executor::Serial;
 use crate::id::RunId;
 use crate::lifecycle::{CommitError, Committer as _, Kept, LoadError, UncommittedBatch, read_signal_id};
 use crate::limits::RESTING_ROWS_MIN;
-use crate::machine::{Context, Damaged, Effect, Event, Snapshot, Ticket};
+use crate::machine::{AttemptId, Context, Damaged, Effect, Event, Snapshot};
 use crate::status::Status;
 
 pub(super) struct ActiveInstance {
@@ -42,7 +42,7 @@ pub(super) struct ActiveInstance {
     /// Transitions that wait for a later write.
     pub(super) uncommitted: UncommittedBatch,
     /// The attempts whose results these transitions record.
-    pub(super) deferred: Vec<Ticket>,
+    pub(super) deferred: Vec<AttemptId>,
     /// The last transition known to be durable.
     pub(super) durable: u64,
     /// True while a reminder to write the deferred transitions is pending.
@@ -155,20 +155,20 @@ impl ActiveInstance {
         let mut running: Vec<_> = self.snapshot.running().collect();
         running.sort_unstable();
         executor.stop_others(self.snapshot.instance(), Some((self.run(), &running)));
-        let alive: Vec<_> = running.into_iter().filter(|ticket| self.knows(*ticket)).collect();
+        let alive: Vec<_> = running.into_iter().filter(|attempt_id| self.knows(*attempt_id)).collect();
         self.step(Event::Resumed { alive: alive.clone(), process_crashed }, None, None).await;
-        for ticket in alive {
-            executor.report_again(&self.key(ticket));
+        for attempt_id in alive {
+            executor.report_again(&self.key(attempt_id));
         }
     }
 
-    fn knows(&self, ticket: Ticket) -> bool {
-        self.shared.running().executor.knows(&self.key(ticket))
+    fn knows(&self, attempt_id: AttemptId) -> bool {
+        self.shared.running().executor.knows(&self.key(attempt_id))
     }
 
     /// Returns true if a report is about the job that the executor has for this run and attempt.
-    fn has(&self, run: RunId, ticket: Ticket, serial: Serial) -> bool {
-        run == self.run() && self.shared.running().executor.is_current(&self.key(ticket), serial)
+    fn has(&self, run: RunId, attempt_id: AttemptId, serial: Serial) -> bool {
+        run == self.run() && self.shared.running().executor.is_current(&self.key(attempt_id), serial)
     }
 
     pub(super) async fn handle_command(&mut self, command: Command) {
@@ -204,16 +204,16 @@ impl ActiveInstance {
             Command::Quarantine { run, reason } if run.is_none_or(|run| run == self.run()) => {
                 self.to_quarantine.get_or_insert(reason);
             }
-            Command::Started { run, ticket, serial, at } if self.has(run, ticket, serial) => {
-                self.apply(Event::AttemptStarted { ticket, at }, None).await;
+            Command::Started { run, attempt_id, serial, at } if self.has(run, attempt_id, serial) => {
+                self.apply(Event::AttemptStarted { attempt_id, at }, None).await;
             }
             // Only if the executor no longer has the attempt: it may have been submitted again
             // meanwhile.
-            Command::Withdrawn { run, ticket } if run == self.run() && !self.knows(ticket) => {
-                self.apply(Event::AttemptWithdrawn { ticket }, None).await;
+            Command::Withdrawn { run, attempt_id } if run == self.run() && !self.knows(attempt_id) => {
+                self.apply(Event::AttemptWithdrawn { attempt_id }, None).await;
             }
-            Command::Finished { run, ticket, serial, outcome } if self.has(run, ticket, serial) => {
-                self.apply(Event::AttemptFinished { ticket, outcome }, None).await;
+            Command::Finished { run, attempt_id, serial, outcome } if self.has(run, attempt_id, serial) => {
+                self.apply(Event::AttemptFinished { attempt_id, outcome }, None).await;
             }
             // Late reports: of a run that was replaced, or of an attempt that was stopped.
             Command::Quarantine { .. }
@@ -240,7 +240,7 @@ impl ActiveInstance {
 
     async fn apply(&mut self, event: Event, reply: Option<Reply>) {
         let recorded = match &event {
-            Event::AttemptFinished { ticket, .. } => Some(*ticket),
+            Event::AttemptFinished { attempt_id, .. } => Some(*attempt_id),
             _ => None,
         };
         self.step(event, reply, recorded).await;

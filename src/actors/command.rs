@@ -13,7 +13,7 @@ use crate::executor::Serial;
 use crate::id::{DefinitionHash, RunId};
 use crate::lifecycle::{CommitError, LoadError, ReleaseError, StartError};
 use crate::limits::LimitReached;
-use crate::machine::{Damaged, NewRun, Outcome, Refusal, Ticket};
+use crate::machine::{AttemptId, Damaged, NewRun, Outcome, Refusal};
 use crate::status::Status;
 use crate::store::StoreError;
 use crate::time::Timestamp;
@@ -59,11 +59,11 @@ pub(crate) enum Command {
     /// Start a new run in place of the present one.
     Replace(Box<Replacement>),
     /// An attempt got its slot.
-    Started { run: RunId, ticket: Ticket, serial: Serial, at: Timestamp },
+    Started { run: RunId, attempt_id: AttemptId, serial: Serial, at: Timestamp },
     /// An attempt was withdrawn before it started.
-    Withdrawn { run: RunId, ticket: Ticket },
+    Withdrawn { run: RunId, attempt_id: AttemptId },
     /// An attempt ended.
-    Finished { run: RunId, ticket: Ticket, serial: Serial, outcome: Outcome },
+    Finished { run: RunId, attempt_id: AttemptId, serial: Serial, outcome: Outcome },
     /// The actor of this run panicked too often: quarantine the instance, if it still has that run.
     Quarantine { run: Option<RunId>, reason: Arc<str> },
     /// The runtime shuts down: finish the writes in flight, and leave.

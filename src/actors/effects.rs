@@ -7,12 +7,12 @@ use crate::executor::{AttemptKey, Job};
 use crate::id::RunId;
 use crate::lifecycle::{Caller, Committer as _, LoadError, fill_next_run};
 use crate::limits::PayloadLimits;
-use crate::machine::{Effect, Run, Ticket};
+use crate::machine::{AttemptId, Effect, Run};
 
 impl ActiveInstance {
     /// Lets the executor drop the result of an attempt.
-    pub(super) fn forget(&self, run: RunId, ticket: Ticket) {
-        self.shared.running().executor.forget(&AttemptKey { run, ..self.key(ticket) });
+    pub(super) fn forget(&self, run: RunId, attempt_id: AttemptId) {
+        self.shared.running().executor.forget(&AttemptKey { run, ..self.key(attempt_id) });
     }
 
     pub(super) async fn perform(&mut self, effects: Vec<Effect>) {
@@ -20,11 +20,11 @@ impl ActiveInstance {
             let executor = &self.shared.running().executor;
             match effect {
                 // The instance may have moved on while this was being written.
-                Effect::Run(run) if !self.snapshot.runs(run.ticket) => {}
+                Effect::Run(run) if !self.snapshot.runs(run.attempt_id) => {}
                 Effect::Run(run) => self.submit(run).await,
-                Effect::Proceed { ticket } => executor.proceed(&self.key(ticket)),
-                Effect::Withdraw { ticket } => executor.withdraw(&self.key(ticket)),
-                Effect::Stop { ticket } => executor.stop(&self.key(ticket)),
+                Effect::Proceed { attempt_id } => executor.proceed(&self.key(attempt_id)),
+                Effect::Withdraw { attempt_id } => executor.withdraw(&self.key(attempt_id)),
+                Effect::Stop { attempt_id } => executor.stop(&self.key(attempt_id)),
                 Effect::WakeAt(wake) => self.shared.arm(self.snapshot.instance(), wake),
                 Effect::Ended => self.log_end(),
                 Effect::Quarantine { reason } => self.to_quarantine = Some(reason),
@@ -74,10 +74,10 @@ impl ActiveInstance {
             codec: self.codec.clone(),
             limits: PayloadLimits::from(&self.shared.limits),
         };
-        self.shared.running().executor.submit(Job { key: self.key(run.ticket), run, caller });
+        self.shared.running().executor.submit(Job { key: self.key(run.attempt_id), run, caller });
     }
 
-    pub(super) fn key(&self, ticket: Ticket) -> AttemptKey {
-        AttemptKey { instance: self.snapshot.instance().clone(), run: self.snapshot.run(), ticket }
+    pub(super) fn key(&self, attempt_id: AttemptId) -> AttemptKey {
+        AttemptKey { instance: self.snapshot.instance().clone(), run: self.snapshot.run(), attempt_id }
     }
 }

@@ -11,7 +11,7 @@ use super::command::{CommandError, InstanceMessage, Reply};
 use crate::id::RunId;
 use crate::lifecycle::Applied;
 use crate::limits::{DEFERRED_FOR, DEFERRED_RESULTS_MAX};
-use crate::machine::{Effect, Event, Refusal, Ticket};
+use crate::machine::{AttemptId, Effect, Event, Refusal};
 use crate::status::Status;
 
 /// Transitions in one write that is in flight.
@@ -21,15 +21,15 @@ pub(super) struct PendingWrite {
     answers: Vec<(Reply, Result<(), CommandError>)>,
     status: Status,
     /// The attempt whose result the last transition records.
-    recorded: Option<Ticket>,
+    recorded: Option<AttemptId>,
     /// The attempts whose results the other transitions record.
-    deferred: Vec<Ticket>,
+    deferred: Vec<AttemptId>,
 }
 
 impl ActiveInstance {
     /// Applies one event. Effects and answers wait for its commit, unless the transition may be
     /// deferred.
-    pub(super) async fn step(&mut self, event: Event, reply: Option<Reply>, recorded: Option<Ticket>) {
+    pub(super) async fn step(&mut self, event: Event, reply: Option<Reply>, recorded: Option<AttemptId>) {
         let context = context(&self.shared, &self.definition);
         let Applied { deferrable, refused, effects } = match self.uncommitted.apply(&context, &mut self.snapshot, event)
         {
@@ -39,8 +39,8 @@ impl ActiveInstance {
                 return self.answer(reply, Some(refusal));
             }
         };
-        if let Some(ticket) = recorded.filter(|_| deferrable.is_some_and(|builds_on| self.may_defer(builds_on))) {
-            self.deferred.push(ticket);
+        if let Some(attempt_id) = recorded.filter(|_| deferrable.is_some_and(|builds_on| self.may_defer(builds_on))) {
+            self.deferred.push(attempt_id);
             self.ask_to_write_in_time();
             return self.perform(effects).await;
         }
@@ -59,12 +59,12 @@ impl ActiveInstance {
 
     /// Forgets an attempt whose result changed nothing, after the writes in flight: the same result
     /// was reported before, and may not be durable yet.
-    pub(super) fn forget_with_pending(&mut self, recorded: Option<Ticket>) {
-        let Some(ticket) = recorded else { return };
+    pub(super) fn forget_with_pending(&mut self, recorded: Option<AttemptId>) {
+        let Some(attempt_id) = recorded else { return };
         match self.pending.back_mut() {
-            _ if !self.uncommitted.is_empty() => self.deferred.push(ticket),
-            Some(pending) => pending.deferred.push(ticket),
-            None => self.forget(self.run(), ticket),
+            _ if !self.uncommitted.is_empty() => self.deferred.push(attempt_id),
+            Some(pending) => pending.deferred.push(attempt_id),
+            None => self.forget(self.run(), attempt_id),
         }
     }
 
@@ -103,7 +103,7 @@ impl ActiveInstance {
         }
     }
 
-    fn write(&mut self, effects: Vec<Effect>, recorded: Option<Ticket>) {
+    fn write(&mut self, effects: Vec<Effect>, recorded: Option<AttemptId>) {
         let program = self.definition.program();
         let (run, seq, status) = (self.snapshot.run(), self.snapshot.seq(), self.snapshot.status(program));
         if let Some(write) = self.uncommitted.write(program, &mut self.snapshot) {
@@ -139,8 +139,8 @@ impl ActiveInstance {
         }
         while let Some(pending) = self.pending.pop_front_if(|pending| pending.seq <= seq) {
             self.durable = pending.seq;
-            for ticket in pending.deferred.into_iter().chain(pending.recorded) {
-                self.forget(run, ticket);
+            for attempt_id in pending.deferred.into_iter().chain(pending.recorded) {
+                self.forget(run, attempt_id);
             }
             self.tell(pending.status);
             self.perform(pending.effects).await;

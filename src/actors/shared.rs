@@ -460,14 +460,14 @@ impl ToInstances {
 
 impl Sink for ToInstances {
     fn started(&self, key: &AttemptKey, serial: Serial, at: Timestamp) {
-        self.send(key, Command::Started { run: key.run, ticket: key.ticket, serial, at });
+        self.send(key, Command::Started { run: key.run, attempt_id: key.attempt_id, serial, at });
     }
 
     fn withdrawn(&self, key: &AttemptKey) {
-        self.send(key, Command::Withdrawn { run: key.run, ticket: key.ticket });
+        self.send(key, Command::Withdrawn { run: key.run, attempt_id: key.attempt_id });
     }
 
     fn finished(&self, key: &AttemptKey, serial: Serial, outcome: Outcome) {
-        self.send(key, Command::Finished { run: key.run, ticket: key.ticket, serial, outcome });
+        self.send(key, Command::Finished { run: key.run, attempt_id: key.attempt_id, serial, outcome });
     }
 }

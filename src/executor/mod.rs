@@ -33,7 +33,7 @@ use crate::definition::Names as _;
 use crate::id::{InstanceId, NodePath, RunId};
 use crate::lifecycle::Caller;
 use crate::limits::Limits;
-use crate::machine::{Outcome, Run, Ticket};
+use crate::machine::{AttemptId, Outcome, Run};
 use crate::time::Timestamp;
 
 /// Identifies an attempt within the whole runtime.
@@ -41,7 +41,7 @@ use crate::time::Timestamp;
 pub(crate) struct AttemptKey {
     pub(crate) instance: InstanceId,
     pub(crate) run: RunId,
-    pub(crate) ticket: Ticket,
+    pub(crate) attempt_id: AttemptId,
 }
 
 /// Number of a job, issued once by the executor. An attempt id is issued again if the transition
@@ -276,7 +276,7 @@ impl Executor {
 
     /// Cancels and forgets all attempts of an instance, of any run, except `kept`: the next actor
     /// of the instance goes on with these. The cost grows with the attempts of this instance only.
-    pub(crate) fn stop_others(&self, instance: &InstanceId, kept: Option<(RunId, &[Ticket])>) {
+    pub(crate) fn stop_others(&self, instance: &InstanceId, kept: Option<(RunId, &[AttemptId])>) {
         let others = self.table().others(instance, kept);
         for key in &others {
             self.stop(key);

@@ -10,7 +10,7 @@ use super::queue::{LineKey, Queue};
 use super::watchdog::PollMarks;
 use super::{AttemptKey, Job, Serial};
 use crate::id::{InstanceId, RunId};
-use crate::machine::{Outcome, Ticket};
+use crate::machine::{AttemptId, Outcome};
 use crate::time::Timestamp;
 
 pub(super) struct Table {
@@ -38,7 +38,7 @@ struct Attempts {
     others: BTreeMap<Place, Attempt>,
 }
 
-type Place = (RunId, Ticket);
+type Place = (RunId, AttemptId);
 
 pub(super) struct Attempt {
     pub(super) serial: Serial,
@@ -106,12 +106,12 @@ impl Attempts {
 }
 
 impl AttemptKey {
-    fn at(instance: &InstanceId, (run, ticket): Place) -> Self {
-        Self { instance: instance.clone(), run, ticket }
+    fn at(instance: &InstanceId, (run, attempt_id): Place) -> Self {
+        Self { instance: instance.clone(), run, attempt_id }
     }
 
     fn place(&self) -> Place {
-        (self.run, self.ticket)
+        (self.run, self.attempt_id)
     }
 }
 
@@ -190,10 +190,11 @@ impl Table {
     }
 
     /// Returns the attempts of an instance, of any run, except those that are kept.
-    pub(super) fn others(&self, instance: &InstanceId, kept: Option<(RunId, &[Ticket])>) -> Vec<AttemptKey> {
-        let is_kept =
-            |run, ticket| kept.is_some_and(|(of, tickets)| of == run && tickets.binary_search(&ticket).is_ok());
-        let others = self.of(instance).filter(|((run, ticket), _)| !is_kept(*run, *ticket));
+    pub(super) fn others(&self, instance: &InstanceId, kept: Option<(RunId, &[AttemptId])>) -> Vec<AttemptKey> {
+        let is_kept = |run, attempt_id| {
+            kept.is_some_and(|(of, attempt_ids)| of == run && attempt_ids.binary_search(&attempt_id).is_ok())
+        };
+        let others = self.of(instance).filter(|((run, attempt_id), _)| !is_kept(*run, *attempt_id));
         others.map(|(place, _)| AttemptKey::at(instance, place)).collect()
     }
 
@@ -247,11 +248,11 @@ impl Table {
 mod tests {
     use super::*;
 
-    /// Method: insert, replace and remove attempts at three places in every order of four steps, and
-    /// compare with a plain map after each step.
+    /// Method: insert, replace and remove attempts at three places in every order of four steps,
+    /// and compare with a plain map after each step.
     #[test]
     fn attempts_of_one_instance_are_kept_as_in_a_map() {
-        let place = |issued| (RunId::from_bytes([1; 16]), Ticket { frame: 0, issued });
+        let place = |issued| (RunId::from_bytes([1; 16]), AttemptId { frame: 0, issued });
         let (places, steps) = (3_u64, 4);
         for order in 0..(2 * places).pow(steps) {
             let (mut attempts, mut expected) = (Attempts::default(), BTreeMap::new());

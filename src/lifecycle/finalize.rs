@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::definition::{Names, Program};
 use crate::lifecycle::{CommitError, Committer, step};
-use crate::machine::{Context, Effect, Event, Outcome, Refusal, Snapshot, Ticket};
+use crate::machine::{AttemptId, Context, Effect, Event, Outcome, Refusal, Snapshot};
 use crate::status::Status;
 
 /// The last event before a run ends, pauses or parks.
@@ -14,7 +14,7 @@ pub enum Ending {
     /// the last one after all.
     Task {
         /// The attempt.
-        ticket: Ticket,
+        attempt_id: AttemptId,
         /// The attempt's result.
         outcome: Outcome,
     },
@@ -72,7 +72,7 @@ pub async fn finalize_execution(
     let event = match ending {
         _ if snapshot.end().is_some() => return Ok(finalized(context.program, snapshot, Vec::new())),
         Ending::Parked => return Ok(finalized(context.program, snapshot, Vec::new())),
-        Ending::Task { ticket, outcome } => Event::AttemptFinished { ticket, outcome },
+        Ending::Task { attempt_id, outcome } => Event::AttemptFinished { attempt_id, outcome },
         Ending::Cancelled { reason, by } => Event::Cancel { reason, by },
         Ending::Paused { reason, by } => Event::Pause { reason, by },
     };

@@ -1,6 +1,6 @@
 //! A frame enters an op, and goes on until something holds it.
 
-use super::frame::{Frame, FrameId, Phase, Stage, Ticket};
+use super::frame::{AttemptId, Frame, FrameId, Phase, Stage};
 use super::interpreter::Interpreter;
 use super::{Effect, End, Run};
 use crate::codec::{Token, Value};
@@ -125,7 +125,7 @@ impl Interpreter<'_> {
         let started = self.snapshot.frames.update(id, |frame| {
             let Phase::Task { attempt, issued, stage, crashes } = &mut frame.phase else { return None };
             *stage = next;
-            // A new ticket each time: the executor may still be dropping an attempt that was
+            // A new attempt id each time: the executor may still be dropping an attempt that was
             // stopped.
             *issued = seq;
             let (attempt, crashes) = (*attempt, *crashes);
@@ -149,7 +149,7 @@ pub(super) fn run(
     crashes: u32,
 ) -> Run {
     Run {
-        ticket: Ticket { frame: id, issued },
+        attempt_id: AttemptId { frame: id, issued },
         attempt,
         node: op.node,
         task: op.task,

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::frame::{FrameId, Phase, Stage, Ticket};
+use super::frame::{AttemptId, FrameId, Phase, Stage};
 use super::interpreter::Interpreter;
 use super::{Effect, End, Outcome};
 use crate::codec::{Place, Value};
@@ -14,9 +14,9 @@ use crate::time::Timestamp;
 impl Interpreter<'_> {
     /// Returns the stage and crash count of exactly this attempt, if it is handed out. A report of
     /// any other attempt is stale.
-    fn running_stage(&self, ticket: Ticket) -> Option<(&Stage, u32)> {
-        match &self.snapshot.frames.get(ticket.frame)?.phase {
-            Phase::Task { stage, crashes, .. } if self.snapshot.runs(ticket) => Some((stage, *crashes)),
+    fn running_stage(&self, attempt_id: AttemptId) -> Option<(&Stage, u32)> {
+        match &self.snapshot.frames.get(attempt_id.frame)?.phase {
+            Phase::Task { stage, crashes, .. } if self.snapshot.runs(attempt_id) => Some((stage, *crashes)),
             _ => None,
         }
     }
@@ -31,11 +31,11 @@ impl Interpreter<'_> {
     }
 
     /// Records when an attempt began to run, and lets it proceed if it waits for that.
-    pub(super) fn attempt_started(&mut self, ticket: Ticket, at: Timestamp) {
+    pub(super) fn attempt_started(&mut self, attempt_id: AttemptId, at: Timestamp) {
         let paused = self.snapshot.is_paused();
-        let Some((stage, crashes)) = self.running_stage(ticket) else {
+        let Some((stage, crashes)) = self.running_stage(attempt_id) else {
             // Nothing waits for the result of this attempt.
-            self.effects.push(Effect::Stop { ticket });
+            self.effects.push(Effect::Stop { attempt_id });
             return;
         };
         if self.is_overdue() {
@@ -44,30 +44,30 @@ impl Interpreter<'_> {
         let is_first = *stage == (Stage::Running { since: None });
         if paused && crashes > 0 && is_first {
             // The attempt waits for leave to proceed, and no task starts in a pause.
-            self.set_stage(ticket.frame, Stage::Ready);
-            self.effects.push(Effect::Stop { ticket });
+            self.set_stage(attempt_id.frame, Stage::Ready);
+            self.effects.push(Effect::Stop { attempt_id });
             return;
         }
         if is_first {
-            self.set_stage(ticket.frame, Stage::Running { since: Some(at) });
+            self.set_stage(attempt_id.frame, Stage::Running { since: Some(at) });
         }
-        self.effects.push(Effect::Proceed { ticket });
+        self.effects.push(Effect::Proceed { attempt_id });
     }
 
-    pub(super) fn attempt_withdrawn(&mut self, ticket: Ticket) {
-        if self.running_stage(ticket).is_none() {
+    pub(super) fn attempt_withdrawn(&mut self, attempt_id: AttemptId) {
+        if self.running_stage(attempt_id).is_none() {
             return;
         }
         if self.is_overdue() {
             return self.end(End::DeadlineExceeded);
         }
-        self.set_stage(ticket.frame, Stage::Ready);
+        self.set_stage(attempt_id.frame, Stage::Ready);
         // The pause may have ended meanwhile.
-        self.start_attempt(ticket.frame);
+        self.start_attempt(attempt_id.frame);
     }
 
-    pub(super) fn attempt_finished(&mut self, ticket: Ticket, outcome: Outcome) {
-        if self.running_stage(ticket).is_none() {
+    pub(super) fn attempt_finished(&mut self, attempt_id: AttemptId, outcome: Outcome) {
+        if self.running_stage(attempt_id).is_none() {
             return;
         }
         // The clock is checked first, as for a signal: which of the two events arrives first is
@@ -76,8 +76,8 @@ impl Interpreter<'_> {
             return self.end(End::DeadlineExceeded);
         }
         match outcome {
-            Ok(output) => self.succeed(ticket.frame, output),
-            Err(failure) => self.fail_attempt(ticket.frame, failure),
+            Ok(output) => self.succeed(attempt_id.frame, output),
+            Err(failure) => self.fail_attempt(attempt_id.frame, failure),
         }
     }
 

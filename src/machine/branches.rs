@@ -226,8 +226,8 @@ impl Interpreter<'_> {
         let mut doomed: Vec<_> = self.snapshot.frames.branches_of(id).collect();
         while let Some(id) = doomed.pop() {
             doomed.extend(self.snapshot.frames.branches_of(id));
-            if let Some(ticket) = self.snapshot.frames.take(id).and_then(|frame| frame.running(id)) {
-                self.effects.push(Effect::Stop { ticket });
+            if let Some(attempt_id) = self.snapshot.frames.take(id).and_then(|frame| frame.running(id)) {
+                self.effects.push(Effect::Stop { attempt_id });
             }
         }
     }

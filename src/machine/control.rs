@@ -26,7 +26,7 @@ impl Interpreter<'_> {
         self.snapshot.pause = Some(Request { reason, by });
         self.changed = true;
         let running: Vec<_> = self.snapshot.running().collect();
-        self.effects.extend(running.into_iter().map(|ticket| Effect::Withdraw { ticket }));
+        self.effects.extend(running.into_iter().map(|attempt_id| Effect::Withdraw { attempt_id }));
         Ok(())
     }
 

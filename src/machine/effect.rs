@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::{Refusal, RowKey, Ticket};
+use super::{AttemptId, Refusal, RowKey};
 use crate::codec::{Hidden, Value};
 use crate::time::Timestamp;
 
@@ -54,18 +54,18 @@ pub enum Effect {
     /// Let an attempt proceed: its recorded start is durable.
     Proceed {
         /// The attempt.
-        ticket: Ticket,
+        attempt_id: AttemptId,
     },
     /// Withdraw an attempt if it still waits for its slot, and report
     /// [`Event::AttemptWithdrawn`](super::Event::AttemptWithdrawn).
     Withdraw {
         /// The attempt.
-        ticket: Ticket,
+        attempt_id: AttemptId,
     },
     /// Cancel an attempt's token and drop its future.
     Stop {
         /// The attempt.
-        ticket: Ticket,
+        attempt_id: AttemptId,
     },
     /// Wake the instance at another time than the one asked for before.
     WakeAt(Wake),
@@ -92,7 +92,7 @@ pub struct Wake {
 #[derive(Clone, Debug)]
 pub struct Run {
     /// The attempt's identity, for every later report.
-    pub ticket: Ticket,
+    pub attempt_id: AttemptId,
     /// The attempt's number at the task, from 1.
     pub attempt: u32,
     /// The task's node.

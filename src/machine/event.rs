@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::Ticket;
+use super::AttemptId;
 use crate::codec::{Hidden, Value};
 use crate::definition::AttemptFailure;
 use crate::limits::REASON_BYTES_MAX;
@@ -18,7 +18,7 @@ pub enum Event {
     /// are handed out again, except the attempts in `alive`.
     Resumed {
         /// Attempts that this process still runs.
-        alive: Vec<Ticket>,
+        alive: Vec<AttemptId>,
         /// True if attempts missing from `alive` count as a process crash. False if only the actor
         /// was replaced, or if the attempts may have been waiting for room.
         process_crashed: bool,
@@ -26,19 +26,19 @@ pub enum Event {
     /// An attempt got its slot.
     AttemptStarted {
         /// The attempt.
-        ticket: Ticket,
+        attempt_id: AttemptId,
         /// The time when it got the slot.
         at: Timestamp,
     },
     /// An attempt that still waited for its slot was withdrawn, because the instance was paused.
     AttemptWithdrawn {
         /// The attempt.
-        ticket: Ticket,
+        attempt_id: AttemptId,
     },
     /// An attempt ended.
     AttemptFinished {
         /// The attempt.
-        ticket: Ticket,
+        attempt_id: AttemptId,
         /// Its result or failure.
         outcome: Outcome,
     },
@@ -96,12 +96,14 @@ impl std::fmt::Debug for Event {
             Self::Resumed { alive, process_crashed } => {
                 f.debug_struct("Resumed").field("alive", alive).field("process_crashed", process_crashed).finish()
             }
-            Self::AttemptStarted { ticket, at } => {
-                f.debug_struct("AttemptStarted").field("ticket", ticket).field("at", at).finish()
+            Self::AttemptStarted { attempt_id, at } => {
+                f.debug_struct("AttemptStarted").field("attempt_id", attempt_id).field("at", at).finish()
             }
-            Self::AttemptWithdrawn { ticket } => f.debug_struct("AttemptWithdrawn").field("ticket", ticket).finish(),
-            Self::AttemptFinished { ticket, outcome } => {
-                f.debug_struct("AttemptFinished").field("ticket", ticket).field("outcome", outcome).finish()
+            Self::AttemptWithdrawn { attempt_id } => {
+                f.debug_struct("AttemptWithdrawn").field("attempt_id", attempt_id).finish()
+            }
+            Self::AttemptFinished { attempt_id, outcome } => {
+                f.debug_struct("AttemptFinished").field("attempt_id", attempt_id).field("outcome", outcome).finish()
             }
             Self::Signal { name, id, payload } | Self::SignalIfAwaited { name, id, payload } => {
                 let kind = if matches!(self, Self::Signal { .. }) { "Signal" } else { "SignalIfAwaited" };

@@ -17,9 +17,9 @@ const FRAME_BYTES: usize = 768;
 pub(super) const ROOT: FrameId = 0;
 
 /// Identifies one attempt by its frame and the transition that issued it. A report with another
-/// ticket than the frame's current one comes from an earlier task or attempt, and is dropped.
+/// attempt id than the frame's current one comes from an earlier task or attempt, and is dropped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Ticket {
+pub struct AttemptId {
     /// The frame.
     pub frame: FrameId,
     /// The number of the transition that issued the attempt.
@@ -173,10 +173,10 @@ impl Frame {
         FRAME_BYTES + self.value.memory_bytes() + gathered
     }
 
-    /// Returns the ticket of its attempt, if the attempt is with the executor.
-    pub(super) fn running(&self, id: FrameId) -> Option<Ticket> {
+    /// Returns the id of its attempt, if the attempt is with the executor.
+    pub(super) fn running(&self, id: FrameId) -> Option<AttemptId> {
         match self.phase {
-            Phase::Task { issued, stage: Stage::Running { .. }, .. } => Some(Ticket { frame: id, issued }),
+            Phase::Task { issued, stage: Stage::Running { .. }, .. } => Some(AttemptId { frame: id, issued }),
             _ => None,
         }
     }

@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use super::frame::{Frame, FrameId, Phase, ROOT, Ticket};
+use super::frame::{AttemptId, Frame, FrameId, Phase, ROOT};
 use super::waits::Waits;
 use crate::time::Timestamp;
 
@@ -127,7 +127,7 @@ impl Frames {
     }
 
     /// Returns the attempts that are with the executor.
-    pub(super) fn running(&self) -> impl Iterator<Item = Ticket> {
+    pub(super) fn running(&self) -> impl Iterator<Item = AttemptId> {
         self.iter().filter_map(|(id, frame)| frame.running(id))
     }
 

@@ -102,9 +102,9 @@ pub fn apply(context: &Context<'_>, snapshot: &mut Snapshot, event: Event) -> Re
     let mut interpreter = Interpreter::new(context, snapshot);
     match event {
         Event::Resumed { alive, process_crashed } => interpreter.resume(alive, process_crashed),
-        Event::AttemptStarted { ticket, at } => interpreter.attempt_started(ticket, at),
-        Event::AttemptWithdrawn { ticket } => interpreter.attempt_withdrawn(ticket),
-        Event::AttemptFinished { ticket, outcome } => interpreter.attempt_finished(ticket, outcome),
+        Event::AttemptStarted { attempt_id, at } => interpreter.attempt_started(attempt_id, at),
+        Event::AttemptWithdrawn { attempt_id } => interpreter.attempt_withdrawn(attempt_id),
+        Event::AttemptFinished { attempt_id, outcome } => interpreter.attempt_finished(attempt_id, outcome),
         Event::Signal { name, id, payload } => interpreter.signal(&name, id, payload, Unawaited::Buffer)?,
         Event::SignalIfAwaited { name, id, payload } => interpreter.signal(&name, id, payload, Unawaited::Refuse)?,
         Event::Wake => interpreter.wake(),
@@ -247,7 +247,7 @@ impl<'a> Interpreter<'a> {
     /// retry.
     pub(super) fn end(&mut self, end: End) {
         let running: Vec<_> = self.snapshot.running().collect();
-        self.effects.extend(running.into_iter().map(|ticket| Effect::Stop { ticket }));
+        self.effects.extend(running.into_iter().map(|attempt_id| Effect::Stop { attempt_id }));
         for (id, frame) in std::mem::take(&mut self.moving) {
             if self.is_wanted(&frame) {
                 let node = self.program.op(frame.position).and_then(Op::node).unwrap_or_default();

@@ -46,7 +46,7 @@ pub(crate) use era::Era;
 #[cfg(feature = "file-store")]
 pub(crate) use era::definition_of_era;
 pub use event::{Event, Outcome, Refusal};
-pub use frame::{Frame, FrameId, Phase, Stage, Ticket};
+pub use frame::{AttemptId, Frame, FrameId, Phase, Stage};
 pub use interpreter::{Context, NewRun, apply, start};
 pub use record::{decode_head, encode_head};
 pub use row::{RowKey, RowPlace};

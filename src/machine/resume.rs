@@ -1,7 +1,7 @@
 //! An instance is activated again.
 
 use super::advance::run;
-use super::frame::{FrameId, Phase, Stage, Ticket};
+use super::frame::{AttemptId, FrameId, Phase, Stage};
 use super::interpreter::Interpreter;
 use super::{Effect, End};
 use crate::definition::{AttemptFailure, FailureKind, Names as _, Program};
@@ -9,7 +9,7 @@ use crate::limits::CRASHES_MAX;
 use crate::time::Timestamp;
 
 impl Interpreter<'_> {
-    pub(super) fn resume(&mut self, mut alive: Vec<Ticket>, process_crashed: bool) {
+    pub(super) fn resume(&mut self, mut alive: Vec<AttemptId>, process_crashed: bool) {
         if self.snapshot.end.is_some() {
             return;
         }
@@ -18,7 +18,7 @@ impl Interpreter<'_> {
         if self.is_overdue() {
             return self.end(End::DeadlineExceeded);
         }
-        // Each frame looks its own ticket up.
+        // Each frame looks its own attempt id up.
         alive.sort_unstable();
         let alive = &*alive;
         if let Some(reason) = self.too_many_crashes(alive, process_crashed) {
@@ -31,11 +31,11 @@ impl Interpreter<'_> {
 
     /// Returns the reason to quarantine the instance, if there is one. Checked first, so that a
     /// quarantined instance's head stays unchanged. `alive` is sorted.
-    fn too_many_crashes(&self, alive: &[Ticket], process_crashed: bool) -> Option<String> {
+    fn too_many_crashes(&self, alive: &[AttemptId], process_crashed: bool) -> Option<String> {
         self.snapshot.frames.iter().filter(|_| process_crashed).find_map(|(id, frame)| match frame.phase {
             Phase::Task { issued, stage: Stage::Running { since: Some(_) }, crashes, .. }
                 if crashes.saturating_add(1) >= CRASHES_MAX
-                    && alive.binary_search(&Ticket { frame: id, issued }).is_err() =>
+                    && alive.binary_search(&AttemptId { frame: id, issued }).is_err() =>
             {
                 let task = self.program.path(frame.node).map_or("", |path| path.as_str());
                 Some(format!("the process crashed {CRASHES_MAX} times in a row while task `{task}` was running"))
@@ -44,19 +44,19 @@ impl Interpreter<'_> {
         })
     }
 
-    fn resume_frame(&mut self, id: FrameId, alive: &[Ticket], process_crashed: bool) {
+    fn resume_frame(&mut self, id: FrameId, alive: &[AttemptId], process_crashed: bool) {
         let Some(frame) = self.snapshot.frames.get(id) else { return };
         let Phase::Task { issued, ref stage, crashes, .. } = frame.phase else { return };
-        let ticket = Ticket { frame: id, issued };
-        let is_alive = alive.binary_search(&ticket).is_ok();
+        let attempt_id = AttemptId { frame: id, issued };
+        let is_alive = alive.binary_search(&attempt_id).is_ok();
         match stage {
             Stage::Ready => self.start_attempt(id),
             Stage::Backoff { .. } => {}
             // The report of its start may have been lost with the previous actor.
             Stage::Running { since: None } if is_alive && crashes > 0 => {
-                self.attempt_started(ticket, self.now);
+                self.attempt_started(attempt_id, self.now);
             }
-            Stage::Running { .. } if is_alive => self.effects.push(Effect::Proceed { ticket }),
+            Stage::Running { .. } if is_alive => self.effects.push(Effect::Proceed { attempt_id }),
             Stage::Running { since } => {
                 let since = *since;
                 self.hand_out_again(id, since, process_crashed);
@@ -83,9 +83,9 @@ impl Interpreter<'_> {
                 *stage = Stage::Ready;
                 return None;
             }
-            // A new ticket: the executor may still be dropping the old attempt. The attempt counts
-            // as running only once its start is recorded again. The executor sets that start back
-            // by the part of the timeout that was used before.
+            // A new attempt id: the executor may still be dropping the old attempt. The attempt
+            // counts as running only once its start is recorded again. The executor sets that start
+            // back by the part of the timeout that was used before.
             *issued = seq;
             *stage = Stage::Running { since: None };
             let (attempt, crashes) = (*attempt, *crashes);

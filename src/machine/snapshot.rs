@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::frame::{FrameId, Phase, Ticket};
+use super::frame::{AttemptId, FrameId, Phase};
 use super::frames::Frames;
 use super::results::KeptResults;
 use super::row::RowKey;
@@ -216,14 +216,14 @@ impl Snapshot {
     }
 
     /// Returns the attempts that are with the executor.
-    pub fn running(&self) -> impl Iterator<Item = Ticket> {
+    pub fn running(&self) -> impl Iterator<Item = AttemptId> {
         self.frames.running().filter(|_| self.end.is_none())
     }
 
     /// Returns true if exactly this attempt is with the executor.
-    pub fn runs(&self, ticket: Ticket) -> bool {
-        let frame = self.frames.get(ticket.frame).filter(|_| self.end.is_none());
-        frame.and_then(|frame| frame.running(ticket.frame)) == Some(ticket)
+    pub fn runs(&self, attempt_id: AttemptId) -> bool {
+        let frame = self.frames.get(attempt_id.frame).filter(|_| self.end.is_none());
+        frame.and_then(|frame| frame.running(attempt_id.frame)) == Some(attempt_id)
     }
 
     /// Returns how many signals of each name are buffered. Known once the signals are read.

@@ -8,11 +8,11 @@ use tokio_util::sync::CancellationToken;
 
 use crate::clock::BoxFuture;
 use crate::executor::until_cancelled;
-use crate::machine::{Outcome, Ticket};
+use crate::machine::{AttemptId, Outcome};
 
 /// One attempt. Ends without an outcome if it is stopped.
 pub(super) struct Attempt<'a> {
-    pub(super) ticket: Ticket,
+    pub(super) id: AttemptId,
     pub(super) token: CancellationToken,
     pub(super) call: BoxFuture<'a, Option<Outcome>>,
 }
@@ -30,8 +30,8 @@ pub(super) struct Attempts<'a> {
     /// The only attempt in progress, as in a chain: polled directly, without a table.
     alone: Option<Attempt<'a>>,
     /// All attempts in progress, if there are several.
-    running: FuturesUnordered<BoxFuture<'a, (Ticket, Option<Outcome>)>>,
-    tokens: HashMap<Ticket, CancellationToken>,
+    running: FuturesUnordered<BoxFuture<'a, (AttemptId, Option<Outcome>)>>,
+    tokens: HashMap<AttemptId, CancellationToken>,
 }
 
 impl<'a> Attempts<'a> {
@@ -42,24 +42,24 @@ impl<'a> Attempts<'a> {
             return;
         }
         for mut attempt in first.into_iter().chain([attempt]) {
-            self.tokens.insert(attempt.ticket, attempt.token.clone());
-            self.running.push(Box::pin(async move { (attempt.ticket, attempt.ended().await) }));
+            self.tokens.insert(attempt.id, attempt.token.clone());
+            self.running.push(Box::pin(async move { (attempt.id, attempt.ended().await) }));
         }
     }
 
-    pub(super) fn stop(&mut self, ticket: Ticket) {
-        let alone = self.alone.as_ref().filter(|alone| alone.ticket == ticket).map(|alone| alone.token.clone());
-        if let Some(token) = alone.or_else(|| self.tokens.remove(&ticket)) {
+    pub(super) fn stop(&mut self, attempt_id: AttemptId) {
+        let alone = self.alone.as_ref().filter(|alone| alone.id == attempt_id).map(|alone| alone.token.clone());
+        if let Some(token) = alone.or_else(|| self.tokens.remove(&attempt_id)) {
             token.cancel();
         }
     }
 
     /// Waits for the next outcome; `None` if no attempt is in progress. Dropping this future loses
     /// nothing.
-    pub(super) async fn next(&mut self) -> Option<(Ticket, Outcome)> {
+    pub(super) async fn next(&mut self) -> Option<(AttemptId, Outcome)> {
         loop {
-            let (ticket, outcome) = if let Some(alone) = &mut self.alone {
-                let ended = (alone.ticket, alone.ended().await);
+            let (attempt_id, outcome) = if let Some(alone) = &mut self.alone {
+                let ended = (alone.id, alone.ended().await);
                 self.alone = None;
                 ended
             } else {
@@ -68,7 +68,7 @@ impl<'a> Attempts<'a> {
                 ended
             };
             if let Some(outcome) = outcome {
-                return Some((ticket, outcome));
+                return Some((attempt_id, outcome));
             }
         }
     }

@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use everstep::machine::{
-    Context, Effect, Event, HeadIndex, NewRun, Outcome, RowKey, Snapshot, Ticket, Transition, Wake, apply, decode_head,
-    encode_head, start,
+    AttemptId, Context, Effect, Event, HeadIndex, NewRun, Outcome, RowKey, Snapshot, Transition, Wake, apply,
+    decode_head, encode_head, start,
 };
 use everstep::{
     Definition, Failure, Home, InstanceId, Limits, Names as _, NodePath, RunId, Status, TaskFailure, Timestamp, Token,
@@ -26,7 +26,7 @@ pub(crate) struct Real {
     snapshot: Snapshot,
     rows: HashMap<RowKey, Bytes>,
     /// Attempt ids by the model's serial.
-    tickets: HashMap<u64, Ticket>,
+    attempt_ids: HashMap<u64, AttemptId>,
     /// The wake-up asked for, once that is known.
     asked: Option<Wake>,
 }
@@ -83,13 +83,13 @@ impl Real {
         self.definition.program().path(node).unwrap()
     }
 
-    fn ticket(&self, which: Which, model: &Model) -> Ticket {
+    fn attempt_id(&self, which: Which, model: &Model) -> AttemptId {
         let current = model.running();
         let serial = match which {
-            Which::Current => current.or(self.tickets.keys().max().copied()),
-            Which::Old => self.tickets.keys().filter(|serial| Some(**serial) != current).max().copied(),
+            Which::Current => current.or(self.attempt_ids.keys().max().copied()),
+            Which::Old => self.attempt_ids.keys().filter(|serial| Some(**serial) != current).max().copied(),
         };
-        serial.map_or(Ticket { frame: 0, issued: 0 }, |serial| self.tickets[&serial])
+        serial.map_or(AttemptId { frame: 0, issued: 0 }, |serial| self.attempt_ids[&serial])
     }
 
     fn event(&self, what: &What, model: &Model) -> Event {
@@ -100,10 +100,12 @@ impl Real {
                     Ended::Well(output) => Ok(Bytes::from(output).into()),
                     Ended::Badly(failure) => Err(failure),
                 };
-                Event::AttemptFinished { ticket: self.ticket(which, model), outcome }
+                Event::AttemptFinished { attempt_id: self.attempt_id(which, model), outcome }
             }
-            What::Started(which) => Event::AttemptStarted { ticket: self.ticket(which, model), at: at(model.now) },
-            What::Withdrawn(which) => Event::AttemptWithdrawn { ticket: self.ticket(which, model) },
+            What::Started(which) => {
+                Event::AttemptStarted { attempt_id: self.attempt_id(which, model), at: at(model.now) }
+            }
+            What::Withdrawn(which) => Event::AttemptWithdrawn { attempt_id: self.attempt_id(which, model) },
             What::Signal { name, id, payload } => {
                 Event::Signal { name: name.into(), id: format!("id {id}").into(), payload: payload.into() }
             }
@@ -131,12 +133,19 @@ impl Real {
         for effect in transition.effects {
             match effect {
                 Effect::Run(run) => {
-                    let known =
-                        self.tickets.iter().find(|(_, ticket)| **ticket == run.ticket).map(|(serial, _)| *serial);
+                    let known = self
+                        .attempt_ids
+                        .iter()
+                        .find(|(_, attempt_id)| **attempt_id == run.attempt_id)
+                        .map(|(serial, _)| *serial);
                     // Within one transition there is at most one new attempt, and it is the model's
                     // latest.
                     let serial = known.unwrap_or(model.serial);
-                    assert_eq!(*self.tickets.entry(serial).or_insert(run.ticket), run.ticket, "one ticket per attempt");
+                    assert_eq!(
+                        *self.attempt_ids.entry(serial).or_insert(run.attempt_id),
+                        run.attempt_id,
+                        "one attempt_id per attempt"
+                    );
                     answer.runs.push(Wanted {
                         serial,
                         node: run.node as usize,
@@ -256,8 +265,8 @@ pub(crate) fn begin(mut nodes: Vec<Node>, deadline: Option<u64>, input: &[u8]) -
     let new = NewRun { instance, run, codec: 1, input: input.to_vec().into(), traceparent: None };
     let context = Context { program: definition.program(), limits: &limits, now: at(now) };
     let (snapshot, transition) = start(&context, new);
-    let (rows, tickets) = (HashMap::new(), HashMap::new());
-    let mut real = Real { definition, limits, snapshot, rows, tickets, asked: None };
+    let (rows, attempt_ids) = (HashMap::new(), HashMap::new());
+    let mut real = Real { definition, limits, snapshot, rows, attempt_ids, asked: None };
     assert!(transition.changed && real.snapshot.seq() == 1);
     assert_eq!(real.take(transition, &model), (expected, model.over.is_some()));
     real.check(&model);

@@ -105,25 +105,25 @@ impl<'p> Driver<'p> {
             Happening::Well(which, output) => {
                 let serial = self.serial(*which)?;
                 let outcome = self.ended(serial, output);
-                let ticket = self.real.runs[&serial].ticket;
-                Event::AttemptFinished { ticket, outcome: Ok(outcome) }
+                let attempt_id = self.real.runs[&serial].attempt_id;
+                Event::AttemptFinished { attempt_id, outcome: Ok(outcome) }
             }
             Happening::Badly(which, failure) => {
                 let serial = self.serial(*which)?;
                 self.real.at_work.remove(&serial);
                 self.model.attempt(serial, &Act::Badly(failure.clone()));
-                Event::AttemptFinished { ticket: self.real.runs[&serial].ticket, outcome: Err(failure.clone()) }
+                Event::AttemptFinished { attempt_id: self.real.runs[&serial].attempt_id, outcome: Err(failure.clone()) }
             }
             Happening::Started(which) => {
                 let serial = self.serial(*which)?;
                 self.model.attempt(serial, &Act::Started);
-                Event::AttemptStarted { ticket: self.real.runs[&serial].ticket, at: at(self.model.world.now) }
+                Event::AttemptStarted { attempt_id: self.real.runs[&serial].attempt_id, at: at(self.model.world.now) }
             }
             Happening::Withdrawn(which) => {
                 let serial = self.serial(*which)?;
                 self.real.at_work.remove(&serial);
                 self.model.attempt(serial, &Act::Withdrawn);
-                Event::AttemptWithdrawn { ticket: self.real.runs[&serial].ticket }
+                Event::AttemptWithdrawn { attempt_id: self.real.runs[&serial].attempt_id }
             }
             Happening::Signal { name, id, payload } => {
                 model.signal(name, *id, payload.clone());
@@ -150,9 +150,9 @@ impl<'p> Driver<'p> {
                 let alive: BTreeSet<_> =
                     running.filter(|(n, _)| alive & (1 << (n % 8)) != 0).map(|(_, serial)| serial).collect();
                 self.real.at_work.retain(|serial| alive.contains(serial));
-                let tickets = alive.iter().map(|serial| self.real.runs[serial].ticket).collect();
+                let attempt_ids = alive.iter().map(|serial| self.real.runs[serial].attempt_id).collect();
                 self.model.resume(alive, *process_crashed);
-                Event::Resumed { alive: tickets, process_crashed: *process_crashed }
+                Event::Resumed { alive: attempt_ids, process_crashed: *process_crashed }
             }
             Happening::Released => {
                 self.real.at_work.clear();

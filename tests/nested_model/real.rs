@@ -10,7 +10,7 @@ use everstep::lifecycle::{
     task_result, upgrade,
 };
 use everstep::limits::Limits;
-use everstep::machine::{Context, Effect, Event, NewRun, RowKey, Run, Snapshot, Ticket, Wake, encode_head, start};
+use everstep::machine::{AttemptId, Context, Effect, Event, NewRun, RowKey, Run, Snapshot, Wake, encode_head, start};
 use everstep::store::{Change, Condition, Write};
 use everstep::{
     CancellationToken, Codec, Definition, Deps, Failure, InstanceId, MemoryStore, Names as _, Output as _, RunId,
@@ -153,25 +153,25 @@ impl Real {
             assert!(head.len() < 1_500, "a head of {} bytes", head.len());
             assert_eq!(now(self.store.commit(&[write])).unwrap(), [Ok(())]);
         }
-        let serial = |real: &Self, ticket: Ticket| {
-            real.runs.iter().find(|(_, run)| run.ticket == ticket).map(|(serial, _)| *serial)
+        let serial = |real: &Self, attempt_id: AttemptId| {
+            real.runs.iter().find(|(_, run)| run.attempt_id == attempt_id).map(|(serial, _)| *serial)
         };
         let (mut runs, mut stopped, mut ended) = (Vec::new(), Vec::new(), false);
         for effect in done.effects {
             match effect {
                 Effect::Run(run) => runs.push(run),
-                Effect::Stop { ticket } => {
-                    runs.retain(|run| run.ticket != ticket);
-                    stopped.push(ticket);
+                Effect::Stop { attempt_id } => {
+                    runs.retain(|run| run.attempt_id != attempt_id);
+                    stopped.push(attempt_id);
                 }
-                Effect::Proceed { ticket } => drop(ours.proceed.insert(serial(self, ticket).unwrap())),
-                Effect::Withdraw { ticket } => drop(ours.withdraw.insert(serial(self, ticket).unwrap())),
+                Effect::Proceed { attempt_id } => drop(ours.proceed.insert(serial(self, attempt_id).unwrap())),
+                Effect::Withdraw { attempt_id } => drop(ours.withdraw.insert(serial(self, attempt_id).unwrap())),
                 Effect::WakeAt(wake) => self.asked = Some(wake),
                 Effect::Ended => ended = true,
                 Effect::Quarantine { .. } => ours.quarantine = true,
             }
         }
-        self.at_work.retain(|serial| !stopped.contains(&self.runs[serial].ticket));
+        self.at_work.retain(|serial| !stopped.contains(&self.runs[serial].attempt_id));
         assert_eq!(runs.len(), expected.runs.len(), "{runs:?} asked for, not {:?}", expected.runs);
         for (mut run, wanted) in runs.into_iter().zip(&expected.runs) {
             now(fill_run(&self.store, self.definition.program(), &self.snapshot, &mut run)).unwrap();
@@ -185,7 +185,7 @@ impl Real {
                 (wanted.attempt, wanted.timeout, wanted.announce, wanted.alone),
                 "the options of `{path}`"
             );
-            assert!(serial(self, run.ticket).is_none(), "a ticket is given once: {:?}", run.ticket);
+            assert!(serial(self, run.attempt_id).is_none(), "a attempt_id is given once: {:?}", run.attempt_id);
             self.runs.insert(wanted.serial, run);
             self.at_work.insert(wanted.serial);
         }
@@ -234,10 +234,10 @@ impl Real {
     }
 
     fn read(&self, value: &Value) -> Vec<everstep::Token> {
-        let ticket = Ticket { frame: 0, issued: 0 };
+        let attempt_id = AttemptId { frame: 0, issued: 0 };
         let (value, turns) = (value.clone(), [].into());
         let (attempt, node, task, timeout, announce, alone) = (1, 0, 0, None, false, false);
-        let mut run = Run { ticket, attempt, node, task, value, turns, timeout, announce, alone };
+        let mut run = Run { attempt_id, attempt, node, task, value, turns, timeout, announce, alone };
         now(fill_run(&self.store, self.definition.program(), &self.snapshot, &mut run)).unwrap();
         tokens(&run.value)
     }

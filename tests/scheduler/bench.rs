@@ -79,8 +79,8 @@ impl<I: Serialize, O: 'static> Bench<I, O> {
     }
 
     async fn end_attempt(&self, outcome: Outcome) {
-        let ticket = self.stored().await.snapshot.running().next().unwrap();
-        self.apply(Event::AttemptFinished { ticket, outcome }).await.unwrap();
+        let attempt_id = self.stored().await.snapshot.running().next().unwrap();
+        self.apply(Event::AttemptFinished { attempt_id, outcome }).await.unwrap();
     }
 
     pub(crate) async fn finish_task(&self, output: u64) {

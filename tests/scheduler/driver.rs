@@ -97,10 +97,10 @@ impl Scheduler<'_> {
         let mut todo = VecDeque::from(effects);
         while let Some(effect) = todo.pop_front() {
             let Effect::Run(run) = effect else { continue };
-            let ticket = run.ticket;
+            let attempt_id = run.attempt_id;
             if run.announce {
                 // Durable before the task runs, so that a crash during the task can be counted.
-                let started = Event::AttemptStarted { ticket, at: self.clock.now() };
+                let started = Event::AttemptStarted { attempt_id, at: self.clock.now() };
                 let answer = self.step(&mut snapshot, started).await?;
                 if !answer.iter().any(|effect| matches!(effect, Effect::Proceed { .. })) {
                     continue;
@@ -108,7 +108,7 @@ impl Scheduler<'_> {
             }
             let outcome = self.call(&snapshot, run).await;
             self.power.spend()?;
-            todo.extend(self.finalize(&mut snapshot, Ending::Task { ticket, outcome }).await?);
+            todo.extend(self.finalize(&mut snapshot, Ending::Task { attempt_id, outcome }).await?);
         }
         self.finalize(&mut snapshot, Ending::Parked).await.map(drop)
     }

@@ -161,9 +161,9 @@ async fn second_of_two_schedulers_is_fenced() {
         effects.push(step(&bench.context(), snapshot, event).unwrap());
     }
     let (second_write, first_write) = (effects.pop().unwrap().write.unwrap(), effects.pop().unwrap().write.unwrap());
-    let ticket = first.running().next().unwrap();
+    let attempt_id = first.running().next().unwrap();
     Committer::commit(&bench.store, first_write).await.unwrap();
-    let done = Ending::Task { ticket, outcome: Ok(encoded(&6_u64).into()) };
+    let done = Ending::Task { attempt_id, outcome: Ok(encoded(&6_u64).into()) };
     finalize_execution(&bench.store, &bench.context(), &mut first, done).await.unwrap();
     let before = bench.store.load(&instance()).await.unwrap();
     let conflict = Conflict { found: Some((first.run(), first.seq())), is_over: false };

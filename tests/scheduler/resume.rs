@@ -148,11 +148,11 @@ async fn resume_has_no_input_when_paused_ended_or_unread() {
 
 /// Returns every kind of ending of the running attempt.
 fn endings(snapshot: &Snapshot) -> Vec<Ending> {
-    let ticket = snapshot.running().next().unwrap();
+    let attempt_id = snapshot.running().next().unwrap();
     let failure = AttemptFailure::new(FailureKind::Permanent, "no");
     vec![
-        Ending::Task { ticket, outcome: Ok(Codec::MessagePack.encode(&9_u64, 100).unwrap().into()) },
-        Ending::Task { ticket, outcome: Err(failure) },
+        Ending::Task { attempt_id, outcome: Ok(Codec::MessagePack.encode(&9_u64, 100).unwrap().into()) },
+        Ending::Task { attempt_id, outcome: Err(failure) },
         Ending::Cancelled { reason: "why".into(), by: "who".into() },
         Ending::Paused { reason: "why".into(), by: "who".into() },
         Ending::Parked,

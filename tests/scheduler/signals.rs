@@ -145,8 +145,8 @@ async fn kept_value_and_large_payload_survive_a_restart() {
     let workflow = Workflow::builder("keep").then("task", task).wait_for_signal_keeping::<String>("wait", "go");
     let bench = Bench::new(workflow.delay("nap", Duration::from_secs(1)).build().unwrap());
     bench.start(500).await;
-    let ticket = bench.snapshot().await.running().next().unwrap();
-    bench.apply(Event::AttemptFinished { ticket, outcome: Ok(encoded(&"a".repeat(500)).into()) }).await.unwrap();
+    let attempt_id = bench.snapshot().await.running().next().unwrap();
+    bench.apply(Event::AttemptFinished { attempt_id, outcome: Ok(encoded(&"a".repeat(500)).into()) }).await.unwrap();
     let payload = encoded(&"b".repeat(500));
     bench.apply(Event::Signal { name: "go".into(), id: "s1".into(), payload }).await.unwrap();
     let snapshot = bench.snapshot().await;

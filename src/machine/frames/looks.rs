@@ -42,11 +42,11 @@ impl Items {
         let new = NewRun { instance, run, codec: 1, input: payload, traceparent: None };
         let context = Context { program: workflow.definition().program(), limits: &limits, now };
         let (snapshot, _) = start(&context, new);
-        let ticket = snapshot.running().next().unwrap();
+        let attempt_id = snapshot.running().next().unwrap();
         let leaf = Value::leaf(Bytes::from_static(&[1]), None).into_tokens();
         let list = std::iter::once(Token::List(items)).chain((0..items).flat_map(|_| leaf.clone())).collect();
         let mut started = Self { workflow, limits, now, snapshot };
-        started.happen(Event::AttemptFinished { ticket, outcome: Ok(Value::from_tokens(list)) });
+        started.happen(Event::AttemptFinished { attempt_id, outcome: Ok(Value::from_tokens(list)) });
         started
     }
 

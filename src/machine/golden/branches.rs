@@ -121,7 +121,7 @@ impl Told {
         let names = self.definition.program();
         let at = self.asked.iter().position(|run| names.path(run.node).unwrap().as_str() == path);
         let run = self.asked.remove(at.unwrap_or_else(|| panic!("nothing runs at {path}")));
-        self.happen(Event::AttemptFinished { ticket: run.ticket, outcome });
+        self.happen(Event::AttemptFinished { attempt_id: run.attempt_id, outcome });
     }
 
     fn signal(&mut self, id: &str, payload: &'static [u8]) {

@@ -68,9 +68,9 @@ impl Rounds {
     async fn go_round(&mut self) {
         self.signal("b").await;
         self.signal("a").await;
-        let ticket = self.snapshot.running().next().unwrap();
+        let attempt_id = self.snapshot.running().next().unwrap();
         let again = Value::from(Bytes::from_static(&[1])).behind(Token::Again);
-        self.happen(Event::AttemptFinished { ticket, outcome: Ok(again) });
+        self.happen(Event::AttemptFinished { attempt_id, outcome: Ok(again) });
     }
 
     /// Reads the run through a new store over the same map; returns the number of keys skipped for
