@@ -30,7 +30,7 @@ pub const INLINE_BYTES_MAX: usize = 128;
 /// Bytes of results stored in the snapshot, each of at most [`INLINE_BYTES_MAX`]. Beyond that they
 /// are written as rows: the snapshot is part of every write, so more of them would cost more than
 /// rows do.
-pub const KEPT_RESULTS_BYTES_MAX: usize = 512;
+pub const INLINE_RESULTS_BYTES_MAX: usize = 512;
 /// Most results of one instance, of tasks with
 /// [`Checkpoint::Deferred`](crate::Checkpoint::Deferred), that are not durable yet.
 pub const DEFERRED_RESULTS_MAX: usize = 64;

@@ -17,7 +17,7 @@ mod workflows;
 use std::sync::Arc;
 use std::time::Duration;
 
-use everstep::limits::KEPT_RESULTS_BYTES_MAX;
+use everstep::limits::INLINE_RESULTS_BYTES_MAX;
 use everstep::{Concurrency, Limits, ManualClock, MemoryStore, RunId, Runtime, RuntimeBuilder, Store as _, Workflow};
 
 use common::{Gate, still_clock};
@@ -158,7 +158,7 @@ fn assert_same(early: Read, late: Read) {
     assert_eq!(early.records, late.records);
     let apart = early.bytes.abs_diff(late.bytes);
     let heads = early.records.min(2);
-    assert!(apart <= heads * KEPT_RESULTS_BYTES_MAX + early.bytes / 10, "{early:?}, and later {late:?}");
+    assert!(apart <= heads * INLINE_RESULTS_BYTES_MAX + early.bytes / 10, "{early:?}, and later {late:?}");
 }
 
 /// Returns the mean of a part of the writes, whose range is in percent of all.

@@ -23,7 +23,7 @@ use crate::codec::Codec;
 use crate::definition::Definition;
 use crate::executor::Serial;
 use crate::id::RunId;
-use crate::lifecycle::{CommitError, Committer as _, Kept, LoadError, UncommittedBatch, read_signal_id};
+use crate::lifecycle::{CommitError, Committer as _, LoadError, RowCache, UncommittedBatch, read_signal_id};
 use crate::limits::RESTING_ROWS_MIN;
 use crate::machine::{AttemptId, Context, Damaged, Effect, Event, Snapshot};
 use crate::status::Status;
@@ -36,7 +36,7 @@ pub(super) struct ActiveInstance {
     pub(super) codec: Codec,
     pub(super) snapshot: Snapshot,
     /// Rows and names that were read for the last items that started, and may serve the next.
-    pub(super) kept: Kept,
+    pub(super) row_cache: RowCache,
     /// An estimate of the memory that the snapshot takes.
     pub(super) weight: Weight,
     /// Transitions that wait for a later write.
@@ -84,7 +84,7 @@ impl ActiveInstance {
             definition,
             codec,
             snapshot,
-            kept: Kept::default(),
+            row_cache: RowCache::default(),
             weight: Weight::default(),
             uncommitted: UncommittedBatch::default(),
             deferred: Vec::new(),
@@ -140,7 +140,7 @@ impl ActiveInstance {
         if self.snapshot.end().is_some() || self.snapshot.live_rows() < RESTING_ROWS_MIN {
             return None;
         }
-        self.kept = Kept::default();
+        self.row_cache = RowCache::default();
         Some(self.weight.of(&self.snapshot))
     }
 

@@ -55,7 +55,7 @@ impl ActiveInstance {
         let filled = if run.value.unread().is_empty() {
             Ok(())
         } else {
-            Box::pin(fill_next_run(store, names, &self.snapshot, &mut run, &mut self.kept)).await
+            Box::pin(fill_next_run(store, names, &self.snapshot, &mut run, &mut self.row_cache)).await
         };
         match filled {
             Ok(()) => {}

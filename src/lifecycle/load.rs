@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::rows::{Kept, Rows};
+use super::rows::{RowCache, Rows};
 use crate::definition::{Names, Program};
 use crate::id::InstanceId;
 use crate::machine::{Damaged, RowKey, Run, Snapshot, decode_head, decode_quarantine};
@@ -192,20 +192,20 @@ pub async fn fill_run(
     snapshot: &Snapshot,
     run: &mut Run,
 ) -> Result<(), LoadError> {
-    fill_next_run(store, names, snapshot, run, &mut Kept::default()).await
+    fill_next_run(store, names, snapshot, run, &mut RowCache::default()).await
 }
 
-/// Does the same as [`fill_run`] for one of several runs in turn; `kept` passes what was read on to
-/// the next.
+/// Does the same as [`fill_run`] for one of several runs in turn; `cache` passes what was read on
+/// to the next.
 pub(crate) async fn fill_next_run(
     store: &dyn Store,
     names: &dyn Names,
     snapshot: &Snapshot,
     run: &mut Run,
-    kept: &mut Kept,
+    cache: &mut RowCache,
 ) -> Result<(), LoadError> {
-    let mut rows = Rows::with(store, names, std::mem::take(kept));
+    let mut rows = Rows::with(store, names, std::mem::take(cache));
     let filled = rows.complete(snapshot, &mut run.value).await;
-    *kept = rows.into_kept();
+    *cache = rows.into_cache();
     filled
 }

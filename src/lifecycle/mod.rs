@@ -43,7 +43,7 @@ pub use load::{
 pub use release::{ReleaseError, release};
 pub use result::task_result;
 pub use resume::{ResumeError, ResumeInputError, ResumeOutcome, get_resume_input, prepare_resume};
-pub(crate) use rows::Kept;
+pub(crate) use rows::RowCache;
 pub use start::{
     ConflictPolicy, Existing, ExistingInstance, PrepareRunOutcome, StartError, check_existing_instance, prepare_run,
 };

@@ -25,8 +25,8 @@ pub async fn task_result(
     path: &str,
     indices: &[u32],
 ) -> Result<Option<Value>, LoadError> {
-    if let Some(kept) = snapshot.kept_result(manifest, path) {
-        return Ok(Some(kept));
+    if let Some(inline) = snapshot.inline_result(manifest, path) {
+        return Ok(Some(inline));
     }
     let mut sought = Sought { store, snapshot, era: snapshot.era(), task: path.to_owned(), lists: Vec::new(), indices };
     if !indices.is_empty() {

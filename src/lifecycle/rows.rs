@@ -29,7 +29,7 @@ const PATHS_KEPT: usize = 64;
 /// Parts read for one run that may serve the next: items that start in turn are mostly in the same
 /// row of their list.
 #[derive(Default)]
-pub(crate) struct Kept {
+pub(crate) struct RowCache {
     /// Rows of lists, by their place and number.
     lists: HashMap<(Place, u32), Vec<Token>>,
     /// Names of nodes by era and index, for eras before the current one.
@@ -44,26 +44,26 @@ pub(super) struct Rows<'a> {
     /// The node names of earlier eras, each read once. Not kept for the next run: a manifest may be
     /// large, and many instances active.
     eras: HashMap<u32, Manifest>,
-    kept: Kept,
+    cache: RowCache,
 }
 
 impl<'a> Rows<'a> {
     pub(super) fn new(store: &'a dyn Store, names: &'a dyn Names) -> Self {
-        Self::with(store, names, Kept::default())
+        Self::with(store, names, RowCache::default())
     }
 
-    pub(super) fn with(store: &'a dyn Store, names: &'a dyn Names, mut kept: Kept) -> Self {
-        if kept.lists.len() > LIST_ROWS_KEPT {
-            kept.lists.clear();
+    pub(super) fn with(store: &'a dyn Store, names: &'a dyn Names, mut cache: RowCache) -> Self {
+        if cache.lists.len() > LIST_ROWS_KEPT {
+            cache.lists.clear();
         }
-        if kept.paths.len() > PATHS_KEPT {
-            kept.paths.clear();
+        if cache.paths.len() > PATHS_KEPT {
+            cache.paths.clear();
         }
-        Self { store, names, read: HashMap::new(), eras: HashMap::new(), kept }
+        Self { store, names, read: HashMap::new(), eras: HashMap::new(), cache }
     }
 
-    pub(super) fn into_kept(self) -> Kept {
-        self.kept
+    pub(super) fn into_cache(self) -> RowCache {
+        self.cache
     }
 
     /// Reads the values at these homes and fills them into the snapshot.
@@ -141,12 +141,12 @@ impl<'a> Rows<'a> {
     /// Returns the items in one row of a list; the row is read once for all of them.
     async fn list_row(&mut self, snapshot: &Snapshot, place: &Place, number: u32) -> Result<&[Token], LoadError> {
         let at = (place.clone(), number);
-        if !self.kept.lists.contains_key(&at) {
+        if !self.cache.lists.contains_key(&at) {
             let key = RowKey::List(self.row_place(snapshot, place).await?, number);
             let row = self.store.row(snapshot.run(), &key).await?.ok_or_else(|| missing(snapshot, &key))?;
-            self.kept.lists.insert(at.clone(), snapshot.open_value(&key, &row)?.into_tokens());
+            self.cache.lists.insert(at.clone(), snapshot.open_value(&key, &row)?.into_tokens());
         }
-        Ok(self.kept.lists.get(&at).map_or(&[][..], Vec::as_slice))
+        Ok(self.cache.lists.get(&at).map_or(&[][..], Vec::as_slice))
     }
 
     /// Reads a whole list. The length of its first row gives the number of rows.
@@ -205,14 +205,14 @@ impl<'a> Rows<'a> {
         let Place { era, node, ref indices } = *place;
         let path = if era == snapshot.era() {
             self.names.path(node).cloned()
-        } else if let Some(path) = self.kept.paths.get(&(era, node)) {
+        } else if let Some(path) = self.cache.paths.get(&(era, node)) {
             Some(path.clone())
         } else {
             if let Entry::Vacant(unread) = self.eras.entry(era) {
                 unread.insert(era::names(self.store, snapshot, era).await?);
             }
             let path = self.eras.get(&era).and_then(|names| names.path(node)).cloned();
-            self.kept.paths.extend(path.clone().map(|path| ((era, node), path)));
+            self.cache.paths.extend(path.clone().map(|path| ((era, node), path)));
             path
         };
         let unknown = || Damaged::new(snapshot.instance(), "head", "it refers to a node that is not in its definition");

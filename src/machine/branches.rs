@@ -131,7 +131,7 @@ impl Interpreter<'_> {
             None => (frame.value, succeeded_bytes),
         };
         let gave = self.put_branch(&parent, origin.index, gave);
-        parent.gathered.insert(origin.index, gave);
+        parent.branch_results.insert(origin.index, gave);
         self.changed = true;
         match (&mut parent.phase, op) {
             (Phase::Fork { live: 1 }, Some(Op::Fork(op))) => {
@@ -182,8 +182,8 @@ impl Interpreter<'_> {
         self.builds_on = self.snapshot.seq;
         let place = self.place(&frame);
         frame.began = None;
-        let mut gathered = std::mem::take(&mut frame.gathered);
-        let gave = (0..count).map(|index| match gathered.remove(&index).map(Value::into_tokens) {
+        let mut branch_results = std::mem::take(&mut frame.branch_results);
+        let gave = (0..count).map(|index| match branch_results.remove(&index).map(Value::into_tokens) {
             Some(tokens) => tokens,
             None => Value::stored(Home::Branch(place.clone(), index)).into_tokens(),
         });

@@ -43,7 +43,7 @@ pub struct Frame {
     pub(super) began: Option<Began>,
     /// Results of branches that ended since the instance was activated; the others are in the
     /// store.
-    pub(super) gathered: BTreeMap<u32, Value>,
+    pub(super) branch_results: BTreeMap<u32, Value>,
 }
 
 /// The origin of a frame, and its loop iterations and map indices.
@@ -146,8 +146,8 @@ pub enum Stage {
 impl Frame {
     /// Returns a frame on its way to this position.
     pub(super) fn new(lineage: Lineage, position: u32, value: Value) -> Self {
-        let (phase, gathered) = (Phase::Failed, BTreeMap::new());
-        Self { position, node: 0, value, phase, lineage, unread_bytes: 0, began: None, gathered }
+        let (phase, branch_results) = (Phase::Failed, BTreeMap::new());
+        Self { position, node: 0, value, phase, lineage, unread_bytes: 0, began: None, branch_results }
     }
 
     /// Returns the place of its op in this era of the run, for what is stored under it.
@@ -169,8 +169,8 @@ impl Frame {
 
     /// Returns approximately how many bytes of memory the frame takes, index entries included.
     pub(super) fn memory_bytes(&self) -> usize {
-        let gathered = self.gathered.values().map(Value::memory_bytes).sum::<usize>();
-        FRAME_BYTES + self.value.memory_bytes() + gathered
+        let branch_results = self.branch_results.values().map(Value::memory_bytes).sum::<usize>();
+        FRAME_BYTES + self.value.memory_bytes() + branch_results
     }
 
     /// Returns the id of its attempt, if the attempt is with the executor.

@@ -134,7 +134,7 @@ impl FrameRecord {
             lineage: Lineage { origin, loops: self.turns, ..Lineage::default() },
             unread_bytes: self.away,
             began: self.began.map(|(era, node)| Began { era, node }),
-            gathered: BTreeMap::new(),
+            branch_results: BTreeMap::new(),
         }
     }
 }

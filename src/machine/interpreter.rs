@@ -8,7 +8,7 @@ use super::envelope::Shape;
 use super::frame::{Frame, FrameId, Lineage, Phase, ROOT};
 use super::frame_record::encode_frame;
 use super::frames::Frames;
-use super::results::KeptResults;
+use super::inline_results::InlineResults;
 use super::signal::Unawaited;
 use super::snapshot::Signals;
 use super::{Effect, End, Event, Refusal, RowChange, RowKey, RowPlace, Snapshot, Transition, Wake};
@@ -71,7 +71,7 @@ pub fn start(context: &Context<'_>, new: NewRun) -> (Snapshot, Transition) {
         unread_frames: 0,
         unread_from: ROOT,
         shown: None,
-        results: KeptResults::default(),
+        results: InlineResults::default(),
         signals: Signals::default(),
         pause: None,
         end: None,

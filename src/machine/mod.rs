@@ -25,9 +25,9 @@ mod frame_record;
 mod frames;
 #[cfg(test)]
 mod golden;
+mod inline_results;
 mod interpreter;
 mod record;
-mod results;
 mod resume;
 mod retry;
 mod row;

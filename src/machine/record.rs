@@ -11,7 +11,7 @@ use super::envelope::{Damaged, Envelope, HEAD_INDEX_BYTES, HeadIndex, Kind};
 use super::frame::{FrameId, Phase, ROOT};
 use super::frame_record::{FrameRecord, PhaseRecord, frame_record};
 use super::frames::Frames;
-use super::results::{Kept, KeptResults};
+use super::inline_results::{InlineResult, InlineResults};
 use super::snapshot::{End, Request, Shown, Signals, Snapshot};
 use super::value_record::{TokenRecord, into_value, token_records};
 pub(super) use crate::codec::decode_record as decode;
@@ -61,7 +61,7 @@ struct HeadRecord<'a> {
     oldest: u64,
     /// Results that have no rows.
     #[serde(default, skip_serializing_if = "<[_]>::is_empty")]
-    results: Cow<'a, [Kept]>,
+    results: Cow<'a, [InlineResult]>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pause: Option<RequestRecord>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -189,7 +189,7 @@ pub fn decode_head(instance: &InstanceId, head: &Bytes) -> Result<Snapshot, Dama
     if let Some(root) = record.root {
         frames.restore(ROOT, root.into_frame());
     }
-    let results = KeptResults::new(record.results);
+    let results = InlineResults::new(record.results);
     let results =
         results.ok_or_else(|| Damaged::newer(instance, "head", "a result's shape is unknown to this version"))?;
     let shown = record.shown.map(|shown| Shown { node: shown.node, phase: shown.phase.into_phase() });

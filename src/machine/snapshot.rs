@@ -7,7 +7,7 @@ use bytes::Bytes;
 
 use super::frame::{AttemptId, FrameId, Phase};
 use super::frames::Frames;
-use super::results::KeptResults;
+use super::inline_results::InlineResults;
 use super::row::RowKey;
 use crate::codec::{Hidden, Value};
 use crate::definition::FailureKind;
@@ -42,7 +42,7 @@ pub struct Snapshot {
     /// A lower bound on the numbers of unread branches.
     pub(super) unread_from: FrameId,
     pub(super) shown: Option<Shown>,
-    pub(super) results: KeptResults,
+    pub(super) results: InlineResults,
     pub(super) signals: Signals,
     pub(super) pause: Option<Request>,
     pub(super) end: Option<End>,

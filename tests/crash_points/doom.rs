@@ -111,7 +111,7 @@ impl Doom {
                 durable.keys.insert(key_in(&snapshot.open_row(&row.key, value).unwrap().1));
             }
         }
-        let kept = snapshot.kept_results().filter_map(|(_, result)| match result.tokens().last() {
+        let kept = snapshot.inline_results().filter_map(|(_, result)| match result.tokens().last() {
             Some(Token::Leaf(leaf)) => Some(key_in(&leaf.bytes)),
             _ => None,
         });

@@ -11,7 +11,7 @@ use crate::definition::{Definition, FailureKind, Names as _, Priority, Workflow,
 use crate::id::{InstanceId, RunId, Stamp};
 use crate::machine::frame::{Lineage, ROOT};
 use crate::machine::frames::Frames;
-use crate::machine::results::KeptResults;
+use crate::machine::inline_results::InlineResults;
 use crate::machine::rows::{encode_signal, encode_signal_number};
 use crate::machine::snapshot::{Buffered, Request, Signals};
 use crate::machine::{End, Frame, Phase, RowKey, Shape, Snapshot, Stage};
@@ -130,7 +130,7 @@ pub(super) fn snapshot(seq: u64) -> Snapshot {
         unread_frames: 0,
         unread_from: ROOT,
         shown: None,
-        results: KeptResults::default(),
+        results: InlineResults::default(),
         signals: Signals::default(),
         pause: None,
         end: None,
@@ -293,8 +293,8 @@ fn waiting_behind_a_signal(mut snapshot: Snapshot) -> Fixture {
 
 /// Adds two small results, which have no rows; the second is of a loop.
 fn with_results(mut snapshot: Snapshot) -> Snapshot {
-    snapshot.results.keep(RESERVE, Shape::Plain, &Bytes::from_static(b"\x2a"));
-    snapshot.results.keep(CHARGE, Shape::Done, &Bytes::from_static(b"\x2b"));
+    snapshot.results.put(RESERVE, Shape::Plain, &Bytes::from_static(b"\x2a"));
+    snapshot.results.put(CHARGE, Shape::Done, &Bytes::from_static(b"\x2b"));
     snapshot
 }
 

@@ -137,7 +137,7 @@ fn payloads(snapshot: &Snapshot) -> Vec<Bytes> {
         }
     }
     let buffered: BTreeMap<_, _> = snapshot.signals.buffered.iter().collect();
-    found.extend(snapshot.kept_results().filter_map(|(_, result)| result.payload().cloned()));
+    found.extend(snapshot.inline_results().filter_map(|(_, result)| result.payload().cloned()));
     found.extend(buffered.values().flat_map(|signals| signals.iter().map(|signal| signal.payload.clone())));
     found
 }

@@ -44,5 +44,5 @@ async fn kept(store: &dyn Store, snapshot: Option<Snapshot>) -> Vec<(String, Val
     let manifest = store.manifest(&snapshot.definition()).await.ok().flatten();
     let Some(manifest) = manifest.and_then(|bytes| Manifest::decode(&bytes)) else { return Vec::new() };
     let path = |(node, value)| Some((format!("`{}`", manifest.path(node)?), value));
-    snapshot.kept_results().filter_map(path).collect()
+    snapshot.inline_results().filter_map(path).collect()
 }
