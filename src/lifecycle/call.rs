@@ -69,7 +69,7 @@ impl Caller {
             options: Arc::clone(&task.options),
             cancellation,
             handed_out: OnceLock::new(),
-            indices: run.turns,
+            indices: run.execution_path,
         });
         let scope = TaskScope { context, deps: Arc::clone(&self.deps), codec: self.codec.clone(), limits: self.limits };
         Either::Right(catch_panic(task.run(run.value, scope)).instrument(span))

@@ -154,7 +154,7 @@ pub(super) fn run(
         node: op.node,
         task: op.task,
         value: frame.value.clone(),
-        turns: frame.lineage.turns(),
+        execution_path: frame.lineage.execution_path(),
         timeout,
         announce: crashes > 0,
         alone: crashes >= CRASHES_ALONE,

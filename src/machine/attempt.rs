@@ -145,8 +145,8 @@ impl Interpreter<'_> {
         let mut input = self.snapshot.run.to_bytes().to_vec();
         input.extend_from_slice(path.map_or("", |path| path.as_str()).as_bytes());
         input.extend_from_slice(&attempt.to_be_bytes());
-        for turn in &*frame.lineage.turns() {
-            input.extend_from_slice(&turn.to_be_bytes());
+        for number in &*frame.lineage.execution_path() {
+            input.extend_from_slice(&number.to_be_bytes());
         }
         xxh3_64(&input)
     }

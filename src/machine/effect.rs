@@ -103,7 +103,7 @@ pub struct Run {
     /// [`lifecycle::fill_run`](crate::lifecycle::fill_run).
     pub value: Value,
     /// The iteration of each enclosing loop and the index in each enclosing map, outermost first.
-    pub turns: Arc<[u64]>,
+    pub execution_path: Arc<[u64]>,
     /// The rest of the attempt's timeout.
     pub timeout: Option<Duration>,
     /// True if the attempt must report its start and wait for [`Effect::Proceed`]: the process

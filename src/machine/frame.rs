@@ -56,7 +56,7 @@ pub(super) struct Lineage {
     /// The index in each enclosing map, outermost first.
     pub(super) indices: Arc<[u32]>,
     /// The iterations and map indices around the whole frame, outermost first.
-    pub(super) around: Arc<[u64]>,
+    pub(super) outer_path: Arc<[u64]>,
 }
 
 /// The parent of a branch, and the branch's index there.
@@ -194,30 +194,30 @@ impl Frame {
 impl Lineage {
     /// Returns the iterations and map indices, outermost first, which tell this execution of a node
     /// from all others.
-    pub(super) fn turns(&self) -> Arc<[u64]> {
+    pub(super) fn execution_path(&self) -> Arc<[u64]> {
         if self.loops.is_empty() {
-            Arc::clone(&self.around)
+            Arc::clone(&self.outer_path)
         } else {
-            self.around.iter().chain(&self.loops).copied().collect()
+            self.outer_path.iter().chain(&self.loops).copied().collect()
         }
     }
 
     /// Returns true if a loop encloses the frame, so that it may come here again.
     pub(super) fn is_in_loop(&self) -> bool {
-        self.loops.len() + self.around.len() > self.indices.len()
+        self.loops.len() + self.outer_path.len() > self.indices.len()
     }
 
     /// Returns the lineage of a branch of a fork in this frame.
     pub(super) fn branch(&self, parent: FrameId, index: u32) -> Self {
         let origin = Some(Origin { parent, index });
-        Self { origin, loops: Vec::new(), indices: Arc::clone(&self.indices), around: self.turns() }
+        Self { origin, loops: Vec::new(), indices: Arc::clone(&self.indices), outer_path: self.execution_path() }
     }
 
     /// Returns the lineage of an item of a map in this frame.
     pub(super) fn item(&self, parent: FrameId, index: u32) -> Self {
         let origin = Some(Origin { parent, index });
         let indices = self.indices.iter().copied().chain([index]).collect();
-        let around = self.turns().iter().copied().chain([u64::from(index)]).collect();
-        Self { origin, loops: Vec::new(), indices, around }
+        let outer_path = self.execution_path().iter().copied().chain([u64::from(index)]).collect();
+        Self { origin, loops: Vec::new(), indices, outer_path }
     }
 }

@@ -34,8 +34,8 @@ pub(super) struct FrameRecord {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     began: Option<(u32, u32)>,
     /// Iterations of the loops that the frame is in.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    turns: Vec<u64>,
+    #[serde(rename = "turns", default, skip_serializing_if = "Vec::is_empty")]
+    loops: Vec<u64>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -112,7 +112,7 @@ pub(super) fn frame_record(program: &Program, frame: &Frame) -> FrameRecord {
         away: away(frame),
         began: frame.began.map(|began| (began.era, began.node)),
         from: frame.lineage.origin.map(|origin| (origin.parent, origin.index)),
-        turns: frame.lineage.loops.clone(),
+        loops: frame.lineage.loops.clone(),
     }
 }
 
@@ -131,7 +131,7 @@ impl FrameRecord {
             node: self.node,
             value: into_value(self.val),
             phase: self.phase.into_phase(),
-            lineage: Lineage { origin, loops: self.turns, ..Lineage::default() },
+            lineage: Lineage { origin, loops: self.loops, ..Lineage::default() },
             unread_bytes: self.away,
             began: self.began.map(|(era, node)| Began { era, node }),
             branch_results: BTreeMap::new(),

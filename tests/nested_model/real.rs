@@ -176,7 +176,7 @@ impl Real {
         for (mut run, wanted) in runs.into_iter().zip(&expected.runs) {
             now(fill_run(&self.store, self.definition.program(), &self.snapshot, &mut run)).unwrap();
             let path = self.definition.program().path(run.node).unwrap();
-            assert_eq!((path.as_str(), &*run.turns), (&*wanted.path, &*wanted.turns), "the task that runs");
+            assert_eq!((path.as_str(), &*run.execution_path), (&*wanted.path, &*wanted.turns), "the task that runs");
             assert_eq!(tokens(&run.value), wanted.value.tokens(), "the input of `{path}`");
             let timeout = run.timeout.map(|timeout| u64::try_from(timeout.as_micros()).unwrap());
             let asked = (run.attempt, timeout, run.announce, run.alone);
@@ -235,9 +235,9 @@ impl Real {
 
     fn read(&self, value: &Value) -> Vec<everstep::Token> {
         let attempt_id = AttemptId { frame: 0, issued: 0 };
-        let (value, turns) = (value.clone(), [].into());
+        let (value, execution_path) = (value.clone(), [].into());
         let (attempt, node, task, timeout, announce, alone) = (1, 0, 0, None, false, false);
-        let mut run = Run { attempt_id, attempt, node, task, value, turns, timeout, announce, alone };
+        let mut run = Run { attempt_id, attempt, node, task, value, execution_path, timeout, announce, alone };
         now(fill_run(&self.store, self.definition.program(), &self.snapshot, &mut run)).unwrap();
         tokens(&run.value)
     }
