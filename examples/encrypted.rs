@@ -26,7 +26,8 @@ use std::time::Duration;
 use aes_gcm::aead::{Aead as _, Generate as _, KeyInit as _, Payload};
 use aes_gcm::{Aes256Gcm, Key, Nonce};
 use everstep::{
-    BoxError, Codec, ConflictPolicy, CustomCodec, FileStore, ReadWith, Runtime, StartOptions, Workflow, erased_serde,
+    BoxError, Codec, ConflictPolicy, CustomCodec, DeserializeFn, FileStore, Runtime, StartOptions, Workflow,
+    erased_serde,
 };
 use serde::{Deserialize, Serialize};
 
@@ -81,7 +82,7 @@ impl CustomCodec for Encrypted {
         Ok([&number[..], &nonce[..], &sealed].concat())
     }
 
-    fn decode(&self, bytes: &[u8], read: &mut ReadWith<'_>) -> Result<(), erased_serde::Error> {
+    fn decode(&self, bytes: &[u8], read: &mut DeserializeFn<'_>) -> Result<(), erased_serde::Error> {
         let (number, rest) = bytes.split_first_chunk::<1>().ok_or_else(|| refused("it is too short"))?;
         let (nonce, sealed) = rest.split_first_chunk::<NONCE_BYTES>().ok_or_else(|| refused("it is too short"))?;
         let key = self.keys.get(&number[0]).ok_or_else(|| refused("its key is not here"))?;

@@ -300,17 +300,17 @@ impl DefinitionHash {
 /// Error of a text that is not a definition hash.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("invalid definition hash: expected 64 hexadecimal digits")]
-pub struct HashError;
+pub struct ParseHashError;
 
 impl std::str::FromStr for DefinitionHash {
-    type Err = HashError;
+    type Err = ParseHashError;
 
     /// Parses 64 hexadecimal digits, the format of `Display`.
-    fn from_str(text: &str) -> Result<Self, HashError> {
-        let digits = text.chars().map(|digit| digit.to_digit(16)).collect::<Option<Vec<_>>>().ok_or(HashError)?;
+    fn from_str(text: &str) -> Result<Self, ParseHashError> {
+        let digits = text.chars().map(|digit| digit.to_digit(16)).collect::<Option<Vec<_>>>().ok_or(ParseHashError)?;
         let bytes = digits.chunks_exact(2).map(|pair| pair.iter().fold(0, |byte, digit| byte << 4 | *digit));
-        let bytes = bytes.map(u8::try_from).collect::<Result<Vec<_>, _>>().map_err(|_| HashError)?;
-        let hash = bytes.try_into().ok().filter(|_| digits.len() == 64).ok_or(HashError)?;
+        let bytes = bytes.map(u8::try_from).collect::<Result<Vec<_>, _>>().map_err(|_| ParseHashError)?;
+        let hash = bytes.try_into().ok().filter(|_| digits.len() == 64).ok_or(ParseHashError)?;
         Ok(Self(hash))
     }
 }
@@ -372,7 +372,7 @@ mod tests {
         let hash = DefinitionHash(std::array::from_fn(|n| u8::try_from(n * 8).unwrap_or(255)));
         assert_eq!(hash.to_string().parse(), Ok(hash));
         for no_hash in ["", "00", &"0".repeat(63), &"0".repeat(66), &"g".repeat(64)] {
-            assert_eq!(no_hash.parse::<DefinitionHash>(), Err(HashError), "{no_hash}");
+            assert_eq!(no_hash.parse::<DefinitionHash>(), Err(ParseHashError), "{no_hash}");
         }
     }
 

@@ -119,24 +119,24 @@ pub use {bytes, erased_serde};
 pub use cause::Cause;
 pub use clock::{BoxFuture, Clock, ManualClock, SystemClock};
 pub use codec::{
-    Block, CUSTOM_CODEC_ID_MIN, Codec, CodecError, CustomCodec, Home, Leaf, LoopResult, Output, Place, ReadWith,
+    Block, CUSTOM_CODEC_ID_MIN, Codec, CodecError, CustomCodec, DeserializeFn, Home, Leaf, LoopResult, Output, Place,
     SignalOutcome, Token, Value,
 };
 pub use definition::{
     AttemptFailure, BoxError, BuildError, BuildErrors, Builder, Checkpoint, Concurrency, Definition, Dep, Deps,
-    EmptyBuilder, Extract, FailureKind, Fork, ForkOp, Handler, Join, LoopLimit, LoopOp, Manifest, ManifestNode, MapOp,
-    MissingDep, NamedFork, Names, Node, NodeKind, Op, Permanent, Priority, Program, RetryAfter, RetryPolicy, Route,
-    RouteKey, RouteOp, SignalError, Target, Task, TaskContext, TaskFailure, TaskOp, TaskOptions, TaskScope,
-    UpgradeFrom, WaitOp, Workflow, WorkflowInfo, task,
+    Extract, FailureKind, Fork, ForkOp, Handler, Join, LoopLimit, LoopOp, Manifest, ManifestNode, MapOp, MissingDep,
+    NamedFork, Names, Node, NodeKind, Op, Permanent, Priority, Program, RetryAfter, RetryPolicy, Route, RouteKey,
+    RouteOp, SignalError, Target, Task, TaskContext, TaskFailure, TaskOp, TaskOptions, TaskScope, UpgradeFrom, WaitOp,
+    Workflow, WorkflowBuilder, WorkflowInfo, task,
 };
 pub use handle::{HandleError, InstanceHandle, MessageError, ResultError, StatusWatch};
-pub use id::{DefinitionHash, HashError, IdError, InstanceId, NodePath, RunId, Stamp};
+pub use id::{DefinitionHash, IdError, InstanceId, NodePath, ParseHashError, RunId, Stamp};
 pub use lifecycle::{ConflictPolicy, ExistingInstance, StartError};
 pub use limits::{LimitReached, Limits, WhenBusy};
 pub use run_once::{RunOnce, RunOnceError};
 pub use runtime::{
     Health, InstanceFilter, InstancePage, InstanceSummary, LeftAlone, ListCursor, ListError, ParseCursorError,
-    Retention, Runtime, RuntimeBuilder, RuntimeError, StallCause, Stalled, StartOptions, StartReport, Started,
+    Retention, Runtime, RuntimeBuilder, RuntimeError, StallCause, Stalled, StartOptions, StartOutcome, StartReport,
     Unreadable, Unregistered, WeakRuntime,
 };
 pub use status::{Failure, Status, StatusCode};

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use common::{Gate, holding, reach_code, same, still_clock, when_clock_is_at, within};
 use everstep::{
-    Clock as _, Codec, ConflictPolicy, CustomCodec, HandleError, MemoryStore, MessageError, ReadWith, ResultError,
+    Clock as _, Codec, ConflictPolicy, CustomCodec, DeserializeFn, HandleError, MemoryStore, MessageError, ResultError,
     Runtime, SignalOutcome, StartError, StartOptions, Status, StatusCode, Workflow,
 };
 
@@ -33,7 +33,7 @@ impl CustomCodec for Inverted {
         Ok(bytes.into_iter().map(|byte| !byte).collect())
     }
 
-    fn decode(&self, bytes: &[u8], read: &mut ReadWith<'_>) -> Result<(), erased_serde::Error> {
+    fn decode(&self, bytes: &[u8], read: &mut DeserializeFn<'_>) -> Result<(), erased_serde::Error> {
         let bytes: Vec<u8> = bytes.iter().map(|byte| !byte).collect();
         let mut deserializer = serde_json::Deserializer::from_slice(&bytes);
         read(&mut <dyn erased_serde::Deserializer<'_>>::erase(&mut deserializer))?;
@@ -58,7 +58,7 @@ async fn every_codec_carries_input_results_and_signals() {
         let handle = first.start(&workflow, "id", ("é".repeat(200), None)).await.unwrap();
         reach_code(&handle, StatusCode::AwaitingSignal).await;
         first.shutdown(SECOND).await;
-        let second = Runtime::builder(store).register(&workflow).also_codec(codec.clone()).start().await.unwrap();
+        let second = Runtime::builder(store).register(&workflow).add_codec(codec.clone()).start().await.unwrap();
         let handle = second.handle(&workflow, "id").await.unwrap();
         handle.signal("go", &vec![i64::MIN, -1, i64::MAX]).await.unwrap();
         let output = within(handle.result()).await.unwrap();
@@ -84,7 +84,7 @@ impl CustomCodec for Other {
         serde_json::to_vec(value).map_err(serde::ser::Error::custom)
     }
 
-    fn decode(&self, bytes: &[u8], read: &mut ReadWith<'_>) -> Result<(), erased_serde::Error> {
+    fn decode(&self, bytes: &[u8], read: &mut DeserializeFn<'_>) -> Result<(), erased_serde::Error> {
         let mut deserializer = serde_json::Deserializer::from_slice(bytes);
         read(&mut <dyn erased_serde::Deserializer<'_>>::erase(&mut deserializer))?;
         deserializer.end().map_err(serde::de::Error::custom)
@@ -123,7 +123,7 @@ async fn instance_with_missing_codec_waits_for_it() {
     assert_eq!(running.cancel("x", "y").await, Err(MessageError::NotRegistered));
     drop((runtime, beside, done, running));
 
-    let runtime = Runtime::builder(store).register(&workflow).also_codec(codec).start().await.unwrap();
+    let runtime = Runtime::builder(store).register(&workflow).add_codec(codec).start().await.unwrap();
     gate.open(1);
     let running = runtime.handle(&workflow, "running").await.unwrap();
     assert_eq!(within(running.result()).await, Ok(6));

@@ -16,7 +16,7 @@ use common::{Counter, Gate, counting, holding, inc, reach_code, still_clock, whe
 use everstep::store::Condition;
 use everstep::{
     ConflictPolicy, HandleError, InstanceHandle, Limits, MemoryStore, MessageError, ResultError, Runtime, StartError,
-    StartOptions, Started, Status, StatusCode, Workflow,
+    StartOptions, StartOutcome, Status, StatusCode, Workflow,
 };
 use faulty::{FAILURES, Fate, Faulty, settle, writes_to};
 use tokio::sync::Barrier;
@@ -25,7 +25,7 @@ use tokio::task::{JoinHandle, JoinSet};
 const MINUTE: Duration = Duration::from_mins(1);
 const REPLACES: ConflictPolicy = ConflictPolicy::TerminateExisting;
 
-type Starting = JoinHandle<Result<Started<u32>, StartError>>;
+type Starting = JoinHandle<Result<StartOutcome<u32>, StartError>>;
 
 /// Starts in a spawned tokio task, with the default policy or another one.
 fn spawn_start(

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use everstep::{ConflictPolicy, InstanceHandle, Runtime, StartError, StartOptions, Started, Status, Workflow};
+use everstep::{ConflictPolicy, InstanceHandle, Runtime, StartError, StartOptions, StartOutcome, Status, Workflow};
 use tokio::task::{JoinError, JoinSet};
 
 use crate::files::FileRef;
@@ -153,7 +153,7 @@ impl Job {
         Ok(Brought::Now)
     }
 
-    async fn start(&self, file: &FileRef, policy: ConflictPolicy) -> Result<Started<Record>, StartError> {
+    async fn start(&self, file: &FileRef, policy: ConflictPolicy) -> Result<StartOutcome<Record>, StartError> {
         let options = StartOptions::new().policy(policy);
         self.runtime.start_with(&self.workflow, &file.instance(), file.clone(), options).await
     }

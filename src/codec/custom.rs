@@ -25,11 +25,11 @@ pub trait CustomCodec: Send + Sync + 'static {
     ///
     /// # Errors
     /// The error that `read` returned, or any error of the format.
-    fn decode(&self, bytes: &[u8], read: &mut ReadWith<'_>) -> Result<(), erased_serde::Error>;
+    fn decode(&self, bytes: &[u8], read: &mut DeserializeFn<'_>) -> Result<(), erased_serde::Error>;
 }
 
 /// The callback that [`CustomCodec::decode`] calls with its deserializer.
-pub type ReadWith<'a> = dyn FnMut(&mut dyn erased_serde::Deserializer<'_>) -> Result<(), erased_serde::Error> + 'a;
+pub type DeserializeFn<'a> = dyn FnMut(&mut dyn erased_serde::Deserializer<'_>) -> Result<(), erased_serde::Error> + 'a;
 
 pub(super) fn decode<T: DeserializeOwned>(codec: &dyn CustomCodec, bytes: &[u8]) -> Option<T> {
     let mut value = None;
@@ -62,7 +62,7 @@ pub(super) mod tests {
             Ok(bytes)
         }
 
-        fn decode(&self, bytes: &[u8], read: &mut ReadWith<'_>) -> Result<(), erased_serde::Error> {
+        fn decode(&self, bytes: &[u8], read: &mut DeserializeFn<'_>) -> Result<(), erased_serde::Error> {
             let forward: Vec<u8> = bytes.iter().rev().copied().collect();
             let mut deserializer = serde_json::Deserializer::from_slice(&forward);
             read(&mut <dyn erased_serde::Deserializer<'_>>::erase(&mut deserializer))?;

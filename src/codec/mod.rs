@@ -31,7 +31,7 @@ use bytes::Bytes;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-pub use custom::{CustomCodec, ReadWith};
+pub use custom::{CustomCodec, DeserializeFn};
 pub use decode::SignalOutcome;
 pub(crate) use decode::{Decode, Reader};
 pub(crate) use hidden::Hidden;

@@ -15,11 +15,11 @@ use crate::codec::{Decode, Output, SignalOutcome};
 /// A workflow without nodes yet; its first task determines the input. Version, texts, metadata and
 /// deadline are set here, before the first node.
 #[derive(Debug)]
-pub struct EmptyBuilder {
+pub struct WorkflowBuilder {
     about: About,
 }
 
-impl EmptyBuilder {
+impl WorkflowBuilder {
     pub(super) fn new(name: String) -> Self {
         let info =
             WorkflowInfo { name, version: "1".into(), description: None, metadata: std::collections::BTreeMap::new() };

@@ -38,7 +38,7 @@ mod upgrade;
 mod workflow;
 
 pub use build_error::{BuildError, BuildErrors};
-pub use builder::{Builder, EmptyBuilder};
+pub use builder::{Builder, WorkflowBuilder};
 pub use context::TaskContext;
 pub use deps::{Dep, Deps, MissingDep};
 pub use failure::{AttemptFailure, BoxError, FailureKind, Permanent, RetryAfter, TaskFailure};

@@ -9,7 +9,7 @@ use super::manifest::{Manifest, ManifestNode, NodeKind};
 use crate::id::DefinitionHash;
 
 /// An older definition whose instances are upgraded to a newer one, given to
-/// [`EmptyBuilder::upgrades_from`](crate::EmptyBuilder::upgrades_from).
+/// [`WorkflowBuilder::upgrades_from`](crate::WorkflowBuilder::upgrades_from).
 ///
 /// An instance is upgraded when it is next activated, in one write, if each of its frames has a
 /// place in the newer definition: a node under the same path (or the path it was renamed to), of

@@ -12,7 +12,9 @@ use serde::de::DeserializeOwned;
 use super::draft::NodeDraft;
 use super::handler::ErasedTask;
 use super::program::Names;
-use super::{Builder, Deps, EmptyBuilder, Manifest, ManifestNode, MissingDep, NodeKind, Program, Renames, UpgradeFrom};
+use super::{
+    Builder, Deps, Manifest, ManifestNode, MissingDep, NodeKind, Program, Renames, UpgradeFrom, WorkflowBuilder,
+};
 use crate::codec::{Codec, CodecError, Decode, Value};
 use crate::id::{DefinitionHash, NodePath};
 
@@ -246,8 +248,8 @@ pub struct Workflow<I, O> {
 
 impl Workflow<(), ()> {
     /// Begins a workflow whose input is that of its first task.
-    pub fn builder(name: impl Into<String>) -> EmptyBuilder {
-        EmptyBuilder::new(name.into())
+    pub fn builder(name: impl Into<String>) -> WorkflowBuilder {
+        WorkflowBuilder::new(name.into())
     }
 
     /// Begins a workflow whose input is an `I`: needed if the first node is a delay or a wait,
@@ -256,7 +258,7 @@ impl Workflow<(), ()> {
     where
         I: serde::de::DeserializeOwned + Send + 'static,
     {
-        EmptyBuilder::new(name.into()).taking()
+        WorkflowBuilder::new(name.into()).taking()
     }
 }
 

@@ -61,7 +61,7 @@ pub enum HandleError {
     #[error("the runtime has shut down: read again with a new one")]
     ShuttingDown,
     /// The codec of the instance is not registered with this runtime: add it.
-    #[error("the instance's codec {0} is not registered: add it with RuntimeBuilder::also_codec")]
+    #[error("the instance's codec {0} is not registered: add it with RuntimeBuilder::add_codec")]
     UnknownCodec(u8),
     /// The store failed: read again.
     #[error(transparent)]

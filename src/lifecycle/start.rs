@@ -86,8 +86,8 @@ pub enum StartError {
         given: Vec<String>,
     },
     /// The existing instance has an output in a codec that is not registered: add it with
-    /// [`RuntimeBuilder::also_codec`](crate::RuntimeBuilder::also_codec).
-    #[error("the existing instance's codec {0} is not registered: add it with RuntimeBuilder::also_codec")]
+    /// [`RuntimeBuilder::add_codec`](crate::RuntimeBuilder::add_codec).
+    #[error("the existing instance's codec {0} is not registered: add it with RuntimeBuilder::add_codec")]
     UnknownCodec(u8),
     /// The runtime is shutting down. An earlier try of the same call may have started the instance:
     /// start it again after the restart, with [`ConflictPolicy::UseExisting`].

@@ -131,7 +131,7 @@ impl RuntimeBuilder {
     }
 
     /// Adds a codec of instances started earlier. MessagePack and JSON are always registered.
-    pub fn also_codec(mut self, codec: Codec) -> Self {
+    pub fn add_codec(mut self, codec: Codec) -> Self {
         self.more_codecs.push(codec);
         self
     }

@@ -28,7 +28,7 @@ pub use builder::{RuntimeBuilder, RuntimeError};
 pub use cursor::{ListCursor, ParseCursorError};
 pub use list::{InstanceFilter, InstancePage, InstanceSummary, ListError};
 pub use report::{StartReport, Unregistered};
-pub use start::{StartOptions, Started};
+pub use start::{StartOptions, StartOutcome};
 
 /// A running Everstep: starts instances, keeps them going, and resumes by itself those that a crash
 /// interrupted.

@@ -64,7 +64,7 @@ impl StartOptions {
 
 /// Outcome of a start.
 #[derive(Debug)]
-pub struct Started<O> {
+pub struct StartOutcome<O> {
     /// The instance.
     pub handle: InstanceHandle<O>,
     /// The instance that existed already, with [`ConflictPolicy::UseExisting`]. `None` if a new run
@@ -101,7 +101,7 @@ impl Runtime {
         instance: impl AsRef<str>,
         input: I,
         options: StartOptions,
-    ) -> Result<Started<O>, StartError>
+    ) -> Result<StartOutcome<O>, StartError>
     where
         I: Serialize,
         O: 'static,
@@ -152,7 +152,7 @@ impl Runtime {
             return self.existing(workflow, instance, found);
         }
         let handle = InstanceHandle::new(&self.inner.actors, workflow, instance, run, codec);
-        Ok(Started { handle, existing: None })
+        Ok(StartOutcome { handle, existing: None })
     }
 
     fn existing<I, O: 'static>(
@@ -160,7 +160,7 @@ impl Runtime {
         workflow: &Workflow<I, O>,
         instance: InstanceId,
         found: ExistingInstance<Value>,
-    ) -> Result<Started<O>, StartError> {
+    ) -> Result<StartOutcome<O>, StartError> {
         let shared = self.inner.actors.shared();
         let output = match (&found.output, shared.codecs.get(&found.codec)) {
             (Some(value), Some(codec)) => Some(workflow.decode_output(value, codec)?),
@@ -169,7 +169,7 @@ impl Runtime {
         };
         let handle = InstanceHandle::new(&self.inner.actors, workflow, instance, found.run, found.codec);
         let existing = ExistingInstance { run: found.run, codec: found.codec, status: found.status, output };
-        Ok(Started { handle, existing: Some(existing) })
+        Ok(StartOutcome { handle, existing: Some(existing) })
     }
 }
 
