@@ -125,7 +125,7 @@ pub use codec::{
 pub use definition::{
     AttemptFailure, BoxError, BuildError, BuildErrors, Builder, Checkpoint, Concurrency, Definition, Dep, Deps,
     Extract, FailureKind, Fork, ForkOp, Handler, Join, LoopLimit, LoopOp, Manifest, ManifestNode, MapOp, MissingDep,
-    NamedFork, Names, Node, NodeKind, Op, Permanent, Priority, Program, RetryAfter, RetryPolicy, Route, RouteKey,
+    NamedFork, Node, NodeKind, NodeNames, Op, Permanent, Priority, Program, RetryAfter, RetryPolicy, Route, RouteKey,
     RouteOp, SignalError, Target, Task, TaskContext, TaskFailure, TaskOp, TaskOptions, TaskScope, UpgradeFrom, WaitOp,
     Workflow, WorkflowBuilder, WorkflowInfo, task,
 };

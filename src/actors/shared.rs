@@ -22,7 +22,7 @@ use super::upgrades::{UpgradePaths, Upgrades};
 use super::waiters::{Subscription, Waiters};
 use crate::clock::Clock;
 use crate::codec::Codec;
-use crate::definition::{Definition, Deps, Names};
+use crate::definition::{Definition, Deps, NodeNames};
 use crate::executor::{AttemptKey, Executor, Serial, Sink, Stalled};
 use crate::id::{DefinitionHash, InstanceId, RunId, Starter};
 use crate::lifecycle::{LoadError, Stored, load};
@@ -424,20 +424,20 @@ impl Shared {
 
     /// Returns the node names of a definition: from its program, or from its manifest if it is not
     /// registered.
-    pub(crate) async fn names(&self, hash: &DefinitionHash) -> Result<Arc<dyn Names>, StoreError> {
+    pub(crate) async fn names(&self, hash: &DefinitionHash) -> Result<Arc<dyn NodeNames>, StoreError> {
         if let Some(definition) = self.definitions.get(hash) {
-            return Ok(Arc::clone(definition) as Arc<dyn Names>);
+            return Ok(Arc::clone(definition) as Arc<dyn NodeNames>);
         }
         let manifest = self.store.manifest(hash).await?;
         let manifest = manifest.and_then(|bytes| crate::definition::Manifest::decode(&bytes));
-        Ok(manifest.map_or_else(|| Arc::new(NoNames) as Arc<dyn Names>, |manifest| Arc::new(manifest)))
+        Ok(manifest.map_or_else(|| Arc::new(NoNames) as Arc<dyn NodeNames>, |manifest| Arc::new(manifest)))
     }
 }
 
 /// Names of a definition that has no manifest in the store.
 struct NoNames;
 
-impl Names for NoNames {
+impl NodeNames for NoNames {
     fn path(&self, _node: u32) -> Option<&crate::id::NodePath> {
         None
     }

@@ -4,7 +4,7 @@
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use super::program::Names;
+use super::program::NodeNames;
 use crate::codec::decode_record;
 use crate::id::NodePath;
 
@@ -70,7 +70,7 @@ pub struct Manifest {
     pub edges: Vec<(u32, u32)>,
 }
 
-impl Names for Manifest {
+impl NodeNames for Manifest {
     fn path(&self, node: u32) -> Option<&NodePath> {
         self.nodes.get(node as usize).map(|node| &node.path)
     }

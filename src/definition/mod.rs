@@ -47,7 +47,7 @@ pub use handler::{Extract, Handler, TaskScope};
 pub use manifest::{Manifest, ManifestNode, NodeKind};
 pub use map::Concurrency;
 pub use options::{Checkpoint, Priority, Task, TaskOptions, task};
-pub use program::{ForkOp, LoopOp, MapOp, Names, Node, Op, Program, RouteOp, Target, TaskOp, WaitOp};
+pub use program::{ForkOp, LoopOp, MapOp, Node, NodeNames, Op, Program, RouteOp, Target, TaskOp, WaitOp};
 pub use repeat::LoopLimit;
 pub use retry::RetryPolicy;
 pub use route::{Route, RouteKey};

@@ -35,12 +35,12 @@ pub struct Node {
 
 /// Names of nodes by index: of a registered definition, or of the manifest of one that is not
 /// registered.
-pub trait Names: Send + Sync {
+pub trait NodeNames: Send + Sync {
     /// Returns a node's path.
     fn path(&self, node: u32) -> Option<&NodePath>;
 }
 
-impl Names for Program {
+impl NodeNames for Program {
     fn path(&self, node: u32) -> Option<&NodePath> {
         self.nodes.get(node as usize).map(|node| &node.path)
     }

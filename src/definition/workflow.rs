@@ -11,7 +11,7 @@ use serde::de::DeserializeOwned;
 
 use super::draft::NodeDraft;
 use super::handler::ErasedTask;
-use super::program::Names;
+use super::program::NodeNames;
 use super::{
     Builder, Deps, Manifest, ManifestNode, MissingDep, NodeKind, Program, Renames, UpgradeFrom, WorkflowBuilder,
 };
@@ -227,7 +227,7 @@ impl Definition {
     }
 }
 
-impl Names for Definition {
+impl NodeNames for Definition {
     fn path(&self, node: u32) -> Option<&NodePath> {
         self.program.path(node)
     }

@@ -29,7 +29,7 @@ pub use watchdog::{StallCause, Stalled};
 use watchdog::{Ticks, Whose};
 
 use crate::clock::Clock;
-use crate::definition::Names as _;
+use crate::definition::NodeNames as _;
 use crate::id::{InstanceId, NodePath, RunId};
 use crate::lifecycle::Caller;
 use crate::limits::Limits;

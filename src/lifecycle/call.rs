@@ -9,7 +9,7 @@ use tracing::Instrument as _;
 use crate::clock::BoxFuture;
 use crate::codec::Codec;
 use crate::definition::{
-    AttemptFailure, ContextParts, Definition, Deps, FailureKind, Names as _, TaskContext, TaskOptions, TaskScope,
+    AttemptFailure, ContextParts, Definition, Deps, FailureKind, NodeNames as _, TaskContext, TaskOptions, TaskScope,
 };
 use crate::id::{InstanceId, NodePath, RunId};
 use crate::limits::PayloadLimits;

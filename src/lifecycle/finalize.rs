@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::definition::{Names, Program};
+use crate::definition::{NodeNames, Program};
 use crate::lifecycle::{CommitError, Committer, step};
 use crate::machine::{AttemptId, Context, Effect, Event, Outcome, Refusal, Snapshot};
 use crate::status::Status;
@@ -87,6 +87,6 @@ pub async fn finalize_execution(
 }
 
 fn finalized(program: &Program, snapshot: &Snapshot, effects: Vec<Effect>) -> Finalized {
-    let names: &dyn Names = program;
+    let names: &dyn NodeNames = program;
     Finalized { status: snapshot.status(names), effects }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::rows::{RowCache, Rows};
-use crate::definition::{Names, Program};
+use crate::definition::{NodeNames, Program};
 use crate::id::InstanceId;
 use crate::machine::{Damaged, RowKey, Run, Snapshot, decode_head, decode_quarantine};
 use crate::status::Status;
@@ -45,7 +45,7 @@ pub(crate) struct Found {
 
 impl Stored {
     /// Returns the status, with the names of the instance's definition.
-    pub fn status(&self, names: &dyn Names) -> Status {
+    pub fn status(&self, names: &dyn NodeNames) -> Status {
         match &self.quarantine {
             Some(reason) => Status::Quarantined { reason: Arc::clone(reason) },
             None => self.snapshot.status(names),
@@ -170,7 +170,7 @@ pub async fn fill(store: &dyn Store, program: &Program, snapshot: &mut Snapshot)
 ///
 /// # Errors
 /// [`LoadError`].
-pub async fn fill_values(store: &dyn Store, names: &dyn Names, snapshot: &mut Snapshot) -> Result<(), LoadError> {
+pub async fn fill_values(store: &dyn Store, names: &dyn NodeNames, snapshot: &mut Snapshot) -> Result<(), LoadError> {
     let mut rows = Rows::new(store, names);
     loop {
         let unread = snapshot.unread();
@@ -188,7 +188,7 @@ pub async fn fill_values(store: &dyn Store, names: &dyn Names, snapshot: &mut Sn
 /// [`LoadError`].
 pub async fn fill_run(
     store: &dyn Store,
-    names: &dyn Names,
+    names: &dyn NodeNames,
     snapshot: &Snapshot,
     run: &mut Run,
 ) -> Result<(), LoadError> {
@@ -199,7 +199,7 @@ pub async fn fill_run(
 /// to the next.
 pub(crate) async fn fill_next_run(
     store: &dyn Store,
-    names: &dyn Names,
+    names: &dyn NodeNames,
     snapshot: &Snapshot,
     run: &mut Run,
     cache: &mut RowCache,

@@ -7,7 +7,7 @@ use bytes::Bytes;
 
 use super::{LoadError, era};
 use crate::codec::{Home, Place, Token, Value};
-use crate::definition::{Manifest, Names};
+use crate::definition::{Manifest, NodeNames};
 use crate::id::NodePath;
 use crate::limits::NESTING_MAX;
 use crate::machine::{Damaged, RowKey, RowPlace, Snapshot};
@@ -39,7 +39,7 @@ pub(crate) struct RowCache {
 /// The rows of a run that hold values, as far as they were read.
 pub(super) struct Rows<'a> {
     store: &'a dyn Store,
-    names: &'a dyn Names,
+    names: &'a dyn NodeNames,
     read: HashMap<Home, Vec<Token>>,
     /// The node names of earlier eras, each read once. Not kept for the next run: a manifest may be
     /// large, and many instances active.
@@ -48,11 +48,11 @@ pub(super) struct Rows<'a> {
 }
 
 impl<'a> Rows<'a> {
-    pub(super) fn new(store: &'a dyn Store, names: &'a dyn Names) -> Self {
+    pub(super) fn new(store: &'a dyn Store, names: &'a dyn NodeNames) -> Self {
         Self::with(store, names, RowCache::default())
     }
 
-    pub(super) fn with(store: &'a dyn Store, names: &'a dyn Names, mut cache: RowCache) -> Self {
+    pub(super) fn with(store: &'a dyn Store, names: &'a dyn NodeNames, mut cache: RowCache) -> Self {
         if cache.lists.len() > LIST_ROWS_KEPT {
             cache.lists.clear();
         }

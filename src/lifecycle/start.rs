@@ -1,7 +1,7 @@
 //! Starts an instance, with one conditional write for every policy.
 
 use crate::codec::Value;
-use crate::definition::{Definition, Manifest, Names};
+use crate::definition::{Definition, Manifest, NodeNames};
 use crate::id::{DefinitionHash, IdError, InstanceId, RunId, Stamp};
 use crate::lifecycle::step::write;
 use crate::lifecycle::{CommitError, Committer, Found, LoadError, Stored, fill_values, has_moved};
@@ -237,7 +237,7 @@ async fn older_manifest(
     Ok(store.manifest(&found).await?.and_then(|bytes| Manifest::decode(&bytes)))
 }
 
-fn names<'a>(definition: &'a Definition, older: Option<&'a Manifest>) -> &'a dyn Names {
+fn names<'a>(definition: &'a Definition, older: Option<&'a Manifest>) -> &'a dyn NodeNames {
     match older {
         Some(older) => older,
         None => definition.program(),

@@ -7,7 +7,7 @@ use super::frame::{AttemptId, FrameId, Phase, Stage};
 use super::interpreter::Interpreter;
 use super::{Effect, End, Outcome};
 use crate::codec::{Place, Value};
-use crate::definition::{AttemptFailure, FailureKind, Names as _, Op, Program, RouteOp};
+use crate::definition::{AttemptFailure, FailureKind, NodeNames as _, Op, Program, RouteOp};
 use crate::limits::INLINE_BYTES_MAX;
 use crate::time::Timestamp;
 

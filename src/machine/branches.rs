@@ -12,7 +12,7 @@ use super::interpreter::Interpreter;
 use super::value_record::{encode_items, encode_value};
 use super::{Effect, End, RowKey};
 use crate::codec::{Block, Home, Place, Token, Value};
-use crate::definition::{FailureKind, ForkOp, MapOp, Names as _, Op, Program, TaskFailure};
+use crate::definition::{FailureKind, ForkOp, MapOp, NodeNames as _, Op, Program, TaskFailure};
 use crate::id::NodePath;
 use crate::limits::{LIST_ROW_BYTES, LIST_ROW_ITEMS_MAX};
 

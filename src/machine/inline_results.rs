@@ -9,7 +9,7 @@ use super::envelope::Shape;
 use super::interpreter::Interpreter;
 use super::{RowKey, RowPlace, Snapshot};
 use crate::codec::{Hidden, Home, Place, Value};
-use crate::definition::Names;
+use crate::definition::NodeNames;
 use crate::limits::{INLINE_BYTES_MAX, INLINE_RESULTS_BYTES_MAX};
 
 /// Approximate bytes that a result takes in the head beside its payload.
@@ -79,7 +79,7 @@ impl std::fmt::Debug for InlineResult {
 impl Snapshot {
     /// Returns the result of the node at this path, if it stands in the head and not in a row.
     /// `names` are those of the snapshot's definition.
-    pub fn inline_result(&self, names: &dyn Names, path: &str) -> Option<Value> {
+    pub fn inline_result(&self, names: &dyn NodeNames, path: &str) -> Option<Value> {
         let is_it = |result: &&InlineResult| names.path(result.0).is_some_and(|found| found.as_str() == path);
         self.results.list.iter().find(is_it).map(InlineResult::value)
     }
@@ -113,7 +113,7 @@ impl Interpreter<'_> {
 
     /// Moves the results in the head to rows. `names` are those of the definition under which the
     /// results were recorded.
-    pub(super) fn spill_results(&mut self, names: &dyn Names) {
+    pub(super) fn spill_results(&mut self, names: &dyn NodeNames) {
         let InlineResults { list, .. } = std::mem::take(&mut self.snapshot.results);
         for result in list {
             if let Some(path) = names.path(result.0) {

@@ -13,7 +13,7 @@ use super::signal::Unawaited;
 use super::snapshot::Signals;
 use super::{Effect, End, Event, Refusal, RowChange, RowKey, RowPlace, Snapshot, Transition, Wake};
 use crate::codec::{Hidden, Home, Place, Value};
-use crate::definition::{Names as _, Op, Program};
+use crate::definition::{NodeNames as _, Op, Program};
 use crate::id::{InstanceId, RunId, Stamp};
 use crate::limits::{INLINE_BYTES_MAX, Limits};
 use crate::time::Timestamp;

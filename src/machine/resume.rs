@@ -4,7 +4,7 @@ use super::advance::run;
 use super::frame::{AttemptId, FrameId, Phase, Stage};
 use super::interpreter::Interpreter;
 use super::{Effect, End};
-use crate::definition::{AttemptFailure, FailureKind, Names as _, Program};
+use crate::definition::{AttemptFailure, FailureKind, NodeNames as _, Program};
 use crate::limits::CRASHES_MAX;
 use crate::time::Timestamp;
 

@@ -3,7 +3,7 @@
 use super::Snapshot;
 use super::frame::{Frame, FrameId, Phase};
 use super::snapshot::End;
-use crate::definition::{Names, TaskFailure};
+use crate::definition::{NodeNames, TaskFailure};
 use crate::id::NodePath;
 use crate::status::{Failure, Status, StatusCode};
 use crate::time::Timestamp;
@@ -13,7 +13,7 @@ impl Snapshot {
     ///
     /// Of several frames one decides: a task comes first (running, ready or in backoff), then the
     /// wait with the nearest wake-up, then the first by node.
-    pub fn status(&self, names: &dyn Names) -> Status {
+    pub fn status(&self, names: &dyn NodeNames) -> Status {
         match (&self.end, &self.pause) {
             (Some(end), _) => ended(end, names),
             (None, Some(pause)) => Status::Paused { reason: pause.reason.clone(), by: pause.by.clone() },
@@ -41,7 +41,7 @@ impl Snapshot {
 
     /// Returns everything that the instance waits for, by frame; nothing while a branch is not
     /// read.
-    pub fn waits(&self, names: &dyn Names) -> Vec<Status> {
+    pub fn waits(&self, names: &dyn NodeNames) -> Vec<Status> {
         let waits =
             self.frames.iter().filter(|(_, frame)| matches!(frame.phase, Phase::Delay { .. } | Phase::Signal { .. }));
         waits.filter(|_| self.end.is_none()).map(|(_, frame)| waiting(frame.node, &frame.phase, names)).collect()
@@ -77,7 +77,7 @@ impl Snapshot {
     }
 }
 
-fn ended(end: &End, names: &dyn Names) -> Status {
+fn ended(end: &End, names: &dyn NodeNames) -> Status {
     match end {
         End::Completed { .. } => Status::Completed,
         End::TaskFailed { node, attempt, kind, message } => Status::Failed {
@@ -93,7 +93,7 @@ fn ended(end: &End, names: &dyn Names) -> Status {
     }
 }
 
-fn waiting(node: u32, phase: &Phase, names: &dyn Names) -> Status {
+fn waiting(node: u32, phase: &Phase, names: &dyn NodeNames) -> Status {
     match phase {
         Phase::Delay { until } => Status::Waiting { wake_at: *until, delay: path(names, node) },
         Phase::Signal { signal, until, .. } => {
@@ -103,6 +103,6 @@ fn waiting(node: u32, phase: &Phase, names: &dyn Names) -> Status {
     }
 }
 
-fn path(names: &dyn Names, node: u32) -> NodePath {
+fn path(names: &dyn NodeNames, node: u32) -> NodePath {
     names.path(node).cloned().unwrap_or_else(|| NodePath::new(""))
 }

@@ -10,8 +10,8 @@ use everstep::machine::{
     decode_head, encode_head, start,
 };
 use everstep::{
-    Definition, Failure, Home, InstanceId, Limits, Names as _, NodePath, RunId, Status, TaskFailure, Timestamp, Token,
-    Value,
+    Definition, Failure, Home, InstanceId, Limits, NodeNames as _, NodePath, RunId, Status, TaskFailure, Timestamp,
+    Token, Value,
 };
 
 use crate::definitions::{Node, definition};

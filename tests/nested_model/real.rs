@@ -13,7 +13,7 @@ use everstep::limits::Limits;
 use everstep::machine::{AttemptId, Context, Effect, Event, NewRun, RowKey, Run, Snapshot, Wake, encode_head, start};
 use everstep::store::{Change, Condition, Write};
 use everstep::{
-    CancellationToken, Codec, Definition, Deps, Failure, InstanceId, MemoryStore, Names as _, Output as _, RunId,
+    CancellationToken, Codec, Definition, Deps, Failure, InstanceId, MemoryStore, NodeNames as _, Output as _, RunId,
     SignalOutcome, Stamp, Status, Store as _, Timestamp, Value,
 };
 use futures_util::FutureExt as _;

@@ -12,7 +12,7 @@ use everstep::limits::PayloadLimits;
 use everstep::machine::{NewRun, Snapshot};
 use everstep::store::Write;
 use everstep::{
-    BoxError, BoxFuture, Codec, Dep, Deps, InstanceId, Limits, ManualClock, MemoryStore, Names as _, RetryPolicy,
+    BoxError, BoxFuture, Codec, Dep, Deps, InstanceId, Limits, ManualClock, MemoryStore, NodeNames as _, RetryPolicy,
     RunId, SignalOutcome, Status, Store, StoreError, TaskContext, Timestamp, Workflow, task,
 };
 

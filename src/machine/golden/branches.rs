@@ -11,7 +11,7 @@ use bytes::Bytes;
 use super::fixtures::{NOW, instance};
 use crate::codec::{LoopResult, SignalOutcome, Token, Value};
 use crate::definition::{
-    AttemptFailure, Concurrency, Definition, FailureKind, LoopLimit, Names as _, TaskFailure, Workflow,
+    AttemptFailure, Concurrency, Definition, FailureKind, LoopLimit, NodeNames as _, TaskFailure, Workflow,
 };
 use crate::id::{NodePath, RunId};
 use crate::limits::Limits;

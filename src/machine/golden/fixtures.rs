@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use crate::codec::{Home, Place, SignalOutcome, Token, Value};
-use crate::definition::{Definition, FailureKind, Names as _, Priority, Workflow, task};
+use crate::definition::{Definition, FailureKind, NodeNames as _, Priority, Workflow, task};
 use crate::id::{InstanceId, RunId, Stamp};
 use crate::machine::frame::{Lineage, ROOT};
 use crate::machine::frames::Frames;

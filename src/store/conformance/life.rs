@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use crate::definition::{Definition, Names as _, Workflow};
+use crate::definition::{Definition, NodeNames as _, Workflow};
 use crate::id::{DefinitionHash, InstanceId, RunId, Stamp};
 use crate::limits::Limits;
 use crate::machine::{self, Context, Event, NewRun, RowChange, RowKey, Snapshot, Transition};

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 
 use crate::codec::Value;
-use crate::definition::{Manifest, Names as _};
+use crate::definition::{Manifest, NodeNames as _};
 use crate::machine::{RowKey, RowPlace, Snapshot, decode_head};
 use crate::store::{Change, Condition, Store, Write};
 
