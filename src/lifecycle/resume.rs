@@ -36,7 +36,7 @@ pub enum ResumeOutcome {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ResumeError {
-    /// The instance runs on another definition, and is left as it is.
+    /// The instance runs on another definition, and stays unchanged: resume it with that one.
     #[error("the instance runs on definition {found}, not {expected}: resume it with that one")]
     DefinitionMismatch {
         /// The definition that was passed.
@@ -44,13 +44,13 @@ pub enum ResumeError {
         /// The definition that the instance runs on.
         found: DefinitionHash,
     },
-    /// A record is damaged.
+    /// A record cannot be read. Nothing was written.
     #[error(transparent)]
     Damaged(#[from] Damaged),
-    /// The store failed.
+    /// The store failed. Nothing was written, except by a failed commit, whose outcome is unknown.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// The value to continue with is missing.
+    /// There is no value to continue with. Nothing was written.
     #[error(transparent)]
     Input(#[from] ResumeInputError),
 }
@@ -69,10 +69,10 @@ impl From<LoadError> for ResumeError {
 #[non_exhaustive]
 pub enum ResumeInputError {
     /// The instance has ended or is paused.
-    #[error("the instance is not in progress")]
+    #[error("the instance is not in progress: it has ended or is paused")]
     NotInProgress,
     /// The value's row was not read.
-    #[error("the value that the instance continues with is missing")]
+    #[error("the value with which the instance continues was not read")]
     Missing,
 }
 

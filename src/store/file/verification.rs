@@ -60,7 +60,7 @@ pub enum Finding {
         /// The index.
         index: &'static str,
     },
-    /// An index does not list an instance as its head says.
+    /// An index lacks an entry that the head of an instance has.
     HeadWithoutEntry {
         /// The instance.
         instance: InstanceId,
