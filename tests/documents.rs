@@ -90,15 +90,19 @@ fn links_between_documents_lead_to_files() {
     }
 }
 
-/// Method: look up every word in backticks that ends as a source file does.
+/// Method: look up every word in backticks that ends as a source file does, or begins with a folder.
 #[test]
-fn source_files_named_in_documents_exist() {
+fn files_and_folders_named_in_documents_exist() {
+    let is_folder = |name: &str| root().join(name).is_dir() || root().join("src").join(name).is_dir();
     for (path, text) in all_documents() {
-        let is_source = |word: &&str| !word.contains(' ') && Path::new(word).extension().is_some_and(|end| end == "rs");
-        for word in code_words(&text).into_iter().filter(is_source) {
-            let folders = ["", "src", "src/machine", "src/definition", "src/actors", "src/handle"];
-            let exists = folders.iter().any(|folder| root().join(folder).join(word).exists());
-            assert!(exists, "{}: there is no {word}", path.display());
+        for word in code_words(&text).into_iter().filter(|word| !word.contains(' ')) {
+            let is_source = Path::new(word).extension().is_some_and(|end| end == "rs");
+            if is_source || word.split_once('/').is_some_and(|(first, _)| is_folder(first)) {
+                let folders = ["", "src", "src/machine", "src/definition", "src/actors", "src/handle"];
+                let found = folders.map(|folder| root().join(folder).join(word));
+                let exists = found.iter().any(|path| path.exists() || path.with_extension("rs").exists());
+                assert!(exists, "{}: there is no {word}", path.display());
+            }
         }
     }
 }
