@@ -2,8 +2,8 @@
 //! into the next snapshot, the rows to write, and the effects that the runtime must perform.
 //!
 //! * `snapshot`: the whole durable state of an instance, in memory; its `frames` are indexed by
-//!   what they wait for (`waits`). `record` and `envelope`: its bytes. `results`: results that
-//!   stand in the head.
+//!   what they wait for (`waits`). `record` and `envelope`: its bytes. `inline_results`: small
+//!   results, which stand in the head.
 //! * `era`: the definitions that a run had before it was upgraded.
 //! * `event`: inputs of the machine; `effect`: what a transition writes and asks for.
 //! * `interpreter` dispatches; `attempt`, `signal`, `wake`, `control`, `resume` and `retry` each

@@ -3,8 +3,8 @@
 //! ```text
 //! DIR/everstep.lock    held while the store is open
 //! DIR/everstep         exists once a write is durable: an empty database beside it lost its data
-//! DIR/everstep.durable how far the journal was once known to be durable (`journal`)
-//! DIR/everstep.torn-N  bytes cut from the end of a journal at an open, the newest few (`journal`)
+//! DIR/everstep.durable how far the journal was once known to be durable (`journal_repair`)
+//! DIR/everstep.torn-N  bytes cut from the end of a journal at an open (`journal_repair`), the newest few
 //! DIR/...              the database's own files
 //! ```
 

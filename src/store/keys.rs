@@ -4,7 +4,7 @@
 //! ```text
 //! 'b'  run id 16  row key              a row of a run, see `RowKey`
 //! 'h'  instance id                     head, in its envelope
-//! 'j'                                  milestone of the journals, see `journal`; file store only
+//! 'j'                                  milestone of the journals (`journal_repair`), file store only
 //! 'm'  definition 32                   manifest
 //! 'q'  instance id                     quarantine record, in its envelope
 //! 'r'  instance id                     run id of a quarantined instance with an unreadable head
