@@ -126,7 +126,7 @@ fn eras(version: usize) -> Arc<Definition> {
 fn of_era(name: &str) -> Arc<Definition> {
     match name.split('.').next().unwrap() {
         "list_in_a_loop" => eras(0),
-        "upgraded" => eras(1),
+        "taken_over" => eras(1),
         _ => eras(2),
     }
 }
