@@ -90,7 +90,8 @@ fn links_between_documents_lead_to_files() {
     }
 }
 
-/// Method: look up every word in backticks that ends as a source file does, or begins with a folder.
+/// Method: look up every word in backticks that ends as a source file does, or begins with a
+/// folder.
 #[test]
 fn files_and_folders_named_in_documents_exist() {
     let is_folder = |name: &str| root().join(name).is_dir() || root().join("src").join(name).is_dir();
