@@ -454,7 +454,7 @@ async fn dropped_runtime_with_calls_waiting_for_room_frees_store() {
 #[test]
 fn busy_error_names_its_limit_and_says_nothing_was_done() {
     let told = StartError::Busy(LimitReached::WritesQueued).to_string();
-    assert!(told.contains("Limits::writes_queued_max") && told.contains("nothing was done"), "{told}");
+    assert!(told.contains("Limits::writes_queued_max") && told.contains("nothing was started"), "{told}");
     let told = MessageError::Busy(LimitReached::InstanceMessages).to_string();
     assert!(told.contains("Limits::instance_messages_max") && told.contains("nothing was done"), "{told}");
     let told = MessageError::Busy(LimitReached::Residents).to_string();

@@ -37,6 +37,7 @@ impl State {
         let snapshot = snapshot?;
         let process_crashed = may_have_crashed && self.shared.counts_as_crash(snapshot.run());
         let mut active = self.active_instance(myself, snapshot)?;
+        self.shared.upgrades.forget(&self.id);
         active.is_on_trial = true;
         active.resume(process_crashed).await;
         Ok(active)

@@ -25,6 +25,7 @@ impl State {
         let started = start_in_place(&self.shared, &definition, new).await;
         let answer = match started {
             Ok((snapshot, effects)) => {
+                self.shared.upgrades.forget(&self.id);
                 // Without effects, an earlier try of the same start was committed.
                 let activation = if effects.is_empty() {
                     Activation::Load

@@ -22,7 +22,7 @@ use super::upgrades::{UpgradePaths, Upgrades};
 use super::waiters::{Subscription, Waiters};
 use crate::clock::Clock;
 use crate::codec::Codec;
-use crate::definition::{Definition, Deps, NodeNames};
+use crate::definition::{Definition, Deps, Manifest, NoNames, NodeNames};
 use crate::executor::{AttemptKey, Executor, Serial, Sink, Stalled};
 use crate::id::{DefinitionHash, InstanceId, RunId, Starter};
 use crate::lifecycle::{LoadError, Stored, load};
@@ -422,24 +422,20 @@ impl Shared {
         Ok(stored.status(&*self.names(&stored.snapshot.definition()).await?))
     }
 
-    /// Returns the node names of a definition: from its program, or from its manifest if it is not
-    /// registered.
+    /// Returns the node names of a definition, as [`known_names`](Self::known_names); no names if
+    /// they are not known.
     pub(crate) async fn names(&self, hash: &DefinitionHash) -> Result<Arc<dyn NodeNames>, StoreError> {
-        if let Some(definition) = self.definitions.get(hash) {
-            return Ok(Arc::clone(definition) as Arc<dyn NodeNames>);
-        }
-        let manifest = self.store.manifest(hash).await?;
-        let manifest = manifest.and_then(|bytes| crate::definition::Manifest::decode(&bytes));
-        Ok(manifest.map_or_else(|| Arc::new(NoNames) as Arc<dyn NodeNames>, |manifest| Arc::new(manifest)))
+        Ok(self.known_names(hash).await?.unwrap_or_else(|| Arc::new(NoNames)))
     }
-}
 
-/// Names of a definition that has no manifest in the store.
-struct NoNames;
-
-impl NodeNames for NoNames {
-    fn path(&self, _node: u32) -> Option<&crate::id::NodePath> {
-        None
+    /// Returns the node names of a definition: from its program, or from its manifest if it is not
+    /// registered. Returns `None` if the store has no manifest of it that can be read.
+    pub(crate) async fn known_names(&self, hash: &DefinitionHash) -> Result<Option<Arc<dyn NodeNames>>, StoreError> {
+        if let Some(definition) = self.definitions.get(hash) {
+            return Ok(Some(Arc::clone(definition) as Arc<dyn NodeNames>));
+        }
+        let manifest = self.store.manifest(hash).await?.and_then(|bytes| Manifest::decode(&bytes));
+        Ok(manifest.map(|manifest| Arc::new(manifest) as Arc<dyn NodeNames>))
     }
 }
 

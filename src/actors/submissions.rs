@@ -152,7 +152,8 @@ impl Drop for NotifyOnDrop {
 }
 
 /// Sends each write's result: to an instance's actor, only its last committed write and each that
-/// failed.
+/// failed. Batches are answered in order, so an actor hears of a run's end before a message about
+/// the next run of its id, which builds on that end and is in a later batch.
 fn answer(replies: Vec<ReplyTo>, answers: Answers) {
     let mut committed: HashMap<ActorId, ReplyTo, RandomState> = HashMap::default();
     for (reply, answer) in replies.into_iter().zip(answers) {

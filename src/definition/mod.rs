@@ -47,6 +47,7 @@ pub use handler::{Extract, Handler, TaskScope};
 pub use manifest::{Manifest, ManifestNode, NodeKind};
 pub use map::Concurrency;
 pub use options::{Checkpoint, Priority, Task, TaskOptions, task};
+pub(crate) use program::NoNames;
 pub use program::{ForkOp, LoopOp, MapOp, Node, NodeNames, Op, Program, RouteOp, Target, TaskOp, WaitOp};
 pub use repeat::LoopLimit;
 pub use retry::RetryPolicy;

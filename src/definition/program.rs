@@ -40,6 +40,15 @@ pub trait NodeNames: Send + Sync {
     fn path(&self, node: u32) -> Option<&NodePath>;
 }
 
+/// The names of a definition that is neither registered nor has a manifest in the store: none.
+pub(crate) struct NoNames;
+
+impl NodeNames for NoNames {
+    fn path(&self, _node: u32) -> Option<&NodePath> {
+        None
+    }
+}
+
 impl NodeNames for Program {
     fn path(&self, node: u32) -> Option<&NodePath> {
         self.nodes.get(node as usize).map(|node| &node.path)

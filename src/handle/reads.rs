@@ -105,7 +105,9 @@ impl<O: 'static> InstanceHandle<O> {
     /// Reads the values of a run by its own definition: a run that has ended stays on it, and the
     /// handle's definition may be one that upgrades it.
     async fn fill(&self, snapshot: &mut Snapshot) -> Result<(), LoadError> {
-        let names = self.shared().names(&snapshot.definition()).await?;
+        let definition = snapshot.definition();
+        let missing = || Damaged::no_manifest(snapshot.instance(), "head", definition);
+        let names = self.shared().known_names(&definition).await?.ok_or_else(missing)?;
         fill_values(&*self.shared().store, &*names, snapshot).await
     }
 

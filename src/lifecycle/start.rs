@@ -1,7 +1,7 @@
 //! Starts an instance, with one conditional write for every policy.
 
 use crate::codec::Value;
-use crate::definition::{Definition, Manifest, NodeNames};
+use crate::definition::{Definition, Manifest, NoNames, NodeNames};
 use crate::id::{DefinitionHash, IdError, InstanceId, RunId, Stamp};
 use crate::lifecycle::step::write;
 use crate::lifecycle::{CommitError, Committer, Found, LoadError, Stored, fill_values, has_moved};
@@ -198,7 +198,7 @@ async fn apply_policy(
     }
     if policy == ConflictPolicy::Fail {
         let older = older_manifest(committer.store(), definition, found).await?;
-        let status = stored.status(names(definition, older.as_ref()));
+        let status = stored.status(names(definition, found, older.as_ref()).unwrap_or(&NoNames));
         return Err(StartError::InstanceAlreadyExists { instance: instance.clone(), status });
     }
     let read = stored.snapshot.clone();
@@ -214,10 +214,12 @@ async fn existing_instance(
     definition: &Definition,
     mut stored: Stored,
 ) -> Result<ExistingInstance<Value>, StartError> {
-    let older = older_manifest(committer.store(), definition, stored.snapshot.definition()).await?;
-    let names = names(definition, older.as_ref());
-    let status = stored.status(names);
+    let found = stored.snapshot.definition();
+    let older = older_manifest(committer.store(), definition, found).await?;
+    let names = names(definition, found, older.as_ref());
+    let status = stored.status(names.unwrap_or(&NoNames));
     if status == Status::Completed {
+        let names = names.ok_or_else(|| Damaged::no_manifest(stored.snapshot.instance(), "head", found))?;
         fill_values(committer.store(), names, &mut stored.snapshot).await?;
     }
     let snapshot = stored.snapshot;
@@ -237,11 +239,14 @@ async fn older_manifest(
     Ok(store.manifest(&found).await?.and_then(|bytes| Manifest::decode(&bytes)))
 }
 
-fn names<'a>(definition: &'a Definition, older: Option<&'a Manifest>) -> &'a dyn NodeNames {
-    match older {
-        Some(older) => older,
-        None => definition.program(),
-    }
+/// Returns the node names of the instance's definition; none if it is an older one whose manifest
+/// is missing.
+fn names<'a>(
+    definition: &'a Definition,
+    found: DefinitionHash,
+    older: Option<&'a Manifest>,
+) -> Option<&'a dyn NodeNames> {
+    if definition.hash() == found { Some(definition.program()) } else { older.map(|older| older as &dyn NodeNames) }
 }
 
 /// Starts a run in one write, or returns the existing instance, as `existing` and the policy say.

@@ -6,10 +6,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use everstep::bytes::Bytes;
 use everstep::store::{Answers, Write};
 use everstep::{
-    BoxFuture, Builder, DefinitionHash, HandleError, MemoryStore, Runtime, StatusCode, Store as _, StoreError, Workflow,
+    BoxFuture, Builder, ConflictPolicy, DefinitionHash, HandleError, MemoryStore, Runtime, StartError, StatusCode,
+    Store as _, StoreError, Workflow,
 };
 
-use crate::common::{reach_code, same, still_clock, within};
+use crate::common::{reach_code, same, still_clock, with, within};
 use crate::through::{Hooks, Through};
 use crate::{grow, parked, runtime};
 
@@ -68,4 +69,33 @@ async fn upgraded_run_without_old_manifest_is_left_alone_and_listed() {
     let handle = second.handle(&new, "id").await.unwrap();
     reach_code(&handle, StatusCode::Completed).await;
     assert_eq!(within(handle.result()).await, Ok(("ab".repeat(100), "word".to_owned())));
+}
+
+/// Method: a run with a large output has ended; the newer definition has other nodes at its
+/// numbers, and the older manifest is lost. A start and a handle ask for the output; then the run
+/// is replaced.
+#[tokio::test(flavor = "multi_thread")]
+async fn output_is_not_read_by_names_of_another_definition() {
+    let old = Workflow::builder_for::<String>("w").then("first", grow).then("last", grow).build().unwrap();
+    let store = MemoryStore::new();
+    let ended = runtime(&store, &old).await;
+    within(ended.start(&old, "id", "a".to_owned()).await.unwrap().result()).await.unwrap();
+    drop(ended);
+    let new = Workflow::builder("w").version("2").upgrades_from(old.hash()).taking::<String>();
+    let new = new.then("last", grow).then("first", grow).build().unwrap();
+    let hooks = Arc::new(Lost { definition: old.hash(), is_lost: AtomicBool::new(true) });
+    let runtime = Runtime::builder(Through::new(&store, &hooks)).register(&new).clock(still_clock());
+    let runtime = runtime.start().await.unwrap();
+    let used = with(ConflictPolicy::UseExisting);
+    let refused = within(runtime.start_with(&new, "id", String::new(), used)).await.unwrap_err();
+    assert!(refused.to_string().contains(&old.hash().to_string()), "{refused}");
+    let handle = runtime.handle(&new, "id").await.unwrap();
+    let refused = within(handle.result()).await.unwrap_err();
+    assert!(refused.to_string().contains(&old.hash().to_string()), "{refused}");
+    let refused = within(runtime.start(&new, "id", String::new())).await.unwrap_err();
+    assert!(matches!(refused, StartError::InstanceAlreadyExists { .. }), "{refused}");
+    let replaced = with(ConflictPolicy::TerminateExisting);
+    let replaced = within(runtime.start_with(&new, "id", "b".to_owned(), replaced)).await.unwrap();
+    assert_eq!(within(replaced.handle.result()).await, Ok("b".repeat(10_000)));
+    assert!(runtime.left_alone().is_empty());
 }

@@ -13,9 +13,9 @@ use fjall::{OwnedWriteBatch, PersistMode, Readable as _, Snapshot};
 use super::damage::is_damage;
 use super::walk::Step;
 use super::{FileStore, Files, Open, fatal};
-use crate::id::InstanceId;
+use crate::id::{InstanceId, Stamp};
 use crate::limits::FINDINGS_MAX;
-use crate::machine::{HeadIndex, RowKey};
+use crate::machine::{HeadIndex, RowKey, encode_quarantine};
 use crate::store::directory::unreadable;
 use crate::store::journal_repair::Torn;
 use crate::store::kv::Hole;
@@ -208,19 +208,37 @@ impl Copying<'_> {
 
     /// Puts the input and the index entries of a head into the copy, if they are within a hole.
     fn complete(&mut self, id: &InstanceId, head: &Bytes) -> Result<(), StoreError> {
-        let Ok(index) = HeadIndex::of_head(id, head) else { return Ok(()) };
-        let input = keys::row(index.run, &RowKey::Input);
-        if self.is_lost(&input)
+        let index = HeadIndex::of_head(id, head).ok();
+        let input = index.map(|index| keys::row(index.run, &RowKey::Input));
+        if let Some(input) = input.filter(|input| self.is_lost(input))
             && let Some(row) = self.open.get(&self.snapshot, &input)?.filter(|row| !row.is_empty())
         {
             self.put(input.into(), row)?;
         }
-        let entries: Vec<_> = keys::index_entries(id, &index).filter(|(entry, _)| self.is_lost(entry)).collect();
-        // Quarantined instances are in no index.
-        if entries.is_empty() || self.open.certain(&self.snapshot, &keys::quarantine(id))?.is_some() {
-            return Ok(());
+        if let Some(record) = self.quarantine(id, index.as_ref())? {
+            // Quarantined instances are in no index.
+            let key = keys::quarantine(id);
+            return if self.is_lost(&key) { self.put(key.into(), record) } else { Ok(()) };
         }
+        let Some(index) = index else { return Ok(()) };
+        let entries: Vec<_> = keys::index_entries(id, &index).filter(|(entry, _)| self.is_lost(entry)).collect();
         entries.into_iter().try_for_each(|(entry, says)| self.put(entry.into(), says))
+    }
+
+    /// Returns the quarantine record of an instance, or a new one if the record cannot be read and
+    /// the instance must be quarantined: no index lists it, or its head cannot be read and its run
+    /// is stored beside it.
+    fn quarantine(&self, id: &InstanceId, index: Option<&HeadIndex>) -> Result<Option<Bytes>, StoreError> {
+        let found = self.open.get(&self.snapshot, &keys::quarantine(id))?;
+        if found.as_ref().is_none_or(|record| !record.is_empty()) {
+            return Ok(found);
+        }
+        let is_quarantined = match index {
+            Some(index) => self.open.get(&self.snapshot, &keys::status(&index.definition, index.status, id))?.is_none(),
+            None => self.open.certain(&self.snapshot, &keys::run_of(id))?.is_some(),
+        };
+        let lost = || encode_quarantine(id, "the quarantine record could not be read", Stamp::NONE);
+        Ok(is_quarantined.then(lost))
     }
 
     fn finish(mut self, to: &Path) -> Result<Backup, StoreError> {

@@ -11,6 +11,7 @@ use fjall::Snapshot;
 use super::verification::{Finding, Verification};
 use super::walk::Step;
 use super::{FileStore, Open, Shared, fatal};
+use crate::definition::Manifest;
 use crate::id::{DefinitionHash, InstanceId, RunId};
 use crate::limits::RUNS_VERIFIED_AT_ONCE;
 use crate::machine::{Damaged, Envelope, HeadIndex, Kind, RowKey, decode_head, definition_of_era};
@@ -322,7 +323,7 @@ impl Look<'_> {
 
     fn at_manifests(&mut self) -> Result<(), StoreError> {
         for definition in std::mem::take(&mut self.definitions) {
-            if self.get(&keys::manifest(&definition))?.is_none_or(|manifest| manifest.is_empty()) {
+            if self.get(&keys::manifest(&definition))?.is_none_or(|bytes| Manifest::decode(&bytes).is_none()) {
                 self.found.find(Finding::NoManifest { definition });
             }
         }

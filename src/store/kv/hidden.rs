@@ -76,14 +76,6 @@ impl Hidden {
         ops.iter().filter(|(key, _)| is_hidden(key)).map(|(key, value)| (key.clone(), value.clone())).collect()
     }
 
-    /// Returns the hidden entry with this key, as far as entries are rebuilt already.
-    pub(super) fn get(&self, key: &[u8]) -> Option<Bytes> {
-        if self.is_for(0) {
-            return None;
-        }
-        self.found.lock().unwrap_or_else(PoisonError::into_inner).entries.get(key).cloned()
-    }
-
     /// Adds the hidden entries to the entries of a scan.
     fn add_to(&self, from: &[u8], to: &[u8], limit: usize, seen: &mut Vec<(Bytes, Bytes)>) {
         if self.is_for(0) || from >= to {
@@ -154,9 +146,6 @@ impl<K: Kv> KvStore<K> {
                 let why = "no head can be read, the index of a table is damaged: restore a backup".to_owned();
                 return Err(StoreError::Unreadable { at: self.kv.place(), why });
             }
-            if entries.keys().any(|key| key.starts_with(keys::QUARANTINES)) {
-                self.quarantines.store(true, Ordering::Release);
-            }
             let (count, made) = (holes.len(), entries.len());
             let mut found = self.hidden.found.lock().unwrap_or_else(PoisonError::into_inner);
             // Quarantine records are written after a hole was met, mostly, and no head names them.
@@ -175,22 +164,19 @@ impl<K: Kv> KvStore<K> {
 
     fn entries_in(&self, holes: &[Hole], key: &[u8], head: &Bytes) -> Result<Vec<(Vec<u8>, Bytes)>, StoreError> {
         let Some(id) = keys::instance(key, keys::HEADS.len()) else { return Ok(Vec::new()) };
-        let Ok(index) = HeadIndex::of_head(&id, head) else { return Ok(Vec::new()) };
+        let index = HeadIndex::of_head(&id, head).ok();
         let is_hidden = |(key, _): &(Vec<u8>, Bytes)| holes.iter().any(|hole| hole.holds(key));
-        let hidden: Vec<_> = keys::index_entries(&id, &index).filter(is_hidden).collect();
+        let entries = index.iter().flat_map(|index| keys::index_entries(&id, index));
+        let hidden: Vec<_> = entries.filter(is_hidden).collect();
         let quarantine = keys::quarantine(&id);
         let is_hidden = holes.iter().any(|hole| hole.holds(&quarantine));
         if hidden.is_empty() && !is_hidden {
             return Ok(hidden);
         }
         // Quarantined instances are in no other index.
-        Ok(match self.certain(&quarantine)? {
+        Ok(match self.quarantine(&id, || index)? {
             Some(record) if is_hidden => vec![(quarantine, record)],
             Some(_) => Vec::new(),
-            // An instance that no index lists is quarantined, by a record that cannot be read.
-            None if is_hidden && self.kv.get(&keys::status(&index.definition, index.status, &id))?.is_none() => {
-                vec![(quarantine, Bytes::new())]
-            }
             None => hidden,
         })
     }

@@ -124,7 +124,11 @@ impl<K: Kv> Stored for Reading<'_, K> {
 
 impl<K: Kv> KvStore<K> {
     pub(super) fn over(kv: K) -> Self {
-        let has_any = |prefix: &[u8]| kv.scan(prefix, &keys::behind(prefix), 1).map_or(true, |found| !found.is_empty());
+        let is_in_hole = |from: &[u8], to: &[u8]| kv.holes().iter().any(|hole| *hole.from < *to && *from < *hole.to);
+        let has_any = |prefix: &[u8]| {
+            let to = keys::behind(prefix);
+            kv.scan(prefix, &to, 1).map_or(true, |found| !found.is_empty()) || is_in_hole(prefix, &to)
+        };
         let quarantines = Arc::new(AtomicBool::new(has_any(keys::QUARANTINES)));
         let markers = Arc::new(AtomicBool::new(has_any(keys::SUPERSEDED)));
         let (marks, sweeping, hidden) = Default::default();
@@ -185,9 +189,9 @@ impl<K: Kv> KvStore<K> {
 
     fn stored_instance(&self, id: &InstanceId) -> Result<StoredInstance, StoreError> {
         let head = self.kv.get(&keys::head(id))?;
-        let quarantine = if head.is_some() { self.quarantine(id)? } else { None };
-        let quarantine = quarantine.map(|record| quarantine_stamp(id, &record));
         let index = head.as_ref().and_then(|head| HeadIndex::of_head(id, head).ok());
+        let quarantine = if head.is_some() { self.quarantine(id, || index)? } else { None };
+        let quarantine = quarantine.map(|record| quarantine_stamp(id, &record));
         let is_unreadable = head.is_some() && index.is_none();
         let trace = is_unreadable.then(|| self.trace(id, quarantine.is_some()).map(Box::new)).transpose()?;
         Ok(StoredInstance { head, index, quarantine, trace })
@@ -237,17 +241,46 @@ impl<K: Kv> KvStore<K> {
     }
 
     fn load_instance(&self, id: &InstanceId) -> Result<Option<Loaded>, StoreError> {
-        let Some(head) = self.kv.get(&keys::head(id))? else { return Ok(None) };
-        let quarantine = self.quarantine(id)?;
-        Ok(Some(Loaded { head, quarantine }))
+        let key = keys::head(id);
+        let mut read = self.kv.get(&key)?;
+        while let Some(head) = read {
+            let quarantine = self.quarantine(id, || HeadIndex::of_head(id, &head).ok())?;
+            if quarantine.as_ref().is_none_or(|record| !record.is_empty()) {
+                return Ok(Some(Loaded { head, quarantine }));
+            }
+            // The quarantine was inferred from the head and an index, which must be of one moment.
+            read = self.kv.get(&key)?;
+            if read.as_ref() == Some(&head) {
+                return Ok(Some(Loaded { head, quarantine }));
+            }
+        }
+        Ok(None)
     }
 
-    fn quarantine(&self, id: &InstanceId) -> Result<Option<Bytes>, StoreError> {
+    /// Returns the quarantine record of an instance; empty if the record cannot be read. Then the
+    /// quarantine is inferred: no index lists the instance, or its head cannot be read and its run
+    /// is stored beside it, as only a quarantine does.
+    fn quarantine(
+        &self,
+        id: &InstanceId,
+        index: impl FnOnce() -> Option<HeadIndex>,
+    ) -> Result<Option<Bytes>, StoreError> {
         if !self.quarantines.load(Ordering::Acquire) {
             return Ok(None);
         }
         let key = keys::quarantine(id);
-        Ok(self.certain(&key)?.or_else(|| self.hidden.get(&key)))
+        let found = self.kv.get(&key)?;
+        if found.as_ref().is_none_or(|record| !record.is_empty()) {
+            return Ok(found);
+        }
+        if let Some(record) = self.certain(&key)? {
+            return Ok(Some(record));
+        }
+        let is_quarantined = match index() {
+            Some(index) => self.kv.get(&keys::status(&index.definition, index.status, id))?.is_none(),
+            None => self.kv.get(&keys::run_of(id))?.is_some_and(|run| keys::parse_run(&run).is_some()),
+        };
+        Ok(is_quarantined.then(Bytes::new))
     }
 
     /// Returns the value of a key whose absence has a meaning. In a damaged part of a table

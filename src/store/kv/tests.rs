@@ -535,16 +535,55 @@ async fn a_hole_holds_up_no_commit_and_hides_no_entry() {
     store.committing.lock().unwrap().clear();
     assert_eq!(store.commit(&[aside]).await.unwrap(), [Ok(())]);
     assert!(store.quarantined(None, 10).await.unwrap().contains(&two));
-    // A later process, to which that record is hidden: it infers the quarantine, and can end it.
-    let later = KvStore::over(store.kv);
-    *later.kv.hole.lock().unwrap() = Some(Hole { from: keys::quarantine(&two), to: keys::STATUSES.to_vec() });
-    assert!(later.quarantined(None, 10).await.unwrap().contains(&two));
-    let loaded = later.load(&two).await.unwrap().unwrap();
-    assert!(loaded.quarantine.is_some());
-    let (stamp, condition) = (Stamp::generate(), Condition::Seen(loaded.version(&two)));
-    let change = Change::Head(loaded.head.clone());
-    let released = Write { instance: two.clone(), stamp, condition, change, rows: Vec::new(), run, superseded: None };
+}
+
+/// Method: an instance is quarantined, and another one whose head cannot be read; the records of
+/// both are in a hole when the store is opened. The first one is released.
+#[tokio::test]
+async fn quarantine_with_unreadable_record_is_inferred() {
+    let store = KvStore::over(Holed::default());
+    let workflow = Workflow::builder_for::<u32>("w").delay("d", std::time::Duration::from_hours(1)).build().unwrap();
+    let program = workflow.definition().program();
+    let (limits, now) = (Limits::default(), Timestamp::from_micros(1_000_000));
+    let context = Context { program, limits: &limits, now };
+    let all = ["active", "quarantined", "rotten"].map(|name| InstanceId::new(name).unwrap());
+    let [_, quarantined, rotten] = &all;
+    for instance in &all {
+        let (run, input) = (RunId::generate(now), Bytes::from_static(&[1]));
+        let new = NewRun { instance: instance.clone(), run, codec: 1, input, traceparent: None };
+        let (snapshot, _) = machine::start(&context, new);
+        let (change, stamp) = (Change::Head(machine::encode_head(program, &snapshot)), Stamp::generate());
+        let write = |condition, change, stamp| {
+            let instance = instance.clone();
+            Write { instance, stamp, condition, change, rows: Vec::new(), run, superseded: None }
+        };
+        assert_eq!(store.commit(&[write(Condition::Absent, change, stamp)]).await.unwrap(), [Ok(())]);
+        store.committing.lock().unwrap().clear();
+        if instance == rotten {
+            store.kv.write(Ops::from([(keys::head(rotten), Some(Bytes::from_static(b"rotten")))])).unwrap();
+        }
+        let seen = Condition::Seen(store.load(instance).await.unwrap().unwrap().version(instance));
+        let change = Change::Quarantine(machine::encode_quarantine(instance, "why", stamp));
+        if instance.as_str() != "active" {
+            assert_eq!(store.commit(&[write(seen, change, stamp)]).await.unwrap(), [Ok(())]);
+        }
+    }
+    let kv = store.kv;
+    *kv.hole.lock().unwrap() = Some(Hole { from: keys::QUARANTINES.to_vec(), to: keys::behind(keys::QUARANTINES) });
+    let later = KvStore::over(kv);
+    let mut found = Vec::new();
+    for instance in &all {
+        found.push(later.load(instance).await.unwrap().unwrap().quarantine.is_some());
+    }
+    assert_eq!(found, [false, true, true], "before anything is listed");
+    assert_eq!(later.quarantined(None, 10).await.unwrap(), [quarantined.clone(), rotten.clone()]);
+
+    let loaded = later.load(quarantined).await.unwrap().unwrap();
+    let (stamp, condition) = (Stamp::generate(), Condition::Seen(loaded.version(quarantined)));
+    let (instance, change) = (quarantined.clone(), Change::Head(loaded.head.clone()));
+    let run = HeadIndex::of_head(quarantined, &loaded.head).unwrap().run;
+    let released = Write { instance, stamp, condition, change, rows: Vec::new(), run, superseded: None };
     assert_eq!(later.commit(&[released]).await.unwrap(), [Ok(())]);
-    assert!(!later.quarantined(None, 10).await.unwrap().contains(&two));
-    assert!(later.load(&two).await.unwrap().unwrap().quarantine.is_none());
+    assert_eq!(later.quarantined(None, 10).await.unwrap(), std::slice::from_ref(rotten));
+    assert!(later.load(quarantined).await.unwrap().unwrap().quarantine.is_none());
 }
