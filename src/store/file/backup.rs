@@ -71,7 +71,8 @@ impl FileStore {
     /// Damaged parts of the store are left out of the copy, and the result lists them. An instance
     /// whose head is damaged is quarantined where the copy is used, as it is where the store is;
     /// index entries are rebuilt. [`FileStore::verify`] of the store lists the instances concerned.
-    /// The copy itself is sound.
+    /// The copy itself is sound, but a lost manifest is missing there too: a runtime that registers
+    /// its definition writes it again.
     ///
     /// Commits continue meanwhile and share the disk. The unfinished copy of a backup that failed
     /// does not open.
