@@ -141,7 +141,9 @@ async fn check(dir: &Path, clock: &ManualClock, (path, at): (&str, &str), seen: 
     if has_holes {
         let store = FileStore::open(&copied).await.unwrap();
         let found = store.verify().await.unwrap();
-        assert!(found.findings.iter().all(|finding| finding.instance().is_some()), "{at}: in the backup {found:?}");
+        // A lost manifest is lost in the copy too, until a runtime registers its definition.
+        let is_expected = |one: &Finding| one.instance().is_some() || matches!(one, Finding::NoManifest { .. });
+        assert!(found.findings.iter().all(is_expected), "{at}: in the backup {found:?}");
         let at = format!("{at}, in the backup");
         assert_eq!(run(store, clock, &at, &found).await, Some(counts), "{at}");
         fs::remove_dir_all(&copied).unwrap();
